@@ -1,0 +1,62 @@
+"""How a command ends: exit status, one clear line for a failure, logging set up once."""
+
+import errno
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, NoReturn
+
+import typer
+
+from dagnn_core.errors import DagnnError, SurroundingsError
+
+ParamsOption = Annotated[str, typer.Option(help="params.yaml, or the section as JSON")]
+INTERRUPTED = 130
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "no space is left; free some and run again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run again",
+    errno.EACCES: "permission denied; choose another folder or change its permissions",
+    errno.EPERM: "not permitted; choose another folder or change its permissions",
+    errno.EROFS: "the file system is read-only; choose another folder",
+}
+
+
+def run_command(command: Callable[[], object]) -> NoReturn:
+    """Run a command to its exit status: failures become one line on standard error, without a traceback.
+
+    0 done, 1 a check said no, 2 bad input, 3 the surroundings failed, 130 interrupted. With `--debug` among the
+    arguments, or DAGNN_DEBUG=1, the traceback is shown too.
+    """
+    debug = "--debug" in sys.argv or os.environ.get("DAGNN_DEBUG") == "1"
+    if "--debug" in sys.argv:
+        sys.argv.remove("--debug")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for chatty in ("alembic", "mlflow", "matplotlib", "git"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        command()
+    except DagnnError as error:
+        _fail(str(error), error.exit_status, debug)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was left half written, run the same command again to go on", INTERRUPTED, debug)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        failure = SurroundingsError(f"{error.filename or 'writing'}: {_DISK_ERRORS[error.errno]}")
+        _fail(str(failure), failure.exit_status, debug)
+    sys.exit(0)
+
+
+def run_step(main: Callable[..., object]) -> NoReturn:
+    """Run a step's `main` as a command line: `python -m components.<step> ...`."""
+    run_command(lambda: typer.run(main))
+
+
+def _fail(message: str, status: int, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,49 @@
+"""Load sections of the configuration from `params.yaml` or from JSON text."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from dagnn_core.config import SECTIONS, parse_params, parse_section
+from dagnn_core.errors import InputError
+
+T = TypeVar("T")
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain values of a YAML file (YAML 1.2, as DVC reads it: `5e-5` is a number).
+
+    Raises:
+        InputError: the file is missing, or not valid YAML.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, expected a YAML file; `dagnn params use demo` writes params.yaml")
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def load_params(source: Path) -> dict[str, Any]:
+    """Every section of a whole `params.yaml`."""
+    return parse_params(read_yaml(source))
+
+
+def load_section(source: str | Path, section: type[T]) -> T:
+    """One section, from the path of a `params.yaml` (all of which is checked) or from the section's JSON text.
+
+    Raises:
+        InputError: an unknown key or a bad value, named by its dotted path.
+    """
+    name = next(name for name, candidate in SECTIONS.items() if candidate is section)
+    if str(source).lstrip().startswith("{"):
+        try:
+            values = json.loads(str(source))
+        except json.JSONDecodeError as error:
+            raise InputError(f"parameters of {name} are not valid JSON: {error}") from error
+        return parse_section(section, values, name)
+    loaded: T = load_params(Path(source))[name]
+    return loaded

@@ -1,0 +1,1 @@
+"""What the steps stand on: provenance, experiment tracking, the model registry."""

@@ -1,0 +1,54 @@
+"""Where an artifact came from: ancestors, parameters, git commit, package versions."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from dagnn_core.artifacts import Artifact
+
+_PACKAGES = ("numpy", "pillow", "pyarrow", "safetensors", "torch")
+
+
+def provenance(step: str, *sections: Any, parents: Sequence[Artifact] = ()) -> dict[str, Any]:
+    """The record for a manifest: `ancestors` maps every artifact it was made from to its content digest.
+
+    It holds no time, so that equal work makes equal files.
+
+    Args:
+        step: name of the step.
+        sections: the sections of the configuration that the step was run with.
+        parents: the artifacts that it read.
+    """
+    ancestors: dict[str, str] = {}
+    for parent in parents:
+        ancestors |= parent.provenance.get("ancestors", {}) | {parent.kind: parent.content_digest}
+    return {
+        "step": step,
+        "params": {type(section).__name__: asdict(section) for section in sections},
+        "ancestors": ancestors,
+        "git": git_state(),
+        "packages": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the checkout and whether tracked files differ from it; from DAGNN_GIT_COMMIT where there is no git."""
+    baked_in = os.environ.get("DAGNN_GIT_COMMIT")
+    if baked_in:
+        return {"commit": baked_in, "dirty": False}
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": "unknown", "dirty": True}
+    return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

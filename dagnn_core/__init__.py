@@ -1,0 +1,1 @@
+"""The DAGNN library: artifacts, data, features, label graph, networks, losses, training, retrieval."""

@@ -1,0 +1,142 @@
+"""The `dataset` artifact: Parquet shards of items, the rejected rows, and ready feature vectors where there are any.
+
+`data-00000.parquet` ... hold `id`, `text`, `labels` (list of texts), `image` (struct of `bytes` and `path`; null where
+the item has ready vectors only) and `split`. `rejected.parquet` holds `row` (1-based), `id` and `reason`.
+`vectors/image.npy` and `vectors/text.npy` [N, dim] are in row order.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dagnn_core.artifacts import Artifact, read_artifact
+
+KIND = "dataset"
+SPLITS = ("train", "val", "test")
+SHARD_BYTES = 256 << 20  # few large files: DVC and S3 are slow with many small ones
+ROW_GROUP_ITEMS = 256  # a picture is read with its row group, so groups stay small
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("split", pa.string()),
+    ]
+)
+REJECTED_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("reason", pa.string())])
+
+Modality = Literal["image", "text"]
+
+
+class Item(NamedTuple):
+    """One row of a data set; `image` holds the encoded picture (JPEG, PNG ...) or None."""
+
+    id: str
+    text: str
+    labels: Sequence[str]
+    image: bytes | None
+    image_path: str
+    split: str
+
+
+class Rejection(NamedTuple):
+    """A row that cannot be used: its 1-based number, its id as far as known, and why."""
+
+    row: int
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A data set opened for reading; pictures are read when asked for."""
+
+    artifact: Artifact
+    label_names: tuple[str, ...]
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    splits: NDArray[np.str_]
+    """Split of each item, [N]."""
+    labels: NDArray[np.uint8]
+    """Label matrix Y, [N, C], columns in the order of `label_names`."""
+
+    @classmethod
+    def read(cls, path: Path, *, verify: bool = False) -> "Dataset":
+        """Open a data set artifact.
+
+        Raises:
+            ArtifactError: it is missing or damaged.
+        """
+        artifact = read_artifact(path, KIND, verify=verify)
+        table = pa.concat_tables(
+            pq.read_table(shard, columns=["id", "text", "labels", "split"]) for shard in _shards(artifact)
+        )
+        names = tuple(artifact.content["label_names"])
+        return cls(
+            artifact=artifact,
+            label_names=names,
+            ids=tuple(table["id"].to_pylist()),
+            texts=tuple(table["text"].to_pylist()),
+            splits=np.array(table["split"].to_pylist()),
+            labels=_label_matrix(table["labels"].to_pylist(), names),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Row numbers of one split, ascending."""
+        return np.flatnonzero(self.splits == split)
+
+    def iterate_pictures(self) -> Iterator[list[bytes | None]]:
+        """Encoded pictures of all items in row order, a batch at a time, without holding them all in memory."""
+        for shard in _shards(self.artifact):
+            with pq.ParquetFile(shard) as file:
+                for batch in file.iter_batches(batch_size=ROW_GROUP_ITEMS, columns=["image.bytes"]):
+                    yield batch["image"].field("bytes").to_pylist()
+
+    def pictures(self, rows: Sequence[int]) -> list[bytes | None]:
+        """Encoded pictures of some rows, in the order asked for."""
+        wanted = set(rows)
+        found: dict[int, bytes | None] = {}
+        start = 0
+        for shard in _shards(self.artifact):
+            with pq.ParquetFile(shard) as file:
+                for group in range(file.num_row_groups):
+                    size = file.metadata.row_group(group).num_rows
+                    here = wanted & set(range(start, start + size))
+                    if here:
+                        column = file.read_row_group(group, columns=["image.bytes"])["image"].combine_chunks()
+                        for row in here:
+                            found[row] = column.field("bytes")[row - start].as_py()
+                    start += size
+        return [found[row] for row in rows]
+
+    def vectors(self, modality: Modality) -> NDArray[np.floating[Any]] | None:
+        """Ready feature vectors [N, dim] of one modality, memory-mapped; None where the data set has none."""
+        name = f"vectors/{modality}.npy"
+        if name not in self.artifact.files:
+            return None
+        vectors: NDArray[np.floating[Any]] = np.load(self.artifact.file(name), mmap_mode="r", allow_pickle=False)
+        return vectors
+
+
+def _shards(artifact: Artifact) -> list[Path]:
+    return [artifact.file(name) for name in sorted(artifact.files) if name.startswith("data-")]
+
+
+def _label_matrix(labels: Iterable[Iterable[str]], names: Sequence[str]) -> NDArray[np.uint8]:
+    column = {name: index for index, name in enumerate(names)}
+    rows = [[column[label] for label in entry] for entry in labels]
+    matrix = np.zeros((len(rows), len(names)), dtype=np.uint8)
+    for row, columns in enumerate(rows):
+        matrix[row, columns] = 1
+    return matrix

@@ -1,0 +1,32 @@
+"""The failures a user can cause or meet; each class carries the exit status of the command that meets it.
+
+A message says what failed, what was got, what was expected, and the remedy, naming file, row or key.
+"""
+
+
+class DagnnError(Exception):
+    """Base of every failure that is reported as one line, without a traceback."""
+
+    exit_status = 2
+
+
+class CheckRefusedError(DagnnError):
+    """A check said no: a model is worse than the champion, a validation failed. Exit status 1."""
+
+    exit_status = 1
+
+
+class InputError(DagnnError, ValueError):
+    """Bad input or wrong usage: a file, a row, a configuration key. Exit status 2."""
+
+    exit_status = 2
+
+
+class ArtifactError(InputError):
+    """An artifact is missing, incomplete, damaged, or of another schema version. Exit status 2."""
+
+
+class SurroundingsError(DagnnError):
+    """What the program stands on failed: a server, the disk, the network. Exit status 3."""
+
+    exit_status = 3

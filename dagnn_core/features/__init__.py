@@ -1,0 +1,1 @@
+"""Pictures, sentences and labels as vectors."""

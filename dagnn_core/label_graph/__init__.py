@@ -1,0 +1,1 @@
+"""The label graph: counts, adjacency, node vectors, a picture."""

@@ -1,0 +1,1 @@
+"""The network parts of DAGNN and their composition."""

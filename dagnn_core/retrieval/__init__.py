@@ -1,0 +1,1 @@
+"""Ranking, retrieval metrics, baselines."""

@@ -1,0 +1,1 @@
+"""Kubeflow composition of the steps, and the command line."""

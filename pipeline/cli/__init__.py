@@ -1,0 +1,1 @@
+"""The command line `dagnn`, one module a group of commands."""

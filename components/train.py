@@ -1,0 +1,138 @@
+"""Step `train`: features and a label graph become a model."""
+
+import hashlib
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+
+from components.command import ParamsOption, run_step
+from components.params import load_section
+from components.services.provenance import provenance
+from components.services.tracking import Tracking
+from dagnn_core.artifacts import canonical_json, write_artifact
+from dagnn_core.config import ModelConfig, TrainConfig, section_json
+from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.features.features import Features
+from dagnn_core.label_graph.label_graph import LabelGraph
+from dagnn_core.model import KIND, write_model
+from dagnn_core.training.loop import Split, train
+
+log = logging.getLogger(__name__)
+
+WORK = Path(".dagnn/work")
+
+
+def run(
+    *,
+    features: Path,
+    label_graph: Path,
+    model_params: ModelConfig,
+    params: TrainConfig,
+    tracking: Tracking,
+    work: Path,
+    model_out: Path,
+) -> None:
+    """Train on the train split, select on the val split, and write the model.
+
+    An interrupted run resumes from its checkpoint below `work`, in the same MLflow run.
+
+    Args:
+        features: features artifact.
+        label_graph: label graph artifact of the same data set.
+        model_params: architecture and objective.
+        params: optimisation.
+        tracking: gets the figures of every epoch.
+        work: folder for checkpoints, one folder for each combination of inputs.
+        model_out: where the model goes.
+
+    Raises:
+        ArtifactError: an input is missing or damaged, or the two do not belong together.
+        InputError: no GPU where one is asked for, or the loss is no longer finite.
+        SurroundingsError: the tracking server cannot be reached.
+    """
+    data = Features.read(features, verify=True)
+    graph = LabelGraph.read(label_graph, verify=True)
+    _check_same_dataset(data, graph)
+    device = _device(params)
+    record = provenance("train", model_params, params, parents=[data.artifact, graph.artifact])
+    inputs = [record["ancestors"], section_json(model_params), section_json(params)]
+    checkpoints = work / hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:16]
+    run_id_file = checkpoints / "mlflow_run_id"
+    with tracking.training_run(
+        params={"model": model_params, "train": params},
+        ancestors=record["ancestors"],
+        git=record["git"],
+        run_id=run_id_file.read_text() if run_id_file.is_file() else None,
+    ) as tracked:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        run_id_file.write_text(tracked.run_id)
+        result = train(
+            train_split=_split(data, "train", device),
+            val_split=_split(data, "val", device),
+            label_embeddings=graph.embeddings,
+            adjacency=graph.normalized,
+            model_config=model_params,
+            config=params,
+            logger=tracked,
+            checkpoint=checkpoints / "checkpoint.safetensors",
+        )
+        with write_artifact(model_out, kind=KIND, provenance=record | {"mlflow_run_id": tracked.run_id}) as draft:
+            draft.content = write_model(
+                draft.path,
+                config=model_params,
+                state=result.weights,
+                features=data.artifact,
+                history=result.history,
+                val_metrics=result.val_metrics,
+            )
+    shutil.rmtree(checkpoints)
+    log.info(
+        "model of epoch %d, val MAP %.4f: %s",
+        result.val_metrics["best_epoch"],
+        result.val_metrics["val_map_mean"],
+        model_out,
+    )
+
+
+def _check_same_dataset(features: Features, graph: LabelGraph) -> None:
+    datasets = [artifact.provenance["ancestors"].get("dataset") for artifact in (features.artifact, graph.artifact)]
+    if datasets[0] != datasets[1] or features.label_names != graph.label_names:
+        raise ArtifactError(
+            f"{features.artifact.path} and {graph.artifact.path} were made from different data sets; "
+            "run `dvc repro build_label_graph`"
+        )
+
+
+def _device(params: TrainConfig) -> torch.device:
+    if params.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("train.device is cuda, but this machine has no usable GPU; set train.device to auto or cpu")
+    return torch.device("cuda" if params.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _split(data: Features, name: str, device: torch.device) -> Split:
+    rows = data.rows(name)
+    return Split(
+        *(torch.tensor(matrix[rows], dtype=torch.float32, device=device) for matrix in (data.image, data.text)),
+        labels=torch.tensor(data.labels[rows], dtype=torch.float32, device=device),
+    )
+
+
+if __name__ == "__main__":
+
+    def main(
+        features: Path, label_graph: Path, model_out: Path, params: ParamsOption = "params.yaml", work: Path = WORK
+    ) -> None:
+        """Train a DAGNN on features and a label graph."""
+        run(
+            features=features,
+            label_graph=label_graph,
+            model_params=load_section(params, ModelConfig),
+            params=load_section(params, TrainConfig),
+            tracking=Tracking.from_environment(),
+            work=work,
+            model_out=model_out,
+        )
+
+    run_step(main)

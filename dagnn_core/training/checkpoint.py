@@ -1,0 +1,78 @@
+"""Checkpoints of a training: one safetensors file, replaced atomically, from which training resumes to the bit."""
+
+import json
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dagnn_core.nn.dagnn import DAGNN
+
+log = logging.getLogger(__name__)
+
+Epoch = dict[str, float]
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainingState:
+    """All that changes while training: what a checkpoint saves and restores."""
+
+    network: DAGNN
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    """Draws the order of the batches."""
+    history: list[Epoch] = field(default_factory=list)
+    """One mapping per finished epoch."""
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    """Weights and buffers of the epoch with the best validation MAP."""
+    best_metrics: Epoch = field(default_factory=dict)
+    """Validation figures of that epoch."""
+
+
+def save_checkpoint(path: Path, state: TrainingState) -> None:
+    """Write the state to `path`; a kill at any moment leaves the old checkpoint or the new one."""
+    tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
+    tensors["generator"] = state.generator.get_state()
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    record = json.dumps({"history": state.history, "best_metrics": state.best_metrics})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata={"record": record})
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def restore_checkpoint(path: Path, state: TrainingState) -> None:
+    """Set `state` to what `path` holds; where there is no usable checkpoint, leave it as it is."""
+    if not path.is_file():
+        return
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads(file.metadata()["record"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        log.warning("%s cannot be read (%s): training starts over", path, error)
+        return
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _under(tensors, "optimizer.").items():
+        index, _, moment = name.partition(".")
+        moments.setdefault(int(index), {})[moment] = value
+    state.network.load_state_dict(_under(tensors, "network."))
+    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
+    state.generator.set_state(tensors["generator"])
+    state.history = record["history"]
+    state.best_weights = _under(tensors, "best.")
+    state.best_metrics = record["best_metrics"]
+    log.info("resuming after epoch %d from %s", len(state.history), path)
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,116 @@
+"""Artifacts: atomic writing, checked reading, digests of content alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagnn_core.artifacts import Artifact, read_artifact, write_artifact
+from dagnn_core.errors import ArtifactError, InputError
+
+
+def write(out: Path, files: dict[str, bytes], provenance: dict[str, str] | None = None) -> Artifact:
+    with write_artifact(out, kind="dataset", provenance=provenance or {}) as draft:
+        for name, content in files.items():
+            (draft.path / name).parent.mkdir(exist_ok=True)
+            (draft.path / name).write_bytes(content)
+        draft.content["count"] = len(files)
+    return read_artifact(out, "dataset", verify=True)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,8}(/[a-z]{1,8})?\.bin", fullmatch=True), st.binary(max_size=50)))
+def test_round_trip_and_digest(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
+    base = tmp_path_factory.mktemp("artifacts")
+    first = write(base / "a", files, {"step": "one"})
+    assert {name: first.file(name).read_bytes() for name in first.files} == files
+    assert first.content == {"count": len(files)} and first.provenance == {"step": "one"}
+    second = write(base / "b", files, {"step": "two"})
+    assert first.content_digest == second.content_digest, "provenance is not content"
+    changed = write(base / "c", {**files, "extra.bin": b"x"})
+    assert changed.content_digest != first.content_digest
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "artifact"
+    before = write(out, {"a.bin": b"old"})
+    for failure in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(failure), write_artifact(out, kind="dataset", provenance={}) as draft:
+            (draft.path / "a.bin").write_bytes(b"half of the new")
+            raise failure
+        assert read_artifact(out, "dataset", verify=True) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+    write(out, {"a.bin": b"new"})
+    assert (out / "a.bin").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_a_kill_leaves_no_artifact(tmp_path: Path) -> None:
+    out = tmp_path / "artifact"
+    code = (
+        "import sys, time, pathlib\n"
+        "from dagnn_core.artifacts import write_artifact\n"
+        "with write_artifact(pathlib.Path(sys.argv[1]), kind='dataset', provenance={}) as draft:\n"
+        "    (draft.path / 'a.bin').write_bytes(b'x')\n"
+        "    print('writing', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process, process.stdout:
+        assert process.stdout.readline() == b"writing\n"
+        os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(ArtifactError, match="does not exist"):
+        read_artifact(out, "dataset")
+
+
+@pytest.mark.parametrize(
+    ("damage", "verify", "message"),
+    [
+        (lambda out: (out / "a.bin").unlink(), False, r"a.bin is missing, though its manifest lists it"),
+        (lambda out: (out / "a.bin").write_bytes(b"longer"), False, r"a.bin has 6 bytes, expected 3"),
+        (lambda out: (out / "a.bin").write_bytes(b"xyz"), True, r"a.bin does not have the checksum of its manifest"),
+        (lambda out: (out / "manifest.json").write_text("{"), False, r"manifest.json is damaged"),
+        (lambda out: (out / "manifest.json").write_text("[]"), False, r"manifest.json is damaged"),
+        (lambda out: (out / "manifest.json").unlink(), False, r"has no manifest.json"),
+    ],
+)
+def test_damage_is_found_and_named(tmp_path: Path, damage: object, verify: bool, message: str) -> None:
+    out = tmp_path / "artifact"
+    write(out, {"a.bin": b"abc"})
+    damage(out)  # type: ignore[operator]
+    with pytest.raises(ArtifactError, match=message + r".*dvc repro"):
+        read_artifact(out, "dataset", verify=verify)
+
+
+def test_another_kind_or_schema_version_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "artifact"
+    artifact = write(out, {"a.bin": b"abc"})
+    with pytest.raises(ArtifactError, match="is a dataset artifact, expected a features artifact"):
+        read_artifact(out, "features")
+    with pytest.raises(ArtifactError, match=r"no file 'b.bin', expected one of a.bin"):
+        artifact.file("b.bin")
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 99}))
+    with pytest.raises(ArtifactError, match="schema version 99, but this program reads version 1"):
+        read_artifact(out, "dataset")
+
+
+def test_other_files_are_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="holds other files, which would be lost"):
+        write(tmp_path, {"a.bin": b"abc"})
+    with pytest.raises(InputError, match="is a file, expected a new folder"):
+        write(tmp_path / "thesis.tex", {"a.bin": b"abc"})
+    with write_artifact(tmp_path / "model", kind="model", provenance={}):
+        pass
+    with pytest.raises(InputError, match="holds a model artifact, which would be lost"):
+        write(tmp_path / "model", {"a.bin": b"abc"})
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "empty", {"a.bin": b"abc"})
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"

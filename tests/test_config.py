@@ -1,0 +1,92 @@
+"""The configuration: defaults, round trips, and one clear line for every mistake."""
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.params import load_params, load_section
+from dagnn_core.config import SECTIONS, DatasetConfig, TrainConfig, parse_params, parse_section, section_json
+from dagnn_core.errors import InputError
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_section_round_trips_through_its_json(name: str) -> None:
+    section = SECTIONS[name]()
+    assert load_section(section_json(section), SECTIONS[name]) == section
+
+
+@given(seed=st.integers(0, 2**63), lr=st.floats(1e-12, 1e3), batch_size=st.integers(2, 10**6))
+def test_numbers_survive_json_exactly(seed: int, lr: float, batch_size: int) -> None:
+    section = TrainConfig(seed=seed, lr=lr, batch_size=batch_size)
+    assert load_section(section_json(section), TrainConfig) == section
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_field_has_a_docstring(name: str) -> None:
+    source = Path(sys.modules[SECTIONS[name].__module__].__file__ or "").read_text()
+    body = source[source.index(f"class {SECTIONS[name].__name__}") :]
+    for field in fields(SECTIONS[name]):
+        line = body.index(f"\n    {field.name}: ")
+        assert body[line + 1 :].split("\n")[1].strip().startswith('"""'), field.name
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trian": {}}, r"unknown section 'trian' .*valid sections: dataset, features"),
+        ({"train": {"lrr": 1}}, r"unknown key train.lrr .*did you mean 'lr'\? valid keys: seed, epochs"),
+        ({"train": {"lr": "fast"}}, r"train.lr must be a finite number, got 'fast'"),
+        ({"train": {"lr": float("nan")}}, r"train.lr must be a finite number, got nan"),
+        ({"train": {"lr": -1.0}}, r"train.lr must be > 0, got -1.0"),
+        ({"train": {"epochs": 2.5}}, r"train.epochs must be a whole number, got 2.5"),
+        ({"train": {"epochs": True}}, r"train.epochs must be a whole number, got True"),
+        ({"train": {"batch_size": 1}}, r"train.batch_size must be >= 2, got 1"),
+        ({"train": 3}, r"train must be a mapping of keys to values, got 3"),
+        ({"model": {"hops": 0}}, r"model.hops must be >= 1, got 0"),
+        ({"model": {"adversarial_weight": -0.1}}, r"model.adversarial_weight must be >= 0, got -0.1"),
+        ({"model": {"batch_norm": 1}}, r"model.batch_norm must be true or false, got 1"),
+        ({"model": {"preset": "best"}}, r"model.preset must be one of aaai21, got 'best'"),
+        ({"features": {"text": "bert"}}, r"features.text must be one of bow, tfidf, precomputed, got 'bert'"),
+        ({"features": {"text": ["bow"]}}, r"features.text must be one of bow"),
+        ({"label_graph": {"threshold": 0}}, r"label_graph.threshold must be above 0 and at most 1, got 0"),
+        ({"label_graph": {"embedding": "file"}}, r"label_graph.embedding_file must be a path"),
+        ({"dataset": {"layout": "folder"}}, r"dataset.folder.table must be the name of a table file, got ''"),
+        ({"dataset": {"folder": {"tabel": "x"}}}, r"unknown key dataset.folder.tabel .*did you mean 'table'"),
+        ({"dataset": {"folder": {"label_columns": "a"}}}, r"dataset.folder.label_columns must be a list of texts"),
+        ({"dataset": {"val_fraction": 0.6, "test_fraction": 0.5}}, r"val_fraction \+ dataset.test_fraction must be"),
+        ([], r"params.yaml must be a mapping of sections"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_by_their_dotted_path(values: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_params(values)
+
+
+def test_yaml_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("train:\n  lr: 5e-5\n")
+    assert load_section(path, TrainConfig).lr == 5e-5
+    assert load_params(path)["dataset"] == DatasetConfig()
+
+
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"missing.yaml does not exist, expected a YAML file"):
+        load_params(tmp_path / "missing.yaml")
+    path = tmp_path / "params.yaml"
+    path.write_text("train: [1,\n")
+    with pytest.raises(InputError, match=r"params.yaml is not valid YAML"):
+        load_params(path)
+    with pytest.raises(InputError, match="not valid JSON"):
+        load_section("{broken", TrainConfig)
+    with pytest.raises(InputError, match=r"train.seed must be a whole number"):
+        parse_section(TrainConfig, {"seed": "1"}, "train")
+
+
+def test_the_configuration_imports_no_torch() -> None:
+    code = "import sys, components.params; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

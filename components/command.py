@@ -18,6 +18,7 @@ INTERRUPTED = 130
 _DISK_ERRORS = {
     errno.ENOSPC: "no space is left; free some and run again",
     errno.EDQUOT: "the disk quota is used up; free some space and run again",
+    errno.EFBIG: "the file would be larger than the system allows (ulimit -f)",
     errno.EACCES: "permission denied; choose another folder or change its permissions",
     errno.EPERM: "not permitted; choose another folder or change its permissions",
     errno.EROFS: "the file system is read-only; choose another folder",
@@ -40,7 +41,9 @@ def run_command(command: Callable[[], object]) -> NoReturn:
         command()
     except DagnnError as error:
         _fail(str(error), error.exit_status, debug)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:  # typer makes an exit of an interruption
+            raise
         _fail("interrupted; nothing was left half written, run the same command again to go on", INTERRUPTED, debug)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:

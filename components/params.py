@@ -1,6 +1,7 @@
 """Load sections of the configuration from `params.yaml` or from JSON text."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,9 +28,22 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def load_params(source: Path) -> dict[str, Any]:
-    """Every section of a whole `params.yaml`."""
-    return parse_params(read_yaml(source))
+def load_params(path: Path) -> dict[str, Any]:
+    """Every section of a whole `params.yaml`.
+
+    Raises:
+        InputError: an unknown key or a bad value, named by file and dotted path.
+    """
+    return _located(path, parse_params)
+
+
+def load_spec(path: Path, section: type[T]) -> T:
+    """A YAML file that holds the keys of one dataclass.
+
+    Raises:
+        InputError: an unknown key or a bad value, named by file and key.
+    """
+    return _located(path, lambda values: parse_section(section, values, path.stem))
 
 
 def load_section(source: str | Path, section: type[T]) -> T:
@@ -47,3 +61,11 @@ def load_section(source: str | Path, section: type[T]) -> T:
         return parse_section(section, values, name)
     loaded: T = load_params(Path(source))[name]
     return loaded
+
+
+def _located(path: Path, parse: Callable[[Any], T]) -> T:
+    values = read_yaml(path)
+    try:
+        return parse(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; correct it there") from error

@@ -113,10 +113,8 @@ def _device(params: TrainConfig) -> torch.device:
 
 def _split(data: Features, name: str, device: torch.device) -> Split:
     rows = data.rows(name)
-    return Split(
-        *(torch.tensor(matrix[rows], dtype=torch.float32, device=device) for matrix in (data.image, data.text)),
-        labels=torch.tensor(data.labels[rows], dtype=torch.float32, device=device),
-    )
+    matrices = (data.image, data.text, data.labels)
+    return Split(*(torch.tensor(matrix[rows], dtype=torch.float32, device=device) for matrix in matrices))
 
 
 if __name__ == "__main__":

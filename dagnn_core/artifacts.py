@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.errors import ArtifactError, DagnnError, InputError, SurroundingsError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+FULL_BELOW_BYTES = 1 << 20
 
 # kind of artifact -> the step that makes it, so that an error can name the remedy
 MADE_BY = {
@@ -97,11 +98,17 @@ def write_artifact(out: Path, *, kind: str, provenance: Mapping[str, Any]) -> It
     When the body raises, also by Ctrl-C, nothing is left behind and what stood at `out` stays as it was.
 
     Raises:
-        InputError: `out` exists and is neither empty nor an artifact of this kind.
+        InputError: `out` exists and is neither empty nor an artifact of this kind, or cannot be a folder.
+        SurroundingsError: the disk is full.
     """
     out = Path(out)
     _check_replaceable(out, kind)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"{out.parent} cannot be a folder: it or what it lies in is a file; name another folder"
+        ) from error
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
     try:
         temporary.chmod(0o755)
@@ -109,6 +116,11 @@ def write_artifact(out: Path, *, kind: str, provenance: Mapping[str, Any]) -> It
         yield draft
         _seal(draft, kind, provenance)
         _move_into_place(temporary, out)
+    except Exception as error:
+        # numpy and safetensors do not say why they could not write, so ask the disk
+        if not isinstance(error, DagnnError) and shutil.disk_usage(out.parent).free < FULL_BELOW_BYTES:
+            raise SurroundingsError(f"{out}: no space is left on its disk; free some and run again") from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -15,7 +15,7 @@ from dagnn_core.errors import InputError
 
 def _require(condition: bool, key: str, expected: str, got: object) -> None:
     if not condition:
-        raise InputError(f"{key} must be {expected}, got {got!r}; correct it in params.yaml")
+        raise InputError(f"{key} must be {expected}, got {got!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -250,14 +250,14 @@ def parse_section(section: type[T], values: object, key: str) -> T:
         InputError: an unknown key, a value of the wrong type or out of range, named by its dotted path.
     """
     if not isinstance(values, Mapping):
-        raise InputError(f"{key} must be a mapping of keys to values, got {values!r}; correct it in params.yaml")
+        raise InputError(f"{key} must be a mapping of keys to values, got {values!r}")
     hints = get_type_hints(section)
     known = [entry.name for entry in fields(section)]  # type: ignore[arg-type]
     for name in values:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise InputError(f"unknown key {key}.{name} in params.yaml; {hint}valid keys: {', '.join(known)}")
+            raise InputError(f"unknown key {key}.{name}; {hint}valid keys: {', '.join(known)}")
     return section(**{name: _convert(value, hints[name], f"{key}.{name}") for name, value in values.items()})
 
 
@@ -268,10 +268,10 @@ def parse_params(values: object) -> dict[str, Any]:
         InputError: as `parse_section`, or an unknown section.
     """
     if not isinstance(values, Mapping):
-        raise InputError(f"params.yaml must be a mapping of sections, got {values!r}")
+        raise InputError(f"expected a mapping of sections, got {values!r}")
     unknown = sorted(set(map(str, values)) - set(SECTIONS))
     if unknown:
-        raise InputError(f"unknown section {unknown[0]!r} in params.yaml; valid sections: {', '.join(SECTIONS)}")
+        raise InputError(f"unknown section {unknown[0]!r}; valid sections: {', '.join(SECTIONS)}")
     return {name: parse_section(section, values.get(name, {}), name) for name, section in SECTIONS.items()}
 
 

@@ -1,8 +1,8 @@
 """The `dataset` artifact: Parquet shards of items, the rejected rows, and ready feature vectors where there are any.
 
 `data-00000.parquet` ... hold `id`, `text`, `labels` (list of texts), `image` (struct of `bytes` and `path`; null where
-the item has ready vectors only) and `split`. `rejected.parquet` holds `row` (1-based), `id` and `reason`.
-`vectors/image.npy` and `vectors/text.npy` [N, dim] are in row order.
+the item has ready vectors only) and `split`. `rejected.parquet` holds `row` (of the raw table, from 1), `id`, `reason`
+and `detail`. `vectors/image.npy` and `vectors/text.npy` [N, dim] are in row order.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +31,9 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
     ]
 )
-REJECTED_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("reason", pa.string())])
+REJECTED_SCHEMA = pa.schema(
+    [("row", pa.int64()), ("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+)
 
 Modality = Literal["image", "text"]
 
@@ -48,11 +50,15 @@ class Item(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """A row that cannot be used: its 1-based number, its id as far as known, and why."""
+    """A row that cannot be used."""
 
     row: int
+    """Row of the raw table, from 1: the first row of data."""
     id: str
     reason: str
+    """Why, in words that are the same for all rows with the same fault."""
+    detail: str = ""
+    """What is particular to this row, such as the path of its picture."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ def _train_epoch(
         losses = aaai21_objective(output, split.labels[batch], model_config)
         _check_finite(losses, number, step)
         optimizer.zero_grad()
-        losses.total.backward()
+        torch.autograd.backward(losses.total)
         optimizer.step()
         accuracies = discriminator_accuracy(output.modality)
         sums += len(rows) * torch.stack([*losses, *accuracies]).detach()
@@ -163,7 +163,7 @@ def _train_epoch(
 
 
 def _batches(num_items: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    batches = list(torch.randperm(num_items, generator=generator).split(batch_size))
+    batches = list(torch.split(torch.randperm(num_items, generator=generator), batch_size))
     # batch norm cannot train on a single item; the next epoch's order leaves out another one
     return batches if len(batches[-1]) > 1 else batches[:-1]
 

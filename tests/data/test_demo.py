@@ -125,8 +125,8 @@ def test_sentences_are_varied_and_well_formed():
     ("key", "value", "message"),
     [
         ("num_scenes", 0, "demo.num_scenes must be >= 1, got 0"),
-        ("width", 8, "demo.width must be >= 32, got 8"),
-        ("height", -120, "demo.height must be >= 32, got -120"),
+        ("width", 8, "demo.width must be >= 96, got 8"),
+        ("height", -120, "demo.height must be >= 96, got -120"),
         ("seed", -1, "demo.seed must be >= 0, got -1"),
         ("omission", 1.5, "demo.omission must be between 0 and 1, got 1.5"),
         ("noise", float("nan"), "demo.noise must be between 0 and 1, got nan"),

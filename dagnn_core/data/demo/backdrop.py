@@ -237,7 +237,8 @@ def skyline(canvas: Canvas, thing: Thing) -> None:
         for left, right in zip(lefts, edges / edges[-1] * canvas.width, strict=True):
             if rng.random() < 0.85:
                 top = base - thing.size * scale * rng.uniform(0.35, 1.0) * canvas.height
-                _tower(canvas, (float(left) + 1, top), (float(right) - rng.uniform(0, 8), base), distance, rng)
+                side = max(float(right) - rng.uniform(0, 8), float(left) + 3)
+                _tower(canvas, (float(left) + 1, top), (side, base), distance, rng)
 
 
 def _tower(canvas: Canvas, low: Point, high: Point, distance: float, rng: np.random.Generator) -> None:
@@ -256,7 +257,8 @@ def _tower(canvas: Canvas, low: Point, high: Point, distance: float, rng: np.ran
     elif roof < 0.5:
         canvas.draw.polygon([(left, top), (right, top), (middle, top - (right - left) * 0.4)], fill=shown)
     elif roof < 0.7:
-        canvas.draw.rectangle((left + 5, top - 8, right - 5, top), fill=shown)
+        inset = min(5.0, (right - left) / 4)
+        canvas.draw.rectangle((left + inset, top - 8, right - inset, top), fill=shown)
     step = rng.uniform(11, 15)
     ys = np.arange(top + 7, base - 5, step)
     xs = np.arange(left + 5, right - 6, step * 0.8)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from dagnn_core.errors import InputError
 
 _RATES = ("omission", "synonym", "noise", "misleading")
-_MIN_SIDE = 32
+_MIN_SIDE = 96  # smaller, things cannot be told apart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

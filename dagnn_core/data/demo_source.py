@@ -1,0 +1,21 @@
+"""Layout `demo`: the built-in demo data set as raw data."""
+
+from dagnn_core.data.demo import DemoSpec, plan_scene, render_scene
+from dagnn_core.data.raw import RawData, RawItem
+
+
+def open_demo(spec: DemoSpec) -> RawData:
+    """Plan the scenes of the demo; each picture is painted when asked for."""
+    scenes = [plan_scene(spec, index) for index in range(spec.num_scenes)]
+    items = [
+        RawItem(index + 1, f"scene-{index:05d}", planned.text, planned.scene.labels, f"scene-{index:05d}.jpg", "")
+        for index, planned in enumerate(scenes)
+    ]
+    return RawData(
+        source="demo",
+        num_rows=spec.num_scenes,
+        items=items,
+        rejections=[],
+        picture=lambda item: render_scene(spec, item.row - 1).image,
+        trusted_pictures=True,
+    )

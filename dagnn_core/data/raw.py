@@ -1,0 +1,61 @@
+"""Raw data, opened: what every layout offers so that it can be made into a data set."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from dagnn_core.data.dataset import Modality, Rejection
+from dagnn_core.data.vectors import ReadyVectors
+
+
+class Reason(StrEnum):
+    """Why a row cannot be used. A row with several faults has the one that comes first here."""
+
+    NO_ID = "no id"
+    DUPLICATE_ID = "duplicate id"
+    EMPTY_TEXT = "empty text"
+    NO_LABEL = "no label"
+    NO_SPLIT = "in no split"
+    PICTURE_OUTSIDE = "picture path leaves the folder"
+    NO_VECTOR = "no ready vector"
+    BAD_VECTOR = "NaN or infinity in a ready vector"
+    PICTURE_MISSING = "picture missing"
+    PICTURE_UNDECODABLE = "undecodable picture"
+    RARE_LABELS = "rare labels only"
+
+
+class RawItem(NamedTuple):
+    """One usable row of raw data."""
+
+    row: int
+    """Row of the table, from 1."""
+    id: str
+    text: str
+    labels: tuple[str, ...]
+    image_path: str
+    """Path of the picture; empty where the data has ready vectors only."""
+    split: str
+    """train, val or test; empty where the data has no splits of its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawData:
+    """Raw data whose tables are read and checked, and whose pictures are read when asked for."""
+
+    source: str
+    """What messages call it: the path of the table."""
+    num_rows: int
+    """Rows of the table, rejected ones included."""
+    items: Sequence[RawItem]
+    rejections: Sequence[Rejection]
+    picture: Callable[[RawItem], bytes | None] | None
+    """Reads the encoded picture of an item, or None where it is missing; safe to call from several threads.
+    None where the data has ready vectors only."""
+    trusted_pictures: bool = False
+    """Whether every picture is known to decode, since this program has just made it."""
+    label_order: tuple[str, ...] = ()
+    """All labels in the order of the label matrix; empty: those found, sorted."""
+    vectors: Mapping[Modality, ReadyVectors] = field(default_factory=dict)
+    place: Callable[[int], str] = "row {}".format
+    """Where a row is, for messages."""

@@ -1,0 +1,52 @@
+"""Splits: drawn by seed, or read beside the data."""
+
+import hashlib
+from pathlib import Path
+
+from dagnn_core.data.dataset import SPLITS
+from dagnn_core.data.table import Table, read_table
+from dagnn_core.errors import InputError
+
+
+def draw_split(item_id: str, *, seed: int, val_fraction: float, test_fraction: float) -> str:
+    """Split of an item from seed and id alone, so it stays what it is when other items come or go.
+
+    The hash of (seed, id) is a point u in [0, 1): test below `test_fraction`, then val, then train.
+    """
+    digest = hashlib.blake2b(f"{seed}\0{item_id}".encode(), digest_size=8).digest()
+    point = int.from_bytes(digest, "big") / 2**64
+    if point < test_fraction:
+        return "test"
+    return "val" if point < test_fraction + val_fraction else "train"
+
+
+def split_column(table: Table, column: str) -> list[str]:
+    """The splits in a column; empty where a cell is.
+
+    Raises:
+        InputError: a cell holds anything else than train, val or test.
+    """
+    splits = [text.strip() for text in table.texts(column)]
+    for row, split in enumerate(splits, start=1):
+        if split and split not in SPLITS:
+            raise InputError(
+                f"{table.path}, {table.place(row)}: unknown split {split!r}, expected one of {', '.join(SPLITS)}"
+            )
+    return splits
+
+
+def read_splits(path: Path) -> dict[str, str]:
+    """Read a table with the columns `id` and `split`, as id -> split.
+
+    Raises:
+        InputError: the table cannot be read, holds an unknown or empty split, or an id twice.
+    """
+    table = read_table(path, {"id column": "id", "split column": "split"})
+    split_of: dict[str, str] = {}
+    for row, (item_id, split) in enumerate(zip(table.texts("id"), split_column(table, "split"), strict=True), start=1):
+        if not split:
+            raise InputError(f"{path}, {table.place(row)}: no split, expected one of {', '.join(SPLITS)}")
+        if item_id in split_of:
+            raise InputError(f"{path}, {table.place(row)}: the id {item_id!r} is there twice, expected each id once")
+        split_of[item_id] = split
+    return split_of

@@ -1,0 +1,395 @@
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from components.dataset import run
+from components.params import load_spec
+from components.params import load_params
+from dagnn_core.artifacts import read_artifact
+from dagnn_core.config import DatasetConfig, FolderConfig, section_json
+from dagnn_core.data.dataset import KIND, Dataset
+from dagnn_core.data.demo import DemoSpec, render_scenes
+from dagnn_core.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+SPLITS = ["train", "train", "train", "val", "test"]
+HEADER = ["id", "text", "labels", "split"]
+FOLDER = FolderConfig(table="table.csv", images="pictures", image_pattern="{id}.png", split_column="split")
+
+
+def make_source(folder, count=20, side=8):
+    """Raw data with noise as pictures; labels `boat` and `water` in every split."""
+    (folder / "pictures").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        noise = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "pictures" / f"p{i}.png")
+    write_table(folder, rows(count))
+    return folder
+
+
+def rows(count=20):
+    return [[f"p{i}", f"text {i}", "boat|water" if i % 2 else "water", SPLITS[i % 5]] for i in range(count)]
+
+
+def write_table(folder, table):
+    with (folder / "table.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([HEADER, *table])
+
+
+@pytest.fixture
+def source(tmp_path):
+    return make_source(tmp_path / "source")
+
+
+@pytest.fixture
+def params(source):
+    return DatasetConfig(layout="folder", source=str(source), folder=FOLDER, max_rejected=0.2)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out" / "dataset"
+
+
+def rejected(out):
+    return pq.read_table(out / "rejected.parquet").to_pylist()
+
+
+def entries(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_pictures_are_stored_as_they_are(source, params, out):
+    run(params=params, dataset_out=out)
+    dataset = Dataset.read(out, verify=True)
+    assert dataset.ids == tuple(f"p{i}" for i in range(20))
+    assert dataset.label_names == ("boat", "water")
+    assert dataset.splits.tolist() == SPLITS * 4
+    assert dataset.pictures([7]) == [(source / "pictures" / "p7.png").read_bytes()]
+    content = dataset.artifact.content
+    assert content["layout"] == "folder"
+    assert content["num_rows"] == 20
+    assert content["splits"] == {"train": 12, "val": 4, "test": 4}
+    assert content["rejected"] == {}
+    assert dataset.artifact.provenance["step"] == "dataset"
+
+
+def test_a_tar_gives_the_same_files_as_a_folder(source, params, out):
+    with tarfile.open(source / "pictures.tar", "w") as tar:
+        tar.add(source / "pictures", ".")
+    run(params=params, dataset_out=out)
+    other = out.with_name("of_tar")
+    run(params=replace(params, folder=replace(FOLDER, images="pictures.tar")), dataset_out=other)
+    assert read_artifact(other, KIND).content_digest == read_artifact(out, KIND).content_digest
+
+
+def test_ready_vectors_are_written_in_row_order(source, params, out):
+    ids = [f"p{i}" for i in reversed(range(20))]
+    np.savez(source / "v.npz", ids=ids, features=np.arange(40, dtype=np.float16).reshape(20, 2))
+    write_table(source, [row for row in rows() if row[0] != "p3"])
+    run(
+        params=replace(params, folder=replace(FOLDER, images="", text_vectors="v.npz", image_vectors="v.npz")),
+        dataset_out=out,
+    )
+    dataset = Dataset.read(out, verify=True)
+    assert "p3" not in dataset.ids
+    np.testing.assert_array_equal(dataset.vectors("image")[:, 0], [38 - 2 * i for i in range(20) if i != 3])
+    assert dataset.vectors("text").dtype == np.float16
+    assert dataset.pictures([0]) == [None]
+    assert dataset.artifact.content["vectors"]["image"] == {"dim": 2, "dtype": "float16"}
+
+
+def test_unusable_rows_are_quarantined_with_row_reason_and_detail(source, params, out, caplog):
+    (source / "pictures" / "p4.png").write_bytes(b"hello")
+    picture = (source / "pictures" / "p5.png").read_bytes()
+    (source / "pictures" / "p5.png").write_bytes(picture[: len(picture) // 2])
+    (source / "pictures" / "p6.png").unlink()
+    table = rows()
+    table[0][1] = ""
+    write_table(source, table)
+    run(params=params, dataset_out=out)
+    found = rejected(out)
+    assert [(entry["row"], entry["id"], entry["reason"]) for entry in found] == [
+        (1, "p0", "empty text"),
+        (5, "p4", "undecodable picture"),
+        (6, "p5", "undecodable picture"),
+        (7, "p6", "picture missing"),
+    ]
+    assert found[1]["detail"].startswith("p4.png: not a picture in one of the formats")
+    assert found[2]["detail"].startswith("p5.png: OSError")
+    assert found[3]["detail"] == "p6.png"
+    dataset = Dataset.read(out, verify=True)
+    assert dataset.ids == ("p1", "p2", "p3", *(f"p{i}" for i in range(7, 20)))
+    assert dataset.artifact.content["rejected"] == {"undecodable picture": 2, "empty text": 1, "picture missing": 1}
+    assert "rejected 4 of 20 rows (2 undecodable picture, 1 empty text, 1 picture missing)" in caplog.text
+
+
+def test_too_many_unusable_rows_stop_the_step(source, params, out):
+    for i in range(3):
+        (source / "pictures" / f"p{i}.png").unlink()
+    (source / "pictures" / "p9.png").write_bytes(b"")
+    message = (
+        r"table\.csv: 4 of 20 rows cannot be used \(3 picture missing, 1 undecodable picture\), expected at most "
+        r"15\.000% of them; first: row 1 \(line 2\) 'p0': picture missing \(p0\.png\); row 2 .*; row 3 [^;]*; "
+        r"correct them or raise dataset\.max_rejected"
+    )
+    with pytest.raises(InputError, match=message):
+        run(params=replace(params, max_rejected=0.15), dataset_out=out)
+    assert entries(out.parent) == []
+    run(params=replace(params, max_rejected=0.2), dataset_out=out)
+
+
+def test_faults_of_the_table_stop_the_step_before_pictures_are_read(source, params, out):
+    write_table(source, [[*row[:2], "", row[3]] for row in rows()])
+    shutil.rmtree(source / "pictures")
+    (source / "pictures").mkdir()
+    with pytest.raises(InputError, match=r"20 of 20 rows cannot be used \(20 no label\)"):
+        run(params=params, dataset_out=out)
+
+
+def test_rare_labels_are_dropped_with_the_items_that_have_no_other(source, params, out):
+    table = rows()
+    table[3][2], table[4][2], table[5][2] = "rare|boat", "rare", "rare|water"
+    write_table(source, table)
+    run(params=replace(params, min_label_count=2), dataset_out=out)
+    dataset = Dataset.read(out, verify=True)
+    assert dataset.label_names == ("boat", "water")
+    assert dataset.artifact.content["dropped_labels"] == {"rare": 1}
+    assert [(entry["row"], entry["reason"]) for entry in rejected(out)] == [(5, "rare labels only")]
+
+
+def test_the_label_counts_that_matter_are_those_of_usable_rows(source, params, out):
+    """The only training item with `rare` has a damaged picture, so the label cannot be learned."""
+    table = rows()
+    table[0][2], table[4][2] = "rare|water", "rare|water"
+    write_table(source, table)
+    run(params=params, dataset_out=out)
+    (source / "pictures" / "p0.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"the label 'rare' is on 1 items of val and test \(first: id 'p4'"):
+        run(params=params, dataset_out=out)
+
+
+@pytest.mark.parametrize("missing", ["train", "val", "test"])
+def test_an_empty_split_is_an_error(source, params, out, missing):
+    other = "train" if missing != "train" else "val"
+    write_table(source, [[*row[:3], other if row[3] == missing else row[3]] for row in rows()])
+    with pytest.raises(InputError, match=rf"table\.csv: no item is in the split '{missing}' \(of 20\)"):
+        run(params=params, dataset_out=out)
+
+
+def test_drawn_splits_do_not_move_when_rows_go(source, params, out):
+    drawn = replace(params, seed=4, folder=replace(FOLDER, split_column=""), val_fraction=0.3, test_fraction=0.3)
+    run(params=drawn, dataset_out=out)
+    before = Dataset.read(out)
+    split_of = dict(zip(before.ids, before.splits, strict=True))
+    write_table(source, rows()[::-1][2:])
+    run(params=drawn, dataset_out=out)
+    after = Dataset.read(out)
+    assert len(after) == 18
+    assert all(split_of[item_id] == split for item_id, split in zip(after.ids, after.splits, strict=True))
+
+
+def test_an_error_leaves_the_data_set_that_is_there(source, params, out):
+    run(params=params, dataset_out=out)
+    before = read_artifact(out, KIND).content_digest
+    write_table(source, [[*row[:3], "training"] for row in rows()])
+    with pytest.raises(InputError, match="unknown split 'training'"):
+        run(params=params, dataset_out=out)
+    assert read_artifact(out, KIND, verify=True).content_digest == before
+    assert entries(out.parent) == ["dataset"]
+
+
+PEAK_MEMORY = """
+import resource, sys
+from pathlib import Path
+from components.dataset import run
+from components.params import load_section
+from dagnn_core.config import DatasetConfig
+run(params=load_section(sys.argv[1], DatasetConfig), dataset_out=Path(sys.argv[2]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_pictures(source, params, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (836, 836, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(source / "pictures" / "p.bmp")  # 2 MiB
+    peaks = []
+    for count in (50, 150):
+        write_table(source, rows(count))
+        for i in range(count):
+            (source / "pictures" / f"p{i}.png").unlink(missing_ok=True)
+            (source / "pictures" / f"p{i}.png").hardlink_to(source / "pictures" / "p.bmp")
+        command = [sys.executable, "-c", PEAK_MEMORY, section_json(params), str(tmp_path / "out")]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+        peaks.append(int(done.stdout))
+    assert peaks[1] - peaks[0] < 60  # MiB, where the pictures are 200 MiB more
+
+
+def demo_spec(tmp_path, text):
+    path = tmp_path / "scenes.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_demo_is_rendered_with_all_its_scenes(tmp_path, out):
+    spec = demo_spec(tmp_path, "num_scenes: 150\n")
+    run(params=DatasetConfig(source=str(spec), min_label_count=2), dataset_out=out)
+    dataset = Dataset.read(out, verify=True)
+    scenes = list(render_scenes(DemoSpec(num_scenes=150)))
+    assert dataset.ids == tuple(scene.id for scene in scenes)
+    assert dataset.texts == tuple(scene.text for scene in scenes)
+    assert dataset.pictures(range(150)) == [scene.image for scene in scenes]
+    labels = [{name for name, has in zip(dataset.label_names, row, strict=True) if has} for row in dataset.labels]
+    assert labels == [set(scene.labels) & set(dataset.label_names) for scene in scenes]
+    assert dataset.artifact.content["layout"] == "demo"
+    assert dataset.artifact.content["rejected"] == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("num_scene: 5\n", r"scenes\.yaml: unknown key scenes\.num_scene; did you mean 'num_scenes'\? valid keys"),
+        ("num_scenes: many\n", r"scenes\.yaml: scenes\.num_scenes must be a whole number, got 'many'"),
+        ("num_scenes: 0\n", r"scenes\.yaml: .*num_scenes must be >= 1, got 0"),
+        ("- 1\n", r"scenes\.yaml: scenes must be a mapping"),
+        ("a: [\n", r"scenes\.yaml is not valid YAML"),
+    ],
+)
+def test_a_bad_spec_file_is_named_with_its_key(tmp_path, out, text, message):
+    spec = demo_spec(tmp_path, text)
+    with pytest.raises(InputError, match=message):
+        run(params=DatasetConfig(source=str(spec)), dataset_out=out)
+
+
+def test_a_spec_file_of_the_layout_folder(tmp_path):
+    path = demo_spec(tmp_path, "table: t.csv\nlabel_columns: [a, b]\n")
+    assert load_spec(path, FolderConfig) == FolderConfig(table="t.csv", label_columns=("a", "b"))
+
+
+# the command line, as DVC calls it
+
+
+def command(params, out):
+    section = section_json(params) if isinstance(params, DatasetConfig) else str(params)
+    return [sys.executable, "-m", "components.dataset", "--params", section, "--dataset-out", str(out)]
+
+
+def fails(params, out, status):
+    done = subprocess.run(command(params, out), check=False, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    return message
+
+
+def test_the_command_writes_the_data_set(params, out):
+    done = subprocess.run(command(params, out), check=False, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "data set: 12 train, 4 val, 4 test items, 2 labels" in done.stderr
+    assert len(Dataset.read(out, verify=True)) == 20
+
+
+def test_bad_input_is_one_line_and_status_2(source, params, out):
+    write_table(source, [[*row[:3], "training"] for row in rows()])
+    message = fails(params, out, 2)
+    assert "table.csv, row 1 (line 2): unknown split 'training', expected one of train, val, test" in message
+    assert entries(out.parent) == []
+
+
+def test_a_mistyped_key_is_one_line_and_status_2(tmp_path, out):
+    path = tmp_path / "params.yaml"
+    path.write_text("dataset:\n  max_reject: 0.1\n")
+    assert "dataset.max_reject; did you mean 'max_rejected'?" in fails(path, out, 2)
+    assert entries(out.parent) == []
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="no /sys, a place where even root may not write")
+def test_no_permission_in_the_output_folder_is_status_3(params):
+    message = fails(params, Path("/sys/kernel/dagnn/dataset"), 3)
+    assert "/sys/kernel/dagnn" in message
+
+
+def test_an_output_below_a_file_is_status_2(params, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert f"{tmp_path / 'file'} " in fails(params, tmp_path / "file" / "dataset", 2)
+    fails(params, tmp_path / "file" / "deep" / "dataset", 2)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("large", ["pictures", "vectors"])
+def test_no_space_is_status_3_and_leaves_nothing(tmp_path, large):
+    source = make_source(tmp_path / "source", side=128 if large == "pictures" else 8)  # 20 pictures of 48 KiB
+    np.savez(source / "v.npz", ids=[f"p{i}" for i in range(20)], features=np.ones((20, 10_000)))
+    folder = replace(FOLDER, image_vectors="v.npz" if large == "vectors" else "")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = 'mount -t tmpfs -o size=512k tmpfs "$0" && "$@"; status=$?; ls -A "$0"; exit $status'
+    on_small_disk = ["unshare", "-rm", "sh", "-c", script, str(disk)]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*on_small_disk, "true"], check=False, capture_output=True).returncode
+    ):
+        pytest.skip("this system lets no user mount a small disk (unshare -rm)")
+    dataset = command(DatasetConfig(layout="folder", source=str(source), folder=folder), disk / "dataset")
+    done = subprocess.run([*on_small_disk, *dataset], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith(f"error: {disk}")
+    assert "no space is left" in message
+    assert done.stdout == ""  # the listing of the disk
+
+
+def test_ctrl_c_leaves_nothing_and_the_next_run_works(tmp_path, out):
+    spec = demo_spec(tmp_path, "num_scenes: 1000\n")
+    out.parent.mkdir()
+    interrupted = command(DatasetConfig(source=str(spec)), out)
+    process = subprocess.Popen(interrupted, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while not list(out.parent.glob(".*.tmp/data-*.parquet")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1].startswith("error: interrupted")
+    assert "Traceback" not in errors
+    assert entries(out.parent) == []
+    demo_spec(tmp_path, "num_scenes: 150\n")
+    run(params=DatasetConfig(source=str(spec), min_label_count=2), dataset_out=out)
+    assert len(Dataset.read(out, verify=True)) > 100
+
+
+# real data
+
+FASHION = ROOT / "../shared/data/fashion"
+
+
+@pytest.mark.skipif(not FASHION.is_dir(), reason="the fashion data set is not at ../shared/data/fashion")
+def test_fashion_as_its_configuration_reads_it(out, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    run(params=load_params(Path("configs/fashion.yaml"))["dataset"], dataset_out=out)
+    dataset = Dataset.read(out, verify=True)
+    content = dataset.artifact.content
+    assert content["splits"] == {"train": 6571, "val": 1000, "test": 2000}
+    assert content["rejected"] == {"no label": 12}
+    assert len(dataset.label_names) == 59
+    assert dataset.labels.sum() / len(dataset) == pytest.approx(2.97, abs=0.01)
+    names = [entry["name"] for entry in json.loads((FASHION / "labels.json").read_text())["labels"]]
+    assert list(dataset.label_names) == names
+    assert dataset.vectors("image").shape == (9571, 2304)

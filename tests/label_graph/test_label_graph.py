@@ -1,0 +1,113 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dagnn_core.artifacts import Artifact, write_artifact
+from dagnn_core.config import LabelGraphConfig
+from dagnn_core.data.dataset import Dataset
+from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.label_graph.label_graph import LabelGraph, write_label_graph
+
+NAMES = ("boat", "water", "car")
+LABELS = np.array([[1, 1, 0]] * 4 + [[0, 1, 0]] * 6 + [[0, 0, 1]] * 5, dtype=np.uint8)
+TEXTS = ("sail waves",) * 4 + ("waves blue tide",) * 6 + ("red engine",) * 5
+
+
+def dataset(labels=LABELS, splits=None):
+    artifact = Artifact(
+        path=Path("artifacts/dataset"), kind="dataset", content={}, files={}, content_digest="", provenance={}
+    )
+    return Dataset(
+        artifact=artifact,
+        label_names=NAMES,
+        ids=tuple(map(str, range(len(labels)))),
+        texts=TEXTS[: len(labels)],
+        splits=np.array(splits or ["train"] * len(labels)),
+        labels=labels,
+    )
+
+
+def build(out, source, **config):
+    with write_artifact(out, kind="label_graph", provenance={}) as draft:
+        write_label_graph(draft, source, LabelGraphConfig(**config))
+    return LabelGraph.read(out, verify=True)
+
+
+def test_reader_gives_back_what_was_built(tmp_path):
+    graph = build(tmp_path / "graph", dataset())
+    assert graph.label_names == NAMES
+    np.testing.assert_array_equal(graph.counts, [[0, 4, 0], [4, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(graph.label_counts, [4, 10, 5])
+    np.testing.assert_array_equal(graph.conditional, [[0, 0.4, 0], [1, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(graph.adjacency, [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]])
+    np.testing.assert_allclose(graph.normalized, [[2 / 3, 1 / 3, 0], [1 / 3, 2 / 3, 0], [0, 0, 1]], rtol=1e-15)
+    assert graph.embeddings.shape == (3, graph.artifact.content["embedding"]["dim"])
+    dtypes = {name: getattr(graph, name).dtype.name for name in ("counts", "conditional", "normalized", "embeddings")}
+    assert dtypes == {"counts": "int64", "conditional": "float64", "normalized": "float64", "embeddings": "float32"}
+
+
+def test_manifest_describes_the_graph(tmp_path):
+    content = build(tmp_path / "graph", dataset(), threshold=0.5, embedding_dim=2).artifact.content
+    assert content == {
+        "label_names": list(NAMES),
+        "num_items": 15,
+        "threshold": 0.5,
+        "num_edges": 1,
+        "isolated_labels": ["car"],
+        "embedding": {"kind": "ppmi_svd", "dim": 2},
+    }
+    assert json.loads((tmp_path / "graph" / "manifest.json").read_text())["content"] == content
+
+
+def test_validation_and_test_items_are_not_counted(tmp_path):
+    splits = ["train"] * 13 + ["val", "test"]
+    graph = build(tmp_path / "graph", dataset(splits=splits))
+    np.testing.assert_array_equal(graph.label_counts, [4, 10, 3])
+    assert graph.artifact.content["num_items"] == 13
+
+
+def test_a_label_without_training_item_is_named(tmp_path):
+    message = r"artifacts/dataset: no training item has label 'car', expected at least one, .*dataset.min_label_count"
+    with pytest.raises(InputError, match=message):
+        build(tmp_path / "graph", dataset(splits=["train"] * 10 + ["test"] * 5))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_graph_without_any_edge_warns(tmp_path, caplog):
+    labels = LABELS * np.array([1, 1, 0], dtype=np.uint8)
+    labels[0] = [0, 0, 1]
+    labels[1:4] = [1, 0, 0]
+    with caplog.at_level(logging.WARNING):
+        graph = build(tmp_path / "graph", dataset(labels[:10]), embedding="file", embedding_file=vectors(tmp_path))
+    assert "no conditional probability reaches label_graph.threshold 0.4 (the largest is 0)" in caplog.text
+    assert graph.artifact.content["num_edges"] == 0
+    assert graph.artifact.content["isolated_labels"] == list(NAMES)
+    np.testing.assert_array_equal(graph.normalized, np.eye(3))
+
+
+def vectors(folder):
+    file = folder / "vectors.txt"
+    file.write_text("boat 1 2\nwater 3 4\ncar 5 6\n")
+    return str(file)
+
+
+def test_vectors_come_from_the_file(tmp_path):
+    graph = build(tmp_path / "graph", dataset(), embedding="file", embedding_file=vectors(tmp_path))
+    np.testing.assert_array_equal(graph.embeddings, [[1, 2], [3, 4], [5, 6]])
+    assert graph.artifact.content["embedding"] == {"kind": "file", "dim": 2}
+
+
+def test_equal_input_gives_an_equal_digest(tmp_path):
+    digests = {build(tmp_path / name, dataset()).artifact.content_digest for name in ("first", "second")}
+    assert len(digests) == 1
+
+
+def test_a_damaged_graph_is_refused(tmp_path):
+    build(tmp_path / "graph", dataset())
+    file = tmp_path / "graph" / "normalized.npy"
+    file.write_bytes(file.read_bytes()[:-8] + bytes(8))
+    with pytest.raises(ArtifactError, match=r"normalized.npy does not have the checksum .*dvc repro build_label_graph"):
+        LabelGraph.read(tmp_path / "graph", verify=True)

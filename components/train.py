@@ -4,8 +4,10 @@ import hashlib
 import logging
 import shutil
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 from components.command import ParamsOption, run_step
 from components.params import load_section
@@ -120,7 +122,11 @@ def _split(data: Features, name: str, device: torch.device) -> Split:
 if __name__ == "__main__":
 
     def main(
-        features: Path, label_graph: Path, model_out: Path, params: ParamsOption = "params.yaml", work: Path = WORK
+        features: Annotated[Path, typer.Option(help="Features artifact.")],
+        label_graph: Annotated[Path, typer.Option(help="Label graph artifact of the same data set.")],
+        model_out: Annotated[Path, typer.Option(help="Folder for the model.")],
+        params: ParamsOption = "params.yaml",
+        work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = WORK,
     ) -> None:
         """Train a DAGNN on features and a label graph."""
         run(

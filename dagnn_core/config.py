@@ -119,7 +119,7 @@ class LabelGraphConfig:
     embedding_dim: int = 300
     """Dimension of `ppmi_svd` vectors (less where the vocabulary is smaller)."""
     embedding_file: str = ""
-    """Word vectors: text lines `word x1 x2 ...`, or `.npz` with `names` and `vectors` (`FILE.npz#KEY`: its matrix KEY)."""
+    """Word vectors: text lines `word x1 x2 ...`, or `.npz` with `names` and `vectors` (`FILE.npz#KEY`: matrix KEY)."""
 
     def __post_init__(self) -> None:
         _require(0 < self.threshold <= 1, "label_graph.threshold", "above 0 and at most 1", self.threshold)

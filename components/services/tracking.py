@@ -1,0 +1,388 @@
+"""MLflow tracking: one trained model is one run, which `train` opens and `evaluate` and `register` resume.
+
+Everything goes through an explicit `MlflowClient`: the fluent functions keep global state and consume MLFLOW_RUN_ID.
+MLflow takes a second to import, so it is imported when a server is first needed.
+"""
+
+import json
+import logging
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from dagnn_core.artifacts import Artifact
+from dagnn_core.config import SECTIONS
+from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+log = logging.getLogger(__name__)
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+DEFAULT_EXPERIMENT = "dagnn"
+RECREATED_FROM = "dagnn.recreated_from"
+
+PROBE_SECONDS = 5
+MAX_DIGEST = 36  # characters of a data set's digest that MLflow takes
+MAX_PARAM = 6000  # and of a parameter
+MAX_REASON = 300  # characters of a server's own words in our one line
+
+# MLflow reads these when it is imported; what the user has set stays
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # else it exports a uv.lock that it finds in the current folder
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # a server that restarts within a minute is waited for
+}
+
+
+class Run:
+    """An MLflow run that takes figures and files; a server lost while it is open costs one warning, not the work."""
+
+    def __init__(self, client: "MlflowClient", run_id: str, address: str) -> None:
+        self.run_id = run_id
+        self._client = client
+        self._address = address
+        self._lost = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Add figures of one step (an epoch, for training)."""
+        self._send(self._client.log_batch, metrics=_metrics(metrics, step), synchronous=True)
+
+    def log_dataset(self, *, name: str, digest: str, context: str) -> None:
+        """Name a data set that the run used, with the start of its content digest, and what for (`training`)."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=name, digest=digest[:MAX_DIGEST], source_type="dagnn", source=json.dumps({"content_digest": digest})
+        )
+        tags = [InputTag("mlflow.data.context", context)]
+        self._send(self._client.log_inputs, datasets=[DatasetInput(dataset, tags)])
+
+    def log_directory(self, path: Path, name: str) -> None:
+        """Attach the files of a directory to the run, under a folder `name`."""
+        self._send(self._client.log_artifacts, local_dir=str(path), artifact_path=name)
+
+    def finish(self, status: str) -> None:
+        """Close the run: FINISHED, FAILED or KILLED."""
+        self._send(self._client.set_terminated, status=status)
+
+    def _send(self, call: Callable[..., object], **arguments: object) -> None:
+        if self._lost:
+            return
+        try:
+            call(self.run_id, **arguments)
+        except _failures() as error:
+            self._lost = True
+            log.warning(
+                "MLflow at %s failed: %s; the work goes on, but run %s gets no more of its figures and files",
+                self._address,
+                _one_line(error),
+                self.run_id,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """Where runs are tracked: the server's or database's URI, the experiment, and a run to adopt."""
+
+    uri: str = DEFAULT_URI
+    experiment: str = DEFAULT_EXPERIMENT
+    injected_run_id: str | None = None
+    """A run that somebody else has opened for this training (MLFLOW_RUN_ID)."""
+
+    def __post_init__(self) -> None:
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
+
+    @classmethod
+    def from_environment(cls) -> "Tracking":
+        """As MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME and MLFLOW_RUN_ID say; else SQLite in the current folder."""
+        return cls(
+            uri=os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI,
+            experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT,
+            injected_run_id=os.environ.get("MLFLOW_RUN_ID") or None,
+        )
+
+    @property
+    def address(self) -> str:
+        """The URI without credentials, fit to be shown."""
+        return _without_credentials(self.uri)
+
+    @property
+    def browse(self) -> str:
+        """What to type or open to see the runs and the registry in a browser."""
+        return self.address if self._is_http else f"mlflow ui --backend-store-uri {self.address}"
+
+    @cached_property
+    def client(self) -> "MlflowClient":
+        """A client of the server, which has answered once.
+
+        Raises:
+            SurroundingsError: it does not answer within seconds, or the database cannot be used.
+        """
+        from mlflow import MlflowClient
+
+        with self.answering():
+            # MLflow itself would try again for minutes, with a database even for an hour
+            if self._is_http:
+                _probe_server(self.uri)
+            elif self._is_database:
+                _probe_database(self.uri)
+            return MlflowClient(self.uri)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Turn a failure of the server or database in the body into one clear line.
+
+        Raises:
+            SurroundingsError: the server or database failed.
+        """
+        try:
+            yield
+        except _failures() as error:
+            remedy = (
+                "end the program that uses the file, or move a damaged file away"
+                if _sqlite_file(self.uri)
+                else f"start the server or correct MLFLOW_TRACKING_URI (unset, it is {DEFAULT_URI})"
+            )
+            raise SurroundingsError(f"MLflow at {self.address} cannot be used: {_one_line(error)}; {remedy}") from error
+
+    @contextmanager
+    def training_run(
+        self,
+        *,
+        params: Mapping[str, Any],
+        ancestors: Mapping[str, str],
+        git: Mapping[str, Any],
+        run_id: str | None = None,
+    ) -> Iterator[Run]:
+        """Open a run for a training: `run_id` where this server knows it, else the injected one, else a new one.
+
+        It ends FINISHED, FAILED when the body raises, KILLED when the user interrupts.
+
+        Args:
+            params: name of a section of the configuration -> the section.
+            ancestors: kind of artifact -> content digest, of everything that the training reads.
+            git: commit of the checkout, and whether it is dirty.
+            run_id: the run that an interrupted training had opened.
+
+        Raises:
+            InputError: the injected run does not exist, or belongs to a training with other parameters.
+            SurroundingsError: the server cannot be reached.
+        """
+        flat = _flatten({name: asdict(section) for name, section in params.items()})
+        with self.answering():
+            run = self._adopt(run_id, flat) or Run(self.client, self._create_run(), self.address)
+            self._describe(run, flat, ancestors, git)
+        log.info("MLflow run %s (%s)", run.run_id, self.address)
+        try:
+            yield run
+        except BaseException as error:
+            run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        run.finish("FINISHED")
+
+    @contextmanager
+    def resumed_run(self, model: Artifact) -> Iterator[Run]:
+        """Open the run that trained a model; where this server does not know it, make it again from the model's files.
+
+        The run's status stays what training made it.
+
+        Raises:
+            ArtifactError: the model does not say which run trained it.
+            SurroundingsError: the server cannot be reached.
+        """
+        original = model.provenance.get("mlflow_run_id")
+        if not original:
+            raise ArtifactError(f"{model.path}/manifest.json names no MLflow run; run `dvc repro --force train`")
+        with self.answering():
+            run_id = original if self._knows(original) else self._recreated(original) or self._recreate(model, original)
+            run = Run(self.client, run_id, self.address)
+        yield run
+
+    @property
+    def _is_http(self) -> bool:
+        return urlsplit(self.uri).scheme in ("http", "https")
+
+    @property
+    def _is_database(self) -> bool:
+        from mlflow.store.db.db_types import DATABASE_ENGINES
+
+        return urlsplit(self.uri).scheme.split("+")[0] in DATABASE_ENGINES
+
+    @cached_property
+    def _experiment_id(self) -> str:
+        found = self.client.get_experiment_by_name(self.experiment)
+        if found is None:
+            file = _sqlite_file(self.uri)
+            # a server has its own place for files; those of a local database lie beside it
+            location = (file.parent / "mlartifacts").resolve().as_uri() if file else None
+            return self.client.create_experiment(self.experiment, artifact_location=location)
+        if found.lifecycle_stage != "active":
+            raise InputError(
+                f"the MLflow experiment {self.experiment!r} was deleted; "
+                f"run `mlflow experiments restore -x {found.experiment_id}` or set another MLFLOW_EXPERIMENT_NAME"
+            )
+        return str(found.experiment_id)
+
+    def _create_run(self) -> str:
+        return str(self.client.create_run(self._experiment_id).info.run_id)
+
+    def _knows(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_run(run_id).info.lifecycle_stage == "active"
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return False
+            raise
+
+    def _adopt(self, run_id: str | None, params: Mapping[str, str]) -> Run | None:
+        if run_id is None or not self._knows(run_id):
+            run_id = self.injected_run_id
+            if run_id is None:
+                return None
+            if not self._knows(run_id):
+                raise InputError(
+                    f"MLFLOW_RUN_ID is {run_id}, a run that {self.address} does not have; "
+                    "correct MLFLOW_TRACKING_URI, or unset MLFLOW_RUN_ID for a new run"
+                )
+        for name, value in self.client.get_run(run_id).data.params.items():
+            if params.get(name, value) != value:
+                raise InputError(
+                    f"MLflow run {run_id} was made with {name} = {value}, got {params[name]}; "
+                    "unset MLFLOW_RUN_ID for a new run"
+                )
+        self.client.update_run(run_id, status="RUNNING")
+        return Run(self.client, run_id, self.address)
+
+    def _describe(
+        self, run: Run, params: Mapping[str, str], ancestors: Mapping[str, str], git: Mapping[str, Any]
+    ) -> None:
+        from mlflow.entities import Param, RunTag
+
+        self.client.log_batch(
+            run.run_id,
+            params=[Param(name, value) for name, value in params.items()],
+            tags=[RunTag(name, value) for name, value in lineage_tags(ancestors, git).items()],
+            synchronous=True,
+        )
+        if "dataset" in ancestors:
+            run.log_dataset(name="dataset", digest=ancestors["dataset"], context="training")
+
+    def _recreated(self, original: str) -> str | None:
+        found = self.client.search_runs(
+            [self._experiment_id], filter_string=f"tags.`{RECREATED_FROM}` = '{original}'", max_results=1
+        )
+        return str(found[0].info.run_id) if found else None
+
+    def _recreate(self, model: Artifact, original: str) -> str:
+        run = Run(self.client, self._create_run(), self.address)
+        sections = {
+            name: model.provenance["params"][section.__name__]
+            for name, section in SECTIONS.items()
+            if section.__name__ in model.provenance["params"]
+        }
+        self._describe(run, _flatten(sections), model.provenance["ancestors"], model.provenance["git"])
+        for line in model.file("history.jsonl").read_text(encoding="utf-8").splitlines():
+            epoch = json.loads(line)
+            step = epoch.pop("epoch")
+            self.client.log_batch(run.run_id, metrics=_metrics(epoch, step), synchronous=True)
+        self.client.set_terminated(run.run_id, status="FINISHED")
+        # last, so that a recreation that was interrupted is not taken for a whole one
+        self.client.set_tag(run.run_id, RECREATED_FROM, original)
+        log.info("%s does not know MLflow run %s, so it was made again as %s", self.address, original, run.run_id)
+        return run.run_id
+
+
+def lineage_tags(ancestors: Mapping[str, str], git: Mapping[str, Any]) -> dict[str, str]:
+    """Tags that tie a run or a model version to its origin: git commit and content digests."""
+    digests = {f"{kind}_digest": digest for kind, digest in ancestors.items()}
+    return digests | {"git_commit": str(git["commit"]), "git_dirty": str(git["dirty"]).lower()}
+
+
+def _metrics(metrics: Mapping[str, float], step: int) -> "list[Metric]":
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    return [Metric(name, float(value), now, step) for name, value in metrics.items()]
+
+
+def _flatten(sections: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in sections.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = str(value)[:MAX_PARAM]
+    return flat
+
+
+def _probe_server(uri: str) -> None:
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    answer = http_request(  # type: ignore[no-untyped-call]
+        credentials, "/health", "GET", max_retries=0, timeout=PROBE_SECONDS, raise_on_status=False
+    )
+    if answer.status_code >= 500:
+        raise OSError(f"it answers {answer.status_code} {answer.reason}")
+
+
+def _probe_database(uri: str) -> None:
+    from sqlalchemy import NullPool, create_engine
+
+    file = _sqlite_file(uri)
+    if file is None:
+        with create_engine(uri, poolclass=NullPool).connect():
+            return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with create_engine(uri, poolclass=NullPool, connect_args={"timeout": PROBE_SECONDS}).connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # takes the lock of a writer
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    from sqlalchemy import make_url
+
+    if not uri.startswith("sqlite:"):
+        return None
+    name = make_url(uri).database
+    return Path(name) if name else None
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What MLflow raises when a server, a database or a disk fails."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, OSError, ImportError)  # the last: no driver for this kind of database
+
+
+def _without_credentials(text: str) -> str:
+    return re.sub(r"://[^/@\s]+@", "://", text)
+
+
+def _one_line(error: Exception) -> str:
+    root: BaseException = error
+    while root.__cause__ or root.__context__:
+        root = root.__cause__ or root.__context__  # type: ignore[assignment]
+    # "connection refused" is clearer than what three libraries have wrapped around it
+    words = str(root if isinstance(root, OSError | sqlite3.Error) else error)
+    text = " ".join(_without_credentials(words).split())
+    return text if len(text) <= MAX_REASON else text[:MAX_REASON] + " ..."

@@ -1,0 +1,364 @@
+import ast
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from components.register import run
+from components.services.registry import CHALLENGER, CHAMPION, RegisteredVersion
+from dagnn_core.artifacts import read_artifact, write_artifact, write_json
+from dagnn_core.config import ModelConfig, RegisterConfig
+from dagnn_core.errors import ArtifactError, CheckRefusedError, InputError
+from dagnn_core.features.classic import ClassicEncoder
+from dagnn_core.features.descriptors import DIM
+from dagnn_core.features.encoders import PrecomputedEncoder
+from dagnn_core.features.words import WordEncoder
+from dagnn_core.model import TrainedModel, write_model
+from dagnn_core.nn.dagnn import DAGNN
+from pipeline.cli import registry as commands
+
+LABELS = ["boat", "sea", "night"]
+TEXTS = ["a boat on the sea", "night at sea"]
+CONFIG = ModelConfig(embedding_dim=8, image_to_text_hidden=4, text_to_image_hidden=4, hops=2)
+PARAMS = RegisterConfig(model_name="scenes")
+RAW = (
+    ClassicEncoder(mean=np.zeros(DIM, np.float32), deviation=np.ones(DIM, np.float32)),
+    WordEncoder.fit(TEXTS, kind="tfidf", min_word_count=1, max_words=100),
+)
+VECTORS = (PrecomputedEncoder(modality="image", dim=5), PrecomputedEncoder(modality="text", dim=3))
+
+
+def make_model(path, encoders, *, seed=0):
+    torch.manual_seed(seed)
+    image, text = encoders
+    network = DAGNN(
+        CONFIG, image_dim=image.dim, text_dim=text.dim, label_embeddings=torch.rand(3, 4), adjacency=torch.eye(3)
+    )
+    with write_artifact(path.with_name("features"), kind="features", provenance={}) as draft:
+        for name, encoder in (("image", image), ("text", text)):
+            (draft.path / f"{name}_encoder").mkdir()
+            encoder.save(draft.path / f"{name}_encoder")
+            draft.content[name] = {"kind": encoder.kind, "dim": encoder.dim}
+        draft.content["label_names"] = LABELS
+    provenance = {
+        "mlflow_run_id": "a" * 32,
+        "params": {"ModelConfig": {"hops": 2}, "TrainConfig": {"lr": 5e-5}},
+        "ancestors": {"dataset": "d" * 64, "features": "f" * 64, "label_graph": "9" * 64},
+        "git": {"commit": "c0ffee", "dirty": False},
+    }
+    with write_artifact(path, kind="model", provenance=provenance) as draft:
+        draft.content = write_model(
+            draft.path,
+            config=CONFIG,
+            state=network.state_dict(),
+            features=read_artifact(path.with_name("features"), "features"),
+            history=[{"epoch": 1, "loss_total": 2.5, "val_map_mean": 0.5}],
+            val_metrics={"val_map_mean": 0.5},
+        )
+    return path
+
+
+def make_report(path, model, **metrics):
+    ancestors = {"dataset": "d" * 64, "model": read_artifact(model, "model").content_digest}
+    with write_artifact(path, kind="report", provenance={"ancestors": ancestors}) as draft:
+        write_json(draft.path / "metrics.json", {"map_i2t": 0.7, "map_t2i": 0.6, "map_mean": 0.65} | metrics)
+        (draft.path / "report.html").write_text("<html>")
+    return path
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_model(tmp_path / "model", RAW)
+
+
+@pytest.fixture
+def report(tmp_path, model):
+    return make_report(tmp_path / "report", model)
+
+
+def picture(colour):
+    file = io.BytesIO()
+    Image.new("RGB", (32, 24), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def version_of(tracking, registered):
+    return tracking.client.get_model_version(*registered)
+
+
+def stored_models(tracking):
+    folder = Path(tracking.uri.removeprefix("sqlite:///")).parent / "mlartifacts" / "models"
+    return [model / "artifacts" for model in folder.iterdir()]
+
+
+def in_new_process(tracking, code, **arguments):
+    """Run code away from the checkout; it sees `model`, loaded from the registry without any pickle."""
+    prelude = (
+        "import base64, json, sys, numpy as np, mlflow\n"
+        f"arguments = json.loads({json.dumps(arguments)!r})\n"
+        "mlflow.set_tracking_uri(arguments['uri'])\n"
+        "model = mlflow.pyfunc.load_model('models:/scenes@challenger')\n"
+        "def refuse(rows):\n"
+        "    try: model.predict(rows)\n"
+        "    except Exception as error: return str(error)\n"
+        "    raise AssertionError('accepted')\n"
+    )
+    environment = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(tracking.uri.removeprefix("sqlite:///")).parent,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_version_has_its_lineage(tracking, model, report):
+    registered = run(model=model, report=report, params=PARAMS, tracking=tracking)
+
+    assert registered == RegisteredVersion("scenes", "1")
+    version = version_of(tracking, registered)
+    tags = dict(version.tags)
+    assert tags.pop("mlflow_model_id").startswith("m-")
+    assert tags == {
+        "git_commit": "c0ffee",
+        "git_dirty": "false",
+        "dataset_digest": "d" * 64,
+        "features_digest": "f" * 64,
+        "label_graph_digest": "9" * 64,
+        "model_digest": read_artifact(model, "model").content_digest,
+        "report_digest": read_artifact(report, "report").content_digest,
+        "mlflow_run_id": version.run_id,
+        "map_i2t": "0.7",
+        "map_t2i": "0.6",
+        "map_mean": "0.65",
+    }
+    assert tracking.client.get_model_version_by_alias("scenes", CHALLENGER).version == version.version
+    assert "| map_mean | 0.6500 |" in version.description
+    assert "3 labels: boat, sea, night" in version.description
+
+
+def test_run_holds_report_and_model(tracking, model, report):
+    version = version_of(tracking, run(model=model, report=report, params=PARAMS, tracking=tracking))
+    assert {entry.path for entry in tracking.client.list_artifacts(version.run_id, "report")} == {
+        "report/manifest.json",
+        "report/metrics.json",
+        "report/report.html",
+    }
+    [output] = tracking.client.get_run(version.run_id).outputs.model_outputs
+    assert output.model_id == version.tags["mlflow_model_id"]
+    assert tracking.client.get_logged_model(output.model_id).status == "READY"
+
+
+def test_same_model_keeps_its_version(tracking, tmp_path, model, report):
+    first = run(model=model, report=report, params=PARAMS, tracking=tracking)
+    other = make_model(tmp_path / "other", RAW, seed=1)
+    second = run(model=other, report=make_report(tmp_path / "r2", other), params=PARAMS, tracking=tracking)
+    again = run(model=model, report=make_report(report, model, map_mean=0.9), params=PARAMS, tracking=tracking)
+
+    assert (first.version, second.version, again) == ("1", "2", first)
+    assert str(tracking.client.get_model_version_by_alias("scenes", CHALLENGER).version) == "1"
+    version = version_of(tracking, again)
+    assert version.tags["map_mean"] == "0.9"
+    assert "| map_mean | 0.9000 |" in version.description
+
+
+def test_no_pickle_and_no_bytecode_is_stored(tracking, model, report):
+    run(model=model, report=report, params=PARAMS, tracking=tracking)
+    [stored] = stored_models(tracking)
+    files = [path for path in stored.rglob("*") if path.is_file()]
+    suffixes = {path.suffix for path in files} | {""}
+    assert suffixes <= {"", ".json", ".jsonl", ".npy", ".py", ".safetensors", ".txt", ".yaml"}
+    assert {path.name for path in files if path.suffix == ""} == {"MLmodel"}
+    assert any(path.parts[-3:] == ("code", "dagnn_core", "model.py") for path in files)
+    for path in files:
+        assert path.suffix != ".npy" or np.load(path, allow_pickle=False).dtype.kind == "f"
+
+
+def test_registered_model_embeds_as_the_trained_one_in_a_new_process(tracking, model, report):
+    run(model=model, report=report, params=PARAMS, tracking=tracking)
+    pictures = [picture("navy"), picture("tomato")]
+    encoded = [base64.b64encode(content).decode() for content in pictures]
+    code = """
+rows = [
+    {"image": arguments["images"][0]},
+    {"text": arguments["texts"][0]},
+    {"text": arguments["texts"][1], "image": None},
+    {"image": arguments["images"][1], "text": ""},
+]
+import dagnn_core
+example = model.predict(model.input_example)
+print(json.dumps({
+    "mixed": model.predict(rows).tolist(),
+    "texts": model.predict([{"text": text} for text in arguments["texts"]]).tolist(),
+    "dtype": str(example.dtype),
+    "example": example.shape,
+    "code": dagnn_core.__file__,
+    "inputs": [(column.name, column.required) for column in model.metadata.signature.inputs],
+    "outputs": model.metadata.signature.outputs.to_dict()[0]["tensor-spec"],
+    "both": refuse([{"text": "boat"}, {"text": "boat", "image": arguments["images"][0]}]),
+    "neither": refuse([{"text": "", "image": None}]),
+    "list": refuse({"text": ["boat", "sea"]}),
+    "base64": refuse([{"text": "boat"}, {"image": "sea.jpg"}]),
+    "undecodable": refuse([{"text": "boat"}, {"image": base64.b64encode(b"no picture").decode()}]),
+}))
+"""
+    got = in_new_process(tracking, code, uri=tracking.uri, texts=TEXTS, images=encoded)
+
+    trained = TrainedModel.read(model)
+    texts, images = trained.encode_texts(TEXTS), trained.encode_images(pictures)
+    np.testing.assert_allclose(got["mixed"], [images[0], *texts, images[1]], atol=1e-5)
+    np.testing.assert_allclose(got["texts"], texts, atol=1e-5)
+    assert np.abs(images[0] - images[1]).max() > 1e-3
+    assert (got["dtype"], got["example"]) == ("float32", [2, 8])
+    assert "mlartifacts" in got["code"]
+    assert got["inputs"] == [["text", False], ["image", False]]
+    assert got["outputs"] == {"dtype": "float32", "shape": [-1, 8]}
+    assert "row 2 has both text and image, expected exactly one" in got["both"]
+    assert "row 1 has neither text and image" in got["neither"]
+    assert "row 1: text is of type" in got["list"]
+    assert "row 2: image is not base64" in got["base64"]
+    assert "picture 1 cannot be decoded" in got["undecodable"]
+
+
+def test_model_on_ready_vectors_takes_them_as_json(tracking, tmp_path):
+    model = make_model(tmp_path / "model", VECTORS)
+    report = make_report(tmp_path / "report", model)
+    registered = run(model=model, report=report, params=PARAMS, tracking=tracking)
+    image, text = [0.1, 0.2, 0.3, 0.4, 0.5], [1.0, -2.0, 3.0]
+    code = """
+image, text = json.dumps(arguments["image"]), json.dumps(arguments["text"])
+print(json.dumps({
+    "mixed": model.predict([{"text": text}, {"image": image}]).tolist(),
+    "example": model.predict(model.input_example).shape,
+    "raw": refuse([{"image": image}, {"text": "a boat"}]),
+    "short": refuse([{"text": "[1, 2]"}]),
+    "nan": refuse([{"text": "[1, 2, NaN]"}]),
+}))
+"""
+    got = in_new_process(tracking, code, uri=tracking.uri, image=image, text=text)
+
+    trained = TrainedModel.read(model)
+    expected = [
+        trained.embed_text_features(np.array([text]))[0],
+        trained.embed_image_features(np.array([image]))[0],
+    ]
+    np.testing.assert_allclose(got["mixed"], expected, atol=1e-5)
+    assert got["example"] == [2, 8]
+    assert "row 2: text is 'a boat', expected 3 numbers as a JSON list" in got["raw"]
+    assert "row 1: text is '[1, 2]', expected 3 numbers" in got["short"]
+    assert "expected 3 numbers" in got["nan"]
+    assert "list of 5 numbers" in version_of(tracking, registered).description
+
+
+def test_requirements_pin_what_the_stored_code_imports(tracking, model, report):
+    run(model=model, report=report, params=PARAMS, tracking=tracking)
+    [stored] = stored_models(tracking)
+    pinned = {}
+    for line in (stored / "requirements.txt").read_text().split():
+        package, _, number = line.partition("==")
+        pinned[package] = number
+    distributions = packages_distributions()
+    code = (
+        "import components.services.served_model, json, sys\n"
+        "print(json.dumps([module.__file__ for name, module in sys.modules.items() if name.startswith('dagnn_core.')]))"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    files = json.loads(done.stdout)
+    assert len(files) > 5
+    for file in [*files, stored / "served_model.py"]:
+        for package in imported_packages(Path(file)):
+            assert set(distributions[package]) & set(pinned), f"{file} imports {package}"
+    assert all(number and "+" not in number for number in pinned.values())
+
+
+def imported_packages(file):
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"dagnn_core"}
+
+
+def test_report_of_another_model_is_refused(tracking, tmp_path, model, report):
+    other = make_model(tmp_path / "other", RAW, seed=1)
+    with pytest.raises(ArtifactError, match=r"report is the report of another model than .*other; run `dvc repro eval"):
+        run(model=other, report=report, params=PARAMS, tracking=tracking)
+    assert tracking.client.search_registered_models() == []
+
+
+def test_damaged_model_is_refused(tracking, model, report):
+    (model / "history.jsonl").unlink()
+    with pytest.raises(ArtifactError, match=r"history.jsonl is missing"):
+        run(model=model, report=report, params=PARAMS, tracking=tracking)
+
+
+def test_name_that_mlflow_does_not_take(tracking, model, report):
+    with pytest.raises(InputError, match=r"got 'a/b'; correct register.model_name in params.yaml"):
+        run(model=model, report=report, params=RegisterConfig(model_name="a/b"), tracking=tracking)
+
+
+def test_unreachable_server_is_one_line_and_status_3(model, report):
+    code = "from components.command import run_step; from pipeline.cli.registry import register; run_step(register)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--model", model, "--report", report, "--params", "{}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | {"MLFLOW_TRACKING_URI": "http://ann:secret@127.0.0.1:9"},
+    )
+    assert done.returncode == 3
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: MLflow at http://127.0.0.1:9 cannot be used: ")
+
+
+@pytest.fixture
+def tracking_by_environment(tracking, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
+    return tracking
+
+
+def test_commands_register_and_promote(tracking_by_environment, tmp_path, model, report, capsys):
+    tracking = tracking_by_environment
+    params = '{"model_name": "scenes"}'
+
+    commands.register(model=model, report=report, params=params)
+    printed = capsys.readouterr().out
+    assert "scenes version 1, alias challenger" in printed
+    assert f"mlflow ui --backend-store-uri {tracking.uri}" in printed
+    assert 'mlflow.pyfunc.load_model("models:/scenes@challenger")' in printed
+
+    commands.promote(params=params)
+    assert "champion: version 1 (there is no champion yet)" in capsys.readouterr().out
+
+    worse = make_model(tmp_path / "worse", RAW, seed=1)
+    worse_report = make_report(tmp_path / "worse_report", worse, map_mean=0.5)
+    commands.register(model=worse, report=worse_report, params=params, as_json=True)
+    registered = json.loads(capsys.readouterr().out)
+    assert (registered["version"], registered["alias"]) == ("2", "challenger")
+
+    with pytest.raises(CheckRefusedError, match=r"scenes version 2 is not promoted: map_mean 0.5000 against .*0.6500"):
+        commands.promote(params=params)
+    assert "map_mean" in (table := capsys.readouterr().out)
+    assert "-0.1500" in table
+    with pytest.raises(CheckRefusedError):
+        commands.promote(name="scenes", version="2", params="{}", as_json=True)
+    decision = json.loads(capsys.readouterr().out)
+    assert decision["accepted"] is False
+    assert (decision["challenger"]["version"], decision["champion"]["version"]) == ("2", "1")
+    assert str(tracking.client.get_model_version_by_alias("scenes", CHAMPION).version) == "1"

@@ -1,8 +1,8 @@
 """The `features` artifact: feature matrices of both modalities, the label matrix, and the fitted encoders.
 
-`image.npy` [N, d_I] and `text.npy` [N, d_T] float32, `labels.npy` uint8 [N, C], `samples.parquet` (id, split, has_image,
-has_text), all in the row order of the data set; `image_encoder/` and `text_encoder/` hold the state that encodes a
-new picture or sentence the same way.
+`image.npy` [N, d_I] and `text.npy` [N, d_T] float32, `labels.npy` uint8 [N, C], `samples.parquet` (id, split,
+has_image, has_text), all in the row order of the data set; `image_encoder/` and `text_encoder/` hold the state that
+encodes a new picture or sentence the same way.
 """
 
 from collections.abc import Sequence

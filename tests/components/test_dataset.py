@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from components.dataset import run
-from components.params import load_spec
-from components.params import load_params
+from components.params import load_params, load_spec
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.config import DatasetConfig, FolderConfig, section_json
 from dagnn_core.data.dataset import KIND, Dataset

@@ -1,0 +1,59 @@
+"""Step `extract_features`: pictures and sentences become feature vectors."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.command import ParamsOption, run_step
+from components.params import load_section
+from components.services.provenance import provenance
+from dagnn_core.artifacts import write_artifact
+from dagnn_core.config import FeaturesConfig
+from dagnn_core.data.dataset import Dataset
+from dagnn_core.features.extraction import write_features
+from dagnn_core.features.features import KIND
+
+log = logging.getLogger(__name__)
+
+
+def run(*, dataset: Path, params: FeaturesConfig, features_out: Path) -> None:
+    """Fit both encoders on the training split, and encode all items.
+
+    Args:
+        dataset: the `dataset` artifact.
+        params: which encoders.
+        features_out: where the `features` artifact goes.
+
+    Raises:
+        InputError: the data set is missing or damaged, or does not have what the encoders need.
+    """
+    source = Dataset.read(dataset, verify=True)
+    record = provenance("extract_features", params, parents=[source.artifact])
+    with write_artifact(features_out, kind=KIND, provenance=record) as draft:
+        draft.content = write_features(draft.path, source, params)
+    image, text = draft.content["image"], draft.content["text"]
+    log.info(
+        "features of %d items: image %s [%d], text %s [%d]: %s",
+        *(draft.content["num_items"], image["kind"], image["dim"], text["kind"], text["dim"], features_out),
+    )
+    for modality in ("image", "text"):
+        counts = draft.content[modality]["num_zero_vectors"]
+        if any(counts.values()):
+            log.info(
+                "%s vectors without any value: %s", modality, ", ".join(f"{n} {split}" for split, n in counts.items())
+            )
+
+
+if __name__ == "__main__":
+
+    def main(
+        dataset: Annotated[Path, typer.Option(help="dataset artifact")],
+        features_out: Annotated[Path, typer.Option(help="where the features artifact goes")],
+        params: ParamsOption = "params.yaml",
+    ) -> None:
+        """Extract features."""
+        run(dataset=dataset, params=load_section(params, FeaturesConfig), features_out=features_out)
+
+    run_step(main)

@@ -1,0 +1,170 @@
+"""Extract features: every picture and sentence of a data set as a vector, by encoders fitted on its training split."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagnn_core.config import FeaturesConfig
+from dagnn_core.data.dataset import SPLITS, Dataset, Modality
+from dagnn_core.errors import InputError
+from dagnn_core.features.classic import ClassicEncoder, describe_all
+from dagnn_core.features.descriptors import DIM
+from dagnn_core.features.encoders import Encoder, PrecomputedEncoder
+from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, write_samples
+from dagnn_core.features.words import WordEncoder
+from dagnn_core.progress import track
+
+BLOCK_ROWS = 1024  # rows of a matrix in memory at a time
+NUM_NAMED = 3  # ids in a message
+
+
+def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig) -> dict[str, Any]:
+    """Fit both encoders and write the files of a `features` artifact into a draft directory.
+
+    Args:
+        directory: where the files go.
+        dataset: what is encoded.
+        config: which encoders.
+
+    Returns:
+        The manifest's content. `num_zero_vectors` counts in each split the vectors without any value, such as those
+        of texts without any word of the vocabulary.
+
+    Raises:
+        InputError: an item has no picture, or one that cannot be decoded; ready vectors are missing or unusable; no
+            word is frequent enough for the vocabulary.
+    """
+    if not len(dataset.rows("train")):
+        raise InputError(f"{dataset.artifact.path} has no training items, expected some to fit the encoders on")
+    text_path, image_path = directory / "text.npy", directory / "image.npy"
+    # texts first: what is wrong with them shows at once, not after all the pictures
+    text_encoder = _extract_texts(dataset, config, text_path)
+    image_encoder = _extract_images(dataset, config, image_path)
+    for encoder, name in ((image_encoder, IMAGE_ENCODER), (text_encoder, TEXT_ENCODER)):
+        (directory / name).mkdir()
+        encoder.save(directory / name)
+    np.save(directory / "labels.npy", dataset.labels, allow_pickle=False)
+    present = [True] * len(dataset)  # a data set of this version has both modalities of every item
+    write_samples(directory / "samples.parquet", dataset.ids, dataset.splits.tolist(), present, present)
+    return {
+        "label_names": list(dataset.label_names),
+        "num_items": len(dataset),
+        "splits": {split: len(dataset.rows(split)) for split in SPLITS},
+        "image": _describe_matrix(image_path, image_encoder, dataset),
+        "text": _describe_matrix(text_path, text_encoder, dataset),
+    }
+
+
+def _extract_texts(dataset: Dataset, config: FeaturesConfig, path: Path) -> Encoder:
+    if config.text == "precomputed":
+        return _extract_vectors(dataset, "text", path)
+    encoder = WordEncoder.fit(
+        [dataset.texts[row] for row in dataset.rows("train")],
+        kind=config.text,
+        min_word_count=config.min_word_count,
+        max_words=config.max_words,
+    )
+    _write_matrix(
+        path, (encoder.encode(dataset.texts[rows]) for rows in _blocks(len(dataset))), len(dataset), encoder.dim
+    )
+    return encoder
+
+
+def _extract_images(dataset: Dataset, config: FeaturesConfig, path: Path) -> Encoder:
+    if config.image == "precomputed":
+        return _extract_vectors(dataset, "image", path)
+    # one pass over the pictures: mean and deviation are known after it only, so the raw descriptors wait in a file
+    raw_path = path.with_suffix(".raw.npy")
+    descriptors = track(describe_all(_named_pictures(dataset)), description="describing pictures", total=len(dataset))
+    _write_matrix(raw_path, descriptors, len(dataset), DIM)
+    raw = np.load(raw_path, mmap_mode="r", allow_pickle=False)
+    encoder = ClassicEncoder.fit(raw, dataset.rows("train"))
+    _write_matrix(path, (encoder.standardise(raw[rows]) for rows in _blocks(len(dataset))), len(dataset), DIM)
+    raw_path.unlink()
+    return encoder
+
+
+def _extract_vectors(dataset: Dataset, modality: Modality, path: Path) -> Encoder:
+    vectors = dataset.vectors(modality)
+    key = f"dataset.folder.{modality}_vectors"
+    if vectors is None:
+        raise InputError(
+            f"{dataset.artifact.path} has no ready {modality} vectors, as features.{modality}: precomputed expects; "
+            f"name their file in {key}, or choose another features.{modality} in params.yaml"
+        )
+    if vectors.ndim != 2 or len(vectors) != len(dataset) or not vectors.shape[1] or vectors.dtype.kind != "f":
+        raise InputError(
+            f"{dataset.artifact.path}: vectors/{modality}.npy is {vectors.dtype} {list(vectors.shape)}, expected "
+            f"floating-point numbers [{len(dataset)}, dim]; correct {key} and make the data set again"
+        )
+    dim = vectors.shape[1]
+    _write_matrix(path, _finite_blocks(dataset, modality, vectors), len(dataset), dim)
+    return PrecomputedEncoder(modality, dim)
+
+
+def _finite_blocks(
+    dataset: Dataset, modality: Modality, vectors: NDArray[np.floating[Any]]
+) -> Iterator[NDArray[np.float32]]:
+    for rows in _blocks(len(vectors)):
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
+            block = vectors[rows].astype(np.float32)
+        bad = rows.start + np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if len(bad):
+            named = _name_first([f"{dataset.ids[row]!r} (row {row})" for row in bad])
+            raise InputError(
+                f"{dataset.artifact.path}: vectors/{modality}.npy has NaN or infinity for the items {named}, expected "
+                f"finite numbers; correct dataset.folder.{modality}_vectors and make the data set again"
+            )
+        yield block
+
+
+def _named_pictures(dataset: Dataset) -> Iterator[tuple[str, bytes]]:
+    path = dataset.artifact.path
+    start = 0
+    for pictures in dataset.iterate_pictures():
+        ids = dataset.ids[start : start + len(pictures)]
+        missing = [repr(item_id) for item_id, picture in zip(ids, pictures, strict=True) if picture is None]
+        if missing:
+            raise InputError(
+                f"{path} has no picture for the items {_name_first(missing)}, as features.image: classic expects; "
+                "name the pictures in dataset.folder.images, or set features.image: precomputed in params.yaml"
+            )
+        for item_id, picture in zip(ids, pictures, strict=True):
+            assert picture is not None
+            yield f"{path}: the picture of item {item_id!r}", picture
+        start += len(pictures)
+
+
+def _name_first(names: Sequence[str]) -> str:
+    rest = len(names) - NUM_NAMED
+    return ", ".join(names[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _blocks(num_rows: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK_ROWS) for start in range(0, num_rows, BLOCK_ROWS))
+
+
+def _write_matrix(path: Path, blocks: Iterable[NDArray[np.float32]], num_rows: int, dim: int) -> None:
+    """Write a float32 matrix, given by its rows or by blocks of rows, without ever holding it in memory.
+
+    By plain writes: where the disk is full they raise an error, a memory map kills the process.
+    """
+    header = {"descr": "<f4", "fortran_order": False, "shape": (num_rows, dim)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype="<f4").data)
+
+
+def _describe_matrix(path: Path, encoder: Encoder, dataset: Dataset) -> dict[str, Any]:
+    matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    is_zero = np.concatenate([~matrix[rows].any(axis=1) for rows in _blocks(len(matrix))])
+    return {
+        "kind": encoder.kind,
+        "dim": encoder.dim,
+        "dtype": str(matrix.dtype),
+        "num_zero_vectors": {split: int(is_zero[dataset.rows(split)].sum()) for split in SPLITS},
+    }

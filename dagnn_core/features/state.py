@@ -1,0 +1,34 @@
+"""The state of a fitted encoder: `encoder.json` in a directory of its own, beside `.npy` files where it has vectors."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dagnn_core.artifacts import write_json
+from dagnn_core.errors import ArtifactError
+
+STATE = "encoder.json"
+
+
+def write_state(directory: Path, state: Mapping[str, Any]) -> None:
+    """Write `encoder.json`."""
+    write_json(directory / STATE, dict(state))
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """Read `encoder.json`.
+
+    Raises:
+        ArtifactError: it is missing, or not a JSON object with a `kind`.
+    """
+    path = directory / STATE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({error}), expected the state of an encoder; make it again"
+        ) from error
+    if not isinstance(state, dict) or "kind" not in state:
+        raise ArtifactError(f"{path} is damaged, expected a JSON object with the key 'kind'; make it again")
+    return state

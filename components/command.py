@@ -12,7 +12,7 @@ import typer
 
 from dagnn_core.errors import DagnnError, SurroundingsError
 
-ParamsOption = Annotated[str, typer.Option(help="params.yaml, or the section as JSON")]
+ParamsOption = Annotated[str, typer.Option(help="The configuration file.")]
 INTERRUPTED = 130
 
 _DISK_ERRORS = {

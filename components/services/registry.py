@@ -261,7 +261,7 @@ def _signature(model: "TrainedModel") -> "ModelSignature":
 
 
 def _input_example(model: "TrainedModel") -> Any:
-    import pandas as pd  # type: ignore[import-untyped]
+    import pandas as pd
 
     text = _vector_example(model.text_encoder) or _EXAMPLE_TEXT
     image = _vector_example(model.image_encoder) or _EXAMPLE_PICTURE

@@ -1,9 +1,18 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from components import build_label_graph, extract_features
 from components.services.tracking import Tracking
+from dagnn_core.artifacts import write_artifact
+from dagnn_core.config import FeaturesConfig, LabelGraphConfig
+from dagnn_core.data.dataset import Item
+from dagnn_core.data.writer import DatasetWriter
+
+LABELS = ("boat", "night", "sea", "tree")
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +30,44 @@ def tracking(empty_database, tmp_path) -> Tracking:
     file.parent.mkdir()
     shutil.copy(empty_database, file)
     return Tracking(uri=f"sqlite:///{file}")
+
+
+def write_dataset(out: Path, seed: int) -> Path:
+    rng = np.random.default_rng(seed)
+    patterns = rng.normal(size=(len(LABELS), 10))
+    with write_artifact(out, kind="dataset", provenance={"ancestors": {}}) as draft:
+        with DatasetWriter(draft.path, LABELS) as writer:
+            vectors = []
+            for number in range(90):
+                has = rng.random(len(LABELS)) < 0.5
+                has[rng.integers(len(LABELS))] = True
+                labels = [name for name, present in zip(LABELS, has, strict=True) if present]
+                split = ("train", "train", "train", "val", "test")[number % 5]
+                writer.add(Item(f"item-{number}", "a " + " and a ".join(labels), labels, None, "", split))
+                vectors.append(has @ patterns + 0.1 * rng.normal(size=10))
+            writer.write_rejected([])
+            writer.write_vectors("image", np.array(vectors, dtype=np.float32))
+        draft.content = writer.content
+    return out
+
+
+def _prepare(root: Path, seed: int) -> dict[str, Path]:
+    dataset = write_dataset(root / "dataset", seed)
+    paths = {"features": root / "features", "label_graph": root / "label_graph"}
+    extract_features.run(
+        dataset=dataset, params=FeaturesConfig(image="precomputed", min_word_count=1), features_out=paths["features"]
+    )
+    build_label_graph.run(dataset=dataset, params=LabelGraphConfig(threshold=0.3), label_graph_out=paths["label_graph"])
+    return paths
+
+
+@pytest.fixture(scope="session")
+def prepare() -> Callable[[Path, int], dict[str, Path]]:
+    """Make features (ready image vectors, bag of words) and a label graph of a small data set, in a folder, by seed."""
+    return _prepare
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What a training reads: `features` and `label_graph`."""
+    return _prepare(tmp_path_factory.mktemp("inputs"), 0)

@@ -1,0 +1,122 @@
+"""The program behind `dagnn bench quality`: variants x seeds on the same features, beside CCA and chance.
+
+Every model is trained and selected on train and val first; the test split is opened once, when all of them are there.
+A model that an earlier, interrupted call has finished is not trained again.
+"""
+
+import logging
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components import train
+from components.params import load_params
+from components.services.tracking import Tracking
+from dagnn_core.artifacts import read_artifact, write_json
+from dagnn_core.config import ModelConfig, TrainConfig
+from dagnn_core.features.features import Features
+from dagnn_core.model import KIND, TrainedModel
+from dagnn_core.retrieval.cca import select_cca
+from dagnn_core.retrieval.ranking import chance_scores, evaluate_retrieval, mean_scores
+
+log = logging.getLogger(__name__)
+
+Metrics = dict[str, float]
+COLUMNS = ("map_i2t", "map_t2i", "map_mean", "map_i2t_at_50", "map_t2i_at_50", "ndcg_i2t_at_10", "ndcg_t2i_at_10")
+
+
+def run(
+    *, features: Path, label_graph: Path, variants: Sequence[Path], seeds: Sequence[int], tracking: Tracking, out: Path
+) -> str:
+    """Train every variant with every seed, then compare all of them on the test split.
+
+    Args:
+        features: features artifact.
+        label_graph: label graph artifact of the same data set.
+        variants: configuration files; their sections `model` and `train` count, their names name the rows.
+        seeds: one training each; they replace `train.seed`.
+        tracking: gets the figures of every training.
+        out: folder for the models, `quality.json` and `quality.md`; what it holds already is kept.
+
+    Returns:
+        The table, as Markdown.
+
+    Raises:
+        ArtifactError: an input is missing or damaged, or the two do not belong together.
+        InputError: a configuration file with a mistake.
+    """
+    configs = {path.stem: load_params(path) for path in variants}
+    models: dict[str, list[Path]] = {name: [] for name in configs}
+    for name, sections in configs.items():
+        for seed in seeds:
+            model_out = out / name / f"seed-{seed}"
+            params = replace(sections["train"], seed=seed)
+            models[name].append(model_out)
+            if _is_done(model_out, features, sections["model"], params):
+                log.info("%s: already there", model_out)
+                continue
+            log.info("%s: training", model_out)
+            train.run(
+                features=features,
+                label_graph=label_graph,
+                model_params=sections["model"],
+                params=params,
+                tracking=tracking,
+                work=train.WORK,
+                model_out=model_out,
+            )
+    data = Features.read(features)
+    results = _baselines(data)
+    results |= {name: [_test_metrics(data, path) for path in paths] for name, paths in models.items()}
+    write_json(out / "quality.json", {"seeds": list(seeds), "results": results})
+    table = _table(results)
+    (out / "quality.md").write_text(table, encoding="utf-8")
+    return table
+
+
+def _is_done(model_out: Path, features: Path, model_params: ModelConfig, params: TrainConfig) -> bool:
+    if not model_out.exists():
+        return False
+    provenance = read_artifact(model_out, KIND, verify=True).provenance
+    wanted = {"ModelConfig": asdict(model_params), "TrainConfig": asdict(params)}
+    digest = read_artifact(features, "features").content_digest
+    return bool(provenance["params"] == wanted and provenance["ancestors"]["features"] == digest)
+
+
+def _test_metrics(data: Features, path: Path) -> Metrics:
+    model = TrainedModel.read(path)
+    image, text, labels = _rows(data, "test")
+    metrics = evaluate_retrieval(model.embed_image_features(image), model.embed_text_features(text), labels)
+    return {name: metrics[name] for name in COLUMNS}
+
+
+def _baselines(data: Features) -> dict[str, list[Metrics]]:
+    image, text, labels = _rows(data, "test")
+    chance = mean_scores(chance_scores(labels, labels), chance_scores(labels, labels))
+    val_image, val_text, val_labels = _rows(data, "val")
+    cca = select_cca(*_rows(data, "train")[:2], val_image, val_text, val_labels).cca
+    linear = evaluate_retrieval(cca.embed_images(image), cca.embed_texts(text), labels)
+    return {row: [{name: metrics[name] for name in COLUMNS}] for row, metrics in (("chance", chance), ("CCA", linear))}
+
+
+def _rows(data: Features, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
+    rows = data.rows(split)
+    return data.image[rows], data.text[rows], data.labels[rows]
+
+
+def _table(results: Mapping[str, Sequence[Metrics]]) -> str:
+    lines = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, runs in results.items():
+        cells = [_mean_and_spread([metrics[column] for metrics in runs]) for column in COLUMNS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    """Mean and, of several seeds, the sample standard deviation."""
+    mean = f"{statistics.mean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"

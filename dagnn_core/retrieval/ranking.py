@@ -1,0 +1,348 @@
+"""Cross-modal retrieval metrics, exact: the same to the bit for any chunking, number of threads and BLAS library.
+
+The published protocol (Qian et al., AAAI 2021): queries are all items of one modality, the gallery all items of the
+other, own partner included; ranked by cosine; a gallery item is relevant iff it shares at least one label.
+
+BLAS rounds equal dot products differently at different places of a matrix, so that even equal gallery items get
+different cosines and ties break at random. Therefore embeddings of unit length are rounded to fixed point with 26
+fractional bits: whatever sum a float64 product forms is then an integer of at most 2^52 (Cauchy-Schwarz) and exact.
+The cosine's error is about 6e-9, less than float32 arithmetic has. Cosines are compared in steps of 2^-29, and items
+that tie are ranked by gallery index.
+
+Shapes: Q queries, G gallery items, N pairs, C labels, D embedding dimension, B queries of a block.
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dagnn_core.errors import InputError
+
+RECALL_STEPS = 20  # a precision-recall curve has this many steps from recall 0 to recall 1
+
+EMBEDDING_BITS = 26
+COSINE_BITS = 29
+BELOW_ALL = -2.0 * 2**COSINE_BITS  # the cosine with an all-zero embedding
+
+BLOCK_QUERIES = 1024  # rows of one matrix product
+BLOCK_ENTRIES = 1 << 23  # fewer rows where the gallery is large: at most 64 MiB of similarities at once
+SLICE_QUERIES = 64  # queries that a thread ranks at a time, so that its arrays fit the cache
+
+Embeddings = NDArray[np.floating[Any]]
+Labels = NDArray[np.uint8]
+Rows = NDArray[np.int64]
+T = TypeVar("T")
+
+
+class QueryScores(NamedTuple):
+    """Figures of every query in one direction, float64 [Q]; NaN where a query has no relevant item."""
+
+    average_precision: NDArray[np.float64]
+    """AP = (1/R) · sum of the precision at every relevant rank; R = number of relevant items in the gallery."""
+    average_precision_at_50: NDArray[np.float64]
+    """The same over the first 50 ranks, divided by min(50, R) instead of R."""
+    ndcg_at_10: NDArray[np.float64]
+    """DCG of the first 10 ranks over that of the best ranking; gain = number of shared labels, discount log2(1 + r)."""
+    recall_at_10: NDArray[np.float64]
+    """1 where the query's own partner is among the first 10, else 0 (R@10 of the cross-modal literature)."""
+
+
+def evaluate_retrieval(image: Embeddings, text: Embeddings, labels: Labels) -> dict[str, float]:
+    """All figures of a set of pairs, in both directions; `QueryScores` defines them.
+
+    Args:
+        image: image embeddings; all-zero ones are ranked last.
+        text: text embeddings of the same items; all-zero ones are ranked last.
+        labels: label matrix Y of the items.
+
+    Shape:
+        image [N, D], text [N, D], labels [N, C].
+
+    Raises:
+        InputError: shapes that do not fit, an embedding that is not finite, or no item has a label.
+    """
+    own = np.arange(len(image))
+    image_to_text = score_queries(image, text, labels, labels, partners=own)
+    text_to_image = score_queries(text, image, labels, labels, partners=own)
+    return mean_scores(image_to_text, text_to_image)
+
+
+def mean_scores(image_to_text: QueryScores, text_to_image: QueryScores) -> dict[str, float]:
+    """Means over the queries that have a relevant item, by metric name; the others are counted.
+
+    Args:
+        image_to_text: scores of the images of some pairs as queries.
+        text_to_image: scores of the texts of the same pairs.
+
+    Raises:
+        InputError: no query has a relevant item.
+    """
+    metrics: dict[str, float] = {}
+    for direction, scores in (("i2t", image_to_text), ("t2i", text_to_image)):
+        defined = ~np.isnan(scores.average_precision)
+        _require_relevant(defined)
+        names = (f"map_{direction}", f"map_{direction}_at_50", f"ndcg_{direction}_at_10", f"recall_{direction}_at_10")
+        metrics |= {name: float(values[defined].mean()) for name, values in zip(names, scores, strict=True)}
+    return metrics | {
+        "map_mean": (metrics["map_i2t"] + metrics["map_t2i"]) / 2,
+        "num_queries": float(defined.sum()),  # pairs share their labels, so it is the same in both directions
+        "num_queries_excluded": float((~defined).sum()),
+    }
+
+
+def score_queries(
+    query: Embeddings,
+    gallery: Embeddings,
+    query_labels: Labels,
+    gallery_labels: Labels,
+    *,
+    partners: NDArray[np.integer[Any]],
+) -> QueryScores:
+    """Score every query of one direction.
+
+    Args:
+        query: embeddings of one modality; an all-zero query ties with everything: the gallery in its own order.
+        gallery: embeddings of the other modality; all-zero items are ranked last.
+        query_labels: label matrix of the queries.
+        gallery_labels: label matrix of the gallery.
+        partners: gallery index of every query's own partner.
+
+    Shape:
+        query [Q, D], gallery [G, D], query_labels [Q, C], gallery_labels [G, C], partners [Q].
+
+    Raises:
+        InputError: shapes that do not fit, or an embedding that is not finite.
+    """
+    if np.shape(partners) != (len(query),):
+        raise InputError(f"partners have shape {list(np.shape(partners))}, expected one for each query: [{len(query)}]")
+
+    def score(ranking: _Ranking) -> QueryScores:
+        relevant_BG = ranking.relevant
+        num_relevant = _nan_for_zero(relevant_BG.sum(axis=1, dtype=np.float64))
+        precision_BG = relevant_BG.cumsum(axis=1, dtype=np.float64)
+        precision_BG /= np.arange(1, len(gallery) + 1)
+        precision_BG *= relevant_BG
+        first_10 = ranking.order(10)
+        found = (first_10 == partners[ranking.rows][:, None]).any(axis=1)
+        return QueryScores(
+            average_precision=precision_BG.sum(axis=1) / num_relevant,
+            average_precision_at_50=precision_BG[:, :50].sum(axis=1) / np.minimum(num_relevant, 50),
+            ndcg_at_10=_dcg(np.take_along_axis(ranking.shared, first_10, axis=1)) / _ideal_dcg(ranking.shared),
+            recall_at_10=np.where(np.isnan(num_relevant), np.nan, found),
+        )
+
+    return _concatenate(_map_rankings(score, query, gallery, query_labels, gallery_labels))
+
+
+def precision_recall(
+    query: Embeddings, gallery: Embeddings, query_labels: Labels, gallery_labels: Labels
+) -> NDArray[np.float64]:
+    """Precision-recall curve: interpolated precision at recall 0, 1/20 ... 1, mean over queries with a relevant item.
+
+    The interpolated precision at a recall is the highest precision at this or a higher recall (TREC).
+
+    Shape:
+        query [Q, D], gallery [G, D], query_labels [Q, C], gallery_labels [G, C] -> [RECALL_STEPS + 1].
+
+    Raises:
+        InputError: as `score_queries`, or no query has a relevant item.
+    """
+
+    def interpolate(ranking: _Ranking) -> NDArray[np.float64]:
+        curves = np.full((len(ranking.rows), RECALL_STEPS + 1), np.nan)
+        for curve, relevant_G in zip(curves, ranking.relevant, strict=True):
+            ranks = np.flatnonzero(relevant_G) + 1
+            if len(ranks) > 0:
+                precision = np.arange(1, len(ranks) + 1) / ranks
+                highest = np.maximum.accumulate(precision[::-1])[::-1]
+                num_hits = -(-np.arange(RECALL_STEPS + 1) * len(ranks) // RECALL_STEPS)  # needed, rounded up
+                curve[:] = highest[np.maximum(num_hits, 1) - 1]
+        return curves
+
+    curves = np.concatenate(_map_rankings(interpolate, query, gallery, query_labels, gallery_labels))
+    defined = ~np.isnan(curves[:, 0])
+    _require_relevant(defined)
+    mean: NDArray[np.float64] = curves[defined].mean(axis=0)
+    return mean
+
+
+def rank_gallery(query: Embeddings, gallery: Embeddings) -> NDArray[np.int64]:
+    """Gallery indices by decreasing cosine, for every query; ties and zeros as in `score_queries`.
+
+    Shape:
+        query [Q, D], gallery [G, D] -> [Q, G].
+
+    Raises:
+        InputError: as `score_queries`.
+    """
+    no_labels = [np.zeros((len(embeddings), 1), np.uint8) for embeddings in (query, gallery)]
+    return np.concatenate(_map_rankings(lambda ranking: ranking.order(len(gallery)), query, gallery, *no_labels))
+
+
+def map_by_label(average_precision: NDArray[np.float64], query_labels: Labels) -> NDArray[np.float64]:
+    """MAP over the queries that carry a label, for every label; NaN where no query carries it.
+
+    Shape:
+        average_precision [Q] (NaN: left out), query_labels [Q, C] -> [C].
+    """
+    defined = ~np.isnan(average_precision)
+    labels = query_labels[defined].astype(np.float64)
+    means: NDArray[np.float64] = average_precision[defined] @ labels / _nan_for_zero(labels.sum(axis=0))
+    return means
+
+
+def chance_scores(query_labels: Labels, gallery_labels: Labels) -> QueryScores:
+    """What a random ranking scores in expectation, in closed form: nothing is drawn.
+
+    The item at rank r is relevant with probability R/G, and each item before it is then relevant with probability
+    (R-1)/(G-1): E[AP@k] = R / (G min(k, R)) · Σ_{r≤k} (1 + (r-1)(R-1)/(G-1)) / r, with k = G for the whole ranking.
+
+    Shape:
+        query_labels [Q, C], gallery_labels [G, C].
+    """
+    num_gallery = len(gallery_labels)
+
+    def average_precision(num_relevant: NDArray[np.float64], cutoff: int) -> NDArray[np.float64]:
+        harmonic = (1 / np.arange(1, cutoff + 1)).sum()
+        others = (num_relevant - 1) / max(num_gallery - 1, 1)
+        expected = num_relevant / num_gallery * (harmonic + others * (cutoff - harmonic))
+        normalized: NDArray[np.float64] = expected / np.minimum(num_relevant, cutoff)
+        return normalized
+
+    blocks = []
+    for rows in _split(np.arange(len(query_labels)), _block_size(num_gallery)):
+        shared_BG = _product(query_labels[rows].astype(np.float32), gallery_labels.astype(np.float32))
+        num_relevant = _nan_for_zero((shared_BG > 0).sum(axis=1, dtype=np.float64))
+        mean_gain = shared_BG.mean(axis=1, keepdims=True, dtype=np.float64)
+        scores = QueryScores(
+            average_precision=average_precision(num_relevant, num_gallery),
+            average_precision_at_50=average_precision(num_relevant, min(50, num_gallery)),
+            ndcg_at_10=_dcg(mean_gain.repeat(min(10, num_gallery), axis=1)) / _ideal_dcg(shared_BG),
+            recall_at_10=np.where(np.isnan(num_relevant), np.nan, min(10 / num_gallery, 1)),
+        )
+        blocks.append(scores)
+    return _concatenate(blocks)
+
+
+class _Ranking(NamedTuple):
+    """The gallery, ranked for a few queries."""
+
+    rows: Rows
+    """Which queries, [B]."""
+    keys: NDArray[np.int64]
+    """Ascending; from high to low 32 bits of negated cosine, 31 of gallery index, 1 of relevance; [B, G]."""
+    shared: NDArray[np.float32]
+    """Number of labels that query and gallery item share, in the gallery's own order; [B, G]."""
+
+    @property
+    def relevant(self) -> NDArray[np.bool_]:
+        """Whether the item at each rank is relevant, [B, G]."""
+        return (self.keys & 1).astype(np.bool_)
+
+    def order(self, count: int) -> NDArray[np.int64]:
+        """Gallery indices of the first ranks, [B, min(count, G)]."""
+        return (self.keys[:, :count] & 0xFFFFFFFF) >> 1
+
+
+def _map_rankings(
+    use: Callable[[_Ranking], T], query: Embeddings, gallery: Embeddings, query_labels: Labels, gallery_labels: Labels
+) -> list[T]:
+    """Rank the gallery for all queries and collect what `use` makes of every few rankings; threads share the work."""
+    _check_shapes(query, gallery, query_labels, gallery_labels)
+    query_QD, zero_query_Q = _fixed_point(query, "query")
+    gallery_GD, zero_gallery_G = _fixed_point(gallery, "gallery")
+    query_labels_QC, gallery_labels_GC = query_labels.astype(np.float32), gallery_labels.astype(np.float32)
+
+    def rank(rows: Rows, cosine_BG: NDArray[np.float64], shared_BG: NDArray[np.float32]) -> T:
+        cosine_BG *= 2.0 ** (COSINE_BITS - 2 * EMBEDDING_BITS)
+        cosine_BG[:, zero_gallery_G] = BELOW_ALL
+        cosine_BG[zero_query_Q[rows]] = BELOW_ALL
+        keys_BG = np.rint(-cosine_BG).astype(np.int64)
+        keys_BG <<= 32
+        keys_BG |= np.arange(0, 2 * len(gallery), 2)
+        keys_BG |= shared_BG > 0
+        keys_BG.sort(axis=1)  # plain integers sort several times faster than a stable argsort of floats
+        return use(_Ranking(rows, keys_BG, shared_BG))
+
+    results: list[T] = []
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for rows in _split(np.arange(len(query)), _block_size(len(gallery))):
+            cosine_BG = _product(query_QD[rows], gallery_GD)
+            shared_BG = _product(query_labels_QC[rows], gallery_labels_GC)
+            results += pool.map(rank, *(_split(array, SLICE_QUERIES) for array in (rows, cosine_BG, shared_BG)))
+    return results
+
+
+def _block_size(num_gallery: int) -> int:
+    return max(1, min(BLOCK_QUERIES, BLOCK_ENTRIES // num_gallery))
+
+
+def _split(array: NDArray[Any], size: int) -> list[NDArray[Any]]:
+    return np.split(array, range(size, len(array), size))
+
+
+def _product(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:
+    """Dot product of every row of two matrices, by torch: its threads do not keep the cores busy while they wait."""
+    product: NDArray[Any] = (torch.from_numpy(rows) @ torch.from_numpy(columns).T).numpy()
+    return product
+
+
+def _fixed_point(embeddings: Embeddings, role: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Embeddings of unit length as integers in float64 [N, D], and which are all zero (these stay so), bool [N]."""
+    unit = np.array(embeddings, dtype=np.float64)
+    largest = np.maximum(unit.max(axis=1, keepdims=True), -unit.min(axis=1, keepdims=True))
+    if not np.isfinite(largest).all():
+        raise InputError(
+            f"{role} embedding {int(np.argmin(np.isfinite(largest)))} of {len(unit)} is not finite, "
+            "expected finite numbers; check the features, and the model that made it"
+        )
+    zero = largest[:, 0] == 0
+    largest[zero] = 1
+    unit /= largest  # so that squares neither overflow nor vanish
+    length = np.sqrt(np.einsum("nd,nd->n", unit, unit))
+    length[zero] = 1
+    unit *= (2.0**EMBEDDING_BITS / length)[:, None]
+    return np.rint(unit, out=unit), zero
+
+
+def _check_shapes(query: Embeddings, gallery: Embeddings, query_labels: Labels, gallery_labels: Labels) -> None:
+    for role, embeddings, labels in (("query", query, query_labels), ("gallery", gallery, gallery_labels)):
+        if embeddings.ndim != 2 or labels.ndim != 2 or len(embeddings) != len(labels) or embeddings.size == 0:
+            raise InputError(
+                f"{role} embeddings have shape {list(embeddings.shape)} and labels {list(labels.shape)}, "
+                "expected [N, D] and [N, C] with the same N and at least one item"
+            )
+    for what, one, other in (("dimensions", query, gallery), ("labels", query_labels, gallery_labels)):
+        if one.shape[1] != other.shape[1]:
+            raise InputError(f"queries have {one.shape[1]} {what}, the gallery {other.shape[1]}; expected as many")
+
+
+def _require_relevant(defined: NDArray[np.bool_]) -> None:
+    if not defined.any():
+        raise InputError(
+            f"none of {len(defined)} queries has a relevant item, so MAP is undefined; "
+            "expected items that share labels, check the labels and the splits of the data set"
+        )
+
+
+def _dcg(gains: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    discounted: NDArray[np.float64] = (gains / np.log2(np.arange(2, gains.shape[1] + 2))).sum(axis=1)
+    return discounted
+
+
+def _ideal_dcg(shared_BG: NDArray[np.float32]) -> NDArray[np.float64]:
+    """DCG@10 of the best ranking, NaN where nothing is relevant; [B]."""
+    ascending_BG = np.sort(shared_BG, axis=1)
+    return _nan_for_zero(_dcg(ascending_BG[:, :-11:-1]))
+
+
+def _concatenate(blocks: Iterable[QueryScores]) -> QueryScores:
+    return QueryScores(*map(np.concatenate, zip(*blocks, strict=True)))
+
+
+def _nan_for_zero(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(values == 0, np.nan, values)

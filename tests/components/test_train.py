@@ -1,0 +1,150 @@
+"""Step `train` on small real artifacts: what it writes, resumes, and refuses; and the model that comes out."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components import train
+from components.services.tracking import Tracking
+from dagnn_core.artifacts import read_artifact
+from dagnn_core.config import ModelConfig, TrainConfig
+from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
+from dagnn_core.features.features import Features
+from dagnn_core.model import TrainedModel
+
+Prepare = Callable[[Path, int], dict[str, Path]]
+
+MODEL = ModelConfig(embedding_dim=8, image_to_text_hidden=8, text_to_image_hidden=8, hops=2)
+PARAMS = TrainConfig(epochs=3, batch_size=16, lr=1e-3, device="cpu")
+
+
+def run(inputs: dict[str, Path], tracking: Tracking, root: Path, params: TrainConfig = PARAMS) -> Path:
+    out = root / "model"
+    train.run(**inputs, model_params=MODEL, params=params, tracking=tracking, work=root / "work", model_out=out)
+    return out
+
+
+def test_the_model_is_self_sufficient_and_tracked(inputs: dict[str, Path], tracking: Tracking, tmp_path: Path) -> None:
+    path = run(inputs, tracking, tmp_path)
+    moved = shutil.move(path, tmp_path / "elsewhere")
+    model = TrainedModel.read(Path(moved), verify=True)
+    assert model.label_names == ("boat", "night", "sea", "tree")
+    features = Features.read(inputs["features"])
+    embeddings = model.embed_text_features(features.text[:5])
+    assert embeddings.shape == (5, 8) and embeddings.dtype == np.float32
+    texts = ["a boat and a sea", "a tree"]
+    np.testing.assert_array_equal(
+        model.encode_texts(texts), model.embed_text_features(model.text_encoder.encode(texts))
+    )
+    assert model.encode_texts([]).shape == (0, 8)
+    history = [json.loads(line) for line in (Path(moved) / "history.jsonl").read_text().splitlines()]
+    val_metrics = json.loads((Path(moved) / "val_metrics.json").read_text())
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
+    assert val_metrics["val_map_mean"] == max(epoch["val_map_mean"] for epoch in history)
+    provenance = model.artifact.provenance
+    assert set(provenance["ancestors"]) == {"dataset", "features", "label_graph"}
+    tracked = tracking.client.get_run(provenance["mlflow_run_id"])
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.metrics["val_map_mean"] == pytest.approx(history[-1]["val_map_mean"])
+    assert list((tmp_path / "work").iterdir()) == [], "a finished training leaves no checkpoint"
+
+
+def test_equal_trainings_have_equal_digests(inputs: dict[str, Path], tracking: Tracking, tmp_path: Path) -> None:
+    first, second = (
+        read_artifact(run(inputs, tracking, tmp_path / name), "model").content_digest for name in ("a", "b")
+    )
+    assert first == second
+    other = read_artifact(run(inputs, tracking, tmp_path / "c", replace(PARAMS, seed=1)), "model").content_digest
+    assert other != first
+
+
+def test_an_interrupted_training_goes_on_in_the_same_mlflow_run(
+    inputs: dict[str, Path], tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = read_artifact(run(inputs, tracking, tmp_path / "whole"), "model").content_digest
+    monkeypatch.setattr(train.train, "__kwdefaults__", {"checkpoint_seconds": 0.0})
+    validate = train.train.__globals__["_validate"]
+    calls = []
+
+    def interrupt_in_epoch_two(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return validate(*arguments)
+
+    monkeypatch.setitem(train.train.__globals__, "_validate", interrupt_in_epoch_two)
+    with pytest.raises(KeyboardInterrupt):
+        run(inputs, tracking, tmp_path / "resumed")
+    assert not (tmp_path / "resumed/model").exists()
+    run_id = next((tmp_path / "resumed/work").glob("*/mlflow_run_id")).read_text()
+    assert tracking.client.get_run(run_id).info.status == "KILLED"
+    model = read_artifact(run(inputs, tracking, tmp_path / "resumed"), "model")
+    assert len(calls) == 4, "epoch 1 is not trained again"
+    assert model.content_digest == expected and model.provenance["mlflow_run_id"] == run_id
+    assert tracking.client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_features_and_label_graph_of_different_data_are_refused(
+    inputs: dict[str, Path], prepare: Prepare, tracking: Tracking, tmp_path: Path
+) -> None:
+    other = prepare(tmp_path / "other", 1)
+    with pytest.raises(ArtifactError, match=r"made from different data sets; run `dvc repro build_label_graph`"):
+        run(inputs | {"label_graph": other["label_graph"]}, tracking, tmp_path)
+
+
+def test_a_missing_gpu_is_refused(
+    inputs: dict[str, Path], tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"train.device is cuda, but this machine has no usable GPU"):
+        run(inputs, tracking, tmp_path, replace(PARAMS, device="cuda"))
+
+
+def test_a_server_that_does_not_answer_stops_before_any_work(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(SurroundingsError, match=r"127\.0\.0\.1:9"):
+        run(inputs, Tracking(uri="http://127.0.0.1:9"), tmp_path)
+    assert not (tmp_path / "model").exists() and not (tmp_path / "work").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(inputs: dict[str, Path], empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trained")
+    shutil.copy(empty_database, root / "mlflow.db")
+    return run(inputs, Tracking(uri=f"sqlite:///{root}/mlflow.db"), root)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model.json", "text_encoder/encoder.json", "image_encoder/encoder.json"]
+)
+def test_a_model_with_a_missing_file_is_refused(trained: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(trained, tmp_path / "model"))
+    (copy / name).unlink()
+    with pytest.raises(ArtifactError, match=f"{name} is missing, though its manifest lists it; run `dvc repro train`"):
+        TrainedModel.read(copy)
+
+
+def test_weights_of_another_architecture_are_refused(trained: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(trained, tmp_path / "model"))
+    record = json.loads((copy / "model.json").read_text())
+    record["model"]["hops"] = 3
+    text = json.dumps(record, indent=2) + "\n"
+    assert len(text) == (copy / "model.json").stat().st_size, "else the size check finds it first"
+    (copy / "model.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"model.safetensors does not fit model.json"):
+        TrainedModel.read(copy)
+    with pytest.raises(ArtifactError, match=r"model.json does not have the checksum of its manifest"):
+        TrainedModel.read(copy, verify=True)
+
+
+def test_features_of_another_dimension_are_refused(trained: Path) -> None:
+    model = TrainedModel.read(trained)
+    with pytest.raises(InputError, match=r"image features have shape \[2, 7\], expected \[N, 10\]"):
+        model.embed_image_features(np.zeros((2, 7), dtype=np.float32))
+    with pytest.raises(InputError, match="cannot encode"):
+        model.encode_images([b"a picture"])

@@ -38,7 +38,7 @@ def test_every_field_has_a_docstring(name: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"trian": {}}, r"unknown section 'trian'; valid sections: dataset, features"),
+        ({"trains": {}}, r"unknown section 'trains'; valid sections: dataset, features"),
         ({"train": {"lrr": 1}}, r"unknown key train.lrr; did you mean 'lr'\? valid keys: seed, epochs"),
         ({"train": {"lr": "fast"}}, r"train.lr must be a finite number, got 'fast'"),
         ({"train": {"lr": float("nan")}}, r"train.lr must be a finite number, got nan"),
@@ -56,7 +56,7 @@ def test_every_field_has_a_docstring(name: str) -> None:
         ({"label_graph": {"threshold": 0}}, r"label_graph.threshold must be above 0 and at most 1, got 0"),
         ({"label_graph": {"embedding": "file"}}, r"label_graph.embedding_file must be a path"),
         ({"dataset": {"layout": "folder"}}, r"dataset.folder.table must be the name of a table file, got ''"),
-        ({"dataset": {"folder": {"tabel": "x"}}}, r"unknown key dataset.folder.tabel; did you mean 'table'"),
+        ({"dataset": {"folder": {"tables": "x"}}}, r"unknown key dataset.folder.tables; did you mean 'table'"),
         ({"dataset": {"folder": {"label_columns": "a"}}}, r"dataset.folder.label_columns must be a list of texts"),
         ({"dataset": {"val_fraction": 0.6, "test_fraction": 0.5}}, r"val_fraction \+ dataset.test_fraction must be"),
         ([], r"expected a mapping of sections"),

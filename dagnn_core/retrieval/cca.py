@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dagnn_core.errors import InputError
 from dagnn_core.retrieval.ranking import Labels, evaluate_retrieval
 
 REGULARIZATIONS = (0.01, 0.1, 1.0, 10.0)
@@ -87,6 +88,9 @@ def fit_cca(image: Features, text: Features, *, regularization: float) -> CCA:
 
     Shape:
         image [N, d_I], text [N, d_T]; min(d_I, d_T) components.
+
+    Raises:
+        InputError: a feature is not finite.
     """
     return _fit(_moments(image, text), regularization)
 
@@ -118,6 +122,13 @@ def select_cca(
 
 def _moments(image: Features, text: Features) -> _Moments:
     image_ND, text_ND = _float64(image), _float64(text)
+    for modality, features in (("image", image_ND), ("text", text_ND)):
+        finite = features.isfinite().all(dim=1)
+        if not finite.all():
+            raise InputError(
+                f"{modality} features of the training pairs: row {int(finite.int().argmin())} is not finite, "
+                "expected finite numbers; run `dvc repro --force extract_features`"
+            )
     image_mean, text_mean = image_ND.mean(dim=0), text_ND.mean(dim=0)
     image_ND, text_ND = image_ND - image_mean, text_ND - text_mean
     covariances = [one.T @ other / len(one) for one, other in ((image_ND,) * 2, (text_ND,) * 2, (image_ND, text_ND))]

@@ -29,7 +29,7 @@ COSINE_BITS = 29
 BELOW_ALL = -2.0 * 2**COSINE_BITS  # the cosine with an all-zero embedding
 
 BLOCK_QUERIES = 1024  # rows of one matrix product
-BLOCK_ENTRIES = 1 << 23  # fewer rows where the gallery is large: at most 64 MiB of similarities at once
+BLOCK_ENTRIES = 1 << 22  # fewer rows where the gallery is large: at most 32 MiB of similarities at once
 SLICE_QUERIES = 64  # queries that a thread ranks at a time, so that its arrays fit the cache
 
 Embeddings = NDArray[np.floating[Any]]
@@ -226,6 +226,19 @@ def chance_scores(query_labels: Labels, gallery_labels: Labels) -> QueryScores:
         )
         blocks.append(scores)
     return _concatenate(blocks)
+
+
+def relevant_fraction(query_labels: Labels, gallery_labels: Labels) -> NDArray[np.float64]:
+    """Fraction R/G of the gallery that is relevant to every query: the precision of chance at any recall.
+
+    Shape:
+        query_labels [Q, C], gallery_labels [G, C] -> [Q].
+    """
+    blocks = [
+        (_product(query_labels[rows].astype(np.float32), gallery_labels.astype(np.float32)) > 0).mean(axis=1)
+        for rows in _split(np.arange(len(query_labels)), _block_size(len(gallery_labels)))
+    ]
+    return np.concatenate(blocks)
 
 
 class _Ranking(NamedTuple):

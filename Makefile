@@ -1,0 +1,58 @@
+# `make demo` and `make test` need Python 3.11 or later (with venv), git and make; each sets up .venv first.
+PYTHON ?= python3
+VENV := .venv
+SYSTEM_PATH := $(PATH)
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint types lock
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## make the virtual environment .venv
+
+# The stamp comes last, so a half install is done again from the start.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@PATH="$(SYSTEM_PATH)" $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "error: $(PYTHON) is not Python 3.11 or later; install one and run: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "Making $(VENV) (a few minutes, once) ..."
+	@PATH="$(SYSTEM_PATH)" $(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: setup ## train, evaluate and register a model on the built-in demo data
+	@dvc repro
+	@dagnn register
+	@echo
+	@echo "Report:   open artifacts/report/report.html"
+	@echo "Registry: $(VENV)/bin/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}   then open http://127.0.0.1:5000"
+
+test: lint types ## all checks, and all tests but the slow ones
+	@pytest -q -n 2 -m "not slow"
+
+test-all: lint types ## all checks and all tests
+	@pytest -q -n 2
+
+lint: setup ## style, spelling, and who may import whom
+	@ruff check
+	@ruff format --check
+	@typos
+	@lint-imports --no-logo
+
+types: setup ## mypy --strict
+	@mypy
+
+# torch names the CUDA packages that it needs itself; a machine without a GPU shall not download them
+CUDA := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime \
+	nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
+	nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
+
+lock: setup ## pin requirements.in in requirements.lock
+	@PATH="$(SYSTEM_PATH)" $(PYTHON) -m venv --clear build/uv
+	@build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+		$(CUDA:%=--no-emit-package=%) requirements.in --output-file requirements.lock

@@ -1,0 +1,88 @@
+"""Curves as SVG to be put into a page: colours are the page's CSS variables, so they follow its light or dark theme."""
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+WIDTH, HEIGHT = 5.4, 3.3  # inches
+FADED, GRID = "#000001", "#000002"  # stand-ins, which the page's variables replace
+SERIES = ("#000011", "#000012", "#000013", "#000014", "#000015")
+VARIABLES = {FADED: "var(--faded)", GRID: "var(--line)"} | {
+    color: f"var(--series-{number})" for number, color in enumerate(SERIES, start=1)
+}
+DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.5, 1.2, 1.5)), (0, (9, 2)))  # told apart without colour
+
+
+class Curve(NamedTuple):
+    """One line of a figure."""
+
+    name: str
+    x: ArrayLike
+    y: ArrayLike
+
+
+def draw_curves(
+    curves: Sequence[Curve],
+    *,
+    name: str,
+    x_label: str,
+    y_label: str,
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+    mark: float | None = None,
+) -> str:
+    """Draw lines; equal input gives equal text.
+
+    Args:
+        curves: at most five.
+        name: of the figure, for readers that do not see it; different in every figure of a page.
+        x_label: what x is.
+        y_label: what y is.
+        x_range: ends of the x axis; else as the data.
+        y_range: ends of the y axis; else as the data.
+        mark: draws a vertical line at this x.
+
+    Returns:
+        An `<svg>` element.
+    """
+    assert len(curves) <= len(SERIES)
+    style = mpl.rc_context(
+        {
+            "svg.fonttype": "none",  # text stays text
+            "svg.hashsalt": name,  # identifiers do not change from run to run, nor clash with another figure's
+            "font.size": 10,
+            "text.color": FADED,
+            "axes.labelcolor": FADED,
+            "axes.edgecolor": GRID,
+            "axes.facecolor": "none",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "xtick.color": FADED,
+            "ytick.color": FADED,
+            "grid.color": GRID,
+        }
+    )
+    with style:
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained", facecolor="none")
+        axes = figure.subplots()
+        for curve, color, dashes in zip(curves, SERIES, DASHES, strict=False):
+            axes.plot(curve.x, curve.y, label=curve.name, color=color, linestyle=dashes, linewidth=2)
+        if mark is not None:
+            axes.axvline(mark, color=FADED, linewidth=1, linestyle=(0, (2, 3)))
+        axes.set(xlabel=x_label, ylabel=y_label, xlim=x_range, ylim=y_range)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=x_range is None))
+        axes.tick_params(length=0)
+        axes.grid(linewidth=0.8)
+        figure.legend(loc="outside upper center", ncols=len(curves), frameon=False, handlelength=2.6)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for color, variable in VARIABLES.items():
+        svg = svg.replace(color, variable)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)

@@ -1,0 +1,124 @@
+"""The figures of a report: DAGNN on the test split, beside chance and a linear CCA on the same features."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagnn_core.errors import InputError
+from dagnn_core.features.features import Features
+from dagnn_core.model import TrainedModel
+from dagnn_core.retrieval.cca import SelectedCCA, select_cca
+from dagnn_core.retrieval.ranking import (
+    RECALL_STEPS,
+    QueryScores,
+    chance_scores,
+    mean_scores,
+    precision_recall,
+    relevant_fraction,
+    score_queries,
+)
+
+DIRECTIONS = ("i2t", "t2i")  # image to text, text to image
+COUNTS = ("num_queries", "num_queries_excluded")  # of the test split, not of a method
+
+
+class Method(NamedTuple):
+    """What one way of ranking scores on the test split."""
+
+    name: str
+    """As people read it."""
+    prefix: str
+    """Of its metrics: none for DAGNN."""
+    metrics: Mapping[str, float]
+    """Metric name without prefix -> figure."""
+    precision: Mapping[str, NDArray[np.float64]]
+    """Interpolated precision at recall 0, 1/20 ... 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """All figures, and what the examples of a report are drawn from."""
+
+    methods: tuple[Method, ...]
+    """DAGNN, CCA, chance."""
+    baseline: SelectedCCA
+    """What the validation split chose for CCA."""
+    rows: NDArray[np.int64]
+    """Rows of the test items in the data set, [N]."""
+    image: NDArray[np.float32]
+    """DAGNN's image embeddings of the test items, [N, d]."""
+    text: NDArray[np.float32]
+    """DAGNN's text embeddings, [N, d]."""
+    average_precision: Mapping[str, NDArray[np.float64]]
+    """DAGNN's average precision of every query, [N]; NaN where nothing is relevant."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every figure by the name that DVC and MLflow show."""
+        dagnn = self.methods[0].metrics
+        figures = {name: dagnn[name] for name in COUNTS}
+        for method in self.methods:
+            figures |= {f"{method.prefix}{name}": value for name, value in method.metrics.items() if name not in COUNTS}
+        return figures
+
+
+def evaluate(model: TrainedModel, features: Features) -> Evaluation:
+    """Score a model on the test split; CCA is fitted on train and selected on val.
+
+    Raises:
+        InputError: the test split is empty, no test item has a label, or an embedding is not finite.
+    """
+    train, val, test = (features.rows(split) for split in ("train", "val", "test"))
+    if len(test) == 0:
+        raise InputError(
+            f"{features.artifact.path} has no test items, expected at least one; "
+            "correct the splits of the data set, or dataset.test_fraction where they are drawn"
+        )
+    labels = features.labels[test]
+    image = model.embed_image_features(features.image[test])
+    text = model.embed_text_features(features.text[test])
+    dagnn, scores = _score("DAGNN", "", image, text, labels)
+    baseline = select_cca(
+        features.image[train], features.text[train], features.image[val], features.text[val], features.labels[val]
+    )
+    cca, _ = _score(
+        "CCA",
+        "cca_",
+        baseline.cca.embed_images(features.image[test]),
+        baseline.cca.embed_texts(features.text[test]),
+        labels,
+    )
+    return Evaluation(
+        methods=(dagnn, cca, _chance(labels)),
+        baseline=baseline,
+        rows=test,
+        image=image,
+        text=text,
+        average_precision={direction: scores[direction].average_precision for direction in DIRECTIONS},
+    )
+
+
+def _score(
+    name: str,
+    prefix: str,
+    image: NDArray[np.floating],
+    text: NDArray[np.floating],
+    labels: NDArray[np.uint8],
+) -> tuple[Method, dict[str, QueryScores]]:
+    own = np.arange(len(labels))
+    scores: dict[str, QueryScores] = {}
+    precision: dict[str, NDArray[np.float64]] = {}
+    for direction, query, gallery in (("i2t", image, text), ("t2i", text, image)):
+        scores[direction] = score_queries(query, gallery, labels, labels, partners=own)
+        precision[direction] = precision_recall(query, gallery, labels, labels)
+    return Method(name, prefix, mean_scores(scores["i2t"], scores["t2i"]), precision), scores
+
+
+def _chance(labels: NDArray[np.uint8]) -> Method:
+    scores = chance_scores(labels, labels)
+    fraction = relevant_fraction(labels, labels)
+    precision = np.full(RECALL_STEPS + 1, fraction[fraction > 0].mean())
+    return Method("chance", "chance_", mean_scores(scores, scores), {"i2t": precision, "t2i": precision})

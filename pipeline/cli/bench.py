@@ -1,0 +1,176 @@
+"""`dagnn bench`: how long things take, and how much memory."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dagnn_core.errors import InputError, SurroundingsError
+
+app = typer.Typer(help="Measure time and memory.", no_args_is_help=True)
+
+Out = Annotated[Path | None, typer.Option(help="also write the figures to this JSON file")]
+
+MIB = 1 << 20
+SECONDS_BETWEEN_SAMPLES = 0.1
+
+
+@app.command("map")
+def bench_map(out: Out = None) -> None:
+    """Time the exact MAP of a large gallery."""
+    from components.benchmarks.ranking import run
+
+    _report(run(), out)
+
+
+@app.command("quality")
+def bench_quality(
+    variants: Annotated[list[Path], typer.Argument(help="configuration files; their model and train sections count")],
+    seeds: Annotated[list[int], typer.Option("--seed", help="one training for each")] = [103, 104, 105],  # noqa: B006
+    features: Annotated[Path, typer.Option(help="features artifact")] = Path("artifacts/features"),
+    label_graph: Annotated[Path, typer.Option(help="label graph artifact")] = Path("artifacts/label_graph"),
+    out: Annotated[Path, typer.Option(help="folder for the models and the table")] = Path("artifacts/quality"),
+) -> None:
+    """Compare variants, over several seeds, beside CCA and chance."""
+    from components.benchmarks.quality import run
+    from components.services.tracking import Tracking
+
+    tracking = Tracking.from_environment()
+    table = run(features=features, label_graph=label_graph, variants=variants, seeds=seeds, tracking=tracking, out=out)
+    typer.echo(table)
+
+
+@app.command("cli")
+def bench_cli(
+    repeats: Annotated[int, typer.Option(min=1, help="the median of so many runs is reported")] = 5,
+    out: Out = None,
+) -> None:
+    """Time `dagnn --help`, and `dvc repro` with nothing to do (after `make demo`)."""
+    figures = {}
+    for name, command in (("dagnn --help", ["dagnn", "--help"]), ("dvc repro, nothing to do", ["dvc", "repro"])):
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            output = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+            seconds.append(time.perf_counter() - start)
+            if output.returncode != 0:
+                raise SurroundingsError(f"`{' '.join(command)}` failed: {output.stderr.strip().splitlines()[-1]}")
+            if "Running stage" in output.stdout:
+                raise InputError("`dvc repro` had something to do; run `dagnn bench cli` again, now that it is done")
+        figures[f"{name}: seconds"] = statistics.median(seconds)
+    _report(figures, out)
+
+
+@app.command("demo")
+def bench_demo(out: Out = None) -> None:
+    """Run what `make demo` runs, in a copy of this checkout: seconds a stage, and the highest memory."""
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="dagnn-bench-") as temporary:
+        checkout = Path(temporary) / "checkout"
+        copy_checkout(Path.cwd(), checkout)
+        start = time.perf_counter()
+        with _peak_memory() as peak:
+            figures |= _time_stages(checkout)
+            begin = time.perf_counter()
+            subprocess.run(["dagnn", "register"], cwd=checkout, check=True, env=_environment())
+            figures["register: seconds"] = time.perf_counter() - begin
+        figures["total: seconds"] = time.perf_counter() - start
+        figures["peak memory of all processes: MiB"] = peak[0] / MIB
+    _report(figures, out)
+
+
+def copy_checkout(source: Path, target: Path) -> None:
+    """Copy the files that git knows or would add, and make the copy a git repository with one commit.
+
+    Raises:
+        InputError: `source` is not a git checkout.
+    """
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=source,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listing.returncode != 0:
+        raise InputError(f"{source} is not a git checkout, expected the project's root")
+    for name in filter(None, listing.stdout.split("\0")):
+        if (source / name).is_file():  # it may be deleted and not yet committed
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, target / name)
+    identity = ["-c", "user.name=dagnn", "-c", "user.email=dagnn@localhost", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "Copy"]):
+        subprocess.run(["git", *command], cwd=target, check=True)
+
+
+def _time_stages(checkout: Path) -> dict[str, float]:
+    """Seconds of each stage of one `dvc repro`, from the lines with which DVC begins them."""
+    figures: dict[str, float] = {}
+    stage, begin = "dvc", time.perf_counter()
+    with subprocess.Popen(["dvc", "repro"], cwd=checkout, stdout=subprocess.PIPE, text=True, env=_environment()) as dvc:
+        assert dvc.stdout is not None
+        for line in dvc.stdout:
+            sys.stdout.write(line)
+            if line.startswith("Running stage "):
+                now = time.perf_counter()
+                figures[f"{stage}: seconds"] = now - begin
+                stage, begin = line.split("'")[1], now
+    figures[f"{stage}: seconds"] = time.perf_counter() - begin
+    if dvc.returncode != 0:
+        raise SurroundingsError(f"`dvc repro` failed in stage {stage}; the lines above say why")
+    return figures
+
+
+@contextmanager
+def _peak_memory() -> Iterator[list[int]]:
+    """Watch the resident memory of this process and all below it; the list's one entry is the highest sum, in bytes."""
+    import psutil
+
+    peak = [0]
+    stop = threading.Event()
+
+    def watch() -> None:
+        this = psutil.Process()
+        while not stop.wait(SECONDS_BETWEEN_SAMPLES):
+            total = 0
+            for process in [this, *this.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:  # it has just ended
+                    continue
+            peak[0] = max(peak[0], total)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _environment() -> dict[str, str]:
+    """The environment with this Python's programs first, as the stages need it, and no tracking server."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment["PYTHONUNBUFFERED"] = "1"  # else DVC says late that a stage has begun
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    return environment
+
+
+def _report(figures: dict[str, Any], out: Path | None) -> None:
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        typer.echo(f"{name:{width}}  {value:10.4g}" if isinstance(value, float) else f"{name:{width}}  {value!s:>10}")
+    if out is not None:
+        out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

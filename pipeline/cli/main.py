@@ -1,0 +1,32 @@
+"""`dagnn`: the root of the command line.
+
+The modules of the groups import what a command needs inside the command, so that `dagnn --help` starts at once.
+"""
+
+from typing import NoReturn
+
+import typer
+
+from components.command import run_command
+from pipeline.cli import bench, data, kubeflow, params, registry
+
+app = typer.Typer(
+    help="Find pictures by text and texts by picture: train, evaluate, register and promote DAGNN models.",
+    epilog="Add --debug to any command to see the traceback of a failure.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: loading rich would double the time that it takes
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data.app, name="data")
+app.add_typer(params.app, name="params")
+app.command("run")(kubeflow.run)
+app.command("compile")(kubeflow.compile_pipeline)
+app.command("register", short_help="Register the trained model as the challenger.")(registry.register)
+app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)
+app.add_typer(bench.app, name="bench")
+
+
+def main() -> NoReturn:
+    """Run the command that the arguments name."""
+    run_command(app)

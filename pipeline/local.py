@@ -1,0 +1,92 @@
+"""Run the Kubeflow pipeline on this machine: every task is a local process, no container engine is needed."""
+
+import io
+import logging
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+import psutil
+from kfp import local
+
+from dagnn_core.errors import DagnnError, SurroundingsError
+from pipeline.graph import Outputs, build_pipeline
+from pipeline.task import parse_task_line
+
+_COLOUR = re.compile(r"\x1b\[\d+m")
+
+
+def run_locally(*, image: str, params: Mapping[str, object], root: Path) -> Outputs:
+    """Run all tasks in processes of this Python, in the current directory.
+
+    The tasks' progress goes to standard output, everything that they and kfp say to a log file beside the run's
+    folder.
+
+    Args:
+        image: only named in the pipeline, not needed.
+        params: the sections of `params.yaml`.
+        root: folder for the runs; kfp makes one folder below it for each run.
+
+    Raises:
+        DagnnError: a task failed; the error is the task's own where it is one of `dagnn_core.errors`.
+    """
+    pipeline = build_pipeline(image=image, params=params)
+    root.mkdir(parents=True, exist_ok=True)
+    log_path = root / f"{datetime.now(tz=UTC):%Y-%m-%d-%H-%M-%S}.log"
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    with log_path.open("w", encoding="utf-8") as log, warnings.catch_warnings():
+        # the tasks run in this very environment, whatever the image is called, and display names are for clusters
+        warnings.filterwarnings(
+            "ignore", message="You may be .* to run a task that uses custom", category=RuntimeWarning
+        )
+        warnings.filterwarnings("ignore", message=r"Task .*: settings \['display_name'\] have no effect")
+        logging.getLogger().setLevel(logging.WARNING)  # kfp logs to the root logger that it has cleaned up
+        transcript = _Transcript(log, terminal=sys.stdout)
+        try:
+            with redirect_stdout(transcript):
+                outputs = pipeline().outputs
+        except RuntimeError as error:
+            reason = _COLOUR.sub("", str(error))
+            raise transcript.failure or SurroundingsError(f"{reason} Its output is in {log_path}.") from error
+        except KeyboardInterrupt:
+            _wait_for_tasks()
+            raise
+    return Outputs(**outputs)
+
+
+class _Transcript(io.TextIOBase):
+    """Standard output while kfp runs: everything goes to the log, the tasks' own lines to the terminal too."""
+
+    def __init__(self, log: TextIO, terminal: TextIO) -> None:
+        self._log = log
+        self._terminal = terminal
+        self._pending = ""
+        self.failure: DagnnError | None = None
+        """How a task failed, as far as it could say."""
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        *lines, self._pending = (self._pending + text).split("\n")
+        for line in lines:
+            entry = parse_task_line(line)
+            if entry is not None:
+                self.failure = self.failure or entry.failure
+                if entry.failure is None:
+                    self._terminal.write(f"[{entry.task}] {entry.message}\n")
+                    self._terminal.flush()
+        return len(text)
+
+
+def _wait_for_tasks() -> None:
+    """Let a task's processes clean up after Ctrl-C, which a terminal sends to them as well."""
+    processes = psutil.Process().children(recursive=True)
+    _, running = psutil.wait_procs(processes, timeout=5)
+    for process in running:
+        process.send_signal(signal.SIGINT)
+    psutil.wait_procs(running, timeout=60)

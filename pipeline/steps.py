@@ -1,0 +1,162 @@
+"""The Kubeflow tasks: functions of a few lines that call the same `components.<step>.run` as the DVC stages.
+
+kfp copies the source of each function into the compiled pipeline, so a function imports what it needs in its body and
+only names of `kfp.dsl` and `typing` stand in its signature. The annotations must be real objects: no
+`from __future__ import annotations` here. Parameters are sections of `params.yaml` as canonical JSON text.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
+
+
+def dataset(*, params: str, dataset_out: Output[Dataset]) -> None:
+    """Read raw data into a data set."""
+    from pathlib import Path
+
+    from components.dataset import run
+    from components.params import load_section
+    from dagnn_core.config import DatasetConfig
+    from pipeline.task import task
+
+    with task("dataset"):
+        run(params=load_section(params, DatasetConfig), dataset_out=Path(dataset_out.path))
+
+
+def extract_features(*, dataset: Input[Dataset], params: str, features_out: Output[Artifact]) -> None:
+    """Turn pictures and sentences into feature vectors."""
+    from pathlib import Path
+
+    from components.extract_features import run
+    from components.params import load_section
+    from dagnn_core.config import FeaturesConfig
+    from pipeline.task import task
+
+    with task("extract_features"):
+        run(
+            dataset=Path(dataset.path),
+            params=load_section(params, FeaturesConfig),
+            features_out=Path(features_out.path),
+        )
+
+
+def build_label_graph(*, dataset: Input[Dataset], params: str, label_graph_out: Output[Artifact]) -> None:
+    """Count which labels occur together, and make the graph of labels."""
+    from pathlib import Path
+
+    from components.build_label_graph import run
+    from components.params import load_section
+    from dagnn_core.config import LabelGraphConfig
+    from pipeline.task import task
+
+    with task("build_label_graph"):
+        run(
+            dataset=Path(dataset.path),
+            params=load_section(params, LabelGraphConfig),
+            label_graph_out=Path(label_graph_out.path),
+        )
+
+
+def train(
+    *,
+    features: Input[Artifact],
+    label_graph: Input[Artifact],
+    model_params: str,
+    params: str,
+    work: str,
+    model_out: Output[Model],
+    val_metrics: Output[Metrics],
+) -> None:
+    """Train the model, selected on the validation split."""
+    import json
+    from pathlib import Path
+
+    from components.params import load_section
+    from components.services.tracking import Tracking
+    from components.train import run
+    from dagnn_core.config import ModelConfig, TrainConfig
+    from pipeline.task import task
+
+    with task("train"):
+        run(
+            features=Path(features.path),
+            label_graph=Path(label_graph.path),
+            model_params=load_section(model_params, ModelConfig),
+            params=load_section(params, TrainConfig),
+            tracking=Tracking.from_environment(),
+            work=Path(work),
+            model_out=Path(model_out.path),
+        )
+        val_metrics.metadata.update(json.loads(Path(model_out.path, "val_metrics.json").read_text()))
+
+
+def evaluate(
+    *,
+    dataset: Input[Dataset],
+    features: Input[Artifact],
+    model: Input[Model],
+    params: str,
+    report_out: Output[Artifact],
+    metrics: Output[Metrics],
+    report_html: Output[HTML],
+) -> None:
+    """Measure the model on the test split, and write the report."""
+    import json
+    import shutil
+    from pathlib import Path
+
+    from components.evaluate import run
+    from components.params import load_section
+    from components.services.tracking import Tracking
+    from dagnn_core.config import EvaluateConfig
+    from pipeline.task import task
+
+    with task("evaluate"):
+        run(
+            dataset=Path(dataset.path),
+            features=Path(features.path),
+            model=Path(model.path),
+            params=load_section(params, EvaluateConfig),
+            tracking=Tracking.from_environment(),
+            report_out=Path(report_out.path),
+        )
+        metrics.metadata.update(json.loads(Path(report_out.path, "metrics.json").read_text()))
+        shutil.copyfile(Path(report_out.path, "report.html"), report_html.path)
+
+
+def register(
+    *,
+    model: Input[Model],
+    report: Input[Artifact],
+    params: str,
+) -> NamedTuple("RegisteredVersion", [("name", str), ("version", str)]):  # type: ignore[valid-type]  # kfp's way
+    """Register the model as the challenger."""
+    from pathlib import Path
+
+    from components.params import load_section
+    from components.register import run
+    from components.services.tracking import Tracking
+    from dagnn_core.config import RegisterConfig
+    from pipeline.task import task
+
+    with task("register"):
+        return run(
+            model=Path(model.path),
+            report=Path(report.path),
+            params=load_section(params, RegisterConfig),
+            tracking=Tracking.from_environment(),
+        )
+
+
+STEPS = (dataset, extract_features, build_label_graph, train, evaluate, register)
+
+
+def build_steps(image: str) -> dict[str, Callable[..., dsl.PipelineTask]]:
+    """The tasks by name, to run in `image`, which holds the project with all it needs (nothing is installed in a pod).
+
+    Args:
+        image: reference of the container image, best by digest.
+    """
+    return {step.__name__: dsl.component(step, base_image=image, install_kfp_package=False) for step in STEPS}

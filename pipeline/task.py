@@ -1,0 +1,71 @@
+"""What a Kubeflow task says, and how it ends.
+
+On a cluster the lines are the pod's log; `dagnn run` finds them in the output of kfp's local runner.
+"""
+
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from dagnn_core import errors
+from dagnn_core.errors import DagnnError
+
+_LINE = re.compile(r"\s*\[(?P<task>\w+)\] (?:(?P<failure>\w+Error): )?(?P<message>.*)")
+
+
+@contextmanager
+def task(name: str) -> Iterator[None]:
+    """Log the block's progress as lines `[name] message`; end a failure as one such line with its exit status.
+
+    Raises:
+        SystemExit: the body raised a `DagnnError`; DAGNN_DEBUG=1 shows the traceback too.
+    """
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_TaskFormatter(name))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)  # other packages stay at WARNING
+    for package in ("components", "dagnn_core"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    try:
+        yield
+    except DagnnError as error:
+        if os.environ.get("DAGNN_DEBUG") == "1":
+            traceback.print_exc()
+        print(f"[{name}] {type(error).__name__}: {error}")
+        sys.exit(error.exit_status)
+
+
+class _TaskFormatter(logging.Formatter):
+    """Begins every line with the task, those inside a message too."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("%(message)s")
+        self._name = name
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(f"[{self._name}] {line}" for line in super().format(record).splitlines())
+
+
+class TaskLine(NamedTuple):
+    """A line of a task's output; `failure` is set where it says how the task failed."""
+
+    task: str
+    message: str
+    failure: DagnnError | None
+
+
+def parse_task_line(line: str) -> TaskLine | None:
+    """Read back a line that a `task` wrote; None where something else wrote it."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        return None
+    failure = getattr(errors, match["failure"] or "", None)
+    return TaskLine(
+        task=match["task"],
+        message=match["message"],
+        failure=failure(f"{match['task']}: {match['message']}") if failure else None,
+    )

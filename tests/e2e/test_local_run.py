@@ -1,0 +1,99 @@
+"""The Kubeflow pipeline in local processes: all six tasks, artifacts, a registered version, and failures."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from dagnn_core.artifacts import read_artifact
+
+TASKS = {"dataset", "extract-features", "build-label-graph", "train", "evaluate", "register"}
+DAGNN_RUN = "from pipeline.cli.main import main; main()"
+
+
+@pytest.fixture(scope="module")
+def finished(make_checkout: Callable[[], Any]) -> Any:
+    checkout = make_checkout()
+    checkout.output = checkout.dagnn("run")
+    return checkout
+
+
+@pytest.fixture
+def checkout(make_checkout: Callable[[], Any]) -> Iterator[Any]:
+    return make_checkout()
+
+
+def _run_folder(checkout: Any) -> Path:
+    (folder,) = [path for path in (checkout.root / ".dagnn/runs").iterdir() if path.is_dir()]
+    return folder
+
+
+def test_every_task_ran(finished: Any) -> None:
+    assert {path.name for path in _run_folder(finished).iterdir()} == TASKS
+    assert all((_run_folder(finished) / task / "executor_output.json").is_file() for task in TASKS)
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        ("dataset", "dataset"),
+        ("extract-features", "features"),
+        ("build-label-graph", "label_graph"),
+        ("train", "model"),
+        ("evaluate", "report"),
+    ],
+)
+def test_every_task_left_a_whole_artifact(finished: Any, task: str, kind: str) -> None:
+    read_artifact(_run_folder(finished) / task / f"{kind}_out", kind, verify=True)
+
+
+def test_the_report_is_an_html_artifact(finished: Any) -> None:
+    page = (_run_folder(finished) / "evaluate/report_html").read_text(encoding="utf-8")
+    assert page.lower().startswith("<!doctype html>")
+
+
+def test_the_model_is_registered_as_challenger(finished: Any) -> None:
+    client = MlflowClient(f"sqlite:///{finished.root / 'mlflow.db'}")
+    assert client.get_model_version_by_alias("dagnn", "challenger").version == "1"
+    assert "version dagnn 1" in finished.output
+
+
+def test_progress_is_shown_and_kfps_own_lines_are_kept_in_a_file(finished: Any) -> None:
+    assert "[train] epoch 2 of 2: " in finished.output
+    assert "KFP Executor" not in finished.output
+    (log,) = (finished.root / ".dagnn/runs").glob("*.log")
+    assert "Got executor_input" in log.read_text(encoding="utf-8")
+
+
+def test_a_failure_of_a_task_is_one_line_with_its_exit_status(checkout: Any) -> None:
+    checkout.set({"dataset": {"source": "configs/missing.yaml"}})
+    done = checkout.try_run("python", "-c", DAGNN_RUN, "run")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: dataset: configs/missing.yaml")
+
+
+def test_a_server_that_is_not_there_is_a_failure_of_the_surroundings(checkout: Any) -> None:
+    checkout.environment["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
+    done = checkout.try_run("python", "-c", DAGNN_RUN, "run")
+    assert done.returncode == 3
+    assert "error: train: " in done.stderr
+    assert "http://127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_ctrl_c_leaves_nothing_half_written(checkout: Any) -> None:
+    checkout.set({"train": {"epochs": 5000, "patience": 5000}})
+    process = checkout.start("python", "-c", DAGNN_RUN, "run")
+    for line in process.stdout:
+        if line.startswith("[train] epoch 3 "):
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 130
+    assert list((_run_folder(checkout) / "train").iterdir()) == []

@@ -1,0 +1,120 @@
+"""The command line: it starts fast, and every way to fail is one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DAGNN = "from pipeline.cli.main import main; main()"
+HEAVY = ("torch", "kfp", "mlflow", "pyarrow", "numpy", "rich", "boto3")
+
+
+def dagnn(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", DAGNN, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = "import sys\ntry:\n    from pipeline.cli.main import app\n    app(['--help'])\nexcept SystemExit: pass\n"
+    program += f"print('heavy:', [name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_compiling_does_not_import_torch(tmp_path: Path) -> None:
+    program = "import sys\nfrom pathlib import Path\nfrom pipeline.cli.kubeflow import compile_pipeline\n"
+    program += "compile_pipeline(Path(sys.argv[1]))\nassert 'torch' not in sys.modules and 'mlflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "p.yaml")], cwd=ROOT, check=True)
+
+
+def test_help_names_every_command() -> None:
+    done = dagnn("--help")
+    assert done.returncode == 0
+    for command in ("data", "params", "run", "compile", "register", "promote", "bench"):
+        assert f"  {command} " in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("data", "--help"), ("bench", "--help"), ("params", "--help")])
+def test_every_help_text_has_a_line_for_each_command(arguments: tuple[str, ...]) -> None:
+    commands = dagnn(*arguments).stdout.split("Commands:\n")[1].split("\n\n")[0].splitlines()
+    assert all(len(line.split()) > 2 for line in commands), commands
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    done = dagnn("trane")
+    assert done.returncode == 2
+    assert "trane" in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    plain, debug = dagnn("compile", cwd=tmp_path), dagnn("compile", "--debug", cwd=tmp_path)
+    assert plain.returncode == debug.returncode == 2
+    assert plain.stderr.splitlines() == [
+        "error: params.yaml does not exist, expected a YAML file; `dagnn params use demo` writes params.yaml"
+    ]
+    assert "Traceback" in debug.stderr
+
+
+def test_run_checks_params_before_any_task(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("train: {lr: fast}\n")
+    done = dagnn("run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: params.yaml: train.lr must be a finite number, got 'fast'; correct it there\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_params_show_fills_in_defaults(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("train: {lr: 1e-3}\n")
+    shown = json.loads(dagnn("params", "show", "--json", cwd=tmp_path).stdout)
+    assert shown["train"]["lr"] == 1e-3
+    assert shown["model"]["hops"] == 5
+
+
+def test_what_params_show_prints_is_a_configuration(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("train: {lr: 1e-3}\n")
+    before = dagnn("params", "show", "--json", cwd=tmp_path).stdout
+    (tmp_path / "params.yaml").write_text(dagnn("params", "show", cwd=tmp_path).stdout)
+    assert dagnn("params", "show", "--json", cwd=tmp_path).stdout == before
+
+
+class TestParamsUse:
+    @pytest.fixture
+    def project(self, tmp_path: Path) -> Path:
+        (tmp_path / "configs").mkdir()
+        (tmp_path / "configs/one.yaml").write_text("train: {lr: 0.1}\n")
+        (tmp_path / "configs/two.yaml").write_text("train: {lr: 0.2}\n")
+        (tmp_path / "configs/scenes.yaml").write_text("num_scenes: 3\n")
+        return tmp_path
+
+    def test_replaces_a_shipped_configuration(self, project: Path) -> None:
+        for name in ("one", "two"):
+            done = dagnn("params", "use", name, cwd=project)
+            assert done.returncode == 0, done.stderr
+            assert (project / "params.yaml").read_bytes() == (project / f"configs/{name}.yaml").read_bytes()
+
+    def test_keeps_edits_unless_forced(self, project: Path) -> None:
+        edited = "train: {lr: 0.3}\n"
+        (project / "params.yaml").write_text(edited)
+        done = dagnn("params", "use", "one", cwd=project)
+        assert done.returncode == 2
+        assert "params.yaml holds edits that no file in configs/ has; save them, or give --force" in done.stderr
+        assert (project / "params.yaml").read_text() == edited
+        assert dagnn("params", "use", "one", "--force", cwd=project).returncode == 0
+        assert (project / "params.yaml").read_text() == "train: {lr: 0.1}\n"
+
+    @pytest.mark.parametrize("name", ["three", "scenes"])
+    def test_names_the_configurations_there_are(self, project: Path, name: str) -> None:
+        done = dagnn("params", "use", name, cwd=project)
+        assert done.returncode == 2
+        assert "is not a configuration, expected one of one, two" in done.stderr
+        assert not (project / "params.yaml").exists()

@@ -1,0 +1,36 @@
+"""The shipped configurations: complete and valid."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.params import load_params, read_yaml
+from dagnn_core.config import SECTIONS
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = [ROOT / "params.yaml", *(path for path in ROOT.glob("configs/*.yaml") if "train" in read_yaml(path))]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_key_of_every_section_is_written_out(path: Path) -> None:
+    sections = load_params(path)
+    assert list(read_yaml(path)) == list(SECTIONS)
+    assert _keys(read_yaml(path)) == {name: _fields(section) for name, section in sections.items()}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_raw_data_of_the_demo_comes_with_the_project(path: Path) -> None:
+    dataset = load_params(path)["dataset"]
+    assert dataset.layout != "demo" or (ROOT / dataset.source).is_file()
+
+
+def _keys(values: Any) -> Any:
+    return {key: _keys(value) for key, value in values.items()} if isinstance(values, dict) else None
+
+
+def _fields(section: Any) -> Any:
+    if not is_dataclass(section):
+        return None
+    return {entry.name: _fields(getattr(section, entry.name)) for entry in fields(section)}

@@ -1,0 +1,67 @@
+"""The lines of a Kubeflow task: written in one process, read back in another."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagnn_core.errors import ArtifactError, SurroundingsError
+from pipeline.task import parse_task_line, task
+
+BODY = """
+import logging
+from dagnn_core import errors
+from pipeline.task import task
+with task("train"):
+    logging.getLogger("components.train").info("epoch %d\\nof 5", 3)
+    logging.getLogger("mlflow").info("chatter")
+    raise {error}
+"""
+
+
+def _run(error: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", BODY.format(error=error)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("name", "status"), [("InputError", 2), ("SurroundingsError", 3), ("CheckRefusedError", 1)])
+def test_a_failure_is_one_line_with_its_exit_status(name: str, status: int) -> None:
+    done = _run(f"errors.{name}('no label; name one')")
+    assert done.returncode == status
+    assert done.stdout.splitlines() == ["[train] epoch 3", "[train] of 5", f"[train] {name}: no label; name one"]
+    assert done.stderr == ""
+
+
+def test_a_mistake_of_ours_keeps_its_traceback() -> None:
+    done = _run("KeyError('x')")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_failure_is_read_back_as_the_same_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), task("evaluate"):
+        raise ArtifactError("model is damaged")
+    line = parse_task_line("    " + capsys.readouterr().out.rstrip("\n"))
+    assert line is not None
+    assert type(line.failure) is ArtifactError
+    assert str(line.failure) == "evaluate: model is damaged"
+
+
+def test_an_unknown_error_is_a_message() -> None:
+    line = parse_task_line("[train] StrangeError: what")
+    assert line is not None
+    assert line.failure is None
+
+
+def test_other_lines_are_not_of_a_task() -> None:
+    assert parse_task_line("[KFP Executor 2026-11-24 02:01:46,682 INFO]: Looking for component `a`") is None
+    assert parse_task_line("12:00:00.000 - INFO - Executing task 'train'") is None
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
+def test_messages_survive(message: str) -> None:
+    line = parse_task_line(f"    [train] SurroundingsError: {message}")
+    assert line is not None
+    assert isinstance(line.failure, SurroundingsError)
+    assert str(line.failure) == f"train: {message}"

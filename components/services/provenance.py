@@ -6,10 +6,12 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from dagnn_core.artifacts import Artifact
 
+_CHECKOUT = Path(__file__).resolve().parents[2]  # of the code that runs, wherever it is called from
 _PACKAGES = ("numpy", "pillow", "pyarrow", "safetensors", "torch")
 
 
@@ -36,7 +38,10 @@ def provenance(step: str, *sections: Any, parents: Sequence[Artifact] = ()) -> d
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the checkout and whether tracked files differ from it; from DAGNN_GIT_COMMIT where there is no git."""
+    """Commit of this code's checkout, and whether tracked files differ from it.
+
+    An image, which has no git, names its commit in DAGNN_GIT_COMMIT.
+    """
     baked_in = os.environ.get("DAGNN_GIT_COMMIT")
     if baked_in:
         return {"commit": baked_in, "dirty": False}
@@ -48,7 +53,7 @@ def git_state() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *arguments], cwd=_CHECKOUT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

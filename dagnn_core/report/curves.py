@@ -76,9 +76,10 @@ def draw_curves(
             axes.axvline(mark, color=FADED, linewidth=1, linestyle=(0, (2, 3)))
         axes.set(xlabel=x_label, ylabel=y_label, xlim=x_range, ylim=y_range)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=x_range is None))
-        axes.tick_params(length=0)
+        axes.tick_params(length=0, pad=6)
         axes.grid(linewidth=0.8)
-        figure.legend(loc="outside upper center", ncols=len(curves), frameon=False, handlelength=2.6)
+        columns = len(curves) if len(curves) <= 3 else 2
+        figure.legend(loc="outside upper center", ncols=columns, frameon=False, handlelength=2.6)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = stream.getvalue()

@@ -13,7 +13,6 @@ from ruamel.yaml import YAML
 from pipeline.cli.bench import copy_checkout
 
 ROOT = Path(__file__).parents[2]
-DAGNN = (sys.executable, "-c", "from pipeline.cli.main import main; main()")  # the copy's, not the installed one's
 TINY = {
     "dataset": {"min_label_count": 4},
     "model": {"embedding_dim": 16, "image_to_text_hidden": 16, "text_to_image_hidden": 16, "hops": 1},
@@ -57,9 +56,6 @@ class Checkout:
         done = self.try_run(*command)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
-
-    def dagnn(self, *arguments: str) -> str:
-        return self.run(*DAGNN, *arguments)
 
     def commit(self) -> None:
         self.run("git", "add", "--all")

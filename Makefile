@@ -27,15 +27,14 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: setup ## train, evaluate and register a model on the built-in demo data
 	@dvc repro
 	@dagnn register
-	@echo
-	@echo "Report:   open artifacts/report/report.html"
-	@echo "Registry: $(VENV)/bin/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}   then open http://127.0.0.1:5000"
+	@echo "report      artifacts/report/report.html"
+	@echo "activate    source $(VENV)/bin/activate (puts mlflow, dvc and dagnn on PATH)"
 
 test: lint types ## all checks, and all tests but the slow ones
-	@pytest -q -n 2 -m "not slow"
+	@pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-all: lint types ## all checks and all tests
-	@pytest -q -n 2
+	@pytest -q -n 2 --dist loadfile
 
 lint: setup ## style, spelling, and who may import whom
 	@ruff check

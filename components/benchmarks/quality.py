@@ -10,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from components import train
 from components.params import load_params
 from components.services.tracking import Tracking
@@ -20,8 +17,8 @@ from dagnn_core.artifacts import read_artifact, write_json
 from dagnn_core.config import ModelConfig, TrainConfig
 from dagnn_core.features.features import Features
 from dagnn_core.model import KIND, TrainedModel
-from dagnn_core.retrieval.cca import select_cca
-from dagnn_core.retrieval.ranking import chance_scores, evaluate_retrieval, mean_scores
+from dagnn_core.report.evaluation import score_baselines
+from dagnn_core.retrieval.ranking import evaluate_retrieval
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +67,10 @@ def run(
                 model_out=model_out,
             )
     data = Features.read(features)
-    results = _baselines(data)
+    baselines = score_baselines(data)
+    results = {
+        method.name: [{name: method.metrics[name] for name in COLUMNS}] for method in (baselines.chance, baselines.cca)
+    }
     results |= {name: [_test_metrics(data, path) for path in paths] for name, paths in models.items()}
     write_json(out / "quality.json", {"seeds": list(seeds), "results": results})
     table = _table(results)
@@ -89,23 +89,10 @@ def _is_done(model_out: Path, features: Path, model_params: ModelConfig, params:
 
 def _test_metrics(data: Features, path: Path) -> Metrics:
     model = TrainedModel.read(path)
-    image, text, labels = _rows(data, "test")
-    metrics = evaluate_retrieval(model.embed_image_features(image), model.embed_text_features(text), labels)
+    rows = data.rows("test")
+    image, text = model.embed_image_features(data.image[rows]), model.embed_text_features(data.text[rows])
+    metrics = evaluate_retrieval(image, text, data.labels[rows])
     return {name: metrics[name] for name in COLUMNS}
-
-
-def _baselines(data: Features) -> dict[str, list[Metrics]]:
-    image, text, labels = _rows(data, "test")
-    chance = mean_scores(chance_scores(labels, labels), chance_scores(labels, labels))
-    val_image, val_text, val_labels = _rows(data, "val")
-    cca = select_cca(*_rows(data, "train")[:2], val_image, val_text, val_labels).cca
-    linear = evaluate_retrieval(cca.embed_images(image), cca.embed_texts(text), labels)
-    return {row: [{name: metrics[name] for name in COLUMNS}] for row, metrics in (("chance", chance), ("CCA", linear))}
-
-
-def _rows(data: Features, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
-    rows = data.rows(split)
-    return data.image[rows], data.text[rows], data.labels[rows]
 
 
 def _table(results: Mapping[str, Sequence[Metrics]]) -> str:

@@ -65,13 +65,39 @@ class Evaluation:
         return figures
 
 
+class Baselines(NamedTuple):
+    """What DAGNN is compared with."""
+
+    selected: SelectedCCA
+    """What the validation split chose for CCA."""
+    cca: Method
+    chance: Method
+
+
+def score_baselines(features: Features) -> Baselines:
+    """Score CCA, fitted on train and selected on val, and chance on the test split.
+
+    Raises:
+        InputError: no validation or test item has a label, or a feature is not finite.
+    """
+    train, val, test = (features.rows(split) for split in ("train", "val", "test"))
+    selected = select_cca(
+        features.image[train], features.text[train], features.image[val], features.text[val], features.labels[val]
+    )
+    image = selected.cca.embed_images(features.image[test])
+    text = selected.cca.embed_texts(features.text[test])
+    labels = features.labels[test]
+    cca, _ = _score("CCA", "cca_", image, text, labels)
+    return Baselines(selected, cca, _chance(labels))
+
+
 def evaluate(model: TrainedModel, features: Features) -> Evaluation:
-    """Score a model on the test split; CCA is fitted on train and selected on val.
+    """Score a model on the test split, beside the baselines.
 
     Raises:
         InputError: the test split is empty, no test item has a label, or an embedding is not finite.
     """
-    train, val, test = (features.rows(split) for split in ("train", "val", "test"))
+    test = features.rows("test")
     if len(test) == 0:
         raise InputError(
             f"{features.artifact.path} has no test items, expected at least one; "
@@ -81,19 +107,10 @@ def evaluate(model: TrainedModel, features: Features) -> Evaluation:
     image = model.embed_image_features(features.image[test])
     text = model.embed_text_features(features.text[test])
     dagnn, scores = _score("DAGNN", "", image, text, labels)
-    baseline = select_cca(
-        features.image[train], features.text[train], features.image[val], features.text[val], features.labels[val]
-    )
-    cca, _ = _score(
-        "CCA",
-        "cca_",
-        baseline.cca.embed_images(features.image[test]),
-        baseline.cca.embed_texts(features.text[test]),
-        labels,
-    )
+    baselines = score_baselines(features)
     return Evaluation(
-        methods=(dagnn, cca, _chance(labels)),
-        baseline=baseline,
+        methods=(dagnn, baselines.cca, baselines.chance),
+        baseline=baselines.selected,
         rows=test,
         image=image,
         text=text,

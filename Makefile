@@ -30,11 +30,15 @@ demo: setup ## train, evaluate and register a model on the built-in demo data
 	@echo "report      artifacts/report/report.html"
 	@echo "activate    source $(VENV)/bin/activate (puts mlflow, dvc and dagnn on PATH)"
 
+# two workers, one thread each: more threads than cores wait for each other
+test test-all: export OMP_NUM_THREADS := 1
+PYTEST := pytest -q -n 2 --dist loadfile
+
 test: lint types ## all checks, and all tests but the slow ones
-	@pytest -q -n 2 --dist loadfile -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: lint types ## all checks and all tests
-	@pytest -q -n 2 --dist loadfile
+	@$(PYTEST)
 
 lint: setup ## style, spelling, and who may import whom
 	@ruff check

@@ -21,7 +21,8 @@ def read_yaml(path: Path) -> Any:
         InputError: the file is missing, or not valid YAML.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist, expected a YAML file; `dagnn params use demo` writes params.yaml")
+        remedy = "`dagnn params use demo` writes params.yaml" if path.name == "params.yaml" else "check its path"
+        raise InputError(f"{path} does not exist, expected a YAML file; {remedy}")
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:

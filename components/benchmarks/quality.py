@@ -23,7 +23,11 @@ from dagnn_core.retrieval.ranking import evaluate_retrieval
 log = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
-COLUMNS = ("map_i2t", "map_t2i", "map_mean", "map_i2t_at_50", "map_t2i_at_50", "ndcg_i2t_at_10", "ndcg_t2i_at_10")
+METRICS = (("map", ""), ("map", "_at_50"), ("ndcg", "_at_10"), ("recall", "_at_10"))
+COLUMNS = (
+    "map_mean",
+    *(f"{metric}_{direction}{cutoff}" for metric, cutoff in METRICS for direction in ("i2t", "t2i")),
+)
 
 
 def run(

@@ -27,6 +27,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: setup ## train, evaluate and register a model on the built-in demo data
 	@dvc repro
 	@dagnn register
+	@dagnn results
 	@echo "report      artifacts/report/report.html"
 	@echo "activate    source $(VENV)/bin/activate (puts mlflow, dvc and dagnn on PATH)"
 

@@ -31,9 +31,10 @@ def run_command(command: Callable[[], object]) -> NoReturn:
     0 done, 1 a check said no, 2 bad input, 3 the surroundings failed, 130 interrupted. With `--debug` among the
     arguments, or DAGNN_DEBUG=1, the traceback is shown too.
     """
-    debug = "--debug" in sys.argv or os.environ.get("DAGNN_DEBUG") == "1"
     if "--debug" in sys.argv:
         sys.argv.remove("--debug")
+        os.environ["DAGNN_DEBUG"] = "1"  # so that the tasks of `dagnn run` show theirs too
+    debug = os.environ.get("DAGNN_DEBUG") == "1"
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for chatty in ("alembic", "mlflow", "matplotlib", "git"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -46,16 +47,25 @@ def run_command(command: Callable[[], object]) -> NoReturn:
             raise
         _fail("interrupted; nothing was left half written, run the same command again to go on", INTERRUPTED, debug)
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        failure = disk_failure(error)
+        if failure is None:
             raise
-        failure = SurroundingsError(f"{error.filename or 'writing'}: {_DISK_ERRORS[error.errno]}")
         _fail(str(failure), failure.exit_status, debug)
     sys.exit(0)
 
 
+def disk_failure(error: OSError) -> SurroundingsError | None:
+    """What an error of the disk means to the user; None where it is something else."""
+    if error.errno not in _DISK_ERRORS:
+        return None
+    return SurroundingsError(f"{error.filename or 'writing'}: {_DISK_ERRORS[error.errno]}")
+
+
 def run_step(main: Callable[..., object]) -> NoReturn:
     """Run a step's `main` as a command line: `python -m components.<step> ...`."""
-    run_command(lambda: typer.run(main))
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    run_command(app)
 
 
 def _fail(message: str, status: int, debug: bool) -> NoReturn:

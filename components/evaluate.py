@@ -17,7 +17,8 @@ from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import Features
 from dagnn_core.model import TrainedModel
 from dagnn_core.report.evaluation import evaluate
-from dagnn_core.report.report import KIND, PAGE, results_table, write_report
+from dagnn_core.report.report import KIND, PAGE, write_report
+from dagnn_core.report.table import results_table
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def run(
             write_report(draft, evaluation, dataset=data, features=matrices, model=trained, config=params)
         tracked.log_metrics(evaluation.metrics)
         tracked.log_directory(report_out, KIND)
-    log.info("test split, %d pairs\n%s", len(evaluation.rows), results_table(evaluation))
+    log.info("test split, %d pairs\n%s", len(evaluation.rows), results_table(evaluation.metrics))
     log.info("report: %s", report_out / PAGE)
 
 

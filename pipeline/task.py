@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from components.command import disk_failure
 from dagnn_core import errors
 from dagnn_core.errors import DagnnError
 
@@ -23,7 +24,7 @@ def task(name: str) -> Iterator[None]:
     """Log the block's progress as lines `[name] message`; end a failure as one such line with its exit status.
 
     Raises:
-        SystemExit: the body raised a `DagnnError`; DAGNN_DEBUG=1 shows the traceback too.
+        SystemExit: the body raised a `DagnnError`, or the disk failed; DAGNN_DEBUG=1 shows the traceback too.
     """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_TaskFormatter(name))
@@ -32,11 +33,14 @@ def task(name: str) -> Iterator[None]:
         logging.getLogger(package).setLevel(logging.INFO)
     try:
         yield
-    except DagnnError as error:
+    except (DagnnError, OSError) as error:
+        failure = disk_failure(error) if isinstance(error, OSError) else error
+        if failure is None:
+            raise
         if os.environ.get("DAGNN_DEBUG") == "1":
             traceback.print_exc()
-        print(f"[{name}] {type(error).__name__}: {error}")
-        sys.exit(error.exit_status)
+        print(f"[{name}] {type(failure).__name__}: {failure}")
+        sys.exit(failure.exit_status)
 
 
 class _TaskFormatter(logging.Formatter):

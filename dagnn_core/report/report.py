@@ -54,19 +54,6 @@ def write_report(
     draft.content |= {"metrics": metrics, "num_test": len(evaluation.rows)}
 
 
-def results_table(evaluation: Evaluation) -> str:
-    """Rows DAGNN, CCA and chance, columns the main figures, as text for a terminal."""
-    columns = {"map_i2t": "MAP i2t", "map_t2i": "MAP t2i", "map_mean": "mean MAP"} | {
-        f"{metric}_{direction}_at_{cutoff}": f"{name}@{cutoff} {direction}"
-        for metric, name, cutoff in (("map", "MAP", 50), ("ndcg", "NDCG", 10), ("recall", "R", 10))
-        for direction in DIRECTIONS
-    }
-    lines = [" " * 6 + "".join(f"{title:>13}" for title in columns.values())]
-    for method in evaluation.methods:
-        lines.append(f"{method.name:6}" + "".join(f"{method.metrics[name]:13.3f}" for name in columns))
-    return "\n".join(lines)
-
-
 def _precision_recall(evaluation: Evaluation) -> list[dict[str, float]]:
     return [
         {"recall": step / RECALL_STEPS}

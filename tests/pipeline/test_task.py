@@ -33,6 +33,13 @@ def test_a_failure_is_one_line_with_its_exit_status(name: str, status: int) -> N
     assert done.stderr == ""
 
 
+def test_a_full_disk_is_one_line_too() -> None:
+    done = _run("OSError(28, 'No space left on device', 'model')")
+    assert done.returncode == 3
+    assert done.stdout.splitlines()[-1] == "[train] SurroundingsError: model: no space is left; free some and run again"
+    assert done.stderr == ""
+
+
 def test_a_mistake_of_ours_keeps_its_traceback() -> None:
     done = _run("KeyError('x')")
     assert done.returncode == 1

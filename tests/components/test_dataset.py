@@ -380,9 +380,9 @@ FASHION = ROOT / "../shared/data/fashion"
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="the fashion data set is not at ../shared/data/fashion")
-def test_fashion_as_its_configuration_reads_it(out, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    run(params=load_params(Path("configs/fashion.yaml"))["dataset"], dataset_out=out)
+def test_fashion_as_its_configuration_reads_it(out):
+    params = load_params(ROOT / "configs/fashion.yaml")["dataset"]
+    run(params=replace(params, source=str(FASHION)), dataset_out=out)
     dataset = Dataset.read(out, verify=True)
     content = dataset.artifact.content
     assert content["splits"] == {"train": 6571, "val": 1000, "test": 2000}

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dagnn_core.errors import SurroundingsError
 from dagnn_core.nn.dagnn import DAGNN
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,11 @@ class TrainingState:
 
 
 def save_checkpoint(path: Path, state: TrainingState) -> None:
-    """Write the state to `path`; a kill at any moment leaves the old checkpoint or the new one."""
+    """Write the state to `path`; a kill at any moment leaves the old checkpoint or the new one.
+
+    Raises:
+        SurroundingsError: the disk does not take it.
+    """
     tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
     tensors["generator"] = state.generator.get_state()
@@ -44,7 +49,11 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
     record = json.dumps({"history": state.history, "best_metrics": state.best_metrics})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata={"record": record})
+    try:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata={"record": record})
+    except SafetensorError as error:
+        temporary.unlink(missing_ok=True)
+        raise SurroundingsError(f"{path}: the checkpoint cannot be written ({error}); free space, run again") from error
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary.replace(path)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from dagnn_core.config import ModelConfig, TrainConfig
-from dagnn_core.errors import InputError
-from dagnn_core.training import loop
+from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.training import checkpoint, loop
 from dagnn_core.training.loop import Split, TrainingResult, train
 
 MODEL = ModelConfig(embedding_dim=16, image_to_text_hidden=8, text_to_image_hidden=8, hops=2, batch_norm=True)
@@ -45,7 +46,7 @@ def make_split(num_items: int, seed: int) -> Split:
     return Split(*(torch.tensor(matrix, dtype=torch.float32) for matrix in (image, text, labels)))
 
 
-def run(checkpoint: Path, config: TrainConfig = CONFIG, **overrides: Any) -> TrainingResult:
+def run(folder: Path, config: TrainConfig = CONFIG, **overrides: Any) -> TrainingResult:
     arguments: dict[str, Any] = {
         "train_split": make_split(129, seed=1),  # 8 batches of 16 and one item, which batch norm cannot train on
         "val_split": make_split(60, seed=2),
@@ -54,7 +55,7 @@ def run(checkpoint: Path, config: TrainConfig = CONFIG, **overrides: Any) -> Tra
         "model_config": MODEL,
         "config": config,
         "logger": Recorder(),
-        "checkpoint": checkpoint / "checkpoint.safetensors",
+        "checkpoint": folder / "checkpoint.safetensors",
         "checkpoint_seconds": 0.0,
     }
     return train(**(arguments | overrides))
@@ -103,6 +104,16 @@ def test_a_damaged_checkpoint_means_training_again(tmp_path: Path, caplog: pytes
     with caplog.at_level(logging.WARNING):
         assert same(expected, run(tmp_path))
     assert "training starts over" in caplog.text
+
+
+def test_a_disk_that_takes_no_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(SurroundingsError, match=r"checkpoint.safetensors: the checkpoint cannot be written .*No space"):
+        run(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

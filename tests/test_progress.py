@@ -1,0 +1,36 @@
+"""Progress: a line now and then where there is no terminal, and every item in order either way."""
+
+import io
+import logging
+import sys
+
+import pytest
+
+from dagnn_core import progress
+from dagnn_core.progress import track
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_come_now_and_then_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    clock = iter([0.0, 1.0, 11.0, 11.0, 12.0, 25.0, 25.0])  # at the start, then at each item, twice where a line comes
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with caplog.at_level(logging.INFO):
+        assert list(track("abcd", description="reading", total=4)) == list("abcd")
+    assert [record.getMessage() for record in caplog.records] == ["reading: 1 of 4", "reading: 3 of 4"]
+
+
+def test_a_terminal_gets_a_bar_that_goes_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(track(range(3), description="reading", total=3)) == [0, 1, 2]
+    assert "reading:   0%" in terminal.getvalue() and terminal.getvalue().endswith("\r")
+    assert not caplog.records

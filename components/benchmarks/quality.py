@@ -51,13 +51,17 @@ def run(
         InputError: a configuration file with a mistake.
     """
     configs = {path.stem: load_params(path) for path in variants}
+    inputs = {
+        kind: read_artifact(path, kind).content_digest
+        for kind, path in (("features", features), ("label_graph", label_graph))
+    }
     models: dict[str, list[Path]] = {name: [] for name in configs}
     for name, sections in configs.items():
         for seed in seeds:
             model_out = out / name / f"seed-{seed}"
             params = replace(sections["train"], seed=seed)
             models[name].append(model_out)
-            if _is_done(model_out, features, sections["model"], params):
+            if _is_done(model_out, inputs, sections["model"], params):
                 log.info("%s: already there", model_out)
                 continue
             log.info("%s: training", model_out)
@@ -82,13 +86,13 @@ def run(
     return table
 
 
-def _is_done(model_out: Path, features: Path, model_params: ModelConfig, params: TrainConfig) -> bool:
+def _is_done(model_out: Path, inputs: Mapping[str, str], model_params: ModelConfig, params: TrainConfig) -> bool:
+    """Whether a model of exactly these inputs (kind -> content digest) and parameters is there."""
     if not model_out.exists():
         return False
     provenance = read_artifact(model_out, KIND, verify=True).provenance
     wanted = {"ModelConfig": asdict(model_params), "TrainConfig": asdict(params)}
-    digest = read_artifact(features, "features").content_digest
-    return bool(provenance["params"] == wanted and provenance["ancestors"]["features"] == digest)
+    return bool(provenance["params"] == wanted and provenance["ancestors"].items() >= inputs.items())
 
 
 def _test_metrics(data: Features, path: Path) -> Metrics:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from components import build_label_graph
 from components.benchmarks import quality
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact
+from dagnn_core.config import LabelGraphConfig
 
 SMALL = "model: {embedding_dim: 8, image_to_text_hidden: 8, text_to_image_hidden: 8, hops: 1}\n"
 
@@ -37,6 +39,22 @@ def test_table_of_variants_and_seeds(
     mean = sum(seeds) / 2
     spread = abs(seeds[0] - seeds[1]) / 2**0.5
     assert f"| {mean:.3f} ± {spread:.3f} |" in table.splitlines()[-1]
+
+    other_graph = tmp_path / "other_graph"
+    build_label_graph.run(
+        dataset=inputs["features"].parent / "dataset",
+        params=LabelGraphConfig(threshold=0.9),
+        label_graph_out=other_graph,
+    )
+
+    def train_again(**_: object) -> None:
+        raise InterruptedError("trains again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(quality.train, "run", train_again)
+        assert quality.run(**arguments) == table  # type: ignore[arg-type]
+        with pytest.raises(InterruptedError, match="trains again"):
+            quality.run(**arguments | {"label_graph": other_graph})  # type: ignore[arg-type]
 
     kept = read_artifact(tmp_path / "out/fast/seed-1", "model").provenance["mlflow_run_id"]
     shutil.rmtree(tmp_path / "out/fast/seed-2")

@@ -8,8 +8,8 @@ def open_demo(spec: DemoSpec) -> RawData:
     """Plan the scenes of the demo; each picture is painted when asked for."""
     scenes = [plan_scene(spec, index) for index in range(spec.num_scenes)]
     items = [
-        RawItem(index + 1, f"scene-{index:05d}", planned.text, planned.scene.labels, f"scene-{index:05d}.jpg", "")
-        for index, planned in enumerate(scenes)
+        RawItem(row, planned.id, planned.text, planned.scene.labels, f"{planned.id}.jpg", "")
+        for row, planned in enumerate(scenes, start=1)
     ]
     return RawData(
         source="demo",

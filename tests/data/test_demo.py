@@ -109,7 +109,7 @@ def test_every_sentence_names_one_of_its_labels():
 
 def test_a_sentence_that_omits_nothing_names_every_label():
     for index in range(100):
-        scene, text = plan_scene(DemoSpec(omission=0, misleading=0), index)
+        _, scene, text = plan_scene(DemoSpec(omission=0, misleading=0), index)
         for label in scene.labels:
             phrases = words_for(label, {thing.variant for thing in scene.of(label)})
             assert any(phrase.lower() in text.lower() for phrase in phrases), (label, text)

@@ -29,6 +29,7 @@ class DemoItem(NamedTuple):
 class PlannedScene(NamedTuple):
     """An item before its picture is painted."""
 
+    id: str
     scene: Scene
     text: str
 
@@ -37,15 +38,15 @@ def plan_scene(spec: DemoSpec, index: int) -> PlannedScene:
     """Draw what item `index` shows and says, from the seed and the index alone."""
     rng = np.random.default_rng([spec.seed, index])
     scene = draw_scene(rng)
-    return PlannedScene(scene, write_sentence(scene, spec, rng))
+    return PlannedScene(f"scene-{index:05d}", scene, write_sentence(scene, spec, rng))
 
 
 def render_scene(spec: DemoSpec, index: int) -> DemoItem:
     """Render item `index`; the same spec and index give the same bytes."""
-    scene, text = plan_scene(spec, index)
+    planned = plan_scene(spec, index)
     file = io.BytesIO()
-    paint(scene, spec.width, spec.height).save(file, "JPEG", quality=_JPEG_QUALITY)
-    return DemoItem(f"scene-{index:05d}", text, scene.labels, file.getvalue())
+    paint(planned.scene, spec.width, spec.height).save(file, "JPEG", quality=_JPEG_QUALITY)
+    return DemoItem(planned.id, planned.text, planned.scene.labels, file.getvalue())
 
 
 def render_scenes(spec: DemoSpec) -> Iterator[DemoItem]:

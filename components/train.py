@@ -19,7 +19,9 @@ from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.features import Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model import KIND, write_model
-from dagnn_core.training.loop import Split, train
+from dagnn_core.nn.label_graphs import GraphTensors
+from dagnn_core.training.loop import train
+from dagnn_core.training.split import Split
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,10 @@ def run(
     graph = LabelGraph.read(label_graph, verify=True)
     _check_same_dataset(data, graph)
     device = _device(params)
+    embeddings, adjacency, normalized = (
+        torch.tensor(array, dtype=torch.float32) for array in (graph.embeddings, graph.adjacency, graph.normalized)
+    )
+    tensors = GraphTensors(embeddings, adjacency, normalized, graph.threshold)
     record = provenance("train", model_params, params, parents=[data.artifact, graph.artifact])
     inputs = [record["ancestors"], section_json(model_params), section_json(params)]
     checkpoints = work / hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:16]
@@ -73,8 +79,7 @@ def run(
         result = train(
             train_split=_split(data, "train", device),
             val_split=_split(data, "val", device),
-            label_embeddings=graph.embeddings,
-            adjacency=graph.normalized,
+            graph=tensors,
             model_config=model_params,
             config=params,
             logger=tracked,
@@ -85,6 +90,7 @@ def run(
                 draft.path,
                 config=model_params,
                 state=result.weights,
+                graph=tensors,
                 features=data.artifact,
                 history=result.history,
                 val_metrics=result.val_metrics,
@@ -116,7 +122,9 @@ def _device(params: TrainConfig) -> torch.device:
 def _split(data: Features, name: str, device: torch.device) -> Split:
     rows = data.rows(name)
     matrices = (data.image, data.text, data.labels)
-    return Split(*(torch.tensor(matrix[rows], dtype=torch.float32, device=device) for matrix in matrices))
+    image, text, labels = (torch.tensor(matrix[rows], dtype=torch.float32, device=device) for matrix in matrices)
+    present = torch.ones(len(rows), dtype=torch.bool)
+    return Split(image, text, labels, present, present)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dagnn_core.errors import InputError
 
@@ -109,17 +109,21 @@ class LabelGraphConfig:
     """The label graph (P-GNN, AAAI 2021) and the vectors of its nodes."""
 
     threshold: float = 0.4
-    """Label pairs with a conditional probability of at least this are connected."""
+    """Label pairs with a conditional probability of at least this are connected; I-GNN cuts its cosines there."""
+    conditional: Literal["i_given_j", "j_given_i"] = "i_given_j"
+    """Which probability makes A_ij: P(i | j) as in the authors' code, or P(j | i) as in ML-GCN (Chen et al., 2019)."""
     edge_weight: float = 0.5
     """Weight of an edge after thresholding (re-weighting)."""
     self_loop: float = 1.0
-    """Weight of a label's edge to itself."""
+    """Weight of a label's edge to itself (1.5: what counting the diagonal makes of it)."""
     embedding: Literal["ppmi_svd", "file"] = "ppmi_svd"
     """`ppmi_svd`: learned from the training texts; `file`: read from `embedding_file`."""
     embedding_dim: int = 300
     """Dimension of `ppmi_svd` vectors (less where the vocabulary is smaller)."""
     embedding_file: str = ""
     """Word vectors: text lines `word x1 x2 ...`, or `.npz` with `names` and `vectors` (`FILE.npz#KEY`: matrix KEY)."""
+    embedding_norm: Literal["raw", "unit"] = "raw"
+    """Length of the vectors: as they come (published), or 1."""
 
     def __post_init__(self) -> None:
         _require(0 < self.threshold <= 1, "label_graph.threshold", "above 0 and at most 1", self.threshold)
@@ -132,40 +136,105 @@ class LabelGraphConfig:
             )
 
 
+Preset = Literal["aaai21", "tpami22", "best"]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """Architecture and objective. The defaults are the preset `aaai21`: DAGNN as published for MIRFlickr."""
 
-    preset: Literal["aaai21"] = "aaai21"
+    kind: Literal["dagnn", "two_tower", "dscmr", "cca", "ridge"] = "dagnn"
+    """DAGNN or a baseline: InfoNCE on two towers, DSCMR, CCA, ridge regression to the labels.
+
+    Of the keys below the baselines take `embedding_dim`, and the two towers `batch_norm`.
+    """
+    preset: Preset = "aaai21"
     """Named set of values for the keys below; keys written out override it."""
     embedding_dim: int = 1024
     """Dimension d of the common space."""
     batch_norm: bool = False
     """Batch normalisation at the entry of encoders, generators and discriminators (the TPAMI 2022 code has it)."""
-    discriminator: Literal["affine", "relu"] = "affine"
-    """Nonlinearity between the discriminator's layers: none in 2021, ReLU in 2022."""
+    discriminator: Literal["affine", "relu", "none"] = "affine"
+    """Nonlinearity between the discriminators' layers: none in 2021, ReLU in 2022; `none`: no adversarial part."""
     image_to_text_hidden: int = 512
     """Hidden width of the generator that makes pseudo text features."""
     text_to_image_hidden: int = 2048
     """Hidden width of the generator that makes pseudo image features."""
+    graph: Literal["fixed", "learned", "none"] = "fixed"
+    """Label graph: counted (P-GNN), learned (I-GNN), or none: independent classifiers."""
+    graph_metrics: int = 8
+    """Number k of weighted cosine metrics of the learned graph."""
+    graph_mix: float = 0.5
+    """Share of the learned similarities in the learned graph; the rest is that of the label vectors at the start."""
+    graph_layer: Literal["gcn", "gat"] = "gcn"
+    """Graph convolution or graph attention."""
+    attention_heads: int = 1
+    """Heads of graph attention, averaged (`graph_layer: gat` only)."""
     hops: int = 5
-    """Number L of graph convolutions; all hops are concatenated (layer aggregation)."""
+    """Number L of graph layers."""
+    aggregation: Literal["concat", "max", "attention", "last"] = "concat"
+    """Layer aggregation: all hops concatenated (published), their maximum, a learned mean, or the last hop alone."""
+    classification_weight: float = 1.0
+    """Weight of the classification loss (alpha of TPAMI 2022)."""
     modality_invariance_weight: float = 0.2
-    """Weight alpha of the pairwise multi-label similarity loss."""
+    """Weight of the pairwise multi-label similarity loss (alpha of AAAI 2021)."""
+    contrastive_weight: float = 0.0
+    """Weight of the soft multi-label contrastive loss (1 in TPAMI 2022)."""
+    intra_modal_weight: float = 0.14
+    """Weight gamma of its pairs within a modality."""
+    temperature: float = 0.22
+    """Its temperature tau."""
+    denominator_scale: float = 1.06
+    """Its factor within the log-sum-exp: 1.06 as published, without a reason; 1 makes a log-probability."""
+    label_similarity: Literal["count", "binary", "jaccard"] = "count"
+    """Target of the pairwise losses: number of shared labels (2021), 1 where one is shared (2022), Jaccard overlap."""
     adversarial_weight: float = 0.2
     """Weight beta of the adversarial loss."""
 
+    PRESETS: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "aaai21": {},
+        "tpami22": {
+            "batch_norm": True,
+            "discriminator": "relu",
+            "graph": "learned",
+            "classification_weight": 0.5,
+            "modality_invariance_weight": 0.0,
+            "contrastive_weight": 1.0,
+            "label_similarity": "binary",
+            "adversarial_weight": 2.0,
+        },
+        "best": {},
+    }
+
     def __post_init__(self) -> None:
-        for key in ("embedding_dim", "image_to_text_hidden", "text_to_image_hidden", "hops"):
+        for key in (
+            "embedding_dim",
+            "image_to_text_hidden",
+            "text_to_image_hidden",
+            "graph_metrics",
+            "attention_heads",
+            "hops",
+        ):
             _require(getattr(self, key) >= 1, f"model.{key}", ">= 1", getattr(self, key))
-        for key in ("modality_invariance_weight", "adversarial_weight"):
+        weights = ("classification_weight", "modality_invariance_weight", "contrastive_weight")
+        for key in (*weights, "intra_modal_weight", "adversarial_weight"):
             _require(getattr(self, key) >= 0, f"model.{key}", ">= 0", getattr(self, key))
+        _require(0 <= self.graph_mix <= 1, "model.graph_mix", "between 0 and 1", self.graph_mix)
+        for key in ("temperature", "denominator_scale"):
+            _require(getattr(self, key) > 0, f"model.{key}", "> 0", getattr(self, key))
+        given = [getattr(self, key) for key in weights]
+        _require(any(given), f"one of {', '.join(f'model.{key}' for key in weights)}", "> 0", given)
+        if self.graph_layer == "gcn":
+            expected = "1 with graph_layer gcn (heads are an option of graph_layer gat)"
+            _require(self.attention_heads == 1, "model.attention_heads", expected, self.attention_heads)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """Optimisation: Adam over all parameters, the epoch with the best validation MAP is kept."""
 
+    preset: Preset = "aaai21"
+    """Named set of values for the keys below; keys written out override it."""
     seed: int = 103
     """Initial weights and the order of batches."""
     epochs: int = 40
@@ -175,21 +244,43 @@ class TrainConfig:
     batch_size: int = 100
     """Items a step."""
     lr: float = 5e-5
-    """Learning rate of Adam."""
+    """Learning rate of Adam, at its highest."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    """`cosine` falls to zero over `epochs`, step by step."""
+    warmup_epochs: int = 0
+    """Epochs over which the learning rate rises linearly from zero."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW)."""
+    weight_averaging: float = 0.0
+    """Decay of the moving average of the weights after every step, which is validated and kept; 0: no averaging."""
     adam_beta1: float = 0.5
-    """Decay of Adam's first moment."""
+    """Decay of the first moment."""
     adam_beta2: float = 0.999
-    """Decay of Adam's second moment."""
+    """Decay of the second moment."""
+    adam_eps: float = 1e-8
+    """Added to the root of the second moment."""
+    reversal: Literal["constant", "ramp"] = "constant"
+    """Strength of the gradient reversal: 1, or 2 / (1 + exp(-10 p)) - 1 at the fraction p of all steps (DANN)."""
+    incomplete: Literal["skip", "mask", "reconstruct"] = "mask"
+    """Items without an image or a text: left out; each modality learns from what is there; `reconstruct`: from epoch
+    `reconstruct_from` on the generators make the missing features. The baselines always leave them out."""
+    reconstruct_from: int = 6
+    """First epoch with reconstructed features."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where there is one."""
 
+    PRESETS: ClassVar[Mapping[str, Mapping[str, object]]] = {"aaai21": {}, "tpami22": {}, "best": {}}
+
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, "train.seed", ">= 0", self.seed)
-        for key in ("epochs", "patience"):
+        for key in ("seed", "warmup_epochs", "weight_decay"):
+            _require(getattr(self, key) >= 0, f"train.{key}", ">= 0", getattr(self, key))
+        for key in ("epochs", "patience", "reconstruct_from"):
             _require(getattr(self, key) >= 1, f"train.{key}", ">= 1", getattr(self, key))
         _require(self.batch_size >= 2, "train.batch_size", ">= 2", self.batch_size)
-        _require(self.lr > 0, "train.lr", "> 0", self.lr)
-        for key in ("adam_beta1", "adam_beta2"):
+        for key in ("lr", "adam_eps"):
+            _require(getattr(self, key) > 0, f"train.{key}", "> 0", getattr(self, key))
+        _require(self.warmup_epochs < self.epochs, "train.warmup_epochs", "below train.epochs", self.warmup_epochs)
+        for key in ("adam_beta1", "adam_beta2", "weight_averaging"):
             _require(0 <= getattr(self, key) < 1, f"train.{key}", "at least 0 and below 1", getattr(self, key))
 
 
@@ -243,7 +334,8 @@ def parse_section(section: type[T], values: object, key: str) -> T:
 
     Args:
         section: the dataclass.
-        values: a mapping from field to value; missing fields take their defaults.
+        values: a mapping from field to value; missing fields take their values from the section's preset, where it
+            has one, or else their defaults.
         key: dotted path of the section, for messages.
 
     Raises:
@@ -258,6 +350,10 @@ def parse_section(section: type[T], values: object, key: str) -> T:
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise InputError(f"unknown key {key}.{name}; {hint}valid keys: {', '.join(known)}")
+    if "preset" in values:
+        presets: Mapping[str, Mapping[str, object]] = section.PRESETS  # type: ignore[attr-defined]
+        _convert(values["preset"], hints["preset"], f"{key}.preset")
+        values = {**presets[str(values["preset"])], **values}
     return section(**{name: _convert(value, hints[name], f"{key}.{name}") for name, value in values.items()})
 
 
@@ -285,7 +381,7 @@ def _convert(value: object, hint: Any, key: str) -> Any:
     if is_dataclass(hint):
         return parse_section(hint, value, key)  # type: ignore[arg-type]
     if get_origin(hint) is Literal:
-        _require(value in get_args(hint), key, f"one of {', '.join(get_args(hint))}", value)
+        _require(isinstance(value, str) and value in get_args(hint), key, f"one of {', '.join(get_args(hint))}", value)
         return value
     if get_origin(hint) is tuple:
         is_list = isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value)

@@ -1,4 +1,4 @@
-"""The `model` artifact: a trained DAGNN with all that encodes a new picture or sentence.
+"""The `model` artifact: a trained network with all that encodes a new picture or sentence.
 
 `model.safetensors` (weights, and the label graph as buffers), `model.json` (architecture, dimensions, label names),
 `image_encoder/` and `text_encoder/` (fitted state), `history.jsonl` (one line an epoch), `val_metrics.json`.
@@ -7,7 +7,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from dagnn_core.config import ModelConfig, parse_section
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER
-from dagnn_core.nn.dagnn import DAGNN
+from dagnn_core.nn.label_graphs import GraphTensors
+from dagnn_core.nn.network import Network, build_network
 
 KIND = "model"
 EMBEDDING_BATCH = 1024
@@ -34,8 +35,9 @@ class TrainedModel:
     """A trained model opened for use, in evaluation mode."""
 
     artifact: Artifact
+    config: ModelConfig
     label_names: tuple[str, ...]
-    network: DAGNN
+    network: Network
     image_encoder: ImageEncoder
     text_encoder: TextEncoder
 
@@ -50,18 +52,21 @@ class TrainedModel:
         record = json.loads(artifact.file("model.json").read_text(encoding="utf-8"))
         try:
             state = load_file(artifact.file("model.safetensors"))
-            network = DAGNN(
-                parse_section(ModelConfig, record["model"], "model"),
+            config = parse_section(ModelConfig, record["model"], "model")
+            num_labels = len(record["label_names"])
+            edges = torch.zeros(num_labels, num_labels)  # in place of those that are read
+            network = build_network(
+                config,
                 image_dim=record["image_dim"],
                 text_dim=record["text_dim"],
-                label_embeddings=state["label_embeddings"],
-                adjacency=state["adjacency"],
+                graph=GraphTensors(torch.zeros(num_labels, record["label_dim"]), edges, edges, record["threshold"]),
             )
             network.load_state_dict(state)
         except (KeyError, RuntimeError, SafetensorError) as error:
             raise ArtifactError(f"{path}: model.safetensors does not fit model.json ({error}); train again") from error
         return cls(
             artifact=artifact,
+            config=config,
             label_names=tuple(record["label_names"]),
             network=network.to(device).eval(),
             image_encoder=load_image_encoder(path / IMAGE_ENCODER),
@@ -118,6 +123,7 @@ def write_model(
     *,
     config: ModelConfig,
     state: Mapping[str, Tensor],
+    graph: GraphTensors,
     features: Artifact,
     history: Sequence[Mapping[str, float]],
     val_metrics: Mapping[str, float],
@@ -128,13 +134,18 @@ def write_model(
         directory: where the files go.
         config: the architecture.
         state: weights and buffers of the network.
+        graph: what it was built on.
         features: the artifact that the model was trained on, whose encoders go into the model.
         history: one mapping an epoch.
         val_metrics: figures of the kept epoch on the validation split.
     """
     save_file({name: value.contiguous() for name, value in state.items()}, directory / "model.safetensors")
+    if config.kind in ("cca", "ridge"):  # the fit has chosen the dimension
+        config = replace(config, embedding_dim=len(state["image_encoder.bias"]))
     record = {
         "model": asdict(config),
+        "label_dim": graph.embeddings.shape[1],
+        "threshold": graph.threshold,
         "image_dim": features.content["image"]["dim"],
         "text_dim": features.content["text"]["dim"],
         "label_names": features.content["label_names"],

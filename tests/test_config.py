@@ -4,13 +4,22 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from components.params import load_params, load_section
-from dagnn_core.config import SECTIONS, DatasetConfig, TrainConfig, parse_params, parse_section, section_json
+from dagnn_core.config import (
+    SECTIONS,
+    DatasetConfig,
+    ModelConfig,
+    TrainConfig,
+    parse_params,
+    parse_section,
+    section_json,
+)
 from dagnn_core.errors import InputError
 
 
@@ -39,7 +48,7 @@ def test_every_field_has_a_docstring(name: str) -> None:
     ("values", "message"),
     [
         ({"trains": {}}, r"unknown section 'trains'; valid sections: dataset, features"),
-        ({"train": {"lrr": 1}}, r"unknown key train.lrr; did you mean 'lr'\? valid keys: seed, epochs"),
+        ({"train": {"lrr": 1}}, r"unknown key train.lrr; did you mean 'lr'\? valid keys: preset, seed"),
         ({"train": {"lr": "fast"}}, r"train.lr must be a finite number, got 'fast'"),
         ({"train": {"lr": float("nan")}}, r"train.lr must be a finite number, got nan"),
         ({"train": {"lr": -1.0}}, r"train.lr must be > 0, got -1.0"),
@@ -50,7 +59,22 @@ def test_every_field_has_a_docstring(name: str) -> None:
         ({"model": {"hops": 0}}, r"model.hops must be >= 1, got 0"),
         ({"model": {"adversarial_weight": -0.1}}, r"model.adversarial_weight must be >= 0, got -0.1"),
         ({"model": {"batch_norm": 1}}, r"model.batch_norm must be true or false, got 1"),
-        ({"model": {"preset": "best"}}, r"model.preset must be one of aaai21, got 'best'"),
+        ({"model": {"preset": "b"}}, r"model.preset must be one of aaai21, tpami22, best, got 'b'"),
+        ({"model": {"preset": ["best"]}}, r"model.preset must be one of aaai21, tpami22, best, got \['best'\]"),
+        ({"model": {"attention_heads": 2}}, r"attention_heads must be 1 with graph_layer gcn \(.* gat\), got 2"),
+        ({"model": {"graph_mix": 1.5}}, r"model.graph_mix must be between 0 and 1, got 1.5"),
+        ({"model": {"temperature": 0}}, r"model.temperature must be > 0, got 0"),
+        ({"model": {"preset": "tpami22", "classification_weight": -1}}, r"model.classification_weight must be >= 0"),
+        (
+            {"model": {"classification_weight": 0, "modality_invariance_weight": 0}},
+            r"one of model.classification_weight, .*, model.contrastive_weight must be > 0, got \[0.0, 0.0, 0.0\]",
+        ),
+        ({"model": {"kind": "clip"}}, r"model.kind must be one of dagnn, two_tower, dscmr, cca, ridge, got 'clip'"),
+        ({"train": {"warmup_epochs": 40}}, r"train.warmup_epochs must be below train.epochs, got 40"),
+        ({"train": {"weight_averaging": 1}}, r"train.weight_averaging must be at least 0 and below 1, got 1"),
+        ({"train": {"weight_decay": -1}}, r"train.weight_decay must be >= 0, got -1"),
+        ({"train": {"incomplete": "drop"}}, r"train.incomplete must be one of skip, mask, reconstruct, got 'drop'"),
+        ({"label_graph": {"conditional": "joint"}}, r"label_graph.conditional must be one of i_given_j, j_given_i"),
         ({"features": {"text": "bert"}}, r"features.text must be one of bow, tfidf, precomputed, got 'bert'"),
         ({"features": {"text": ["bow"]}}, r"features.text must be one of bow"),
         ({"label_graph": {"threshold": 0}}, r"label_graph.threshold must be above 0 and at most 1, got 0"),
@@ -65,6 +89,20 @@ def test_every_field_has_a_docstring(name: str) -> None:
 def test_mistakes_are_named_by_their_dotted_path(values: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_params(values)
+
+
+def test_presets_fill_in_what_is_not_written_out() -> None:
+    published = parse_section(ModelConfig, {"preset": "tpami22", "hops": 2}, "model")
+    assert (published.contrastive_weight, published.batch_norm, published.hops) == (1.0, True, 2)
+    assert parse_section(ModelConfig, {"preset": "tpami22", "batch_norm": False}, "model").batch_norm is False
+    assert parse_section(ModelConfig, {}, "model") == parse_section(ModelConfig, {"preset": "aaai21"}, "model")
+
+
+@pytest.mark.parametrize("section", [ModelConfig, TrainConfig])
+@pytest.mark.parametrize("preset", ["aaai21", "tpami22", "best"])
+def test_sections_with_presets_round_trip_through_json(section: type[Any], preset: str) -> None:
+    parsed = parse_section(section, {"preset": preset}, "section")
+    assert load_section(section_json(parsed), section) == parsed
 
 
 def test_yaml_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:

@@ -88,6 +88,16 @@ def _positive_pmi(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return pmi
 
 
+def unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale every vector to length 1; a zero vector stays zero.
+
+    Shape:
+        vectors [C, e] -> the same.
+    """
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+
 def read_label_vectors(source: str, label_names: Sequence[str]) -> NDArray[np.float32]:
     """Read label vectors from a file, as they are: their scale is part of the file.
 

@@ -24,7 +24,7 @@ from dagnn_core.label_graph.cooccurrence import (
     normalize_adjacency,
     threshold_adjacency,
 )
-from dagnn_core.label_graph.embeddings import learn_label_vectors, read_label_vectors
+from dagnn_core.label_graph.embeddings import learn_label_vectors, read_label_vectors, unit_length
 from dagnn_core.label_graph.picture import draw_label_graph
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,11 @@ class LabelGraph:
     embeddings: NDArray[np.float32]
     """E, [C, e]: vectors of the label nodes."""
 
+    @property
+    def threshold(self) -> float:
+        """Conditional probability from which on labels are connected."""
+        return float(self.artifact.content["threshold"])
+
     @classmethod
     def read(cls, path: Path, *, verify: bool = False) -> "LabelGraph":
         """Open a label graph artifact.
@@ -75,6 +80,11 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
     """
     rows = dataset.rows("train")
     labels, names = dataset.labels[rows], dataset.label_names
+    if len(names) < 2:
+        raise InputError(
+            f"{dataset.artifact.path} has {len(names)} label ({', '.join(names)}), expected at least 2 for a graph; "
+            "name more label columns, or lower dataset.min_label_count"
+        )
     counts, label_counts = count_cooccurrences(labels)
     for name, count in zip(names, label_counts, strict=True):
         if count == 0:
@@ -85,12 +95,17 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
             )
     conditional = conditional_probabilities(counts, label_counts)
     adjacency = threshold_adjacency(
-        conditional, threshold=config.threshold, edge_weight=config.edge_weight, self_loop=config.self_loop
+        conditional if config.conditional == "i_given_j" else conditional.T,
+        threshold=config.threshold,
+        edge_weight=config.edge_weight,
+        self_loop=config.self_loop,
     )
     if config.embedding == "file":
         embeddings = read_label_vectors(config.embedding_file, names)
     else:
         embeddings = learn_label_vectors([dataset.texts[row] for row in rows], labels, names, dim=config.embedding_dim)
+    if config.embedding_norm == "unit":
+        embeddings = unit_length(embeddings)
 
     edges: NDArray[np.bool_] = np.greater_equal(conditional, config.threshold)
     if not edges.any():
@@ -110,6 +125,7 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
         label_counts=label_counts,
         conditional=conditional,
         threshold=config.threshold,
+        listener="a" if config.conditional == "i_given_j" else "b",
         num_items=len(rows),
     )
     draft.content |= {

@@ -5,6 +5,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -61,12 +62,13 @@ def draw_label_graph(
     label_counts: NDArray[np.int64],
     conditional: NDArray[np.float64],
     threshold: float,
+    listener: Literal["a", "b"],
     num_items: int,
 ) -> None:
     """Draw graph and matrix into a PNG file; equal input gives equal bytes.
 
-    The area of a node shows how often its label occurs. An arrow a → b stands for an edge, P(b | a) >= threshold: a
-    graph convolution lets a listen to b. Weaker pairs are grey lines.
+    The area of a node shows how often its label occurs. An arrow a → b stands for an edge, P(b | a) >= threshold.
+    Weaker pairs are grey lines.
 
     Args:
         path: the file.
@@ -74,6 +76,7 @@ def draw_label_graph(
         label_counts: [C], items with the label.
         conditional: [C, C], P_ij = P(i | j).
         threshold: pairs from this probability on are edges.
+        listener: the end of an arrow that a graph convolution lets listen to the other.
         num_items: number of items that were counted.
     """
     shown = np.sort(np.argsort(-label_counts, kind="stable")[:MAX_LABELS])
@@ -107,7 +110,7 @@ def draw_label_graph(
     top, right = page_height - MARGIN, page_width - MARGIN
     page.text(MARGIN, top, "Label graph", fontsize=17, fontweight="bold", color=INK, va="top")
     page.text(MARGIN, top - 26, summary, fontsize=SUMMARY_SIZE, color=FADED, va="top")
-    _draw_legend(page, MARGIN, MARGIN + FOOTER / 2 - 6, graph)
+    _draw_legend(page, MARGIN, MARGIN + FOOTER / 2 - 6, graph, listener)
     page.text(right - matrix_side, top - 20, "P(row | column)", fontsize=11, fontweight="bold", color=INK)
     _draw_scale(panel(right - 130, top - 12, 130, 9), threshold)
 
@@ -154,7 +157,7 @@ def _summary(graph: _Graph, num_labels: int, num_items: int) -> str:
     )
 
 
-def _draw_legend(page: Axes, left: float, middle: float, graph: _Graph) -> None:
+def _draw_legend(page: Axes, left: float, middle: float, graph: _Graph, listener: Literal["a", "b"]) -> None:
     def explain(text: str, symbol_width: float) -> float:
         """Write beside a symbol; returns where the next symbol begins."""
         page.text(left + symbol_width + 6, middle, text, fontsize=TICK_SIZE, color=FADED, va="center_baseline")
@@ -165,7 +168,8 @@ def _draw_legend(page: Axes, left: float, middle: float, graph: _Graph) -> None:
         page.add_patch(Circle((left + radius, middle), radius, facecolor=LINE_COLOR, edgecolor="none", alpha=0.7))
         left = explain(f"{graph.label_counts[label]:,} items", 2 * radius)
     page.add_patch(_arrow(Curve([(left, middle), (left + 30, middle)]), 1.0, graph.threshold))
-    left = explain(f"a → b: P(b | a) ≥ {graph.threshold:g}, a listens to b", 30)
+    listens = "a listens to b" if listener == "a" else "b listens to a"
+    left = explain(f"a → b: P(b | a) ≥ {graph.threshold:g}, {listens}", 30)
     if graph.threshold > FAINTEST:
         page.plot([left, left + 30], [middle, middle], color=LINE_COLOR, linewidth=0.8)
         explain(f"weaker, P ≥ {FAINTEST:g}", 30)

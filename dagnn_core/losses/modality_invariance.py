@@ -4,22 +4,30 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn import functional
 
+from dagnn_core.losses.similarity import LabelSimilarity, label_similarity
 
-def modality_invariance_loss(image_embedding: Tensor, text_embedding: Tensor, labels: Tensor) -> Tensor:
-    """Negative log likelihood of the pairwise similarities S = Y Yᵀ, over (I,I), (I,T), (T,T), mean over all pairs.
 
-    With θ_ij = ½ cos(x_i, y_j): log(1 + e^θ) - S θ (AAAI 2021; the second term of DSCMR, whose S is 0 or 1). S counts
-    shared labels, as published: above 1 the reading as a likelihood is lost. Own pairs and both orders of a pair count.
+def modality_invariance_loss(
+    image_embedding: Tensor,
+    text_embedding: Tensor,
+    image_labels: Tensor,
+    text_labels: Tensor,
+    *,
+    similarity: LabelSimilarity,
+) -> Tensor:
+    """Negative log likelihood of the label similarities S, over (I,I), (I,T), (T,T), each the mean over all pairs.
+
+    With θ_ij = ½ cos(x_i, y_j): log(1 + e^θ) - S θ (AAAI 2021; the second term of DSCMR, whose S is 0 or 1). Published
+    is S = Y Yᵀ (`count`): above 1 the reading as a likelihood is lost. Own pairs and both orders of a pair count.
 
     Shape:
-        image_embedding, text_embedding: [B, d], labels: [B, C] -> scalar.
+        image_embedding [B_I, d], text_embedding [B_T, d], image_labels [B_I, C], text_labels [B_T, C] -> scalar.
     """
-    shared = labels @ labels.T
-    pairs = ((image_embedding, image_embedding), (image_embedding, text_embedding), (text_embedding, text_embedding))
-    loss = labels.new_zeros(())
-    for x, y in pairs:
+    image, text = (image_embedding, image_labels), (text_embedding, text_labels)
+    loss = image_labels.new_zeros(())
+    for (x, x_labels), (y, y_labels) in ((image, image), (image, text), (text, text)):
         theta = _half_cosine(x, y)
-        loss = loss + (functional.softplus(theta) - shared * theta).mean()
+        loss = loss + (functional.softplus(theta) - label_similarity(x_labels, y_labels, similarity) * theta).mean()
     return loss
 
 

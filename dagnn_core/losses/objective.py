@@ -1,37 +1,126 @@
-"""The objective: weighted sum of the loss terms."""
+"""The objective of every kind of network: a weighted sum of loss terms."""
 
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from dagnn_core.config import ModelConfig
-from dagnn_core.losses.adversarial import adversarial_loss
+from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accuracy
 from dagnn_core.losses.classification import classification_loss
+from dagnn_core.losses.info_nce import info_nce_loss
 from dagnn_core.losses.modality_invariance import modality_invariance_loss
-from dagnn_core.nn.dagnn import DAGNNOutput
+from dagnn_core.losses.soft_contrastive import soft_contrastive_loss
+from dagnn_core.nn.baselines import DSCMR, PairOutput, TwoTower
+from dagnn_core.nn.dagnn import DAGNN, DAGNNOutput
+
+DSCMR_SIMILARITY_WEIGHT = 1e-3  # as published, of the pairwise similarity
+DSCMR_DISTANCE_WEIGHT = 1e-1  # and of the distance between the two embeddings of an item
 
 
-class LossTerms(NamedTuple):
-    """The total, which is minimised, and its unweighted terms; scalars."""
+class Batch(NamedTuple):
+    """Features and labels of B_I images and B_T texts; where every item has both, they are pairs in the same order."""
+
+    image: Tensor
+    """[B_I, d_I]."""
+    text: Tensor
+    """[B_T, d_T]."""
+    image_labels: Tensor
+    """Y of the images, [B_I, C], in the dtype of the features."""
+    text_labels: Tensor
+    """Y of the texts, [B_T, C]."""
+    num_real_image: int
+    """So many images, the first ones, are real; the others are reconstructed from texts."""
+    num_real_text: int
+    """The same of the texts."""
+
+
+class Losses(NamedTuple):
+    """What a step minimises and what it logs; scalars."""
 
     total: Tensor
-    classification: Tensor
-    modality_invariance: Tensor
-    adversarial: Tensor
+    terms: dict[str, Tensor]
+    """The unweighted terms that take part, by name."""
+    accuracies: dict[str, Tensor]
+    """Discriminator accuracies, for the log."""
 
 
-def aaai21_objective(output: DAGNNOutput, labels: Tensor, config: ModelConfig) -> LossTerms:
-    """Compute L = L_cls + α L_mi + β L_adv (AAAI 2021), scalars over a batch.
+def compute_losses(
+    network: DAGNN | TwoTower | DSCMR, batch: Batch, config: ModelConfig, *, reversal: float = 1.0
+) -> Losses:
+    """Run a batch through the network and compute its objective.
+
+    Args:
+        network: what is trained.
+        batch: the batch; the baselines take pairs only.
+        config: weights and options of the terms.
+        reversal: strength λ of the gradient reversal.
+    """
+    if isinstance(network, TwoTower):
+        image, text = network(batch.image, batch.text)
+        loss = info_nce_loss(image, text, network.log_scale)
+        return Losses(loss, {"info_nce": loss}, {})
+    if isinstance(network, DSCMR):
+        return dscmr_objective(network, network(batch.image, batch.text), batch.image_labels)
+    output = network(
+        batch.image,
+        batch.text,
+        num_real_image=batch.num_real_image,
+        num_real_text=batch.num_real_text,
+        reversal=reversal,
+    )
+    return dagnn_objective(output, batch.image_labels, batch.text_labels, config)
+
+
+def dagnn_objective(output: DAGNNOutput, image_labels: Tensor, text_labels: Tensor, config: ModelConfig) -> Losses:
+    """L = a L_cls + b L_mi + c L_softcon + β L_adv; terms of weight zero are left out.
+
+    AAAI 2021: a = 1, b = α, c = 0; TPAMI 2022: a = α, b = 0, c = 1.
 
     Shape:
-        labels Y [B, C], in the dtype of the scores.
+        image_labels [B_I, C], text_labels [B_T, C], in the dtype of the scores.
     """
-    classification = classification_loss(output.image_scores, output.text_scores, labels)
-    modality_invariance = modality_invariance_loss(output.image_embedding, output.text_embedding, labels)
-    adversarial = adversarial_loss(output.modality)
-    total = (
-        classification
-        + config.modality_invariance_weight * modality_invariance
-        + config.adversarial_weight * adversarial
-    )
-    return LossTerms(total, classification, modality_invariance, adversarial)
+    terms: dict[str, tuple[float, Tensor]] = {}
+    if config.classification_weight > 0:
+        classification = classification_loss(output.image_scores, image_labels)
+        classification = classification + classification_loss(output.text_scores, text_labels)
+        terms["classification"] = config.classification_weight, classification
+    embeddings = output.image_embedding, output.text_embedding, image_labels, text_labels
+    if config.modality_invariance_weight > 0:
+        modality_invariance = modality_invariance_loss(*embeddings, similarity=config.label_similarity)
+        terms["modality_invariance"] = config.modality_invariance_weight, modality_invariance
+    if config.contrastive_weight > 0:
+        contrastive = soft_contrastive_loss(
+            *embeddings,
+            temperature=config.temperature,
+            intra_modal_weight=config.intra_modal_weight,
+            denominator_scale=config.denominator_scale,
+            similarity=config.label_similarity,
+        )
+        terms["soft_contrastive"] = config.contrastive_weight, contrastive
+    accuracies = {}
+    if output.translation is not None:
+        modality = output.translation.modality
+        terms["adversarial"] = config.adversarial_weight, adversarial_loss(modality)
+        for name, accuracy in discriminator_accuracy(modality)._asdict().items():
+            accuracies[f"discriminator_accuracy_{name}"] = accuracy
+    total = image_labels.new_zeros(())
+    for weight, term in terms.values():
+        total = total + weight * term
+    return Losses(total, {name: term for name, (_, term) in terms.items()}, accuracies)
+
+
+def dscmr_objective(network: DSCMR, pairs: PairOutput, labels: Tensor) -> Losses:
+    """DSCMR: classification + 1e-3 pairwise similarity (shares a label or not) + 1e-1 distance within pairs.
+
+    Shape:
+        labels Y [N, C], in the dtype of the embeddings.
+    """
+    image, text = pairs
+    classification = classification_loss(network.classifier(image), labels)
+    classification = classification + classification_loss(network.classifier(text), labels)
+    similarity = modality_invariance_loss(image, text, labels, labels, similarity="binary")
+    distance = vector_norm(image - text, dim=1).mean()
+    total = classification + DSCMR_SIMILARITY_WEIGHT * similarity + DSCMR_DISTANCE_WEIGHT * distance
+    terms = {"classification": classification, "modality_invariance": similarity, "distance": distance}
+    return Losses(total, terms, {})

@@ -1,6 +1,8 @@
 """DAGNN (Qian et al., AAAI 2021): dual generative adversarial networks and a label GNN around a common space.
 
-Shapes: B batch, C labels, d_I and d_T feature dimensions, d common dimension, e label-embedding dimension.
+Shapes: B_I images and B_T texts of a batch, C labels, d_I and d_T feature dimensions, d common dimension.
+
+Nothing here needs an image and a text to be a pair: a batch may have other items, and numbers, of each modality.
 """
 
 from typing import NamedTuple
@@ -11,68 +13,65 @@ from torch.linalg import vector_norm
 from dagnn_core.config import ModelConfig
 from dagnn_core.nn.feed_forward import FeedForward
 from dagnn_core.nn.gradient_reversal import reverse_gradient
-from dagnn_core.nn.label_gnn import LabelGNN
+from dagnn_core.nn.label_gnn import IndependentClassifiers, LabelGNN
+from dagnn_core.nn.label_graphs import FixedGraph, GraphTensors, LearnedGraph
 
 
 class ModalityLogits(NamedTuple):
-    """Logits [B, 2] of the two discriminators; class 1 is "came from an image", class 0 "came from a text"."""
+    """Logits [., 2] of the two discriminators; class 1 is "came from an image", class 0 "came from a text"."""
 
     real_image: Tensor
-    """D_I on image features."""
+    """D_I on image features, [B_I, 2]."""
     translated_image: Tensor
-    """D_I on image features made from texts."""
+    """D_I on image features made from texts, [B_T, 2]."""
     translated_text: Tensor
-    """D_T on text features made from images."""
+    """D_T on text features made from images, [B_I, 2]."""
     real_text: Tensor
-    """D_T on text features."""
+    """D_T on text features, [B_T, 2]."""
+
+
+class Translation(NamedTuple):
+    """What the generators make, and what the discriminators say of it."""
+
+    image: Tensor
+    """G_TI(f_T), image features made from texts, [B_T, d_I]."""
+    text: Tensor
+    """G_IT(f_I), text features made from images, [B_I, d_T]."""
+    modality: ModalityLogits
+    """Discriminator logits, behind gradient reversal."""
 
 
 class DAGNNOutput(NamedTuple):
     """What one forward pass computes."""
 
     image_embedding: Tensor
-    """f_I [B, d], non-negative."""
+    """f_I [B_I, d], non-negative."""
     text_embedding: Tensor
-    """f_T [B, d], non-negative."""
+    """f_T [B_T, d], non-negative."""
     image_scores: Tensor
-    """y_I [B, C], cosines."""
+    """y_I [B_I, C], cosines."""
     text_scores: Tensor
-    """y_T [B, C], cosines."""
+    """y_T [B_T, C], cosines."""
     classifiers: Tensor
     """Θ [C, d]."""
-    translated_image: Tensor
-    """G_TI(f_T) [B, d_I]."""
-    translated_text: Tensor
-    """G_IT(f_I) [B, d_T]."""
-    modality: ModalityLogits
-    """Discriminator logits, behind gradient reversal."""
+    translation: Translation | None
+    """None without discriminators."""
 
 
-class DAGNN(nn.Module):
-    """Encoders into the common space, cross-modal generators, two discriminators, and classifiers from the label GNN.
+class Adversary(nn.Module):
+    """The two cross-modal generators, and a discriminator in each feature space behind gradient reversal.
 
     Args:
-        config: architecture.
+        config: widths, nonlinearity, batch norm.
         image_dim: d_I.
         text_dim: d_T.
-        label_embeddings: E [C, e], kept constant (P-GNN).
-        adjacency: normalised adjacency Â [C, C], kept constant.
     """
 
-    label_embeddings: Tensor
-    adjacency: Tensor
-
-    def __init__(
-        self, config: ModelConfig, *, image_dim: int, text_dim: int, label_embeddings: Tensor, adjacency: Tensor
-    ) -> None:
+    def __init__(self, config: ModelConfig, *, image_dim: int, text_dim: int) -> None:
         super().__init__()
-        d = config.embedding_dim
-        bn = config.batch_norm
-        leaky_relu = nn.LeakyReLU(0.2)
-        relu = nn.ReLU()
+        d, bn = config.embedding_dim, config.batch_norm
+        leaky_relu, relu = nn.LeakyReLU(0.2), nn.ReLU()
         between = relu if config.discriminator == "relu" else None
-        self.image_encoder = FeedForward([image_dim, d], output=relu, batch_norm=bn)
-        self.text_encoder = FeedForward([text_dim, d], output=relu, batch_norm=bn)
         self.image_to_text = FeedForward(
             [d, config.image_to_text_hidden, text_dim], hidden=leaky_relu, output=leaky_relu, batch_norm=bn
         )
@@ -81,36 +80,88 @@ class DAGNN(nn.Module):
         )
         self.image_discriminator = _discriminator(image_dim, between, bn)
         self.text_discriminator = _discriminator(text_dim, between, bn)
-        self.label_gnn = LabelGNN(label_embeddings.shape[1], d, config.hops)
-        self.register_buffer("label_embeddings", label_embeddings.clone())
-        self.register_buffer("adjacency", adjacency.clone())
 
-    def forward(self, image: Tensor, text: Tensor) -> DAGNNOutput:
-        """Run both modalities of a batch of pairs.
+    def forward(
+        self, image: Tensor, text: Tensor, image_embedding: Tensor, text_embedding: Tensor, reversal: float
+    ) -> Translation:
+        """Translate the embeddings, and judge real and translated features.
 
         Shape:
-            image [B, d_I], text [B, d_T].
+            image [B_I, d_I], text [B_T, d_T], image_embedding [B_I, d], text_embedding [B_T, d].
+        """
+        translated_text = self.image_to_text(image_embedding)
+        translated_image = self.text_to_image(text_embedding)
+        # in this order: with batch norm, running statistics depend on it
+        modality = ModalityLogits(
+            real_image=self.image_discriminator(reverse_gradient(image, reversal)),
+            translated_image=self.image_discriminator(reverse_gradient(translated_image, reversal)),
+            translated_text=self.text_discriminator(reverse_gradient(translated_text, reversal)),
+            real_text=self.text_discriminator(reverse_gradient(text, reversal)),
+        )
+        return Translation(translated_image, translated_text, modality)
+
+
+class DAGNN(nn.Module):
+    """Encoders into the common space, generators and discriminators, and classifiers from the label GNN.
+
+    Args:
+        config: architecture.
+        image_dim: d_I.
+        text_dim: d_T.
+        graph: label graph, of the training labels.
+    """
+
+    def __init__(self, config: ModelConfig, *, image_dim: int, text_dim: int, graph: GraphTensors) -> None:
+        super().__init__()
+        relu = nn.ReLU()
+        self.image_encoder = FeedForward([image_dim, config.embedding_dim], output=relu, batch_norm=config.batch_norm)
+        self.text_encoder = FeedForward([text_dim, config.embedding_dim], output=relu, batch_norm=config.batch_norm)
+        self.adversary = None
+        if config.discriminator != "none":
+            self.adversary = Adversary(config, image_dim=image_dim, text_dim=text_dim)
+        self.label_classifiers = _label_classifiers(config, graph)
+
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        *,
+        num_real_image: int | None = None,
+        num_real_text: int | None = None,
+        reversal: float = 1.0,
+    ) -> DAGNNOutput:
+        """Run a batch of images and a batch of texts.
+
+        Args:
+            image: image features.
+            text: text features.
+            num_real_image: so many images, the first ones, are real and the others reconstructed from texts, which the
+                adversarial part must not see; None: all.
+            num_real_text: the same of the texts.
+            reversal: strength λ of the gradient reversal.
+
+        Shape:
+            image [B_I, d_I], text [B_T, d_T].
         """
         image_embedding = self.image_encoder(image)
         text_embedding = self.text_encoder(text)
-        classifiers = self.label_gnn(self.label_embeddings, self.adjacency)
-        translated_text = self.image_to_text(image_embedding)
-        translated_image = self.text_to_image(text_embedding)
+        classifiers = self.label_classifiers()
+        translation = None
+        if self.adversary is not None:
+            translation = self.adversary(
+                image[:num_real_image],
+                text[:num_real_text],
+                image_embedding[:num_real_image],
+                text_embedding[:num_real_text],
+                reversal,
+            )
         return DAGNNOutput(
             image_embedding=image_embedding,
             text_embedding=text_embedding,
             image_scores=cosine_scores(image_embedding, classifiers),
             text_scores=cosine_scores(text_embedding, classifiers),
             classifiers=classifiers,
-            translated_image=translated_image,
-            translated_text=translated_text,
-            # in this order: with batch norm, running statistics depend on it
-            modality=ModalityLogits(
-                real_image=self.image_discriminator(reverse_gradient(image)),
-                translated_image=self.image_discriminator(reverse_gradient(translated_image)),
-                translated_text=self.text_discriminator(reverse_gradient(translated_text)),
-                real_text=self.text_discriminator(reverse_gradient(text)),
-            ),
+            translation=translation,
         )
 
 
@@ -122,6 +173,23 @@ def cosine_scores(embedding: Tensor, classifiers: Tensor) -> Tensor:
     """
     norms: Tensor = vector_norm(embedding, dim=1, keepdim=True) * vector_norm(classifiers, dim=1)
     return embedding @ classifiers.T / (norms + 1e-6)
+
+
+def _label_classifiers(config: ModelConfig, graph: GraphTensors) -> LabelGNN | IndependentClassifiers:
+    if config.graph == "none":
+        return IndependentClassifiers(len(graph.embeddings), config.embedding_dim)
+    if config.graph == "learned":
+        nodes: FixedGraph | LearnedGraph = LearnedGraph(graph, num_metrics=config.graph_metrics, mix=config.graph_mix)
+    else:
+        nodes = FixedGraph(graph)
+    return LabelGNN(
+        nodes,
+        dim=config.embedding_dim,
+        layer=config.graph_layer,
+        hops=config.hops,
+        num_heads=config.attention_heads,
+        aggregation=config.aggregation,
+    )
 
 
 def _discriminator(dim: int, between: nn.Module | None, batch_norm: bool) -> FeedForward:

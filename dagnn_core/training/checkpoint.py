@@ -10,9 +10,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from dagnn_core.errors import SurroundingsError
-from dagnn_core.nn.dagnn import DAGNN
+from dagnn_core.nn.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,9 @@ Epoch = dict[str, float]
 class TrainingState:
     """All that changes while training: what a checkpoint saves and restores."""
 
-    network: DAGNN
+    network: Network
+    average: AveragedModel | None
+    """Moving average of the network's weights and buffers, where there is one."""
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
     """Draws the order of the batches."""
@@ -41,7 +44,10 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
     Raises:
         SurroundingsError: the disk does not take it.
     """
-    tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
+    # cloned, since safetensors takes no weights that two layers share
+    tensors = {f"network.{name}": value.clone() for name, value in state.network.state_dict().items()}
+    if state.average is not None:
+        tensors |= {f"average.{name}": value.clone() for name, value in state.average.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
     tensors["generator"] = state.generator.get_state()
     for index, moments in state.optimizer.state_dict()["state"].items():
@@ -75,6 +81,8 @@ def restore_checkpoint(path: Path, state: TrainingState) -> None:
         index, _, moment = name.partition(".")
         moments.setdefault(int(index), {})[moment] = value
     state.network.load_state_dict(_under(tensors, "network."))
+    if state.average is not None:
+        state.average.load_state_dict(_under(tensors, "average."))
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
     state.generator.set_state(tensors["generator"])
     state.history = record["history"]

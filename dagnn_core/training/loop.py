@@ -8,33 +8,27 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dagnn_core.config import ModelConfig, TrainConfig
 from dagnn_core.errors import InputError
-from dagnn_core.losses.adversarial import discriminator_accuracy
-from dagnn_core.losses.objective import LossTerms, aaai21_objective
+from dagnn_core.losses.objective import Losses, compute_losses
+from dagnn_core.nn.baselines import LinearTowers
 from dagnn_core.nn.dagnn import DAGNN
+from dagnn_core.nn.label_graphs import GraphTensors
+from dagnn_core.nn.network import Network, build_network
 from dagnn_core.progress import track
 from dagnn_core.retrieval.ranking import evaluate_retrieval
 from dagnn_core.training.checkpoint import Epoch, TrainingState, restore_checkpoint, save_checkpoint
-from dagnn_core.training.optimizer import make_optimizer
+from dagnn_core.training.closed_form import fit_cca_towers, fit_ridge_towers
+from dagnn_core.training.optimizer import learning_rate, make_optimizer, reversal_strength
+from dagnn_core.training.split import LEAST_ITEMS, Split, reconstruct
 
 log = logging.getLogger(__name__)
 
+VAL_MAP = ("val_map_i2t", "val_map_t2i", "val_map_mean")
 CHECKPOINT_SECONDS = 30.0  # a kill costs at most this and the epoch that was under way
-
-
-class Split(NamedTuple):
-    """Features and labels of one split, on the device that trains."""
-
-    image: Tensor
-    """[N, d_I]."""
-    text: Tensor
-    """[N, d_T]."""
-    labels: Tensor
-    """[N, C], 0 or 1."""
 
 
 class MetricLogger(Protocol):
@@ -59,61 +53,63 @@ def train(
     *,
     train_split: Split,
     val_split: Split,
-    label_embeddings: NDArray[np.floating],
-    adjacency: NDArray[np.floating],
+    graph: GraphTensors,
     model_config: ModelConfig,
     config: TrainConfig,
     logger: MetricLogger,
     checkpoint: Path,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> TrainingResult:
-    """Train a DAGNN; resume from `checkpoint` where one is found. Same seed, same machine: same result to the bit.
+    """Train a network, or fit it in closed form; resume from `checkpoint` where one is found.
+
+    Same seed, same machine: same result to the bit.
 
     Args:
         train_split: what the network learns from.
-        val_split: what selects the epoch.
-        label_embeddings: vectors of the label nodes, [C, e].
-        adjacency: normalised adjacency of the label graph, [C, C].
-        model_config: architecture and objective.
+        val_split: what selects the epoch, complete items only.
+        graph: label graph, of the training labels.
+        model_config: kind, architecture and objective.
         config: optimisation.
         logger: gets the figures of every epoch.
         checkpoint: path of the checkpoint file; it stays until the caller removes it.
         checkpoint_seconds: least time between two checkpoints.
 
     Raises:
-        InputError: a split is too small, or a loss is no longer finite.
+        InputError: a split is too small, reconstruction without generators, or a loss is no longer finite.
     """
-    for name, split in (("train", train_split), ("val", val_split)):
-        if len(split.labels) < 2:
-            raise InputError(
-                f"the {name} split has {len(split.labels)} items, expected at least 2; "
-                "correct the splits of the data set, or dataset.val_fraction where they are drawn"
-            )
-    device = train_split.image.device
+    is_dagnn = model_config.kind == "dagnn"
+    if config.incomplete == "skip" or not is_dagnn:
+        train_split = train_split.pairs()
+    _check(train_split, val_split, model_config, config)
+    if model_config.kind in ("cca", "ridge"):
+        fit = fit_cca_towers if model_config.kind == "cca" else fit_ridge_towers
+        return _closed_form_result(fit(train_split, val_split), val_split, logger)
     torch.manual_seed(config.seed)  # initial weights
-    network = DAGNN(
-        model_config,
-        image_dim=train_split.image.shape[1],
-        text_dim=train_split.text.shape[1],
-        label_embeddings=torch.tensor(label_embeddings, dtype=torch.float32),
-        adjacency=torch.tensor(adjacency, dtype=torch.float32),
-    ).to(device)
+    network = build_network(
+        model_config, image_dim=train_split.image.shape[1], text_dim=train_split.text.shape[1], graph=graph
+    ).to(train_split.image.device)
+    average = None
+    if config.weight_averaging > 0:
+        moving_average = get_ema_multi_avg_fn(config.weight_averaging)  # type: ignore[no-untyped-call]
+        average = AveragedModel(network, multi_avg_fn=moving_average, use_buffers=True)
     state = TrainingState(
         network=network,
+        average=average,
         optimizer=make_optimizer(network, config),
         generator=torch.Generator().manual_seed(config.seed),
     )
     restore_checkpoint(checkpoint, state)
+    validated: Network = network if average is None else average.module  # type: ignore[assignment]
     saved = time.monotonic()
     while len(state.history) < config.epochs and _epochs_since_best(state) < config.patience:
         number = len(state.history) + 1
         epoch = {"epoch": number} | _train_epoch(state, train_split, model_config, config, number)
-        val_metrics = _validate(state.network, val_split)
-        epoch |= {name: val_metrics[name] for name in ("val_map_i2t", "val_map_t2i", "val_map_mean")}
+        val_metrics = _validate(validated, val_split)
+        epoch |= {name: val_metrics[name] for name in VAL_MAP}
         state.history.append(epoch)
         if val_metrics["val_map_mean"] > state.best_metrics.get("val_map_mean", -1.0):
             state.best_metrics = val_metrics | {"best_epoch": number}
-            state.best_weights = {name: value.cpu().clone() for name, value in network.state_dict().items()}
+            state.best_weights = _weights(validated)
         logger.log_metrics({name: value for name, value in epoch.items() if name != "epoch"}, number)
         log.info(
             "epoch %d of %d: loss %.4f, val MAP %.4f (best %.4f in epoch %d)",
@@ -130,6 +126,33 @@ def train(
     return TrainingResult(state.best_weights, state.history, state.best_metrics)
 
 
+def _check(train_split: Split, val_split: Split, model_config: ModelConfig, config: TrainConfig) -> None:
+    for name, split in (("train", train_split), ("val", val_split)):
+        counts = {"images": int(split.has_image.sum()), "texts": int(split.has_text.sum())}
+        for what, count in counts.items():
+            if count < LEAST_ITEMS:
+                raise InputError(
+                    f"the {name} split has {count} {what} to work with, expected at least {LEAST_ITEMS}; "
+                    "correct the splits of the data set, or dataset.val_fraction where they are drawn"
+                )
+    if config.incomplete == "reconstruct" and model_config.kind == "dagnn" and model_config.discriminator == "none":
+        raise InputError(
+            "train.incomplete is reconstruct, which takes the generators, but model.discriminator is none; "
+            "set model.discriminator to relu, or train.incomplete to mask"
+        )
+
+
+def _closed_form_result(network: LinearTowers, val_split: Split, logger: MetricLogger) -> TrainingResult:
+    val_metrics = _validate(network, val_split)
+    figures = {name: val_metrics[name] for name in VAL_MAP}
+    logger.log_metrics(figures, 1)
+    return TrainingResult(_weights(network), [{"epoch": 1} | figures], val_metrics | {"best_epoch": 1})
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.cpu().clone() for name, value in network.state_dict().items()}
+
+
 def _epochs_since_best(state: TrainingState) -> float:
     return len(state.history) - state.best_metrics.get("best_epoch", 0)
 
@@ -137,40 +160,47 @@ def _epochs_since_best(state: TrainingState) -> float:
 def _train_epoch(
     state: TrainingState, split: Split, model_config: ModelConfig, config: TrainConfig, number: int
 ) -> Epoch:
-    network, optimizer = state.network.train(), state.optimizer
-    batches = _batches(len(split.labels), config.batch_size, state.generator)
-    device = split.image.device
-    sums = torch.zeros(len(LossTerms._fields) + 2, dtype=torch.float64, device=device)
-    for step, rows in enumerate(track(batches, description=f"epoch {number}", total=len(batches)), start=1):
-        batch = rows.to(device)
-        output = network(split.image[batch], split.text[batch])
-        losses = aaai21_objective(output, split.labels[batch], model_config)
-        _check_finite(losses, number, step)
+    network, optimizer = state.network, state.optimizer
+    assert not isinstance(network, LinearTowers)
+    batches = split.draw_batches(config.batch_size, state.generator)
+    if not batches:
+        raise InputError(
+            f"no batch of epoch {number} has {LEAST_ITEMS} images and {LEAST_ITEMS} texts; raise train.batch_size"
+        )
+    reconstructed = config.incomplete == "reconstruct" and number >= config.reconstruct_from
+    if reconstructed and isinstance(network, DAGNN):
+        split = reconstruct(split, network)
+    network.train()
+    sums: Tensor | None = None
+    for step, rows in enumerate(track(batches, description=f"epoch {number}", total=len(batches))):
+        epochs_done = number - 1 + step / len(batches)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, epochs_done + 1 / len(batches))
+        batch = split.batch(rows, reconstructed=reconstructed)
+        losses = compute_losses(network, batch, model_config, reversal=reversal_strength(config, epochs_done))
+        _check_finite(losses, number, step + 1)
         optimizer.zero_grad()
         torch.autograd.backward(losses.total)
         optimizer.step()
-        accuracies = discriminator_accuracy(output.modality)
-        sums += len(rows) * torch.stack([*losses, *accuracies]).detach()
+        if state.average is not None:
+            state.average.update_parameters(network)
+        figures = len(rows) * torch.stack([losses.total, *losses.terms.values(), *losses.accuracies.values()]).detach()
+        sums = figures.double() if sums is None else sums + figures
+    assert sums is not None
     means = (sums / sum(map(len, batches))).tolist()
-    names = [f"loss_{name}" for name in LossTerms._fields]
+    names = ["loss_total", *(f"loss_{name}" for name in losses.terms), *losses.accuracies]
     gradient_norm = torch.nn.utils.get_total_norm(
         parameter.grad for parameter in network.parameters() if parameter.grad is not None
     )
     return {
-        **dict(zip([*names, "discriminator_accuracy_image", "discriminator_accuracy_text"], means, strict=True)),
+        **dict(zip(names, means, strict=True)),
         "gradient_norm": gradient_norm.item(),  # of the epoch's last step
     }
 
 
-def _batches(num_items: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    batches = list(torch.split(torch.randperm(num_items, generator=generator), batch_size))
-    # batch norm cannot train on a single item; the next epoch's order leaves out another one
-    return batches if len(batches[-1]) > 1 else batches[:-1]
-
-
-def _check_finite(losses: LossTerms, epoch: int, step: int) -> None:
+def _check_finite(losses: Losses, epoch: int, step: int) -> None:
     if not torch.isfinite(losses.total):
-        values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses._asdict().items())
+        values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.terms.items())
         raise InputError(
             f"the loss is not finite in epoch {epoch}, step {step} ({values}), so training stopped before the update; "
             "lower train.lr or the weights of the loss terms in model"
@@ -178,7 +208,7 @@ def _check_finite(losses: LossTerms, epoch: int, step: int) -> None:
 
 
 @torch.inference_mode()
-def _validate(network: DAGNN, split: Split) -> Epoch:
+def _validate(network: Network, split: Split) -> Epoch:
     network.eval()
     image, text = network.image_encoder(split.image), network.text_encoder(split.text)
     metrics = evaluate_retrieval(image.cpu().numpy(), text.cpu().numpy(), split.labels.cpu().numpy().astype(np.uint8))

@@ -1,4 +1,6 @@
-"""The optimizer: one Adam over all parameters, as published."""
+"""The optimizer, one Adam over all parameters as published, and what changes from step to step."""
+
+import math
 
 import torch
 from torch import nn
@@ -6,8 +8,30 @@ from torch import nn
 from dagnn_core.config import TrainConfig
 
 
-def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Adam:
-    """Adam with the configured rate and betas, eps 1e-8, no weight decay; one fused kernel a step."""
-    return torch.optim.Adam(
-        network.parameters(), lr=config.lr, betas=(config.adam_beta1, config.adam_beta2), eps=1e-8, fused=True
+def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """Adam with the configured rate, betas, eps and decoupled weight decay; one fused kernel a step."""
+    return torch.optim.AdamW(
+        network.parameters(),
+        lr=config.lr,
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_eps,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
+
+
+def learning_rate(config: TrainConfig, epochs_done: float) -> float:
+    """Rate after a part of the training, counted in epochs: linear warm-up times the schedule."""
+    rate = config.lr
+    if config.warmup_epochs > 0:
+        rate *= min(1.0, epochs_done / config.warmup_epochs)
+    if config.lr_schedule == "cosine":
+        rate *= (1 + math.cos(math.pi * epochs_done / config.epochs)) / 2
+    return rate
+
+
+def reversal_strength(config: TrainConfig, epochs_done: float) -> float:
+    """Strength λ of the gradient reversal; `ramp` as in DANN (Ganin et al., JMLR 2016): 0 at the start, towards 1."""
+    if config.reversal == "constant":
+        return 1.0
+    return 2 / (1 + math.exp(-10 * epochs_done / config.epochs)) - 1

@@ -22,6 +22,7 @@ def draw(path, labels, names, threshold=0.4):
         label_counts=label_counts,
         conditional=conditional_probabilities(counts, label_counts),
         threshold=threshold,
+        listener="a",
         num_items=len(labels),
     )
     with Image.open(path) as image:

@@ -1,15 +1,25 @@
 """Each loss against its formula in plain loops, its gradient against finite differences, and its corner cases."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from dagnn_core.config import ModelConfig
 from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accuracy
 from dagnn_core.losses.classification import classification_loss
+from dagnn_core.losses.info_nce import info_nce_loss
 from dagnn_core.losses.modality_invariance import modality_invariance_loss
-from dagnn_core.nn.dagnn import ModalityLogits
+from dagnn_core.losses.objective import dagnn_objective, dscmr_objective
+from dagnn_core.losses.similarity import LabelSimilarity, label_similarity
+from dagnn_core.losses.soft_contrastive import soft_contrastive_loss
+from dagnn_core.nn.baselines import DSCMR, PairOutput
+from dagnn_core.nn.dagnn import DAGNNOutput, ModalityLogits
+
+KINDS = ("count", "binary", "jaccard")
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def random_batch(seed: int, batch: int = 6, dim: int = 5, num_labels: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -19,32 +29,132 @@ def random_batch(seed: int, batch: int = 6, dim: int = 5, num_labels: int = 4) -
     return image, text, labels
 
 
+def unpaired(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Six images and four texts of other items; one of each has no label."""
+    image, _, image_labels = random_batch(seed)
+    _, text, text_labels = random_batch(seed + 100, batch=4)
+    image_labels[2] = 0
+    text_labels[0] = 0
+    return image, text, image_labels, text_labels
+
+
+def contrast(
+    image: Tensor, text: Tensor, image_labels: Tensor, text_labels: Tensor, similarity: LabelSimilarity = "binary"
+) -> Tensor:
+    return soft_contrastive_loss(
+        image,
+        text,
+        image_labels,
+        text_labels,
+        temperature=0.25,
+        intra_modal_weight=0.3,
+        denominator_scale=1.1,
+        similarity=similarity,
+    )
+
+
+def invariance(image: Tensor, text: Tensor, image_labels: Tensor, text_labels: Tensor) -> Tensor:
+    return modality_invariance_loss(image, text, image_labels, text_labels, similarity="count")
+
+
 def norm(vector: list[float]) -> float:
     return math.sqrt(sum(value * value for value in vector))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_classification_equals_plain_loops(seed: int) -> None:
-    image, text, labels = random_batch(seed, dim=4)
+    image, _, labels = random_batch(seed, dim=4)
     expected = 0.0
-    for scores in (image.tolist(), text.tolist()):
-        for row, target in zip(scores, labels.tolist(), strict=True):
-            expected += norm([a - b for a, b in zip(row, target, strict=True)]) / len(scores)
-    assert classification_loss(image, text, labels).item() == pytest.approx(expected, rel=1e-12)
+    for row, target in zip(image.tolist(), labels.tolist(), strict=True):
+        expected += norm([a - b for a, b in zip(row, target, strict=True)]) / len(labels)
+    assert classification_loss(image, labels).item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_modality_invariance_equals_plain_loops(seed: int) -> None:
-    image, text, labels = random_batch(seed)
+def dot(a: list[float], b: list[float]) -> float:
+    return sum(p * q for p, q in zip(a, b, strict=True))
+
+
+def alike(a: list[float], b: list[float], kind: str) -> float:
+    """Label similarity by sets."""
+    first, second = ({label for label, present in enumerate(row) if present} for row in (a, b))
+    shared = len(first & second)
+    return {"count": shared, "binary": min(shared, 1), "jaccard": shared / max(len(first | second), 1)}[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_label_similarity_equals_sets(seed: int, kind: LabelSimilarity) -> None:
+    labels, others = unpaired(seed)[2:]
+    expected = [[alike(a, b, kind) for b in others.tolist()] for a in labels.tolist()]
+    assert label_similarity(labels, others, kind).tolist() == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_modality_invariance_equals_plain_loops(seed: int, kind: LabelSimilarity) -> None:
+    image, text, image_labels, text_labels = unpaired(seed)
     expected = 0.0
-    rows = labels.tolist()
-    for x, y in ((image, image), (image, text), (text, text)):
-        for i, a in enumerate(x.tolist()):
-            for j, b in enumerate(y.tolist()):
-                theta = 0.5 * sum(p * q for p, q in zip(a, b, strict=True)) / max(norm(a) * norm(b), 1e-6)
-                shared = sum(p * q for p, q in zip(rows[i], rows[j], strict=True))
-                expected += (math.log(1 + math.exp(theta)) - shared * theta) / len(rows) ** 2
-    assert modality_invariance_loss(image, text, labels).item() == pytest.approx(expected, rel=1e-12)
+    images, texts = (
+        list(zip(*(x.tolist() for x in part), strict=True)) for part in ((image, image_labels), (text, text_labels))
+    )
+    for queries, gallery in ((images, images), (images, texts), (texts, texts)):
+        for a, a_labels in queries:
+            for b, b_labels in gallery:
+                theta = 0.5 * dot(a, b) / max(norm(a) * norm(b), 1e-6)
+                pair = math.log(1 + math.exp(theta)) - alike(a_labels, b_labels, kind) * theta
+                expected += pair / len(queries) / len(gallery)
+    got = modality_invariance_loss(image, text, image_labels, text_labels, similarity=kind)
+    assert got.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_soft_contrastive_equals_plain_loops(seed: int, kind: LabelSimilarity) -> None:
+    image, text, image_labels, text_labels = unpaired(seed)
+    images, texts = (
+        list(zip(*(x.tolist() for x in part), strict=True)) for part in ((image, image_labels), (text, text_labels))
+    )
+    expected = 0.0
+    for queries, gallery, weight in (
+        (images, texts, 1),
+        (texts, images, 1),
+        (images, images, 0.3),
+        (texts, texts, 0.3),
+    ):
+        for number, (a, a_labels) in enumerate(queries):
+            cosines = [dot(a, b) / (norm(a) * norm(b)) / 0.25 for b, _ in gallery]
+            log_sum = math.log(sum(math.exp(1.1 * value) for value in cosines))
+            targets = [alike(a_labels, b_labels, kind) for _, b_labels in gallery]
+            if queries is gallery:
+                targets[number] = 0.0
+            for target, cosine in zip(targets, cosines, strict=True):
+                expected -= weight * target / max(sum(targets), 1e-6) * (cosine - log_sum) / len(queries)
+    got = contrast(image, text, image_labels, text_labels, similarity=kind)
+    assert got.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_soft_contrastive_without_positives_is_zero() -> None:
+    image, text, labels = random_batch(3)
+    assert contrast(image, text, torch.zeros_like(labels), torch.zeros_like(labels)).item() == 0
+
+
+def test_soft_contrastive_of_identical_targets_is_smallest_where_embeddings_show_the_labels() -> None:
+    labels = torch.eye(3, dtype=torch.float64).repeat(2, 1)
+    right = contrast(labels, labels, labels, labels)
+    wrong = contrast(labels, labels.roll(1, dims=0), labels, labels)
+    assert right < wrong
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_info_nce_equals_plain_loops(seed: int) -> None:
+    image, text, _ = random_batch(seed)
+    log_scale = torch.tensor(1.5, dtype=torch.float64)
+    expected = 0.0
+    for queries, gallery in ((image.tolist(), text.tolist()), (text.tolist(), image.tolist())):
+        for own, a in enumerate(queries):
+            logits = [math.exp(1.5) * dot(a, b) / (norm(a) * norm(b)) for b in gallery]
+            expected -= (logits[own] - math.log(sum(map(math.exp, logits)))) / len(queries) / 2
+    assert info_nce_loss(image, text, log_scale).item() == pytest.approx(expected, rel=1e-12)
 
 
 def logits(seed: int, batch: int = 6) -> ModalityLogits:
@@ -75,9 +185,15 @@ def test_gradients_equal_finite_differences() -> None:
     image, text, labels = random_batch(7)
     image.requires_grad_()
     text.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, y: modality_invariance_loss(x, y, labels), (image, text))
-    scores = tuple(torch.rand(6, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(lambda x, y: classification_loss(x, y, labels), scores)
+    pair = (image, text)
+    assert torch.autograd.gradcheck(
+        lambda x, y: modality_invariance_loss(x, y, labels, labels, similarity="count"), pair
+    )
+    assert torch.autograd.gradcheck(lambda x, y: contrast(x, y, labels, labels), pair)
+    scale = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(info_nce_loss, (*pair, scale))
+    scores = torch.rand(6, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: classification_loss(x, labels), scores)
     modality = [value.requires_grad_() for value in logits(3)]
     assert torch.autograd.gradcheck(lambda *values: adversarial_loss(ModalityLogits(*values)), modality)
 
@@ -85,23 +201,57 @@ def test_gradients_equal_finite_differences() -> None:
 def test_zero_embeddings_and_perfect_scores_have_finite_gradients() -> None:
     image, text, labels = random_batch(1)
     image = torch.zeros_like(image, requires_grad=True)
-    modality_invariance_loss(image, text, labels).backward()
-    assert image.grad is not None and torch.isfinite(image.grad).all()
+    for loss in (
+        modality_invariance_loss(image, text, labels, labels, similarity="count"),
+        contrast(image, text, labels, labels),
+    ):
+        loss.backward()
+        assert image.grad is not None and torch.isfinite(image.grad).all()
     scores = labels.clone().requires_grad_()
-    classification_loss(scores, scores, labels).backward()
+    classification_loss(scores, labels).backward()
     assert scores.grad is not None and (scores.grad == 0).all()
 
 
-def test_permuting_the_batch_changes_nothing() -> None:
+@pytest.mark.parametrize("loss", [invariance, contrast])
+def test_permuting_the_batch_changes_nothing(loss: Loss) -> None:
     image, text, labels = random_batch(2)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    expected = modality_invariance_loss(image, text, labels).item()
-    assert modality_invariance_loss(image[order], text[order], labels[order]).item() == pytest.approx(expected)
+    expected = loss(image, text, labels, labels).item()
+    assert loss(image[order], text[order], labels[order], labels[order]).item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("loss", [invariance, contrast])
+def test_scaling_embeddings_changes_nothing(loss: Loss) -> None:
+    image, text, labels = random_batch(2)
+    expected = loss(image, text, labels, labels).item()
+    assert loss(3 * image, text / 7, labels, labels).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("loss", [invariance, contrast])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_lower_precision_is_close(dtype: torch.dtype) -> None:
+def test_lower_precision_is_close(dtype: torch.dtype, loss: Loss) -> None:
     image, text, labels = random_batch(4)
-    expected = modality_invariance_loss(image, text, labels).item()
-    got = modality_invariance_loss(image.to(dtype), text.to(dtype), labels.to(dtype)).item()
+    expected = loss(image, text, labels, labels).item()
+    got = loss(image.to(dtype), text.to(dtype), labels.to(dtype), labels.to(dtype)).item()
     assert got == pytest.approx(expected, rel={torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype])
+
+
+def test_terms_of_weight_zero_are_left_out() -> None:
+    image, text, labels = random_batch(5)
+    output = DAGNNOutput(image, text, image[:, :4], text[:, :4], image[:4], None)
+    only = ModelConfig(modality_invariance_weight=0.0, classification_weight=3.0)
+    losses = dagnn_objective(output, labels, labels, only)
+    assert losses.terms.keys() == {"classification"} and losses.accuracies == {}
+    assert losses.total.item() == pytest.approx(3 * losses.terms["classification"].item())
+
+
+def test_dscmr_objective_adds_its_three_terms() -> None:
+    image, text, labels = random_batch(6)
+    network = DSCMR(image_dim=5, text_dim=5, dim=5, num_labels=4).double()
+    losses = dscmr_objective(network, PairOutput(image, text), labels)
+    distance = sum(
+        norm([a - b for a, b in zip(*pair, strict=True)]) for pair in zip(image.tolist(), text.tolist(), strict=True)
+    )
+    assert losses.terms["distance"].item() == pytest.approx(distance / len(labels), rel=1e-12)
+    parts = [losses.terms[name].item() for name in ("classification", "modality_invariance", "distance")]
+    assert losses.total.item() == pytest.approx(parts[0] + 1e-3 * parts[1] + 1e-1 * parts[2], rel=1e-12)

@@ -1,10 +1,13 @@
-"""The AAAI 2021 model equals the authors' published implementation: outputs, losses, gradients, Adam steps.
+"""Every published variant equals the authors' implementation: outputs, losses, gradients, Adam steps, a trajectory.
 
-The numbers were made by running the authors' code (LivXue/GNN4CMR at 429141c) in float64 on synthetic data.
+The numbers were made by running the authors' code (LivXue/GNN4CMR, `aaai21` at 429141c, `tpami22` at 2c13673) in
+float64 on synthetic data. A file is named PRESET_GRAPH_LAYER; sizes, thresholds and weights are read from it, and the
+networks are built through the ordinary configuration.
 """
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,173 +16,282 @@ import torch
 from torch import Tensor
 
 from dagnn_core.config import ModelConfig, TrainConfig, parse_section
-from dagnn_core.losses.objective import LossTerms, aaai21_objective
+from dagnn_core.label_graph.cooccurrence import conditional_probabilities, normalize_adjacency, threshold_adjacency
+from dagnn_core.losses.objective import Batch, Losses, dagnn_objective
 from dagnn_core.nn.dagnn import DAGNN, DAGNNOutput
+from dagnn_core.nn.label_gnn import LabelGNN
+from dagnn_core.nn.label_graphs import FixedGraph, GraphTensors
+from dagnn_core.nn.network import build_network
+from dagnn_core.retrieval.ranking import evaluate_retrieval
 from dagnn_core.training.optimizer import make_optimizer
 
 GOLDEN = Path(os.environ.get("DAGNN_GOLDEN", Path(__file__).parents[1] / "golden"))
-TERMS = ("total", "classification", "modality_invariance", "adversarial")
+CASES = sorted(path.stem for path in GOLDEN.glob("*_?gnn_*.npz"))
+PARTS = ("image_to_text", "text_to_image", "image_discriminator", "text_discriminator")
 
 Numbers = dict[str, np.ndarray]
 
 
-def load(name: str, prefix: str = "") -> Numbers:
+def load(name: str) -> Numbers:
     with np.load(GOLDEN / name, allow_pickle=False) as file:
-        return {key.removeprefix(prefix): file[key] for key in file.files if key.startswith(prefix)}
+        return dict(file.items())
 
 
 def under(numbers: Numbers, prefix: str) -> Numbers:
     return {key.removeprefix(prefix): value for key, value in numbers.items() if key.startswith(prefix)}
 
 
-def parameter_name(key: str) -> str:
-    """Name of a parameter in our network from its golden key."""
+TRAJECTORIES = sorted({match[1] for key in load("trajectory.npz") if (match := re.match(r"(.*)/steps/total", key))})
+
+
+def our_name(key: str) -> str:
+    """Name of a parameter or buffer in our network from its golden key."""
     key = re.sub(r"^discriminator_(image|text)/", r"\1_discriminator/", key)
     key = re.sub(r"/linear(\d)/", lambda match: f"/linears/{int(match[1]) - 1}/", key)
-    key = key.replace("encoder/linear/", "encoder/linears/0/").replace("classifier_projection", "label_gnn/projection")
-    return re.sub(r"label_gnn/layer(\d)", r"label_gnn/layers/\1", key).replace("/", ".")
+    key = key.replace("/linear/", "/linears/0/").replace("/batchnorm/", "/norm/")
+    key = re.sub(r"label_gnn/layer(\d)", r"label_classifiers/layers/\1", key)
+    key = key.replace("classifier_projection", "label_classifiers/aggregation/projection")
+    key = re.sub(r"^(label_embeddings)$", r"label_classifiers/graph/\1", key)
+    key = f"adversary/{key}" if key.startswith(PARTS) else key
+    return key.replace("/", ".")
 
 
-def build(numbers: Numbers, parameters: Numbers) -> tuple[DAGNN, ModelConfig, TrainConfig]:
-    """Build the network through the ordinary configuration, every size and weight read from the numbers."""
-    settings = under(numbers, "config/")
-    embedding_dim, image_dim = parameters["image_encoder/linear/weight"].shape
-    model = parse_section(
-        ModelConfig,
-        {
-            "preset": "aaai21",
-            "embedding_dim": embedding_dim,
-            "image_to_text_hidden": parameters["image_to_text/linear1/weight"].shape[0],
-            "text_to_image_hidden": parameters["text_to_image/linear1/weight"].shape[0],
-            "hops": int(settings["gnn_layers"]),
-            "modality_invariance_weight": float(settings["alpha"]),
-            "adversarial_weight": float(settings["beta"]),
-        },
-        "model",
-    )
+def theirs(network: DAGNN, values: Mapping[str, Tensor], keys: Numbers) -> Iterator[tuple[Tensor, str]]:
+    """Our values, by name, for each of the golden keys, in the golden shape."""
+    unused = dict(values)
+    metrics = unused.pop("label_classifiers.graph.metrics", None)
+    for key, expected in keys.items():
+        if key.startswith("similarity_metric/w"):
+            assert metrics is not None
+            yield metrics[int(key.rpartition("w")[2])], key
+        else:
+            yield unused.pop(our_name(key)).reshape(expected.shape), key
+    assert not unused, "values that nothing was compared with"
+
+
+def build(case: str, numbers: Numbers, start: str = "") -> tuple[DAGNN, ModelConfig, TrainConfig]:
+    """Build the network by its preset, with the weights below `start`."""
+    preset, graph_kind, layer = case.split("_")
+    settings = {key: value.item() for key, value in under(numbers, "config/").items()}
+    param = under(numbers, f"{start}param/")
+    is_2022 = preset == "tpami22"
+    values = {
+        "preset": preset,
+        "graph": {"pgnn": "fixed", "ignn": "learned"}[graph_kind],
+        "graph_layer": layer,
+        "embedding_dim": param["image_encoder/linear/weight"].shape[0],
+        "image_to_text_hidden": param["image_to_text/linear1/weight"].shape[0],
+        "text_to_image_hidden": param["text_to_image/linear1/weight"].shape[0],
+        "hops": settings["gnn_layers"],
+        "classification_weight" if is_2022 else "modality_invariance_weight": settings["alpha"],
+        "adversarial_weight": settings["beta"],
+    }
+    if is_2022:
+        values |= {"temperature": settings["temperature"], "intra_modal_weight": settings["gamma"]}
+    if graph_kind == "ignn":
+        values |= {"graph_metrics": settings["similarity_metrics"], "graph_mix": settings["graph_mix"]}
+    model = parse_section(ModelConfig, values, "model")
+    optimization = {
+        "lr": "learning_rate",
+        "adam_beta1": "adam_beta1",
+        "adam_beta2": "adam_beta2",
+        "adam_eps": "adam_eps",
+    }
     train = parse_section(
-        TrainConfig,
-        {
-            "lr": float(settings["learning_rate"]),
-            "adam_beta1": float(settings["adam_beta1"]),
-            "adam_beta2": float(settings["adam_beta2"]),
-        },
-        "train",
+        TrainConfig, {"preset": preset} | {key: settings[name] for key, name in optimization.items()}, "train"
     )
-    network = DAGNN(
+    conditional = conditional_probabilities(numbers["input/cooccurrence_counts"], numbers["input/label_counts"])
+    adjacency = threshold_adjacency(conditional, threshold=settings["threshold"], edge_weight=0.5, self_loop=1.0)
+    embeddings = param.get("label_embeddings", numbers.get("fixed/label_embeddings"))
+    network = build_network(
         model,
-        image_dim=image_dim,
-        text_dim=parameters["text_encoder/linear/weight"].shape[1],
-        label_embeddings=torch.tensor(numbers["fixed/label_embeddings"]),
-        adjacency=torch.tensor(numbers["fixed/adjacency_normalized"]),
-    ).double()
-    state = {parameter_name(key): torch.tensor(value) for key, value in parameters.items()}
-    assert state.keys() == {name for name, _ in network.named_parameters()}
-    network.load_state_dict(state, strict=False)
+        image_dim=numbers["input/image"].shape[1],
+        text_dim=numbers["input/text"].shape[1],
+        graph=GraphTensors(
+            torch.tensor(embeddings),
+            torch.tensor(adjacency),
+            torch.tensor(normalize_adjacency(adjacency)),
+            settings["threshold"],
+        ),
+    )
+    assert isinstance(network, DAGNN)
+    network.double()
+    with torch.no_grad():
+        for kind, values_of in (("param", network.named_parameters()), ("buffer", batch_norm_buffers(network))):
+            expected = under(numbers, f"{start}{kind}/")
+            for value, key in theirs(network, dict(values_of), expected):
+                value.copy_(torch.tensor(expected[key]))
     return network, model, train
+
+
+def batch_norm_buffers(network: DAGNN) -> Iterator[tuple[str, Tensor]]:
+    return ((name, value) for name, value in network.named_buffers() if ".norm." in name)
 
 
 def close(got: Tensor, expected: np.ndarray, atol: float = 1e-12) -> None:
     np.testing.assert_allclose(got.detach().numpy(), expected, rtol=1e-9, atol=atol)
 
 
-@pytest.fixture
-def numbers() -> Numbers:
-    return load("aaai21_pgnn_gcn.npz")
-
-
-def step(network: DAGNN, batch: tuple[Tensor, Tensor, Tensor], model: ModelConfig) -> tuple[DAGNNOutput, LossTerms]:
-    image, text, labels = batch
-    output = network(image, text)
-    return output, aaai21_objective(output, labels, model)
-
-
-def whole_batch(numbers: Numbers) -> tuple[Tensor, Tensor, Tensor]:
-    image, text, labels = (torch.tensor(numbers[f"input/{key}"]) for key in ("image", "text", "labels"))
-    return image, text, labels.double()
-
-
-def test_forward_and_losses(numbers: Numbers) -> None:
-    network, model, _ = build(numbers, under(numbers, "param/"))
-    output, losses = step(network, whole_batch(numbers), model)
-    expected = under(numbers, "forward/")
+def compare_outputs(network: DAGNN, output: DAGNNOutput, numbers: Numbers) -> None:
+    """Compare all golden outputs; each must have its own here."""
+    expected = dict(numbers)
+    assert output.translation is not None
+    modality = output.translation.modality
     for key, got in {
         "image_embedding": output.image_embedding,
         "text_embedding": output.text_embedding,
         "image_scores": output.image_scores,
         "text_scores": output.text_scores,
         "label_classifiers": output.classifiers,
-        "translated_text": output.translated_text,
-        "translated_image": output.translated_image,
-        "discriminator_image_on_real_image": output.modality.real_image,
-        "discriminator_image_on_translated_image": output.modality.translated_image,
-        "discriminator_text_on_translated_text": output.modality.translated_text,
-        "discriminator_text_on_real_text": output.modality.real_text,
+        "translated_text": output.translation.text,
+        "translated_image": output.translation.image,
+        "discriminator_image_on_real_image": modality.real_image,
+        "discriminator_image_on_translated_image": modality.translated_image,
+        "discriminator_text_on_translated_text": modality.translated_text,
+        "discriminator_text_on_real_text": modality.real_text,
     }.items():
         close(got, expected.pop(key))
-    hidden = network.label_embeddings
-    for hop, layer in enumerate(network.label_gnn.layers):
-        hidden = layer(hidden, network.adjacency)
+    label_gnn = network.label_classifiers
+    assert isinstance(label_gnn, LabelGNN)
+    graph = label_gnn.graph()
+    hidden = graph.nodes
+    for hop, layer in enumerate(label_gnn.layers):
+        hidden = layer(hidden, graph)
         close(hidden, expected.pop(f"label_gnn/layer{hop}"))
+    if "adjacency_normalized" in expected:
+        close(graph.normalized, expected.pop("adjacency_normalized"))
+        degrees = expected["adjacency"].sum(axis=1) ** 0.5
+        close(graph.normalized, expected.pop("adjacency").T / degrees[:, None] / degrees)
     assert not expected, "golden outputs that nothing was compared with"
-    for term in TERMS:
-        close(getattr(losses, term), numbers[f"loss/{term}"])
 
 
-def test_gradients(numbers: Numbers) -> None:
-    network, model, _ = build(numbers, under(numbers, "param/"))
+def whole_batch(numbers: Numbers) -> Batch:
+    image, text, labels = (torch.tensor(numbers[f"input/{key}"]).double() for key in ("image", "text", "labels"))
+    return Batch(image, text, labels, labels, len(image), len(text))
+
+
+def some_rows(batch: Batch, rows: np.ndarray) -> Batch:
+    image, text, labels = batch.image[rows], batch.text[rows], batch.image_labels[rows]
+    return Batch(image, text, labels, labels, len(rows), len(rows))
+
+
+def step(network: DAGNN, batch: Batch, model: ModelConfig) -> tuple[DAGNNOutput, Losses]:
+    output = network(batch.image, batch.text, num_real_image=batch.num_real_image, num_real_text=batch.num_real_text)
+    return output, dagnn_objective(output, batch.image_labels, batch.text_labels, model)
+
+
+def compare_losses(losses: Losses, expected: Mapping[str, float]) -> None:
+    assert losses.terms.keys() | {"total"} == expected.keys()
+    for name, value in expected.items():
+        close(losses.total if name == "total" else losses.terms[name], np.array(value))
+
+
+def compare_state(network: DAGNN, numbers: Numbers, prefix: str, start: Numbers | None = None, lr: float = 0.0) -> None:
+    parameters = under(numbers, f"{prefix}param/")
+    for value, key in theirs(network, dict(network.named_parameters()), parameters):
+        got, expected = value.detach().numpy(), parameters[key]
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-11, err_msg=key)
+        if start is not None:  # a step is 5e-5, so parameters alone would hide a wrong update
+            updates = ((after - start[key]) / lr for after in (got, expected))
+            np.testing.assert_allclose(*updates, rtol=0, atol=1e-6, err_msg=key)
+    buffers = under(numbers, f"{prefix}buffer/")
+    for value, key in theirs(network, dict(batch_norm_buffers(network)), buffers):
+        close(value, buffers[key])
+
+
+def train_step(network: DAGNN, optimizer: torch.optim.Optimizer, losses: Losses) -> None:
+    optimizer.zero_grad()
+    torch.autograd.backward(losses.total)
+    optimizer.step()
+
+
+def test_there_are_cases_of_both_versions_and_graphs() -> None:
+    kinds = {tuple(case.split("_")[:2]) for case in CASES}
+    assert kinds == {(preset, graph) for preset in ("aaai21", "tpami22") for graph in ("pgnn", "ignn")}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forward_and_losses(case: str) -> None:
+    numbers = load(f"{case}.npz")
+    network, model, _ = build(case, numbers)
+    label_gnn = network.label_classifiers
+    assert isinstance(label_gnn, LabelGNN)
+    if isinstance(label_gnn.graph, FixedGraph):
+        close(label_gnn.graph.normalized, numbers["fixed/adjacency_normalized"])
+        np.testing.assert_array_equal(label_gnn.graph.neighbours, numbers["fixed/adjacency"] > 0)
+    else:
+        close(label_gnn.graph.initial, numbers["fixed/initial_graph"])
+    output, losses = step(network, whole_batch(numbers), model)
+    compare_outputs(network, output, under(numbers, "forward/"))
+    compare_losses(losses, under(numbers, "loss/"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients(case: str) -> None:
+    numbers = load(f"{case}.npz")
+    network, model, _ = build(case, numbers)
     _, losses = step(network, whole_batch(numbers), model)
-    losses.total.backward()
-    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
-    for key, expected in under(numbers, "grad/").items():
-        gradient = gradients.pop(parameter_name(key))
-        assert gradient is not None
-        close(gradient, expected)
-    assert not gradients
+    torch.autograd.backward(losses.total)
+    gradients = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in network.named_parameters()
+    }
+    expected = under(numbers, "grad/")
+    for gradient, key in theirs(network, gradients, expected):
+        close(gradient, expected[key])
 
 
-def test_adam_steps(numbers: Numbers) -> None:
-    start = under(numbers, "param/")
-    network, model, train = build(numbers, start)
+@pytest.mark.parametrize("case", CASES)
+def test_adam_steps(case: str) -> None:
+    numbers = load(f"{case}.npz")
+    network, model, train = build(case, numbers)
     optimizer = make_optimizer(network, train)
     batch = whole_batch(numbers)
-    for number in range(1, 6):
+    compared = set()
+    expected = under(numbers, "steps/")
+    for number in range(1, len(expected["total"]) + 1):
         _, losses = step(network, batch, model)
-        for term in TERMS:
-            close(getattr(losses, term), numbers[f"steps/{term}"][number - 1])
-        optimizer.zero_grad()
-        losses.total.backward()
-        optimizer.step()
-        if f"step{number}/param/image_encoder/linear/weight" in numbers:
-            parameters = dict(network.named_parameters())
-            for key, expected in under(numbers, f"step{number}/param/").items():
-                got = parameters[parameter_name(key)].detach().numpy()
-                np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-11)
-                # a step is 5e-5, so parameters alone would hide a wrong update
-                np.testing.assert_allclose((got - start[key]) / train.lr, (expected - start[key]) / train.lr, atol=1e-6)
+        compare_losses(losses, {name: values[number - 1] for name, values in expected.items()})
+        train_step(network, optimizer, losses)
+        if under(numbers, f"step{number}/param/"):
+            compare_state(network, numbers, f"step{number}/", under(numbers, "param/"), train.lr)
+            compared.add(number)
+    assert compared == {int(match[1]) for key in numbers if (match := re.match(r"step(\d+)/param", key))}
+    evaluated = under(numbers, f"step{number}/eval/")
+    assert bool(evaluated) == (model.preset == "tpami22")
+    output, _ = step(network.eval(), batch, model)
+    for name, values in evaluated.items():
+        close(output.classifiers if name == "label_classifiers" else getattr(output, name), values)
 
 
-def test_trajectory_of_sixty_steps() -> None:
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("tpami22")])
+def test_evaluation_mode(case: str) -> None:
+    numbers = load(f"{case}.npz")
+    network, model, _ = build(case, numbers)
+    output, losses = step(network.eval(), whole_batch(numbers), model)
+    expected = under(numbers, "eval/")
+    compare_outputs(network, output, {key: value for key, value in expected.items() if not key.startswith("loss/")})
+    compare_losses(losses, under(expected, "loss/"))
+
+
+@pytest.mark.parametrize("case", TRAJECTORIES)
+def test_trajectory(case: str) -> None:
     common = load("trajectory.npz")
-    numbers = {**under(common, "aaai21_pgnn_gcn/"), **{k: v for k, v in common.items() if k.startswith("input/")}}
-    start = under(numbers, "initial/param/")
-    network, model, train = build(numbers, start)
+    numbers = under(common, f"{case}/") | {f"input/{key}": value for key, value in under(common, "input/").items()}
+    network, model, train = build(case, numbers, "initial/")
     optimizer = make_optimizer(network, train)
-    image, text, labels = whole_batch(numbers)
+    everything = whole_batch(numbers)
+    expected = under(numbers, "steps/")
     for number, rows in enumerate(numbers["input/batches"]):
-        _, losses = step(network, (image[rows], text[rows], labels[rows]), model)
-        for term in TERMS:
-            close(getattr(losses, term), numbers[f"steps/{term}"][number])
-        optimizer.zero_grad()
-        losses.total.backward()
-        optimizer.step()
-    parameters = dict(network.named_parameters())
-    for key, expected in under(numbers, "final/param/").items():
-        np.testing.assert_allclose(parameters[parameter_name(key)].detach(), expected, rtol=1e-9, atol=1e-11)
-    network.eval()
-    output = network(image, text)
-    close(output.image_embedding, numbers["final/eval/image_embedding"])
-    close(output.text_embedding, numbers["final/eval/text_embedding"])
-    close(output.image_scores, numbers["final/eval/image_scores"])
-    close(output.text_scores, numbers["final/eval/text_scores"])
+        _, losses = step(network, some_rows(everything, rows), model)
+        compare_losses(losses, {name: values[number] for name, values in expected.items()})
+        train_step(network, optimizer, losses)
+    compare_state(network, numbers, "final/", under(numbers, "initial/param/"), train.lr)
+    output, _ = step(network.eval(), everything, model)
+    for name in ("image_embedding", "text_embedding", "image_scores", "text_scores"):
+        close(getattr(output, name), numbers[f"final/eval/{name}"])
     close(output.classifiers, numbers["final/eval/label_classifiers"])
+    image, text = (embedding.detach().numpy() for embedding in (output.image_embedding, output.text_embedding))
+    metrics = evaluate_retrieval(image, text, numbers["input/labels"].astype(np.uint8))
+    for ours, direction in (("map_i2t", "image_to_text"), ("map_t2i", "text_to_image")):
+        assert metrics[ours] == pytest.approx(float(numbers[f"final/eval/map_{direction}"]), abs=1e-12)

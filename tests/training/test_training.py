@@ -1,7 +1,9 @@
 """The training loop: learns, is deterministic, resumes to the bit, stops early, and refuses to go on with NaN."""
 
 import logging
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from dagnn_core.config import ModelConfig, TrainConfig
+from dagnn_core.config import ModelConfig, TrainConfig, parse_section
 from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.nn.dagnn import DAGNN
+from dagnn_core.nn.label_graphs import GraphTensors
+from dagnn_core.nn.network import build_network
 from dagnn_core.training import checkpoint, loop
-from dagnn_core.training.loop import Split, TrainingResult, train
+from dagnn_core.training.loop import TrainingResult, train
+from dagnn_core.training.optimizer import learning_rate, reversal_strength
+from dagnn_core.training.split import Split, reconstruct
 
 MODEL = ModelConfig(embedding_dim=16, image_to_text_hidden=8, text_to_image_hidden=8, hops=2, batch_norm=True)
 CONFIG = TrainConfig(epochs=6, batch_size=16, lr=3e-3)
+GRAPH = GraphTensors(torch.randn(4, 6, generator=torch.Generator().manual_seed(3)), torch.eye(4), torch.eye(4), 0.4)
 
 
 class Recorder:
@@ -43,15 +51,29 @@ def make_split(num_items: int, seed: int) -> Split:
     labels[labels.sum(axis=1) == 0, 0] = 1
     image = labels @ to_image + 0.3 * rng.normal(size=(num_items, 20))
     text = labels @ to_text + 0.3 * rng.normal(size=(num_items, 12))
-    return Split(*(torch.tensor(matrix, dtype=torch.float32) for matrix in (image, text, labels)))
+    matrices = (torch.tensor(matrix, dtype=torch.float32) for matrix in (image, text, labels))
+    present = torch.ones(num_items, dtype=torch.bool)
+    return Split(*matrices, present, present)
+
+
+def make_incomplete(split: Split) -> Split:
+    """Take modalities away, TPAMI 2022: of five items one stays complete, two keep their image, two their text."""
+    position = torch.arange(len(split.labels)) % 5
+    has_image, has_text = position <= 2, (position == 0) | (position > 2)
+    return split._replace(
+        # what must not be read would be seen at once
+        image=torch.where(has_image[:, None], split.image, torch.nan),
+        text=torch.where(has_text[:, None], split.text, torch.nan),
+        has_image=has_image,
+        has_text=has_text,
+    )
 
 
 def run(folder: Path, config: TrainConfig = CONFIG, **overrides: Any) -> TrainingResult:
     arguments: dict[str, Any] = {
         "train_split": make_split(129, seed=1),  # 8 batches of 16 and one item, which batch norm cannot train on
         "val_split": make_split(60, seed=2),
-        "label_embeddings": np.random.default_rng(3).normal(size=(4, 6)),
-        "adjacency": np.eye(4),
+        "graph": GRAPH,
         "model_config": MODEL,
         "config": config,
         "logger": Recorder(),
@@ -79,6 +101,118 @@ def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
         "discriminator_accuracy_image", "discriminator_accuracy_text", "gradient_norm",
         "val_map_i2t", "val_map_t2i", "val_map_mean",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "two_tower"},
+        {"kind": "dscmr"},
+        {"kind": "cca"},
+        {"kind": "ridge"},
+        {"preset": "tpami22", "graph_layer": "gat"},
+        {"preset": "best"},
+        {"discriminator": "none"},
+        {"graph": "none"},
+        {"aggregation": "last"},
+        {"hops": 1},
+    ],
+    ids=str,
+)
+def test_every_kind_and_variant_learns(tmp_path: Path, changes: dict[str, Any]) -> None:
+    small = {"embedding_dim": 16, "image_to_text_hidden": 8, "text_to_image_hidden": 8, "hops": 2, "batch_norm": True}
+    model = parse_section(ModelConfig, small | changes, "model")
+    result = run(tmp_path, TrainConfig(epochs=8, batch_size=16, lr=5e-3), model_config=model)
+    relevant = make_split(60, seed=2).labels
+    chance = (relevant @ relevant.T > 0).double().mean().item()
+    assert result.val_metrics["val_map_mean"] > chance + 0.1
+    assert "image_encoder" in {name.split(".")[0] for name in result.weights}
+    assert len(result.history) == (1 if model.kind in ("cca", "ridge") else 8)
+
+
+def test_incomplete_items_are_used_where_something_is_there(tmp_path: Path) -> None:
+    incomplete = make_incomplete(make_split(400, seed=1))
+    results = {
+        how: run(tmp_path / how, replace(CONFIG, epochs=3, incomplete=how, reconstruct_from=3), train_split=incomplete)
+        for how in ("skip", "mask", "reconstruct")
+    }
+    maps = {how: result.val_metrics["val_map_mean"] for how, result in results.items()}
+    assert maps["mask"] > maps["skip"] + 0.02
+    first, third = (
+        results["mask"].history[number]["loss_total"] == results["reconstruct"].history[number]["loss_total"]
+        for number in (0, 2)
+    )
+    assert first and not third, "reconstruction begins with epoch 3"
+    complete = run(tmp_path / "complete", replace(CONFIG, epochs=3), train_split=incomplete.pairs())
+    assert same(complete, results["skip"])
+
+
+def test_reconstruction_leaves_what_is_there(tmp_path: Path) -> None:
+    incomplete = make_incomplete(make_split(50, seed=1))
+    network = build_network(MODEL, image_dim=20, text_dim=12, graph=GRAPH)
+    assert isinstance(network, DAGNN)
+    filled = reconstruct(incomplete, network)
+    assert torch.equal(filled.image[incomplete.has_image], incomplete.image[incomplete.has_image])
+    assert torch.isfinite(filled.image).all() and torch.isfinite(filled.text).all()
+    batch = filled.batch(torch.arange(10), reconstructed=True)
+    assert (len(batch.image), batch.num_real_image, len(batch.text), batch.num_real_text) == (10, 6, 10, 6)
+    rows = [0, 1, 2, 5, 6, 7, 3, 4, 8, 9]  # real ones first
+    assert torch.equal(batch.image, filled.image[rows]) and torch.equal(batch.image_labels, filled.labels[rows])
+
+
+def test_an_interrupted_training_with_everything_resumes_to_the_bit(tmp_path: Path) -> None:
+    config = replace(
+        CONFIG,
+        weight_averaging=0.9,
+        lr_schedule="cosine",
+        warmup_epochs=2,
+        weight_decay=0.1,
+        reversal="ramp",
+        incomplete="reconstruct",
+        reconstruct_from=2,
+    )
+    split = make_incomplete(make_split(129, seed=1))
+    expected = run(tmp_path / "whole", config, train_split=split)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "resumed", config, train_split=split, logger=Recorder(interrupt_at=4))
+    assert same(expected, run(tmp_path / "resumed", config, train_split=split))
+
+
+def test_averaged_weights_are_what_is_validated_and_kept(tmp_path: Path) -> None:
+    plain = run(tmp_path / "plain", replace(CONFIG, epochs=1))
+    averaged = run(tmp_path / "averaged", replace(CONFIG, epochs=1, weight_averaging=0.99))
+    assert plain.history[0]["loss_total"] == averaged.history[0]["loss_total"]
+    name = "image_encoder.linears.0.weight"
+    start = torch.manual_seed(CONFIG.seed) and build_network(MODEL, image_dim=20, text_dim=12, graph=GRAPH)
+    moved = [(weights[name] - start.state_dict()[name]).norm() for weights in (plain.weights, averaged.weights)]
+    assert 0 < moved[1] < moved[0]
+
+
+def test_schedules() -> None:
+    config = TrainConfig(epochs=10, lr=2.0, lr_schedule="cosine", warmup_epochs=2, reversal="ramp")
+    assert learning_rate(config, 1.0) == pytest.approx(2 * 0.5 * (1 + math.cos(math.pi / 10)) / 2)
+    assert learning_rate(config, 5.0) == pytest.approx(1.0)
+    assert learning_rate(config, 10.0) == pytest.approx(0.0)
+    assert learning_rate(TrainConfig(lr=2.0), 7.3) == 2.0
+    assert reversal_strength(config, 0.0) == 0.0
+    assert reversal_strength(config, 5.0) == pytest.approx(2 / (1 + math.exp(-5)) - 1)
+    assert reversal_strength(TrainConfig(), 0.0) == 1.0
+
+
+def test_reconstruction_without_generators_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train.incomplete is reconstruct, .* model.discriminator is none; set"):
+        run(tmp_path, TrainConfig(incomplete="reconstruct"), model_config=ModelConfig(discriminator="none"))
+
+
+def test_batches_without_enough_of_a_modality_are_refused(tmp_path: Path) -> None:
+    split = make_split(40, seed=1)
+    has_text = torch.zeros(40, dtype=torch.bool)
+    has_text[:3] = True
+    split = split._replace(has_text=has_text)
+    with pytest.raises(InputError, match=r"no batch of epoch 1 has 2 images and 2 texts; raise train.batch_size"):
+        run(tmp_path, TrainConfig(batch_size=2, seed=5), train_split=split)
+    with pytest.raises(InputError, match="the train split has 0 texts to work with, expected at least 2"):
+        run(tmp_path, train_split=split._replace(has_text=torch.zeros(40, dtype=torch.bool)))
 
 
 def test_the_same_seed_gives_the_same_result_and_another_seed_another(tmp_path: Path) -> None:
@@ -133,13 +267,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> No
 
 
 def test_a_split_that_is_too_small_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the val split has 1 items, expected at least 2"):
+    with pytest.raises(InputError, match="the val split has 1 images to work with, expected at least 2"):
         run(tmp_path, val_split=make_split(1, seed=2))
 
 
 @given(num_items=st.integers(2, 200), batch_size=st.integers(2, 50), seed=st.integers(0, 5))
 def test_batches_cover_every_item_once(num_items: int, batch_size: int, seed: int) -> None:
-    batches = loop._batches(num_items, batch_size, torch.Generator().manual_seed(seed))
+    batches = make_split(num_items, 0).draw_batches(batch_size, torch.Generator().manual_seed(seed))
     rows = torch.cat(batches).tolist()
     left_out = 1 if num_items % batch_size == 1 else 0
     assert len(rows) == len(set(rows)) == num_items - left_out

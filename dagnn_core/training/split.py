@@ -1,0 +1,77 @@
+"""One split of the data on the device that trains, its batches, and the reconstruction of missing modalities."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dagnn_core.losses.objective import Batch
+from dagnn_core.nn.dagnn import DAGNN
+
+LEAST_ITEMS = 2  # of each modality in a batch: batch norm and pairwise losses need two
+
+
+class Split(NamedTuple):
+    """Features and labels of one split; rows of a missing modality are never read."""
+
+    image: Tensor
+    """[N, d_I]."""
+    text: Tensor
+    """[N, d_T]."""
+    labels: Tensor
+    """[N, C], 0 or 1."""
+    has_image: Tensor
+    """bool [N], on the CPU."""
+    has_text: Tensor
+    """bool [N], on the CPU."""
+
+    def pairs(self) -> "Split":
+        """The items with both modalities."""
+        rows = (self.has_image & self.has_text).nonzero()[:, 0]
+        here = rows.to(self.image.device)
+        return Split(self.image[here], self.text[here], self.labels[here], self.has_image[rows], self.has_text[rows])
+
+    def batch(self, rows: Tensor, *, reconstructed: bool) -> Batch:
+        """Images and texts of some items; `reconstructed`: those that are missing too, as this split holds them.
+
+        Shape:
+            rows [B], on the CPU.
+        """
+        has_image, has_text = self.has_image[rows], self.has_text[rows]
+        image_rows, text_rows = rows[has_image], rows[has_text]
+        num_real_image, num_real_text = len(image_rows), len(text_rows)
+        if reconstructed:
+            image_rows = torch.cat([image_rows, rows[~has_image]])
+            text_rows = torch.cat([text_rows, rows[~has_text]])
+        device = self.image.device
+        image_rows, text_rows = image_rows.to(device), text_rows.to(device)
+        return Batch(
+            image=self.image[image_rows],
+            text=self.text[text_rows],
+            image_labels=self.labels[image_rows],
+            text_labels=self.labels[text_rows],
+            num_real_image=num_real_image,
+            num_real_text=num_real_text,
+        )
+
+    def draw_batches(self, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+        """All rows in random order, cut into batches; those with too few images or texts are left out this time."""
+        batches = torch.split(torch.randperm(len(self.labels), generator=generator), batch_size)
+        return [
+            rows
+            for rows in batches
+            if min(int(self.has_image[rows].sum()), int(self.has_text[rows].sum())) >= LEAST_ITEMS
+        ]
+
+
+@torch.no_grad()
+def reconstruct(split: Split, network: DAGNN) -> Split:
+    """Fill missing features with what the generators make of the other modality, as constants (TPAMI 2022, stage 2)."""
+    assert network.adversary is not None
+    network.eval()
+    device = split.image.device
+    no_image, no_text = (~has.to(device) for has in (split.has_image, split.has_text))
+    image, text = split.image.clone(), split.text.clone()
+    image[no_image] = network.adversary.text_to_image(network.text_encoder(split.text[no_image]))
+    text[no_text] = network.adversary.image_to_text(network.image_encoder(split.image[no_text]))
+    return split._replace(image=image, text=text)

@@ -26,6 +26,8 @@ def dataset(labels=LABELS, splits=None):
         ids=tuple(map(str, range(len(labels)))),
         texts=TEXTS[: len(labels)],
         splits=np.array(splits or ["train"] * len(labels)),
+        has_image=np.ones(len(labels), dtype=bool),
+        has_text=np.ones(len(labels), dtype=bool),
         labels=labels,
     )
 

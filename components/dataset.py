@@ -1,6 +1,7 @@
 """Step `dataset`: raw data becomes a data set in Parquet shards."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -31,18 +32,29 @@ def run(*, params: DatasetConfig, dataset_out: Path) -> None:
         InputError: a file, column, row or label is wrong, or too many rows are.
     """
     source = Path(params.source)
-    raw = open_folder(source, params.folder) if params.layout == "folder" else open_demo(load_spec(source, DemoSpec))
+    if params.layout == "folder":
+        raw = open_folder(source, params.folder, keep_incomplete=params.incomplete == "keep")
+    else:
+        raw = open_demo(load_spec(source, DemoSpec))
     with write_artifact(dataset_out, kind=KIND, provenance=provenance("dataset", params)) as draft:
         draft.content = write_dataset(draft.path, raw, params) | {"layout": params.layout}
     content = draft.content
     splits = ", ".join(f"{size} {split}" for split, size in content["splits"].items())
-    log.info("data set: %s items, %d labels: %s", splits, len(content["label_names"]), dataset_out)
+    log.info(
+        "data set: %s items%s, %d labels: %s",
+        *(splits, _incomplete(content["modalities"]), len(content["label_names"]), dataset_out),
+    )
     if content["rejected"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in content["rejected"].items())
         listing = dataset_out / "rejected.parquet"
         log.warning(
             "rejected %d of %d rows (%s): %s", raw.num_rows - content["num_items"], raw.num_rows, reasons, listing
         )
+
+
+def _incomplete(modalities: Mapping[str, int]) -> str:
+    counts = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in modalities.items())
+    return "" if modalities["complete"] == sum(modalities.values()) else f" ({counts})"
 
 
 if __name__ == "__main__":

@@ -123,8 +123,7 @@ def _split(data: Features, name: str, device: torch.device) -> Split:
     rows = data.rows(name)
     matrices = (data.image, data.text, data.labels)
     image, text, labels = (torch.tensor(matrix[rows], dtype=torch.float32, device=device) for matrix in matrices)
-    present = torch.ones(len(rows), dtype=torch.bool)
-    return Split(image, text, labels, present, present)
+    return Split(image, text, labels, torch.tensor(data.has_image[rows]), torch.tensor(data.has_text[rows]))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 from dagnn_core.errors import ArtifactError, DagnnError, InputError, SurroundingsError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 FULL_BELOW_BYTES = 1 << 20
 

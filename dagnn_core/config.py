@@ -25,7 +25,7 @@ class FolderConfig:
     table: str = ""
     """CSV, Parquet or JSON Lines file with one row per item."""
     images: str = ""
-    """Folder or tar file with the pictures; empty: the data set has ready image vectors only."""
+    """Folder or tar file with the pictures; empty: the data set has ready image vectors only, or texts alone."""
     id_column: str = "id"
     """Column with the unique id of the item."""
     text_column: str = "text"
@@ -63,11 +63,17 @@ class DatasetConfig:
     test_fraction: float = 0.2
     """Fraction of the items drawn for the test, where the data has no splits of its own."""
     seed: int = 103
-    """Draws the splits."""
+    """Draws the splits, and the items that lose picture or text."""
     min_label_count: int = 1
     """Labels on fewer training items than this are dropped; 1 drops none (a label never trained on is an error)."""
     max_rejected: float = 0.02
     """Fraction of unusable rows above which the step stops."""
+    incomplete: Literal["reject", "keep"] = "reject"
+    """Rows of the layout `folder` without picture or without text are unusable, or are kept in the training split."""
+    train_without_image: float = 0.0
+    """Fraction of the complete training items whose picture is taken away, for experiments with incomplete data."""
+    train_without_text: float = 0.0
+    """Fraction of the complete training items whose text is taken away; no item loses both."""
     folder: FolderConfig = field(default_factory=FolderConfig)
     """Table, pictures and columns of the layout `folder`."""
 
@@ -79,6 +85,10 @@ class DatasetConfig:
         total = self.val_fraction + self.test_fraction
         _require(total < 1, "dataset.val_fraction + dataset.test_fraction", "below 1", total)
         _require(0 <= self.max_rejected <= 1, "dataset.max_rejected", "between 0 and 1", self.max_rejected)
+        for key in ("train_without_image", "train_without_text"):
+            _require(0 <= getattr(self, key) < 1, f"dataset.{key}", "at least 0 and below 1", getattr(self, key))
+        taken = self.train_without_image + self.train_without_text
+        _require(taken < 1, "dataset.train_without_image + dataset.train_without_text", "below 1", taken)
         _require(self.min_label_count >= 1, "dataset.min_label_count", ">= 1", self.min_label_count)
         _require(self.seed >= 0, "dataset.seed", ">= 0", self.seed)
         if self.layout == "folder":

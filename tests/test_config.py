@@ -83,6 +83,12 @@ def test_every_field_has_a_docstring(name: str) -> None:
         ({"dataset": {"folder": {"tables": "x"}}}, r"unknown key dataset.folder.tables; did you mean 'table'"),
         ({"dataset": {"folder": {"label_columns": "a"}}}, r"dataset.folder.label_columns must be a list of texts"),
         ({"dataset": {"val_fraction": 0.6, "test_fraction": 0.5}}, r"val_fraction \+ dataset.test_fraction must be"),
+        ({"dataset": {"incomplete": "drop"}}, r"dataset.incomplete must be one of reject, keep, got 'drop'"),
+        ({"dataset": {"train_without_image": 1}}, r"dataset.train_without_image must be at least 0 and below 1, got 1"),
+        ({"dataset": {"train_without_text": -0.1}}, r"dataset.train_without_text must be at least 0 and below 1, got"),
+        ({"dataset": {"train_without_text": "all"}}, r"dataset.train_without_text must be a finite number, got 'all'"),
+        ({"dataset": {"train_without_image": 0.5, "train_without_text": 0.5}},
+         r"dataset.train_without_image \+ dataset.train_without_text must be below 1, got 1.0"),
         ([], r"expected a mapping of sections"),
     ],
 )  # fmt: skip

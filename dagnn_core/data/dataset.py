@@ -1,8 +1,10 @@
 """The `dataset` artifact: Parquet shards of items, the rejected rows, and ready feature vectors where there are any.
 
 `data-00000.parquet` ... hold `id`, `text`, `labels` (list of texts), `image` (struct of `bytes` and `path`; null where
-the item has ready vectors only) and `split`. `rejected.parquet` holds `row` (of the raw table, from 1), `id`, `reason`
-and `detail`. `vectors/image.npy` and `vectors/text.npy` [N, dim] are in row order.
+the item has no picture, or ready vectors only), `split`, `has_image` and `has_text`. A training item may lack one of
+the two modalities: then its picture is null or its text empty. `rejected.parquet` holds `row` (of the raw table, from
+1), `id`, `reason` and `detail`. `vectors/image.npy` and `vectors/text.npy` [N, dim] are in row order, with zeros for
+items that lack the modality.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +31,8 @@ SCHEMA = pa.schema(
         ("labels", pa.list_(pa.string())),
         ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
         ("split", pa.string()),
+        ("has_image", pa.bool_()),
+        ("has_text", pa.bool_()),
     ]
 )
 REJECTED_SCHEMA = pa.schema(
@@ -39,14 +43,23 @@ Modality = Literal["image", "text"]
 
 
 class Item(NamedTuple):
-    """One row of a data set; `image` holds the encoded picture (JPEG, PNG ...) or None."""
+    """One row of a data set."""
 
     id: str
     text: str
+    """Empty where the item has no text."""
     labels: Sequence[str]
     image: bytes | None
+    """The encoded picture (JPEG, PNG ...); None where the item has none, or a ready vector only."""
     image_path: str
     split: str
+    has_image: bool = True
+    """Whether there is a picture, or a ready vector of it."""
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a text."""
+        return bool(self.text)
 
 
 class Rejection(NamedTuple):
@@ -71,6 +84,10 @@ class Dataset:
     texts: tuple[str, ...]
     splits: NDArray[np.str_]
     """Split of each item, [N]."""
+    has_image: NDArray[np.bool_]
+    """Which items have a picture, or a ready vector of it, [N]."""
+    has_text: NDArray[np.bool_]
+    """Which items have a text, [N]."""
     labels: NDArray[np.uint8]
     """Label matrix Y, [N, C], columns in the order of `label_names`."""
 
@@ -82,9 +99,8 @@ class Dataset:
             ArtifactError: it is missing or damaged.
         """
         artifact = read_artifact(path, KIND, verify=verify)
-        table = pa.concat_tables(
-            pq.read_table(shard, columns=["id", "text", "labels", "split"]) for shard in _shards(artifact)
-        )
+        columns = [name for name in SCHEMA.names if name != "image"]
+        table = pa.concat_tables(pq.read_table(shard, columns=columns) for shard in _shards(artifact))
         names = tuple(artifact.content["label_names"])
         return cls(
             artifact=artifact,
@@ -92,6 +108,8 @@ class Dataset:
             ids=tuple(table["id"].to_pylist()),
             texts=tuple(table["text"].to_pylist()),
             splits=np.array(table["split"].to_pylist()),
+            has_image=table["has_image"].to_numpy(),
+            has_text=table["has_text"].to_numpy(),
             labels=_label_matrix(table["labels"].to_pylist(), names),
         )
 

@@ -17,7 +17,7 @@ from dagnn_core.errors import InputError
 log = logging.getLogger(__name__)
 
 
-def open_folder(source: Path, config: FolderConfig) -> RawData:
+def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = False) -> RawData:
     """Read the table and what lies beside it; pictures are only indexed.
 
     Rows are counted from 1, the first row of data (below the header of a CSV file).
@@ -25,13 +25,15 @@ def open_folder(source: Path, config: FolderConfig) -> RawData:
     Args:
         source: the folder that all paths of `config` are relative to.
         config: table, columns, pictures, labels, splits, ready vectors.
+        keep_incomplete: whether a row without text, or without a ready vector, is an item that lacks this modality
+            and no fault; there may also be no pictures at all.
 
     Raises:
         InputError: a file or column is missing or damaged, a split is unknown, the ids of two files do not match.
     """
     if not source.is_dir():
         raise InputError(f"{source} is not a folder, expected the folder with the table {config.table!r}")
-    _check_config(config)
+    _check_config(config, keep_incomplete=keep_incomplete)
     table = read_table(source / config.table, _columns(config))
     label_order = read_label_names(source / config.label_names) if config.label_names else ()
     ids = table.texts(config.id_column)
@@ -43,13 +45,15 @@ def open_folder(source: Path, config: FolderConfig) -> RawData:
     items: list[RawItem] = []
     rejections: list[Rejection] = []
     seen: set[str] = set()
+    has_images = bool(config.images or config.image_vectors)
     for row, (item_id, text) in enumerate(zip(ids, table.texts(config.text_column), strict=True), start=1):
         labels = split_labels([column[row - 1] for column in label_columns], config.label_separator, allowed)
-        item = RawItem(row, item_id, text.strip(), labels, paths[row - 1], splits[row - 1] if splits else "")
-        reason = _fault(item, seen, has_splits=splits is not None, vectors=vectors)
+        split = splits[row - 1] if splits else ""
+        item = RawItem(row, item_id, text.strip(), labels, paths[row - 1], split, has_images)
+        reason = _fault(item, seen, has_splits=splits is not None, vectors=vectors, keep_incomplete=keep_incomplete)
         seen.add(item_id)
         if reason is None:
-            items.append(item)
+            items.append(_without_vectorless(item, vectors))
         else:
             rejections.append(Rejection(row, item_id, reason))
     return RawData(
@@ -64,11 +68,11 @@ def open_folder(source: Path, config: FolderConfig) -> RawData:
     )
 
 
-def _check_config(config: FolderConfig) -> None:
-    if not config.images and not config.image_vectors:
+def _check_config(config: FolderConfig, *, keep_incomplete: bool) -> None:
+    if not config.images and not config.image_vectors and not keep_incomplete:
         raise InputError(
             "dataset.folder has neither images nor image_vectors, expected at least one: name the folder or tar "
-            "with the pictures, or an .npz file with ready vectors"
+            "with the pictures, or an .npz file with ready vectors (dataset.incomplete: keep takes texts alone)"
         )
     if config.images and not config.image_column and "{id}" not in config.image_pattern:
         raise InputError(
@@ -132,16 +136,29 @@ def _picture_reader(source: Path, config: FolderConfig) -> Callable[[RawItem], b
 
 
 def _fault(
-    item: RawItem, seen: set[str], *, has_splits: bool, vectors: Mapping[Modality, ReadyVectors]
+    item: RawItem,
+    seen: set[str],
+    *,
+    has_splits: bool,
+    vectors: Mapping[Modality, ReadyVectors],
+    keep_incomplete: bool,
 ) -> Reason | None:
     faults = {
         Reason.NO_ID: not item.id.strip(),
         Reason.DUPLICATE_ID: item.id in seen,
-        Reason.EMPTY_TEXT: not item.text,
+        Reason.EMPTY_TEXT: not item.has_text and not keep_incomplete,
         Reason.NO_LABEL: not item.labels,
         Reason.NO_SPLIT: has_splits and not item.split,
         Reason.PICTURE_OUTSIDE: leaves_folder(item.image_path),
-        Reason.NO_VECTOR: any(item.id not in ready.row_of for ready in vectors.values()),
+        Reason.NO_VECTOR: not keep_incomplete and any(item.id not in ready.row_of for ready in vectors.values()),
         Reason.BAD_VECTOR: any(item.id in ready.not_finite for ready in vectors.values()),
     }
     return next((reason for reason, applies in faults.items() if applies), None)
+
+
+def _without_vectorless(item: RawItem, vectors: Mapping[Modality, ReadyVectors]) -> RawItem:
+    """The item without the modalities that have ready vectors, but none of this item."""
+    missing = {modality for modality, ready in vectors.items() if item.id not in ready.row_of}
+    return item._replace(
+        text="" if "text" in missing else item.text, has_image=item.has_image and "image" not in missing
+    )

@@ -1,12 +1,13 @@
 """Make a data set of raw data: quarantine what cannot be used, split, choose the labels, write."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dagnn_core.config import DatasetConfig
 from dagnn_core.data.dataset import SPLITS, Item, Rejection
+from dagnn_core.data.incomplete import take_away
 from dagnn_core.data.labels import choose_labels
 from dagnn_core.data.pictures import decoding_fault, map_in_order, refuse_huge_pictures
 from dagnn_core.data.raw import RawData, RawItem, Reason
@@ -27,13 +28,14 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig) -> dict[str, A
     Args:
         out: an empty folder.
         raw: the opened raw data.
-        config: splits, rare labels, and how many rows may be rejected.
+        config: splits, rare labels, incomplete items, and how many rows may be rejected.
 
     Returns:
         What the manifest says about the files.
 
     Raises:
-        InputError: too many rows cannot be used, a split is empty, or the labels cannot be learned.
+        InputError: too many rows cannot be used, a split is empty, no training item is complete, or the labels cannot
+            be learned.
     """
     rejections: list[Rejection] = []
 
@@ -41,47 +43,86 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig) -> dict[str, A
         rejections.extend(more)
         _check_rejected(raw, rejections, config)
 
+    def quarantine(items: Sequence[RawItem], reason: Reason, applies: Callable[[RawItem], bool]) -> list[RawItem]:
+        reject(Rejection(item.row, item.id, reason) for item in items if applies(item))
+        return [item for item in items if not applies(item)]
+
     reject(raw.rejections)
-    items, faults = _check_pictures(raw)
+    items, faults = _check_pictures(raw, config)
     reject(faults)
-    items = [item if item.split else item._replace(split=_draw(item, config)) for item in items]
+    items = quarantine(items, Reason.NO_MODALITY, lambda item: not item.has_image and not item.has_text)
+    items = [item if item.split else item._replace(split=_draw(raw, item, config)) for item in items]
+    _check_complete(raw, items, config)
+    items = quarantine(
+        items, Reason.HELD_OUT_INCOMPLETE, lambda item: item.split != "train" and not _can_be_held_out(raw, item)
+    )
     _check_splits(raw, items)
     labels = choose_labels(items, raw.label_order, config.min_label_count)
     items = [item._replace(labels=tuple(name for name in item.labels if name not in labels.dropped)) for item in items]
-    reject(Rejection(item.row, item.id, Reason.RARE_LABELS) for item in items if not item.labels)
-    items = [item for item in items if item.labels]
+    items = quarantine(items, Reason.RARE_LABELS, lambda item: not item.labels)
     _check_splits(raw, items)
-    with DatasetWriter(out, labels.names) as writer:
-        pictures = map_in_order(raw.picture, items) if raw.picture else [None] * len(items)
-        pairs = zip(items, pictures, strict=True)
-        for item, picture in track(pairs, description="writing items", total=len(items)):
-            writer.add(Item(item.id, item.text, item.labels, picture, item.image_path, item.split))
-        writer.write_rejected(sorted(rejections))
+    items = take_away(
+        items,
+        without_image=config.train_without_image,
+        without_text=config.train_without_text,
+        seed=config.seed,
+    )
+    _check_complete(raw, items, config)
+    content = _write(out, raw, items, labels.names, sorted(rejections))
+    return content | {"num_rows": raw.num_rows, "dropped_labels": labels.dropped}
+
+
+def _write(
+    out: Path, raw: RawData, items: Sequence[RawItem], label_names: Sequence[str], rejections: Sequence[Rejection]
+) -> dict[str, Any]:
+    read = raw.picture
+
+    def picture(item: RawItem) -> bytes | None:
+        return read(item) if read is not None and item.has_image else None
+
+    with DatasetWriter(out, label_names) as writer:
+        pairs = zip(items, map_in_order(picture, items), strict=True)
+        for item, encoded in track(pairs, description="writing items", total=len(items)):
+            writer.add(Item(item.id, item.text, item.labels, encoded, item.image_path, item.split, item.has_image))
+        writer.write_rejected(rejections)
         for modality, vectors in raw.vectors.items():
-            writer.write_vectors(modality, vectors.of([item.id for item in items]))
-    return writer.content | {"num_rows": raw.num_rows, "dropped_labels": labels.dropped}
+            present = [item.has_image if modality == "image" else item.has_text for item in items]
+            ids = [item.id if has_it else None for item, has_it in zip(items, present, strict=True)]
+            writer.write_vectors(modality, vectors.of(ids))
+    return writer.content
 
 
-def _check_pictures(raw: RawData) -> tuple[list[RawItem], list[Rejection]]:
+def _check_pictures(raw: RawData, config: DatasetConfig) -> tuple[list[RawItem], list[Rejection]]:
     picture = raw.picture
     if picture is None or raw.trusted_pictures:
         return list(raw.items), []
 
-    def fault(item: RawItem) -> Rejection | None:
+    def check(item: RawItem) -> RawItem | Rejection:
+        if not item.has_image:
+            return item
         encoded = picture(item)
         if encoded is None:
+            if config.incomplete == "keep":
+                return item._replace(has_image=False)
             return Rejection(item.row, item.id, Reason.PICTURE_MISSING, item.image_path)
         why = decoding_fault(encoded)
-        return Rejection(item.row, item.id, Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {why}") if why else None
+        return Rejection(item.row, item.id, Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {why}") if why else item
 
     with refuse_huge_pictures():
-        checked = track(map_in_order(fault, raw.items), description="checking pictures", total=len(raw.items))
-        faults = list(checked)
-    usable = [item for item, rejection in zip(raw.items, faults, strict=True) if rejection is None]
-    return usable, [rejection for rejection in faults if rejection is not None]
+        checked = track(map_in_order(check, raw.items), description="checking pictures", total=len(raw.items))
+        results = list(checked)
+    usable = [result for result in results if isinstance(result, RawItem)]
+    return usable, [result for result in results if isinstance(result, Rejection)]
 
 
-def _draw(item: RawItem, config: DatasetConfig) -> str:
+def _can_be_held_out(raw: RawData, item: RawItem) -> bool:
+    """Whether val and test may have the item: they are for complete ones, where the data has any pictures."""
+    return item.is_complete or raw.is_text_alone
+
+
+def _draw(raw: RawData, item: RawItem, config: DatasetConfig) -> str:
+    if not _can_be_held_out(raw, item):
+        return "train"
     return draw_split(item.id, seed=config.seed, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
 
 
@@ -109,3 +150,15 @@ def _check_splits(raw: RawData, items: Sequence[RawItem]) -> None:
                 f"{raw.source}: no item is in the split {split!r} (of {len(items)}), expected some in each of "
                 f"{', '.join(SPLITS)}; add items, or correct the splits or their fractions in dataset"
             )
+
+
+def _check_complete(raw: RawData, items: Sequence[RawItem], config: DatasetConfig) -> None:
+    if raw.is_text_alone and not config.train_without_image and not config.train_without_text:
+        return
+    training = [item for item in items if item.split == "train"]
+    if training and not any(item.is_complete for item in training):
+        raise InputError(
+            f"{raw.source}: none of the {len(training)} training items has both picture and text, expected some; "
+            "correct the pictures and texts that dataset.folder names, or lower dataset.train_without_image and "
+            "dataset.train_without_text"
+        )

@@ -22,6 +22,8 @@ class Reason(StrEnum):
     BAD_VECTOR = "NaN or infinity in a ready vector"
     PICTURE_MISSING = "picture missing"
     PICTURE_UNDECODABLE = "undecodable picture"
+    NO_MODALITY = "neither picture nor text"
+    HELD_OUT_INCOMPLETE = "no picture or no text, though in val or test"
     RARE_LABELS = "rare labels only"
 
 
@@ -32,11 +34,24 @@ class RawItem(NamedTuple):
     """Row of the table, from 1."""
     id: str
     text: str
+    """Empty where the item has no text, or no ready vector of it."""
     labels: tuple[str, ...]
     image_path: str
-    """Path of the picture; empty where the data has ready vectors only."""
+    """Path of the picture; empty where the data has no pictures."""
     split: str
     """train, val or test; empty where the data has no splits of its own."""
+    has_image: bool = True
+    """Whether it has what the data knows of pictures: a picture, a ready vector, or both."""
+
+    @property
+    def has_text(self) -> bool:
+        """Whether it has a text."""
+        return bool(self.text)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has both modalities."""
+        return self.has_image and self.has_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +66,7 @@ class RawData:
     rejections: Sequence[Rejection]
     picture: Callable[[RawItem], bytes | None] | None
     """Reads the encoded picture of an item, or None where it is missing; safe to call from several threads.
-    None where the data has ready vectors only."""
+    None where the data has ready vectors only, or texts alone."""
     trusted_pictures: bool = False
     """Whether every picture is known to decode, since this program has just made it."""
     label_order: tuple[str, ...] = ()
@@ -59,3 +74,8 @@ class RawData:
     vectors: Mapping[Modality, ReadyVectors] = field(default_factory=dict)
     place: Callable[[int], str] = "row {}".format
     """Where a row is, for messages."""
+
+    @property
+    def is_text_alone(self) -> bool:
+        """Whether it has neither pictures nor ready vectors of them: enough for a label graph."""
+        return self.picture is None and "image" not in self.vectors

@@ -8,13 +8,18 @@ from dagnn_core.data.table import Table, read_table
 from dagnn_core.errors import InputError
 
 
+def hash_point(item_id: str, *, seed: int, purpose: str = "") -> float:
+    """Hash of (seed, id), another one for each purpose, as a point in [0, 1)."""
+    digest = hashlib.blake2b(f"{seed}\0{item_id}".encode(), digest_size=8, person=purpose.encode()).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
 def draw_split(item_id: str, *, seed: int, val_fraction: float, test_fraction: float) -> str:
     """Split of an item from seed and id alone, so it stays what it is when other items come or go.
 
     The hash of (seed, id) is a point u in [0, 1): test below `test_fraction`, then val, then train.
     """
-    digest = hashlib.blake2b(f"{seed}\0{item_id}".encode(), digest_size=8).digest()
-    point = int.from_bytes(digest, "big") / 2**64
+    point = hash_point(item_id, seed=seed)
     if point < test_fraction:
         return "test"
     return "val" if point < test_fraction + val_fraction else "train"

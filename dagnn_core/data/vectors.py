@@ -26,9 +26,12 @@ class ReadyVectors:
     not_finite: frozenset[str]
     """Ids whose vector has NaN or infinity."""
 
-    def of(self, ids: Sequence[str]) -> NDArray[np.floating[Any]]:
-        """The vectors of some ids, [len(ids), dim]."""
-        vectors: NDArray[np.floating[Any]] = self.features[[self.row_of[item_id] for item_id in ids]]
+    def of(self, ids: Sequence[str | None]) -> NDArray[np.floating[Any]]:
+        """The vectors of some ids, [len(ids), dim]; zeros for None."""
+        vectors = np.zeros((len(ids), self.features.shape[1]), dtype=self.features.dtype)
+        for row, item_id in enumerate(ids):
+            if item_id is not None:
+                vectors[row] = self.features[self.row_of[item_id]]
         return vectors
 
 

@@ -23,6 +23,8 @@ from dagnn_core.data.dataset import (
 )
 
 ROW_GROUP_BYTES = 16 << 20  # large pictures: fewer of them in a row group, which is held in memory
+MODALITIES = {(True, True): "complete", (True, False): "image_only", (False, True): "text_only"}
+"""Whether an item has a picture, and a text -> what the manifest counts it as."""
 
 
 class DatasetWriter:
@@ -42,6 +44,7 @@ class DatasetWriter:
         self._group_size = 0
         self._label_counts = {split: Counter[str]() for split in SPLITS}
         self._split_sizes = Counter[str]()
+        self._modalities = Counter[str]()
         self._rejected = Counter[str]()
         self._vectors: dict[str, dict[str, Any]] = {}
 
@@ -60,6 +63,7 @@ class DatasetWriter:
         self._group.append(item)
         self._group_size += len(item.image or b"")
         self._split_sizes[item.split] += 1
+        self._modalities[MODALITIES[item.has_image, item.has_text]] += 1
         self._label_counts[item.split].update(item.labels)
         if len(self._group) == ROW_GROUP_ITEMS or self._group_size >= ROW_GROUP_BYTES:
             self._flush_group()
@@ -85,6 +89,7 @@ class DatasetWriter:
             "label_names": list(self._label_names),
             "num_items": self._split_sizes.total(),
             "splits": {split: self._split_sizes[split] for split in SPLITS},
+            "modalities": {name: self._modalities[name] for name in MODALITIES.values()},
             "label_counts": {
                 split: {name: counts[name] for name in self._label_names}
                 for split, counts in self._label_counts.items()
@@ -125,6 +130,8 @@ def _table(items: Sequence[Item]) -> pa.Table:
             [list(item.labels) for item in items],
             images,
             [item.split for item in items],
+            [item.has_image for item in items],
+            [item.has_text for item in items],
         ],
         schema=SCHEMA,
     )

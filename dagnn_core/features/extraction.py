@@ -31,14 +31,13 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig) ->
 
     Returns:
         The manifest's content. `num_zero_vectors` counts in each split the vectors without any value, such as those
-        of texts without any word of the vocabulary.
+        of texts without any word of the vocabulary; those of missing pictures and texts do not count.
 
     Raises:
-        InputError: an item has no picture, or one that cannot be decoded; ready vectors are missing or unusable; no
-            word is frequent enough for the vocabulary.
+        InputError: no training item has a picture, or none a text; the picture of an item is not in the data set, or
+            cannot be decoded; ready vectors are missing or unusable; no word is frequent enough for the vocabulary.
     """
-    if not len(dataset.rows("train")):
-        raise InputError(f"{dataset.artifact.path} has no training items, expected some to fit the encoders on")
+    _check_training_items(dataset)
     text_path, image_path = directory / "text.npy", directory / "image.npy"
     # texts first: what is wrong with them shows at once, not after all the pictures
     text_encoder = _extract_texts(dataset, config, text_path)
@@ -47,22 +46,39 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig) ->
         (directory / name).mkdir()
         encoder.save(directory / name)
     np.save(directory / "labels.npy", dataset.labels, allow_pickle=False)
-    present = [True] * len(dataset)  # a data set of this version has both modalities of every item
-    write_samples(directory / "samples.parquet", dataset.ids, dataset.splits.tolist(), present, present)
+    write_samples(
+        directory / "samples.parquet",
+        *(dataset.ids, dataset.splits.tolist(), dataset.has_image.tolist(), dataset.has_text.tolist()),
+    )
     return {
         "label_names": list(dataset.label_names),
         "num_items": len(dataset),
         "splits": {split: len(dataset.rows(split)) for split in SPLITS},
-        "image": _describe_matrix(image_path, image_encoder, dataset),
-        "text": _describe_matrix(text_path, text_encoder, dataset),
+        "image": _describe_matrix(image_path, image_encoder, dataset.splits, dataset.has_image),
+        "text": _describe_matrix(text_path, text_encoder, dataset.splits, dataset.has_text),
     }
+
+
+def _check_training_items(dataset: Dataset) -> None:
+    training = dataset.rows("train")
+    if not len(training):
+        raise InputError(f"{dataset.artifact.path} has no training items, expected some to fit the encoders on")
+    for present, what, keys in (
+        (dataset.has_image, "picture", "dataset.folder.images or image_vectors"),
+        (dataset.has_text, "text", "dataset.folder.text_column"),
+    ):
+        if not present[training].any():
+            raise InputError(
+                f"{dataset.artifact.path}: none of the {len(training)} training items has a {what}, expected some to "
+                f"fit the {what} encoder on; give them in {keys}, or use this data set for a label graph alone"
+            )
 
 
 def _extract_texts(dataset: Dataset, config: FeaturesConfig, path: Path) -> Encoder:
     if config.text == "precomputed":
         return _extract_vectors(dataset, "text", path)
     encoder = WordEncoder.fit(
-        [dataset.texts[row] for row in dataset.rows("train")],
+        [dataset.texts[row] for row in np.flatnonzero((dataset.splits == "train") & dataset.has_text)],
         kind=config.text,
         min_word_count=config.min_word_count,
         max_words=config.max_words,
@@ -81,10 +97,19 @@ def _extract_images(dataset: Dataset, config: FeaturesConfig, path: Path) -> Enc
     descriptors = track(describe_all(_named_pictures(dataset)), description="describing pictures", total=len(dataset))
     _write_matrix(raw_path, descriptors, len(dataset), DIM)
     raw = np.load(raw_path, mmap_mode="r", allow_pickle=False)
-    encoder = ClassicEncoder.fit(raw, dataset.rows("train"))
-    _write_matrix(path, (encoder.standardise(raw[rows]) for rows in _blocks(len(dataset))), len(dataset), DIM)
+    encoder = ClassicEncoder.fit(raw, np.flatnonzero((dataset.splits == "train") & dataset.has_image))
+    _write_matrix(path, _standardised_blocks(encoder, raw, dataset.has_image), len(dataset), DIM)
     raw_path.unlink()
     return encoder
+
+
+def _standardised_blocks(
+    encoder: ClassicEncoder, descriptors: NDArray[np.float32], present: NDArray[np.bool_]
+) -> Iterator[NDArray[np.float32]]:
+    for rows in _blocks(len(descriptors)):
+        block = encoder.standardise(descriptors[rows])
+        block[~present[rows]] = 0
+        yield block
 
 
 def _extract_vectors(dataset: Dataset, modality: Modality, path: Path) -> Encoder:
@@ -121,19 +146,23 @@ def _finite_blocks(
         yield block
 
 
-def _named_pictures(dataset: Dataset) -> Iterator[tuple[str, bytes]]:
+def _named_pictures(dataset: Dataset) -> Iterator[tuple[str, bytes | None]]:
     path = dataset.artifact.path
     start = 0
     for pictures in dataset.iterate_pictures():
-        ids = dataset.ids[start : start + len(pictures)]
-        missing = [repr(item_id) for item_id, picture in zip(ids, pictures, strict=True) if picture is None]
+        here = slice(start, start + len(pictures))
+        ids, present = dataset.ids[here], dataset.has_image[here]
+        missing = [
+            repr(item_id)
+            for item_id, has, picture in zip(ids, present, pictures, strict=True)
+            if has and picture is None
+        ]
         if missing:
             raise InputError(
                 f"{path} has no picture for the items {_name_first(missing)}, as features.image: classic expects; "
                 "name the pictures in dataset.folder.images, or set features.image: precomputed in params.yaml"
             )
         for item_id, picture in zip(ids, pictures, strict=True):
-            assert picture is not None
             yield f"{path}: the picture of item {item_id!r}", picture
         start += len(pictures)
 
@@ -159,12 +188,14 @@ def _write_matrix(path: Path, blocks: Iterable[NDArray[np.float32]], num_rows: i
             file.write(np.ascontiguousarray(block, dtype="<f4").data)
 
 
-def _describe_matrix(path: Path, encoder: Encoder, dataset: Dataset) -> dict[str, Any]:
+def _describe_matrix(
+    path: Path, encoder: Encoder, splits: NDArray[np.str_], present: NDArray[np.bool_]
+) -> dict[str, Any]:
     matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    is_zero = np.concatenate([~matrix[rows].any(axis=1) for rows in _blocks(len(matrix))])
+    is_zero = present & np.concatenate([~matrix[rows].any(axis=1) for rows in _blocks(len(matrix))])
     return {
         "kind": encoder.kind,
         "dim": encoder.dim,
         "dtype": str(matrix.dtype),
-        "num_zero_vectors": {split: int(is_zero[dataset.rows(split)].sum()) for split in SPLITS},
+        "num_zero_vectors": {split: int(is_zero[splits == split].sum()) for split in SPLITS},
     }

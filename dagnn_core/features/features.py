@@ -1,8 +1,8 @@
 """The `features` artifact: feature matrices of both modalities, the label matrix, and the fitted encoders.
 
 `image.npy` [N, d_I] and `text.npy` [N, d_T] float32, `labels.npy` uint8 [N, C], `samples.parquet` (id, split,
-has_image, has_text), all in the row order of the data set; `image_encoder/` and `text_encoder/` hold the state that
-encodes a new picture or sentence the same way.
+has_image, has_text), all in the row order of the data set; the features of a missing picture or text are zeros.
+`image_encoder/` and `text_encoder/` hold the state that encodes a new picture or sentence the same way.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,14 @@ class Features:
     ids: tuple[str, ...]
     splits: NDArray[np.str_]
     """Split of each item, [N]."""
+    has_image: NDArray[np.bool_]
+    """Which items have image features, [N]."""
+    has_text: NDArray[np.bool_]
+    """Which items have text features, [N]."""
     image: NDArray[np.float32]
-    """Image features x_I, [N, d_I]."""
+    """Image features x_I, [N, d_I]; zeros where the picture is missing."""
     text: NDArray[np.float32]
-    """Text features x_T, [N, d_T]."""
+    """Text features x_T, [N, d_T]; zeros where the text is missing."""
     labels: NDArray[np.uint8]
     """Label matrix Y, [N, C]."""
 
@@ -51,6 +55,8 @@ class Features:
             label_names=tuple(artifact.content["label_names"]),
             ids=tuple(samples["id"].to_pylist()),
             splits=np.array(samples["split"].to_pylist()),
+            has_image=samples["has_image"].to_numpy(),
+            has_text=samples["has_text"].to_numpy(),
             image=np.load(artifact.file("image.npy"), mmap_mode="r", allow_pickle=False),
             text=np.load(artifact.file("text.npy"), mmap_mode="r", allow_pickle=False),
             labels=np.load(artifact.file("labels.npy"), allow_pickle=False),
@@ -59,6 +65,10 @@ class Features:
     def rows(self, split: str) -> NDArray[np.int64]:
         """Row numbers of one split, ascending."""
         return np.flatnonzero(self.splits == split)
+
+    def pairs(self, split: str) -> NDArray[np.int64]:
+        """Row numbers of the items of one split that have both picture and text, ascending."""
+        return np.flatnonzero((self.splits == split) & self.has_image & self.has_text)
 
 
 def write_samples(

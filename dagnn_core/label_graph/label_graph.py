@@ -103,7 +103,9 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
     if config.embedding == "file":
         embeddings = read_label_vectors(config.embedding_file, names)
     else:
-        embeddings = learn_label_vectors([dataset.texts[row] for row in rows], labels, names, dim=config.embedding_dim)
+        with_text = rows[dataset.has_text[rows]]
+        texts = [dataset.texts[row] for row in with_text]
+        embeddings = learn_label_vectors(texts, dataset.labels[with_text], names, dim=config.embedding_dim)
     if config.embedding_norm == "unit":
         embeddings = unit_length(embeddings)
 

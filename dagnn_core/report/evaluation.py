@@ -80,7 +80,7 @@ def score_baselines(features: Features) -> Baselines:
     Raises:
         InputError: no validation or test item has a label, or a feature is not finite.
     """
-    train, val, test = (features.rows(split) for split in ("train", "val", "test"))
+    train, val, test = (features.pairs(split) for split in ("train", "val", "test"))
     selected = select_cca(
         features.image[train], features.text[train], features.image[val], features.text[val], features.labels[val]
     )
@@ -97,7 +97,7 @@ def evaluate(model: TrainedModel, features: Features) -> Evaluation:
     Raises:
         InputError: the test split is empty, no test item has a label, or an embedding is not finite.
     """
-    test = features.rows("test")
+    test = features.pairs("test")
     if len(test) == 0:
         raise InputError(
             f"{features.artifact.path} has no test items, expected at least one; "

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -75,6 +75,10 @@ def folder(
     max_rejected: Annotated[
         float, typer.Option(help="Fraction of unusable rows above which nothing is imported.")
     ] = _DEFAULTS.max_rejected,
+    incomplete: Annotated[
+        Literal["reject", "keep"],
+        typer.Option(help="Rows without picture or without text: unusable, or kept in the training split."),
+    ] = _DEFAULTS.incomplete,
     min_label_count: Annotated[
         int, typer.Option(help="Labels on fewer training items are dropped; 1 drops none.")
     ] = _DEFAULTS.min_label_count,
@@ -109,6 +113,7 @@ def folder(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         max_rejected=max_rejected,
+        incomplete=incomplete,
         min_label_count=min_label_count,
         folder=layout,
     )

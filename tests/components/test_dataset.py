@@ -201,6 +201,172 @@ def test_drawn_splits_do_not_move_when_rows_go(source, params, out):
     assert all(split_of[item_id] == split for item_id, split in zip(after.ids, after.splits, strict=True))
 
 
+def modalities(dataset):
+    return {
+        item_id: {(True, True): "complete", (True, False): "image", (False, True): "text"}[image, text]
+        for item_id, image, text in zip(dataset.ids, dataset.has_image.tolist(), dataset.has_text.tolist(), strict=True)
+    }
+
+
+def incomplete_in(source, *, without_text=(), without_picture=()):
+    table = rows()
+    for i in without_text:
+        table[i][1] = " "
+    for i in without_picture:
+        (source / "pictures" / f"p{i}.png").unlink(missing_ok=True)
+    write_table(source, table)
+
+
+def test_incomplete_training_items_are_kept_where_asked_for(source, params, out, caplog):
+    caplog.set_level("INFO")
+    incomplete_in(source, without_text=[0, 5], without_picture=[1])
+    run(params=replace(params, incomplete="keep"), dataset_out=out)
+    dataset = Dataset.read(out, verify=True)
+    assert len(dataset) == 20
+    found = {item_id: what for item_id, what in modalities(dataset).items() if what != "complete"}
+    assert found == {"p0": "image", "p1": "text", "p5": "image"}
+    assert dataset.texts[:2] == ("", "text 1")
+    assert dataset.pictures([0, 1]) == [(source / "pictures" / "p0.png").read_bytes(), None]
+    assert dataset.artifact.content["modalities"] == {"complete": 17, "image_only": 2, "text_only": 1}
+    assert dataset.artifact.content["rejected"] == {}
+    assert "4 test items (17 complete, 2 image-only, 1 text-only), 2 labels" in caplog.text
+
+
+def test_an_empty_cell_is_a_missing_picture(source, params, out):
+    table = [[*row, f"{row[0]}.png" if row[0] != "p2" else ""] for row in rows()]
+    with (source / "table.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([[*HEADER, "file"], *table])
+    params = replace(params, folder=replace(FOLDER, image_column="file"))
+    run(params=params, dataset_out=out)
+    assert [(entry["row"], entry["reason"]) for entry in rejected(out)] == [(3, "picture missing")]
+    run(params=replace(params, incomplete="keep"), dataset_out=out)
+    assert modalities(Dataset.read(out))["p2"] == "text"
+
+
+def test_what_lacks_both_and_what_lacks_one_outside_training_is_rejected(source, params, out):
+    incomplete_in(source, without_text=[0, 1, 3, 4], without_picture=[1, 8, 9])
+    (source / "pictures" / "p2.png").write_bytes(b"hello")
+    run(params=replace(params, incomplete="keep", max_rejected=0.5), dataset_out=out)
+    assert [(entry["id"], entry["reason"]) for entry in rejected(out)] == [
+        ("p1", "neither picture nor text"),
+        ("p2", "undecodable picture"),
+        *((f"p{i}", "no picture or no text, though in val or test") for i in (3, 4, 8, 9)),
+    ]
+    dataset = Dataset.read(out, verify=True)
+    assert modalities(dataset).pop("p0") == "image"
+    assert dataset.artifact.content["modalities"] == {"complete": 13, "image_only": 1, "text_only": 0}
+
+
+def test_incomplete_rows_outside_training_count_as_rejected(source, params, out):
+    incomplete_in(source, without_text=[3, 4])
+    message = (
+        r"2 of 20 rows cannot be used \(2 no picture or no text, though in val or test\), expected at most 5\.000% .*"
+        r"first: row 4 \(line 5\) 'p3'"
+    )
+    with pytest.raises(InputError, match=message):
+        run(params=replace(params, incomplete="keep", max_rejected=0.05), dataset_out=out)
+
+
+def test_where_splits_are_drawn_incomplete_items_go_to_training_and_the_others_stay(source, params, out):
+    drawn = replace(params, seed=4, folder=replace(FOLDER, split_column=""), val_fraction=0.3, test_fraction=0.3)
+    run(params=drawn, dataset_out=out)
+    before = Dataset.read(out)
+    split_of = dict(zip(before.ids, before.splits, strict=True))
+    lacking = [int(item_id[1:]) for split in ("val", "test") for item_id in before.ids if split_of[item_id] == split][
+        ::3
+    ]
+    incomplete_in(source, without_text=lacking)
+    run(params=replace(drawn, incomplete="keep"), dataset_out=out)
+    after = Dataset.read(out)
+    expected = split_of | {f"p{i}": "train" for i in lacking}
+    assert dict(zip(after.ids, after.splits, strict=True)) == expected
+    assert after.artifact.content["modalities"]["image_only"] == len(lacking) > 0
+
+
+def test_without_any_complete_training_item_the_step_stops(source, params, out):
+    keep = replace(params, incomplete="keep", folder=replace(FOLDER, image_pattern="{id}.jpg"))
+    message = r"table\.csv: none of the 12 training items has both picture and text, .*that dataset\.folder names"
+    with pytest.raises(InputError, match=message):
+        run(params=keep, dataset_out=out)
+    with pytest.raises(InputError, match=r"none of the 20 training items has both picture and text"):
+        run(params=replace(keep, folder=replace(keep.folder, split_column="")), dataset_out=out)
+    write_table(
+        source, [[*row[:2], "boat|water", split] for row, split in zip(rows(3), ["train", "val", "test"], strict=True)]
+    )
+    with pytest.raises(InputError, match=r"none of the 1 training items .*lower dataset\.train_without_image and"):
+        run(params=replace(params, train_without_image=0.6), dataset_out=out)
+    assert entries(out.parent) == []
+
+
+def test_ready_vectors_of_incomplete_items_are_zeros(source, params, out):
+    ids = [f"p{i}" for i in range(20)]
+    vectors = np.arange(1, 41, dtype=np.float32).reshape(20, 2)
+    np.savez(source / "image.npz", ids=ids[1:], features=vectors[1:])
+    np.savez(source / "text.npz", ids=ids, features=vectors)
+    incomplete_in(source, without_text=[2])
+    folder = replace(FOLDER, image_vectors="image.npz", text_vectors="text.npz")
+    for images in ("", "pictures"):
+        run(params=replace(params, incomplete="keep", folder=replace(folder, images=images)), dataset_out=out)
+        dataset = Dataset.read(out, verify=True)
+        assert {item_id: what for item_id, what in modalities(dataset).items() if what != "complete"} == {
+            "p0": "text",
+            "p2": "image",
+        }
+        expected = vectors.copy()
+        expected[0] = 0
+        np.testing.assert_array_equal(dataset.vectors("image"), expected)
+        assert dataset.pictures([0]) == [None]  # its picture alone would not do where vectors are asked for
+        expected = vectors.copy()
+        expected[2] = 0
+        np.testing.assert_array_equal(dataset.vectors("text"), expected)
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+def test_pictures_and_texts_are_taken_away_from_training_items(source, params, out, vectors, caplog):
+    caplog.set_level("INFO")
+    features = np.ones((20, 2), dtype=np.float32)
+    np.savez(source / "v.npz", ids=[f"p{i}" for i in range(20)], features=features)
+    names = {"image_vectors": "v.npz", "text_vectors": "v.npz"} if vectors else {}
+    params = replace(params, train_without_image=0.5, train_without_text=0.25, folder=replace(FOLDER, **names))
+    run(params=params, dataset_out=out)
+    dataset = Dataset.read(out, verify=True)
+    assert dataset.artifact.content["modalities"] == {"complete": 11, "image_only": 3, "text_only": 6}
+    assert "12 train, 4 val, 4 test items (11 complete, 3 image-only, 6 text-only), 2 labels" in caplog.text
+    assert (dataset.has_image & dataset.has_text)[dataset.splits != "train"].all()
+    assert (dataset.has_image | dataset.has_text).all()
+    pictures = dataset.pictures(range(20))
+    assert [picture is not None for picture in pictures] == dataset.has_image.tolist()
+    assert [bool(text) for text in dataset.texts] == dataset.has_text.tolist()
+    if vectors:
+        np.testing.assert_array_equal(dataset.vectors("image")[:, 0], dataset.has_image)
+        np.testing.assert_array_equal(dataset.vectors("text")[:, 0], dataset.has_text)
+
+
+def test_the_demo_loses_pictures_too(tmp_path, out):
+    spec = demo_spec(tmp_path, "num_scenes: 150\n")
+    params = DatasetConfig(source=str(spec), min_label_count=2, train_without_image=0.4, train_without_text=0.4)
+    run(params=params, dataset_out=out)
+    dataset = Dataset.read(out, verify=True)
+    num_train = len(dataset.rows("train"))
+    counts = dataset.artifact.content["modalities"]
+    assert counts["image_only"] == counts["text_only"] == round(0.4 * num_train)
+    assert [picture is not None for picture in dataset.pictures(range(150))] == dataset.has_image.tolist()
+
+
+def test_texts_alone_are_a_data_set_for_a_label_graph(source, params, out):
+    texts = replace(params, folder=replace(FOLDER, images=""))
+    with pytest.raises(InputError, match="neither images nor image_vectors"):
+        run(params=texts, dataset_out=out)
+    with pytest.raises(InputError, match="none of the 12 training items has both picture and text"):
+        run(params=replace(texts, incomplete="keep", train_without_text=0.1), dataset_out=out)
+    incomplete_in(source, without_text=[3])
+    run(params=replace(texts, incomplete="keep"), dataset_out=out)
+    dataset = Dataset.read(out, verify=True)
+    assert dataset.artifact.content["modalities"] == {"complete": 0, "image_only": 0, "text_only": 19}
+    assert dataset.artifact.content["splits"] == {"train": 12, "val": 3, "test": 4}
+    assert dataset.artifact.content["rejected"] == {"neither picture nor text": 1}
+
+
 def test_an_error_leaves_the_data_set_that_is_there(source, params, out):
     run(params=params, dataset_out=out)
     before = read_artifact(out, KIND).content_digest

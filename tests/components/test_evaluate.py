@@ -20,6 +20,7 @@ from dagnn_core.features.features import Features
 from dagnn_core.model import TrainedModel
 from dagnn_core.report import report as writer
 from dagnn_core.report.evaluation import evaluate as evaluate_model
+from dagnn_core.report.evaluation import score_baselines
 from dagnn_core.retrieval.ranking import evaluate_retrieval
 
 Paths = dict[str, Path]
@@ -151,6 +152,17 @@ def test_features_without_test_items_are_refused(trained: Paths) -> None:
     without = replace(data, splits=np.where(data.splits == "test", "train", data.splits))
     with pytest.raises(InputError, match=r"has no test items, expected at least one; correct the splits"):
         evaluate_model(TrainedModel.read(trained["model"]), without)
+
+
+def test_the_baseline_learns_from_pairs_alone(trained: Paths) -> None:
+    data = Features.read(trained["features"])
+    half = data.rows("train")[::2]
+    lacking = np.isin(np.arange(len(data.ids)), half)
+    image = np.where(lacking[:, None], 0, data.image)
+    incomplete = score_baselines(replace(data, image=image, has_image=~lacking))
+    without = score_baselines(replace(data, splits=np.where(lacking, "none", data.splits)))
+    assert incomplete.cca.metrics == without.cca.metrics
+    assert incomplete.cca.metrics != score_baselines(data).cca.metrics
 
 
 def test_a_damaged_model_is_refused(trained: Paths, same_tracking: Tracking, tmp_path: Path) -> None:

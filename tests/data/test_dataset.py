@@ -9,7 +9,8 @@ from dagnn_core.errors import ArtifactError
 ITEMS = [
     Item("a", "a boat", ("boat", "water"), b"A", "a.jpg", "train"),
     Item("b", "the sea", ("water",), b"B", "b.jpg", "test"),
-    Item("c", "two boats", ("boat",), None, "", "train"),
+    Item("c", "two boats", ("boat",), None, "", "train", has_image=False),
+    Item("d", "", ("boat",), b"D", "d.jpg", "train"),
 ]
 
 
@@ -21,33 +22,36 @@ def path(tmp_path):
             for item in ITEMS:
                 writer.add(item)
             writer.write_rejected([])
-            writer.write_vectors("text", np.eye(3, dtype=np.float32))
+            writer.write_vectors("text", np.eye(4, dtype=np.float32))
         draft.content = writer.content
     return out
 
 
 def test_items_come_back_in_order(path):
     dataset = Dataset.read(path, verify=True)
-    assert len(dataset) == 3
-    assert dataset.ids == ("a", "b", "c")
-    assert dataset.texts == ("a boat", "the sea", "two boats")
+    assert len(dataset) == 4
+    assert dataset.ids == ("a", "b", "c", "d")
+    assert dataset.texts == ("a boat", "the sea", "two boats", "")
     assert dataset.label_names == ("water", "boat")
-    np.testing.assert_array_equal(dataset.labels, [[1, 1], [1, 0], [0, 1]])
+    np.testing.assert_array_equal(dataset.labels, [[1, 1], [1, 0], [0, 1], [0, 1]])
     assert dataset.labels.dtype == np.uint8
-    assert dataset.rows("train").tolist() == [0, 2]
+    assert dataset.rows("train").tolist() == [0, 2, 3]
     assert dataset.rows("val").tolist() == []
+    np.testing.assert_array_equal(dataset.has_image, [True, True, False, True])
+    np.testing.assert_array_equal(dataset.has_text, [True, True, True, False])
+    assert dataset.has_image.dtype == dataset.has_text.dtype == bool
 
 
 def test_pictures_come_in_the_order_asked_for(path):
     dataset = Dataset.read(path)
     assert dataset.pictures([2, 0, 1, 0]) == [None, b"A", b"B", b"A"]
-    assert [picture for batch in dataset.iterate_pictures() for picture in batch] == [b"A", b"B", None]
+    assert [picture for batch in dataset.iterate_pictures() for picture in batch] == [b"A", b"B", None, b"D"]
 
 
 def test_vectors_are_there_or_none(path):
     dataset = Dataset.read(path)
     assert dataset.vectors("image") is None
-    np.testing.assert_array_equal(dataset.vectors("text"), np.eye(3))
+    np.testing.assert_array_equal(dataset.vectors("text"), np.eye(4))
 
 
 def test_a_damaged_shard_is_named(path):

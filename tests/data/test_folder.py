@@ -41,7 +41,7 @@ def rejected(raw):
 def test_items_and_pictures_by_pattern(source):
     raw = open_folder(source, CONFIG)
     assert [item.id for item in raw.items] == ["1", "2", "3"]
-    assert raw.items[1] == (2, "2", "a boat", ("boat", "water"), "2.jpg", "")
+    assert raw.items[1] == (2, "2", "a boat", ("boat", "water"), "2.jpg", "", True)
     assert raw.picture(raw.items[1]) == b"2.jpg"
     assert raw.place(2) == "row 2 (line 3)"
 
@@ -103,6 +103,40 @@ def test_ready_vectors_must_be_there_and_finite(source):
     np.testing.assert_array_equal(raw.vectors["image"].of(["1"]), [[1, 2]])
 
 
+def modalities(raw):
+    return {item.id: (item.has_image, item.has_text) for item in raw.items}
+
+
+def test_incomplete_rows_are_items_where_they_are_kept(source):
+    write_csv(source / "t.csv", [HEADER, row("1", text=" "), row("2"), row("3", labels="", text="")])
+    raw = open_folder(source, CONFIG, keep_incomplete=True)
+    assert modalities(raw) == {"1": (True, False), "2": (True, True)}
+    assert rejected(raw) == [(3, "3", Reason.NO_LABEL)]
+
+
+def test_a_modality_without_its_ready_vector_is_missing(source):
+    np.savez(source / "v.npz", ids=["1", "2"], features=np.array([[1, 2], [1, 2]], np.float32))
+    np.savez(source / "w.npz", ids=["1", "3"], features=np.array([[1, 2], [np.nan, 2]], np.float32))
+    config = replace(CONFIG, image_vectors="v.npz", text_vectors="w.npz")
+    write_csv(source / "t.csv", [HEADER, *(row(i) for i in "1234")])
+    raw = open_folder(source, config, keep_incomplete=True)
+    assert modalities(raw) == {"1": (True, True), "2": (True, False), "4": (False, False)}
+    assert raw.items[1].text == ""
+    assert rejected(raw) == [(3, "3", Reason.BAD_VECTOR)]
+    raw = open_folder(source, config)
+    assert modalities(raw) == {"1": (True, True)}
+    assert rejected(raw) == [(2, "2", Reason.NO_VECTOR), (3, "3", Reason.NO_VECTOR), (4, "4", Reason.NO_VECTOR)]
+
+
+def test_texts_alone_are_read_where_incomplete_items_are_kept(source):
+    raw = open_folder(source, replace(CONFIG, images=""), keep_incomplete=True)
+    assert raw.is_text_alone
+    assert modalities(raw) == dict.fromkeys("123", (False, True))
+    assert not open_folder(source, CONFIG).is_text_alone
+    np.savez(source / "v.npz", ids=["1"], features=np.ones((1, 2)))
+    assert not open_folder(source, replace(CONFIG, images="", image_vectors="v.npz")).is_text_alone
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -119,7 +153,10 @@ def test_ready_vectors_must_be_there_and_finite(source):
         ({"splits": "other.csv"}, r"none of the ids in .*other\.csv \(such as 'x7'\) is in .*t\.csv \(such as '1'\)"),
         ({"image_vectors": "other.npz"}, r"none of the ids in .*other\.npz \(such as 'x7'\) is in .*t\.csv"),
         ({"label_names": "none.json"}, r"none\.json does not exist, expected a file with the label names"),
-        ({"images": ""}, "neither images nor image_vectors, expected at least one"),
+        (
+            {"images": ""},
+            r"neither images nor image_vectors, expected at least one.*\(dataset\.incomplete: keep takes texts",
+        ),
         ({"image_pattern": "one.jpg"}, r"image_pattern must contain \{id\}, got 'one\.jpg'"),
     ],
 )

@@ -21,6 +21,13 @@ def test_vectors_are_found_by_id_in_any_order(tmp_path, ids):
     assert vectors.not_finite == frozenset()
 
 
+def test_no_id_gives_zeros(tmp_path):
+    vectors = read_vectors(save(tmp_path, ids=["a", "b", "c"], features=GOOD + np.float16(1)))
+    np.testing.assert_array_equal(vectors.of([None, "b", None]), [[0, 0], [3, 4], [0, 0]])
+    assert vectors.of([None]).dtype == np.float16
+    assert vectors.of([]).shape == (0, 2)
+
+
 def test_float64_becomes_float32_and_what_is_not_finite_is_known(tmp_path):
     features = np.array([[1.0, 2.0], [np.nan, 0.0], [1e300, 0.0]])
     vectors = read_vectors(save(tmp_path, ids=["a", "b", "c"], features=features))

@@ -51,14 +51,17 @@ def test_content_counts_items_labels_splits_and_reasons(tmp_path):
     with DatasetWriter(tmp_path, NAMES) as writer:
         writer.add(Item("a", "t", ("water",), None, "", "train"))
         writer.add(Item("b", "t", ("water", "boat"), None, "", "test"))
+        writer.add(Item("c", "", ("water",), b"C", "c.jpg", "train"))
+        writer.add(Item("d", "t", ("water",), None, "", "train", has_image=False))
         writer.write_rejected([Rejection(2, "x", "no label"), Rejection(4, "y", "no label"), Rejection(5, "", "no id")])
-        writer.write_vectors("image", np.zeros((2, 7), np.float16))
+        writer.write_vectors("image", np.zeros((4, 7), np.float16))
     assert writer.content == {
         "label_names": ["boat", "water"],
-        "num_items": 2,
-        "splits": {"train": 1, "val": 0, "test": 1},
+        "num_items": 4,
+        "splits": {"train": 3, "val": 0, "test": 1},
+        "modalities": {"complete": 2, "image_only": 1, "text_only": 1},
         "label_counts": {
-            "train": {"boat": 0, "water": 1},
+            "train": {"boat": 0, "water": 3},
             "val": {"boat": 0, "water": 0},
             "test": {"boat": 1, "water": 1},
         },

@@ -28,14 +28,14 @@ def picture(seed):
     return file.getvalue()
 
 
-def make_dataset(path, *, texts=WORDS * 4, pictures=None, splits=SPLITS * 3, vectors=None):
+def make_dataset(path, *, texts=WORDS * 4, pictures=None, splits=SPLITS * 3, vectors=None, without_image=()):
     num_items = len(texts)
-    pictures = pictures or [picture(row) for row in range(num_items)]
+    pictures = pictures or [None if row in without_image else picture(row) for row in range(num_items)]
     with write_artifact(path, kind="dataset", provenance={}) as draft:
         with DatasetWriter(draft.path, ["boat", "sea"]) as writer:
             for row, (text, image, split) in enumerate(zip(texts, pictures, splits, strict=False)):
                 label = "boat" if "boat" in text else "sea"
-                writer.add(Item(f"item-{row}", text, (label,), image, f"{row}.png", split))
+                writer.add(Item(f"item-{row}", text, (label,), image, f"{row}.png", split, row not in without_image))
             writer.write_rejected([])
             for modality, matrix in (vectors or {}).items():
                 writer.write_vectors(modality, matrix)
@@ -107,6 +107,80 @@ def test_encoders_see_the_training_split_alone(tmp_path):
         return {file: entry.sha256 for file, entry in features.artifact.files.items() if "encoder/" in file}
 
     assert state("one", "red boat", picture(4)) == state("other", "green tree", picture(5))
+
+
+@pytest.mark.parametrize("text", ["bow", "tfidf"])
+def test_missing_pictures_and_texts_are_zeros_and_fit_nothing(tmp_path, monkeypatch, text):
+    """Encoders are those of the items that have the modality, as if the others were not there."""
+    monkeypatch.setattr(extraction, "BLOCK_ROWS", 5)
+    without_image, without_text = (0, 6), (1, 3)
+    texts = ["" if row in without_text else text for row, text in enumerate(WORDS * 4)]
+    dataset = make_dataset(tmp_path / "dataset", texts=texts, without_image=without_image)
+    config = FeaturesConfig(text=text, min_word_count=1)
+    features = extract(tmp_path / "features", dataset, config)
+    assert np.flatnonzero(~features.has_image).tolist() == list(without_image)
+    assert np.flatnonzero(~features.has_text).tolist() == list(without_text)
+    assert features.image[[0, 6]].tobytes() == bytes(features.image[[0, 6]].nbytes)
+    assert features.text[[1, 3]].tobytes() == bytes(features.text[[1, 3]].nbytes)
+    for part in ("image", "text"):
+        present = np.flatnonzero(getattr(features, f"has_{part}"))
+        others = extract(
+            tmp_path / f"{part}_features",
+            make_dataset(
+                tmp_path / f"{part}_dataset",
+                texts=[dataset.texts[row] for row in present],
+                pictures=[picture(row) for row in present],
+                splits=dataset.splits[present].tolist(),
+            ),
+            config,
+        )
+        np.testing.assert_array_equal(getattr(features, part)[present], getattr(others, part))
+
+
+def test_zero_vectors_of_missing_modalities_do_not_count(tmp_path):
+    texts = ["red boat", "", "blue boat", "nothing known", "blue sea"]
+    splits = ["train", "train", "train", "val", "test"]
+    dataset = make_dataset(tmp_path / "dataset", texts=texts, splits=splits, without_image=(0,))
+    content = extract(tmp_path / "features", dataset, CLASSIC).artifact.content
+    assert content["text"]["num_zero_vectors"] == {"train": 0, "val": 1, "test": 0}
+    assert content["image"]["num_zero_vectors"] == {"train": 0, "val": 0, "test": 0}
+
+
+def test_precomputed_vectors_of_missing_modalities_stay_zeros(tmp_path):
+    vectors = np.arange(1, 25, dtype=np.float32).reshape(12, 2)
+    vectors[4] = 0
+    dataset = make_dataset(tmp_path / "dataset", vectors={"image": vectors}, without_image=(4,))
+    features = extract(tmp_path / "features", dataset, FeaturesConfig(image="precomputed", min_word_count=1))
+    np.testing.assert_array_equal(features.image, vectors)
+    assert features.artifact.content["image"]["num_zero_vectors"] == {"train": 0, "val": 0, "test": 0}
+
+
+def test_pairs_are_the_rows_of_a_split_that_have_both(tmp_path):
+    texts = ["" if row == 1 else text for row, text in enumerate(WORDS * 4)]
+    features = extract(
+        tmp_path / "features", make_dataset(tmp_path / "dataset", texts=texts, without_image=(0, 6)), CLASSIC
+    )
+    assert features.rows("train").tolist() == [0, 1, 3, 5, 6, 8, 10, 11]
+    assert features.pairs("train").tolist() == [3, 5, 8, 10, 11]
+    assert features.pairs("val").tolist() == features.rows("val").tolist() == [2, 7]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"without_image": range(12)},
+            r"dataset: none of the 8 training items has a picture, .* dataset\.folder\.images or image_vectors",
+        ),
+        ({"texts": [""] * 12}, r"none of the 8 training items has a text, .* in dataset\.folder\.text_column"),
+    ],
+)
+@pytest.mark.parametrize("config", [CLASSIC, PRECOMPUTED])
+def test_a_modality_that_no_training_item_has_is_refused(tmp_path, changes, message, config):
+    dataset = make_dataset(tmp_path / "dataset", **changes)
+    with pytest.raises(InputError, match=message) as error:
+        extract(tmp_path / "features", dataset, config)
+    assert "\n" not in str(error.value)
 
 
 def test_precomputed_vectors_are_taken_as_they_are(tmp_path):

@@ -16,7 +16,7 @@ LABELS = np.array([[1, 1, 0]] * 4 + [[0, 1, 0]] * 6 + [[0, 0, 1]] * 5, dtype=np.
 TEXTS = ("sail waves",) * 4 + ("waves blue tide",) * 6 + ("red engine",) * 5
 
 
-def dataset(labels=LABELS, splits=None):
+def dataset(labels=LABELS, splits=None, texts=TEXTS):
     artifact = Artifact(
         path=Path("artifacts/dataset"), kind="dataset", content={}, files={}, content_digest="", provenance={}
     )
@@ -24,8 +24,10 @@ def dataset(labels=LABELS, splits=None):
         artifact=artifact,
         label_names=NAMES,
         ids=tuple(map(str, range(len(labels)))),
-        texts=TEXTS[: len(labels)],
+        texts=texts[: len(labels)],
         splits=np.array(splits or ["train"] * len(labels)),
+        has_image=np.ones(len(labels), dtype=bool),
+        has_text=np.array([bool(text) for text in texts[: len(labels)]]),
         labels=labels,
     )
 
@@ -98,6 +100,16 @@ def test_vectors_come_from_the_file(tmp_path):
     graph = build(tmp_path / "graph", dataset(), embedding="file", embedding_file=vectors(tmp_path))
     np.testing.assert_array_equal(graph.embeddings, [[1, 2], [3, 4], [5, 6]])
     assert graph.artifact.content["embedding"] == {"kind": "file", "dim": 2}
+
+
+def test_items_without_text_count_in_the_graph_and_not_in_the_vectors(tmp_path):
+    silent = range(0, len(LABELS), 5)
+    texts = ["" if row in silent else text for row, text in enumerate(TEXTS)]
+    rest = [row for row in range(len(LABELS)) if row not in silent]
+    graph = build(tmp_path / "graph", dataset(texts=texts))
+    of_texts = build(tmp_path / "of_texts", dataset(LABELS[rest], texts=[texts[row] for row in rest]))
+    np.testing.assert_array_equal(graph.label_counts, LABELS.sum(axis=0))
+    np.testing.assert_array_equal(graph.embeddings, of_texts.embeddings)
 
 
 def test_equal_input_gives_an_equal_digest(tmp_path):

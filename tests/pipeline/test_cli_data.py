@@ -46,6 +46,15 @@ def test_import_folder_by_options(source, tmp_path):
     assert dataset.artifact.content["splits"] == {"train": 8, "val": 1, "test": 1}
 
 
+def test_import_folder_keeps_incomplete_items_where_asked_for(source, tmp_path):
+    (source / "pictures" / "0.png").unlink()
+    arguments = ("--min-label-count", 4, *OPTIONS)
+    with pytest.raises(InputError, match="1 picture missing"):
+        invoke("import", "folder", source, tmp_path / "out", *arguments)
+    assert invoke("import", "folder", source, tmp_path / "out", "--incomplete", "keep", *arguments).exit_code == 0
+    assert not Dataset.read(tmp_path / "out", verify=True).has_image[0]
+
+
 def test_options_override_the_spec_file(source, tmp_path):
     spec = tmp_path / "spec.yaml"
     spec.write_text(

@@ -1,0 +1,183 @@
+"""The label graph of MIRFlickr's tags and labels, from a table of texts alone, against plain counting."""
+
+import json
+import math
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+from components import build_label_graph, dataset, extract_features
+from dagnn_core.config import DatasetConfig, FeaturesConfig, FolderConfig, LabelGraphConfig
+from dagnn_core.data.dataset import Dataset
+from dagnn_core.errors import InputError
+from dagnn_core.label_graph.label_graph import LabelGraph
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+MIRFLICKR = DATA / "mirflickr25k"
+VECTORS = DATA / "label_embeddings" / "mirflickr.npz"
+NUM_QUERIES, NUM_VAL = 2000, 200
+THRESHOLD = 0.4
+
+pytestmark = pytest.mark.skipif(
+    not (MIRFLICKR.is_dir() and VECTORS.is_file()), reason="MIRFlickr's tags and labels are not at ../shared/data"
+)
+
+
+class Row(NamedTuple):
+    id: str
+    text: str
+    labels: list[str]
+    split: str
+
+
+class Built(NamedTuple):
+    rows: list[Row]
+    root: Path
+    """Folder with the artifacts `dataset` and `label_graph`."""
+
+    @property
+    def training(self) -> list[Row]:
+        return [row for row in self.rows if row.split == "train"]
+
+    @property
+    def graph(self) -> LabelGraph:
+        return LabelGraph.read(self.root / "label_graph", verify=True)
+
+
+def read_rows() -> list[Row]:
+    """Read the `.mat` files item by item; every one has tags and labels."""
+    names = (MIRFLICKR / "label_names.txt").read_text().split()
+    lines = (MIRFLICKR / "common_tags.txt").read_text(encoding="utf-8").splitlines()
+    words = [line.split()[0] for line in lines]  # each with its number of pictures
+    tags = scipy.io.loadmat(MIRFLICKR / "mirflickr25k-yall.mat")["YAll"]
+    labels = scipy.io.loadmat(MIRFLICKR / "mirflickr25k-lall.mat")["LAll"]
+    return [
+        Row(
+            id=f"im{number}",
+            text=" ".join(word for word, has in zip(words, tag_row, strict=True) if has),
+            labels=[name for name, has in zip(names, label_row, strict=True) if has],
+            split="test" if number < NUM_QUERIES else "val" if number < NUM_QUERIES + NUM_VAL else "train",
+        )
+        for number, (tag_row, label_row) in enumerate(zip(tags.tolist(), labels.tolist(), strict=True))
+    ]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    root = tmp_path_factory.mktemp("mirflickr")
+    rows = read_rows()
+    (root / "items.jsonl").write_text("".join(f"{json.dumps(row._asdict())}\n" for row in rows), encoding="utf-8")
+    (root / "labels.txt").write_text((MIRFLICKR / "label_names.txt").read_text())
+    folder = FolderConfig(table="items.jsonl", label_names="labels.txt", split_column="split")
+    dataset.run(
+        params=DatasetConfig(layout="folder", source=str(root), incomplete="keep", folder=folder),
+        dataset_out=root / "dataset",
+    )
+    build_label_graph.run(
+        dataset=root / "dataset",
+        params=LabelGraphConfig(threshold=THRESHOLD, embedding="file", embedding_file=f"{VECTORS}#glove6B"),
+        label_graph_out=root / "label_graph",
+    )
+    return Built(rows, root)
+
+
+def test_the_data_set_is_texts_alone(built: Built) -> None:
+    found = Dataset.read(built.root / "dataset", verify=True)
+    assert found.ids == tuple(row.id for row in built.rows)
+    assert found.texts == tuple(row.text for row in built.rows)
+    assert len(found.label_names) == 24
+    assert found.has_text.all() and not found.has_image.any()
+    content = found.artifact.content
+    assert content["modalities"] == {"complete": 0, "image_only": 0, "text_only": len(built.rows)}
+    assert content["splits"] == {"train": len(built.training), "val": NUM_VAL, "test": NUM_QUERIES}
+    assert content["rejected"] == {}
+
+
+def test_counts_are_those_of_plain_counting(built: Built) -> None:
+    together: Counter[frozenset[str]] = Counter()
+    alone: Counter[str] = Counter()
+    for row in built.training:
+        alone.update(row.labels)
+        together.update(frozenset(pair) for pair in combinations(row.labels, 2))
+    graph = built.graph
+    names = graph.label_names
+    assert graph.artifact.content["num_items"] == len(built.training)
+    assert graph.label_counts.tolist() == [alone[name] for name in names]
+    assert graph.counts.tolist() == [[together[frozenset({a, b})] if a != b else 0 for b in names] for a in names]
+
+
+def test_every_item_together_has_the_published_number_of_labels(built: Built) -> None:
+    """The surviving files of the authors sum to 80 % of it."""
+    assert len(built.rows) == 20_015
+    assert sum(len(row.labels) for row in built.rows) == 75_640
+
+
+def test_adjacency_and_its_normalisation_follow_the_formulas(built: Built) -> None:
+    graph = built.graph
+    labels = range(24)
+    for i in labels:
+        for j in labels:
+            probability = graph.counts[i, j] / graph.label_counts[j]
+            assert graph.conditional[i, j] == pytest.approx(probability, rel=1e-15)
+            edge = 0.5 if i != j and probability >= THRESHOLD else 0.0
+            assert graph.adjacency[i, j] == edge + (1.0 if i == j else 0.0)
+    degrees = [sum(graph.adjacency[i, j] for j in labels) for i in labels]
+    for i in labels:
+        for j in labels:
+            expected = graph.adjacency[j, i] / math.sqrt(degrees[i] * degrees[j])
+            assert graph.normalized[i, j] == pytest.approx(expected, rel=1e-12)
+    assert graph.artifact.content["num_edges"] == sum(graph.adjacency[i, j] > 0 for i in labels for j in labels) - 24
+
+
+def test_edges_say_what_everybody_knows(built: Built) -> None:
+    graph = built.graph
+    label = {name: number for number, name in enumerate(graph.label_names)}
+    for b, a in (("sky", "clouds"), ("water", "sea"), ("people", "female"), ("plant_life", "tree"), ("animals", "dog")):
+        assert graph.conditional[label[b], label[a]] > 0.7
+        assert graph.normalized[label[a], label[b]] > 0  # a listens to b
+    assert graph.conditional[label["food"], label["sky"]] < 0.05
+
+
+def test_node_vectors_are_those_of_the_file(built: Built) -> None:
+    with np.load(VECTORS, allow_pickle=False) as file:
+        vectors = dict(zip(file["names"].tolist(), file["glove6B"], strict=True))
+    graph = built.graph
+    for name, vector in zip(graph.label_names, graph.embeddings, strict=True):
+        np.testing.assert_array_equal(vector, vectors[name])
+
+
+def test_vectors_learned_from_the_tags_know_related_labels(built: Built, tmp_path: Path) -> None:
+    out = tmp_path / "label_graph"
+    build_label_graph.run(dataset=built.root / "dataset", params=LabelGraphConfig(), label_graph_out=out)
+    graph = LabelGraph.read(out, verify=True)
+    unit = graph.embeddings / np.linalg.norm(graph.embeddings, axis=1, keepdims=True)
+    similarity = unit @ unit.T - np.eye(24)
+    nearest = {name: graph.label_names[row.argmax()] for name, row in zip(graph.label_names, similarity, strict=True)}
+    pairs = {
+        "bird": "animals",
+        "car": "transport",
+        "clouds": "sky",
+        "male": "people",
+        "sea": "water",
+        "tree": "plant_life",
+    }
+    assert {name: nearest[name] for name in pairs} == pairs
+
+
+def test_the_picture_is_drawn(built: Built) -> None:
+    with Image.open(built.graph.artifact.file("label_graph.png")) as picture:
+        assert picture.width > 1500 and picture.height > 700
+
+
+def test_features_are_refused_in_one_line(built: Built, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none of the 17815 training items has a picture, .* a label graph alone"):
+        extract_features.run(
+            dataset=built.root / "dataset", params=FeaturesConfig(), features_out=tmp_path / "features"
+        )
+    assert not list(tmp_path.iterdir())

@@ -147,6 +147,8 @@ class LabelGraphConfig:
 
 
 Preset = Literal["aaai21", "tpami22", "best"]
+CLOSED_FORM = ("cca", "ridge")
+"""Kinds of models that are fitted without a training loop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

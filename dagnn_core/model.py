@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dagnn_core.artifacts import Artifact, read_artifact, write_json
-from dagnn_core.config import ModelConfig, parse_section
+from dagnn_core.config import CLOSED_FORM, ModelConfig, parse_section
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER
@@ -140,7 +140,7 @@ def write_model(
         val_metrics: figures of the kept epoch on the validation split.
     """
     save_file({name: value.contiguous() for name, value in state.items()}, directory / "model.safetensors")
-    if config.kind in ("cca", "ridge"):  # the fit has chosen the dimension
+    if config.kind in CLOSED_FORM:  # the fit has chosen the dimension
         config = replace(config, embedding_dim=len(state["image_encoder.bias"]))
     record = {
         "model": asdict(config),

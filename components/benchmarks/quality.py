@@ -1,63 +1,104 @@
-"""The program behind `dagnn bench quality`: variants x seeds on the same features, beside CCA and chance.
+"""The program behind `dagnn bench quality`: variants x seeds on the same features, compared with the first of them.
 
-Every model is trained and selected on train and val first; the test split is opened once, when all of them are there.
-A model that an earlier, interrupted call has finished is not trained again.
+Every model is trained and selected on train and val; then all are scored on val, or, for final figures, on test. A model
+that an earlier, interrupted call has finished is not trained again.
 """
 
+import json
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from components import train
 from components.params import load_params
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact, write_json
-from dagnn_core.config import ModelConfig, TrainConfig
+from dagnn_core.config import CLOSED_FORM, ModelConfig, TrainConfig
+from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model import KIND, TrainedModel
-from dagnn_core.report.evaluation import score_baselines
-from dagnn_core.retrieval.ranking import evaluate_retrieval
+from dagnn_core.retrieval.bootstrap import Difference, paired_bootstrap
+from dagnn_core.retrieval.ranking import chance_scores, mean_scores, score_queries
 
 log = logging.getLogger(__name__)
 
-Metrics = dict[str, float]
-METRICS = (("map", ""), ("map", "_at_50"), ("ndcg", "_at_10"), ("recall", "_at_10"))
-COLUMNS = (
-    "map_mean",
-    *(f"{metric}_{direction}{cutoff}" for metric, cutoff in METRICS for direction in ("i2t", "t2i")),
-)
+Metrics = Mapping[str, float]
+COLUMNS = {
+    "map_mean": "mean MAP",
+    "map_i2t": "MAP i2t",
+    "map_t2i": "MAP t2i",
+    "map_i2t_at_50": "MAP@50 i2t",
+    "map_t2i_at_50": "MAP@50 t2i",
+    "ndcg_i2t": "NDCG i2t",
+    "ndcg_t2i": "NDCG t2i",
+    "ndcg_jaccard_i2t": "NDCG-J i2t",
+    "ndcg_jaccard_t2i": "NDCG-J t2i",
+    "recall_i2t_at_10": "R@10 i2t",
+    "recall_t2i_at_10": "R@10 t2i",
+}
+BOOTSTRAP_SEED = 103
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    runs: Sequence[Metrics]
+    """Retrieval figures, one mapping for each seed."""
+    average_precision: NDArray[np.float64]
+    """Of every item, mean over directions and seeds, [N]; NaN where nothing is relevant."""
+    val_map_mean: float | None
+    """Validation MAP of the kept epochs, mean over seeds; None of chance."""
 
 
 def run(
-    *, features: Path, label_graph: Path, variants: Sequence[Path], seeds: Sequence[int], tracking: Tracking, out: Path
+    *,
+    features: Path,
+    label_graph: Path,
+    variants: Sequence[Path],
+    seeds: Sequence[int],
+    split: Literal["val", "test"],
+    tracking: Tracking,
+    out: Path,
 ) -> str:
-    """Train every variant with every seed, then compare all of them on the test split.
+    """Train every variant with every seed, then compare all of them on one split.
 
     Args:
         features: features artifact.
         label_graph: label graph artifact of the same data set.
-        variants: configuration files; their sections `model` and `train` count, their names name the rows.
-        seeds: one training each; they replace `train.seed`.
+        variants: configuration files; their sections `model` and `train` count, their names name the rows, and the
+            first is what the others are compared with.
+        seeds: one training each; they replace `train.seed`. What is fitted in closed form knows no seed: one fit.
+        split: `val` while anything is still to be chosen, `test` once, for the final figures.
         tracking: gets the figures of every training.
-        out: folder for the models, `quality.json` and `quality.md`; what it holds already is kept.
+        out: folder for the models, `quality.json` and `quality.md`; the models that it holds already are kept.
 
     Returns:
         The table, as Markdown.
 
     Raises:
         ArtifactError: an input is missing or damaged, or the two do not belong together.
-        InputError: a configuration file with a mistake.
+        InputError: a configuration file with a mistake, or two files of one name.
     """
     configs = {path.stem: load_params(path) for path in variants}
+    if len(configs) < len(variants):
+        raise InputError(f"{len(variants)} variants have {len(configs)} names, expected a name each; rename the files")
     inputs = {
         kind: read_artifact(path, kind).content_digest
         for kind, path in (("features", features), ("label_graph", label_graph))
     }
-    models: dict[str, list[Path]] = {name: [] for name in configs}
+    models: dict[str, list[Path]] = {}
     for name, sections in configs.items():
-        for seed in seeds:
+        one_fit = sections["model"].kind in CLOSED_FORM
+        models[name] = []
+        for seed in seeds[:1] if one_fit else seeds:
             model_out = out / name / f"seed-{seed}"
             params = replace(sections["train"], seed=seed)
             models[name].append(model_out)
@@ -75,13 +116,21 @@ def run(
                 model_out=model_out,
             )
     data = Features.read(features)
-    baselines = score_baselines(data)
-    results = {
-        method.name: [{name: method.metrics[name] for name in COLUMNS}] for method in (baselines.chance, baselines.cca)
+    rows = [_score(data, split, name, paths) for name, paths in models.items()]
+    differences = {
+        row.name: paired_bootstrap(row.average_precision, rows[0].average_precision, seed=BOOTSTRAP_SEED)
+        for row in rows[1:]
     }
-    results |= {name: [_test_metrics(data, path) for path in paths] for name, paths in models.items()}
-    write_json(out / "quality.json", {"seeds": list(seeds), "results": results})
-    table = _table(results)
+    rows.append(_chance(data, split))
+    record = {
+        "split": split,
+        "seeds": list(seeds),
+        "reference": rows[0].name,
+        "results": {row.name: {"val_map_mean": row.val_map_mean, "runs": list(row.runs)} for row in rows},
+        "map_mean_minus_reference": {name: difference._asdict() for name, difference in differences.items()},
+    }
+    write_json(out / "quality.json", record)
+    table = _table(rows, differences, split)
     (out / "quality.md").write_text(table, encoding="utf-8")
     return table
 
@@ -95,23 +144,51 @@ def _is_done(model_out: Path, inputs: Mapping[str, str], model_params: ModelConf
     return bool(provenance["params"] == wanted and provenance["ancestors"].items() >= inputs.items())
 
 
-def _test_metrics(data: Features, path: Path) -> Metrics:
-    model = TrainedModel.read(path)
-    rows = data.rows("test")
-    image, text = model.embed_image_features(data.image[rows]), model.embed_text_features(data.text[rows])
-    metrics = evaluate_retrieval(image, text, data.labels[rows])
-    return {name: metrics[name] for name in COLUMNS}
+def _score(data: Features, split: str, name: str, paths: Sequence[Path]) -> Row:
+    rows = data.pairs(split)
+    own, labels = np.arange(len(rows)), data.labels[rows]
+    runs, precisions, validations = [], [], []
+    for path in paths:
+        model = TrainedModel.read(path)
+        image, text = model.embed_image_features(data.image[rows]), model.embed_text_features(data.text[rows])
+        i2t = score_queries(image, text, labels, labels, partners=own)
+        t2i = score_queries(text, image, labels, labels, partners=own)
+        runs.append(mean_scores(i2t, t2i))
+        precisions.append((i2t.average_precision + t2i.average_precision) / 2)
+        validations.append(json.loads(model.artifact.file("val_metrics.json").read_text())["val_map_mean"])
+    return Row(
+        name=name,
+        runs=runs,
+        average_precision=np.mean(precisions, axis=0),
+        val_map_mean=statistics.mean(validations),
+    )
 
 
-def _table(results: Mapping[str, Sequence[Metrics]]) -> str:
-    lines = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for name, runs in results.items():
-        cells = [_mean_and_spread([metrics[column] for metrics in runs]) for column in COLUMNS]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+def _chance(data: Features, split: str) -> Row:
+    labels = data.labels[data.pairs(split)]
+    scores = chance_scores(labels, labels)
+    metrics = mean_scores(scores, scores)
+    return Row(name="chance", runs=[metrics], average_precision=scores.average_precision, val_map_mean=None)
+
+
+def _table(rows: Sequence[Row], differences: Mapping[str, Difference], split: str) -> str:
+    titles = ["", f"{split} mean MAP", f"against {rows[0].name}", "val mean MAP", *list(COLUMNS.values())[1:]]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for row in rows:
+        figures = {key: _mean_and_spread([metrics[key] for metrics in row.runs]) for key in COLUMNS}
+        difference = differences.get(row.name)
+        cells = [
+            row.name,
+            figures.pop("map_mean"),
+            "" if difference is None else f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]",
+            "" if row.val_map_mean is None else f"{row.val_map_mean:.4f}",
+            *figures.values(),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
     """Mean and, of several seeds, the sample standard deviation."""
-    mean = f"{statistics.mean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
+    mean = f"{statistics.mean(values):.4f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.4f}"

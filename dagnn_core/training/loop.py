@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dagnn_core.config import ModelConfig, TrainConfig
+from dagnn_core.config import CLOSED_FORM, ModelConfig, TrainConfig
 from dagnn_core.errors import InputError
 from dagnn_core.losses.objective import Losses, compute_losses
 from dagnn_core.nn.baselines import LinearTowers
@@ -81,7 +81,7 @@ def train(
     if config.incomplete == "skip" or not is_dagnn:
         train_split = train_split.pairs()
     _check(train_split, val_split, model_config, config)
-    if model_config.kind in ("cca", "ridge"):
+    if model_config.kind in CLOSED_FORM:
         fit = fit_cca_towers if model_config.kind == "cca" else fit_ridge_towers
         return _closed_form_result(fit(train_split, val_split), val_split, logger)
     torch.manual_seed(config.seed)  # initial weights

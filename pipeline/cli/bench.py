@@ -38,16 +38,25 @@ def bench_map(out: Out = None) -> None:
 def bench_quality(
     variants: Annotated[list[Path], typer.Argument(help="configuration files; their model and train sections count")],
     seeds: Annotated[list[int], typer.Option("--seed", help="one training for each")] = [103, 104, 105],  # noqa: B006
+    test: Annotated[bool, typer.Option("--test", help="score on test, for final figures; else on val")] = False,
     features: Annotated[Path, typer.Option(help="features artifact")] = Path("artifacts/features"),
     label_graph: Annotated[Path, typer.Option(help="label graph artifact")] = Path("artifacts/label_graph"),
     out: Annotated[Path, typer.Option(help="folder for the models and the table")] = Path("artifacts/quality"),
 ) -> None:
-    """Compare variants, over several seeds, beside CCA and chance."""
+    """Train variants with several seeds and compare them with the first one; goes on where it was interrupted."""
     from components.benchmarks.quality import run
     from components.services.tracking import Tracking
 
     tracking = Tracking.from_environment()
-    table = run(features=features, label_graph=label_graph, variants=variants, seeds=seeds, tracking=tracking, out=out)
+    table = run(
+        features=features,
+        label_graph=label_graph,
+        variants=variants,
+        seeds=seeds,
+        split="test" if test else "val",
+        tracking=tracking,
+        out=out,
+    )
     typer.echo(table)
 
 

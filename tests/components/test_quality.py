@@ -1,8 +1,9 @@
-"""The quality benchmark: rows beside baselines, mean and spread over seeds, finished trainings kept."""
+"""The quality benchmark: rows compared with the first, mean and spread over seeds, finished trainings kept."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,35 +12,87 @@ from components.benchmarks import quality
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.config import LabelGraphConfig
+from dagnn_core.errors import InputError
+from dagnn_core.features.features import Features
+from dagnn_core.model import TrainedModel
+from dagnn_core.report.evaluation import evaluate
 
 SMALL = "model: {embedding_dim: 8, image_to_text_hidden: 8, text_to_image_hidden: 8, hops: 1}\n"
 
 
-def test_table_of_variants_and_seeds(
+VARIANTS = {
+    "slow": SMALL + "train: {epochs: 1, lr: 1e-6}\n",
+    "fast": SMALL + "train: {epochs: 8, lr: 3e-3, batch_size: 16}\n",
+    "ridge": "model: {kind: ridge}\n",
+}
+
+
+@pytest.fixture
+def arguments(
     inputs: dict[str, Path], tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> dict[str, Any]:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "slow.yaml").write_text(SMALL + "train: {epochs: 1, lr: 1e-6}\n")
-    (tmp_path / "fast.yaml").write_text(SMALL + "train: {epochs: 8, lr: 3e-3, batch_size: 16}\n")
-    arguments = {
+    for name, text in VARIANTS.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    return {
         **inputs,
-        "variants": [tmp_path / "slow.yaml", tmp_path / "fast.yaml"],
+        "variants": [tmp_path / f"{name}.yaml" for name in VARIANTS],
         "seeds": [1, 2],
+        "split": "test",
         "tracking": tracking,
         "out": tmp_path / "out",
     }
-    table = quality.run(**arguments)  # type: ignore[arg-type]
-    assert table == (tmp_path / "out/quality.md").read_text()
-    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["chance", "CCA", "slow", "fast"]
-    results = json.loads((tmp_path / "out/quality.json").read_text())["results"]
-    assert [len(results[row]) for row in ("chance", "CCA", "slow", "fast")] == [1, 1, 2, 2]
-    best = [sum(run["map_mean"] for run in results[row]) for row in ("slow", "fast")]
-    assert best[1] > best[0]
-    seeds = [run["map_i2t"] for run in results["fast"]]
-    mean = sum(seeds) / 2
-    spread = abs(seeds[0] - seeds[1]) / 2**0.5
-    assert f"| {mean:.3f} ± {spread:.3f} |" in table.splitlines()[-1]
 
+
+def cells(table: str) -> dict[str, list[str]]:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_table_of_variants_and_seeds(arguments: dict[str, Any], tmp_path: Path) -> None:
+    table = quality.run(**arguments)
+    assert table == (tmp_path / "out/quality.md").read_text()
+    record = json.loads((tmp_path / "out/quality.json").read_text())
+    runs = {name: result["runs"] for name, result in record["results"].items()}
+    assert {name: len(entries) for name, entries in runs.items()} == {"slow": 2, "fast": 2, "ridge": 1, "chance": 1}
+    seeds = [entry["map_mean"] for entry in runs["fast"]]
+    mean, spread = sum(seeds) / 2, abs(seeds[0] - seeds[1]) / 2**0.5
+    assert cells(table)["fast"][0] == f"{mean:.4f} ± {spread:.4f}"
+    gain = record["map_mean_minus_reference"]["fast"]
+    assert record["reference"] == "slow" and gain["low"] < gain["mean"] < gain["high"]
+    assert gain["mean"] == pytest.approx(mean - sum(entry["map_mean"] for entry in runs["slow"]) / 2)
+    assert cells(table)["fast"][1].startswith(f"{gain['mean']:+.4f} [")
+    assert [cells(table)[name][1] for name in ("slow", "chance")] == ["", ""]
+    validation = [
+        json.loads((tmp_path / f"out/fast/seed-{seed}/val_metrics.json").read_text())["val_map_mean"] for seed in (1, 2)
+    ]
+    assert record["results"]["fast"]["val_map_mean"] == pytest.approx(sum(validation) / 2)
+
+
+def test_the_figures_are_those_of_the_report(arguments: dict[str, Any], tmp_path: Path) -> None:
+    quality.run(**arguments)
+    features = Features.read(arguments["features"])
+    metrics = evaluate(TrainedModel.read(tmp_path / "out/fast/seed-1"), features).metrics
+    results = json.loads((tmp_path / "out/quality.json").read_text())["results"]
+    for name, value in results["fast"]["runs"][0].items():
+        assert metrics[name] == pytest.approx(value, abs=1e-12)
+    assert metrics["chance_map_mean"] == pytest.approx(results["chance"]["runs"][0]["map_mean"], abs=1e-12)
+
+
+def test_val_is_scored_while_anything_is_to_be_chosen(arguments: dict[str, Any], tmp_path: Path) -> None:
+    quality.run(**arguments | {"split": "val"})
+    record = json.loads((tmp_path / "out/quality.json").read_text())
+    assert record["split"] == "val"
+    for result in record["results"].values():
+        if result["val_map_mean"] is not None:
+            mean = sum(entry["map_mean"] for entry in result["runs"]) / len(result["runs"])
+            assert mean == pytest.approx(result["val_map_mean"], abs=1e-6)
+
+
+def test_finished_trainings_are_kept(
+    arguments: dict[str, Any], inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = quality.run(**arguments)
     other_graph = tmp_path / "other_graph"
     build_label_graph.run(
         dataset=inputs["features"].parent / "dataset",
@@ -52,11 +105,19 @@ def test_table_of_variants_and_seeds(
 
     with monkeypatch.context() as patch:
         patch.setattr(quality.train, "run", train_again)
-        assert quality.run(**arguments) == table  # type: ignore[arg-type]
+        assert quality.run(**arguments) == table
         with pytest.raises(InterruptedError, match="trains again"):
-            quality.run(**arguments | {"label_graph": other_graph})  # type: ignore[arg-type]
+            quality.run(**arguments | {"label_graph": other_graph})
 
     kept = read_artifact(tmp_path / "out/fast/seed-1", "model").provenance["mlflow_run_id"]
     shutil.rmtree(tmp_path / "out/fast/seed-2")
-    assert quality.run(**arguments) == table  # type: ignore[arg-type]
+    assert quality.run(**arguments) == table
     assert read_artifact(tmp_path / "out/fast/seed-1", "model").provenance["mlflow_run_id"] == kept
+
+
+def test_two_variants_of_one_name_are_refused(arguments: dict[str, Any], tmp_path: Path) -> None:
+    other = tmp_path / "other" / "fast.yaml"
+    other.parent.mkdir()
+    shutil.copy(tmp_path / "fast.yaml", other)
+    with pytest.raises(InputError, match="2 variants have 1 names, expected a name each; rename the files"):
+        quality.run(**arguments | {"variants": [tmp_path / "fast.yaml", other]})

@@ -23,7 +23,8 @@ from dagnn_core.features.descriptors import DIM
 from dagnn_core.features.encoders import PrecomputedEncoder
 from dagnn_core.features.words import WordEncoder
 from dagnn_core.model import TrainedModel, write_model
-from dagnn_core.nn.dagnn import DAGNN
+from dagnn_core.nn.label_graphs import GraphTensors
+from dagnn_core.nn.network import build_network
 from pipeline.cli import registry as commands
 
 LABELS = ["boat", "sea", "night"]
@@ -40,9 +41,8 @@ VECTORS = (PrecomputedEncoder(modality="image", dim=5), PrecomputedEncoder(modal
 def make_model(path, encoders, *, seed=0):
     torch.manual_seed(seed)
     image, text = encoders
-    network = DAGNN(
-        CONFIG, image_dim=image.dim, text_dim=text.dim, label_embeddings=torch.rand(3, 4), adjacency=torch.eye(3)
-    )
+    graph = GraphTensors(torch.rand(3, 4), torch.eye(3), torch.eye(3), 0.4)
+    network = build_network(CONFIG, image_dim=image.dim, text_dim=text.dim, graph=graph)
     with write_artifact(path.with_name("features"), kind="features", provenance={}) as draft:
         for name, encoder in (("image", image), ("text", text)):
             (draft.path / f"{name}_encoder").mkdir()
@@ -60,6 +60,7 @@ def make_model(path, encoders, *, seed=0):
             draft.path,
             config=CONFIG,
             state=network.state_dict(),
+            graph=graph,
             features=read_artifact(path.with_name("features"), "features"),
             history=[{"epoch": 1, "loss_total": 2.5, "val_map_mean": 0.5}],
             val_metrics={"val_map_mean": 0.5},

@@ -18,7 +18,7 @@ from dagnn_core.retrieval.ranking import (
     mean_scores,
     precision_recall,
     relevant_fraction,
-    score_queries,
+    score_pairs,
 )
 
 DIRECTIONS = ("i2t", "t2i")  # image to text, text to image
@@ -125,13 +125,12 @@ def _score(
     text: NDArray[np.floating],
     labels: NDArray[np.uint8],
 ) -> tuple[Method, dict[str, QueryScores]]:
-    own = np.arange(len(labels))
-    scores: dict[str, QueryScores] = {}
-    precision: dict[str, NDArray[np.float64]] = {}
-    for direction, query, gallery in (("i2t", image, text), ("t2i", text, image)):
-        scores[direction] = score_queries(query, gallery, labels, labels, partners=own)
-        precision[direction] = precision_recall(query, gallery, labels, labels)
-    return Method(name, prefix, mean_scores(scores["i2t"], scores["t2i"]), precision), scores
+    scores = score_pairs(image, text, labels)
+    precision = {
+        "i2t": precision_recall(image, text, labels, labels),
+        "t2i": precision_recall(text, image, labels, labels),
+    }
+    return Method(name, prefix, mean_scores(*scores), precision), dict(zip(DIRECTIONS, scores, strict=True))
 
 
 def _chance(labels: NDArray[np.uint8]) -> Method:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,13 @@ from dagnn_core.retrieval.ranking import RECALL_STEPS, map_by_label, rank_galler
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 TITLES = {"i2t": "Image → text", "t2i": "Text → image"}
-COLUMNS = {"map_{}": "MAP", "map_{}_at_50": "MAP@50", "ndcg_{}_at_10": "NDCG@10", "recall_{}_at_10": "R@10"}
+COLUMNS = {"map_{}": "MAP", "map_{}_at_50": "MAP@50", "recall_{}_at_10": "R@10"}
+GRADED_COLUMNS = {
+    "ndcg_{}": "NDCG",
+    "ndcg_{}_at_10": "NDCG@10",
+    "ndcg_jaccard_{}": "NDCG, Jaccard",
+    "ndcg_jaccard_{}_at_10": "NDCG@10, Jaccard",
+}
 LOSSES = {
     "loss_total": "total",
     "loss_classification": "classification",
@@ -107,9 +113,11 @@ def render_report(
     environment.filters["figure"] = lambda value: f"{value:.3f}"
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         titles=TITLES,
-        columns=list(COLUMNS.values()),
         methods=evaluation.methods,
-        table=_table(evaluation),
+        columns=list(COLUMNS.values()),
+        table=_table(evaluation, [*_in_both_directions(COLUMNS), "map_mean"]),
+        graded_columns=list(GRADED_COLUMNS.values()),
+        graded_table=_table(evaluation, _in_both_directions(GRADED_COLUMNS)),
         baseline=evaluation.baseline,
         curves=_curves(evaluation, history),
         label_bars=_label_bars(evaluation, dataset),
@@ -124,9 +132,12 @@ def render_report(
     return page.rstrip() + "\n"
 
 
-def _table(evaluation: Evaluation) -> list[tuple[str, list[_Cell], _Cell]]:
-    """Name, cells of both directions, and mean MAP of every method."""
-    names = [pattern.format(direction) for direction in DIRECTIONS for pattern in COLUMNS] + ["map_mean"]
+def _in_both_directions(patterns: Iterable[str]) -> list[str]:
+    return [pattern.format(direction) for direction in DIRECTIONS for pattern in patterns]
+
+
+def _table(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, list[_Cell]]]:
+    """Name and figures of every method."""
     cca = next(method for method in evaluation.methods if method.name == "CCA")
     rows = []
     for method in evaluation.methods:
@@ -135,7 +146,7 @@ def _table(evaluation: Evaluation) -> list[tuple[str, list[_Cell], _Cell]]:
             value = method.metrics[name]
             best = max(other.metrics[name] for other in evaluation.methods)
             cells.append(_Cell(value, value == best, value / cca.metrics[name] if cca.metrics[name] > 0 else np.inf))
-        rows.append((method.name, cells[:-1], cells[-1]))
+        rows.append((method.name, cells))
     return rows
 
 

@@ -9,6 +9,8 @@ _COLUMNS = (
     ("mean MAP", "map_mean"),
     ("MAP@50 i2t", "map_i2t_at_50"),
     ("MAP@50 t2i", "map_t2i_at_50"),
+    ("NDCG i2t", "ndcg_i2t"),
+    ("NDCG t2i", "ndcg_t2i"),
     ("NDCG@10 i2t", "ndcg_i2t_at_10"),
     ("NDCG@10 t2i", "ndcg_t2i_at_10"),
     ("R@10 i2t", "recall_i2t_at_10"),
@@ -17,8 +19,9 @@ _COLUMNS = (
 
 
 def results_table(metrics: Mapping[str, float]) -> str:
-    """Rows DAGNN, CCA and chance; columns MAP, MAP@50, NDCG@10 and recall@10 in both directions."""
-    lines = [" " * 6 + "".join(f"{title:>13}" for title, _ in _COLUMNS)]
+    """Rows DAGNN, CCA and chance; columns MAP, MAP@50, NDCG, NDCG@10 and recall@10 in both directions."""
+    lines = [" " * 6 + "".join(f"  {title}" for title, _ in _COLUMNS)]
     for name, prefix in _ROWS:
-        lines.append(f"{name:6}" + "".join(f"{metrics[prefix + metric]:13.3f}" for _, metric in _COLUMNS))
+        cells = (f"  {metrics[prefix + metric]:{len(title)}.3f}" for title, metric in _COLUMNS)
+        lines.append(f"{name:6}" + "".join(cells))
     return "\n".join(lines)

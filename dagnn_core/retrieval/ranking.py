@@ -9,6 +9,9 @@ fractional bits: whatever sum a float64 product forms is then an integer of at m
 The cosine's error is about 6e-9, less than float32 arithmetic has. Cosines are compared in steps of 2^-29, and items
 that tie are ranked by gallery index.
 
+Graded relevance (NDCG) has two gains: the number of labels that query and item share, and the Jaccard overlap of their
+label sets, |A ∩ B| / |A ∪ B|, which also counts the labels that only one of them has. DCG sums gain / log2(1 + rank).
+
 Shapes: Q queries, G gallery items, N pairs, C labels, D embedding dimension, B queries of a block.
 """
 
@@ -26,11 +29,12 @@ RECALL_STEPS = 20  # a precision-recall curve has this many steps from recall 0 
 
 EMBEDDING_BITS = 26
 COSINE_BITS = 29
-BELOW_ALL = -2.0 * 2**COSINE_BITS  # the cosine with an all-zero embedding
+BELOW_ALL = 2.0 * 2**COSINE_BITS  # the negated cosine with an all-zero embedding
 
 BLOCK_QUERIES = 1024  # rows of one matrix product
 BLOCK_ENTRIES = 1 << 22  # fewer rows where the gallery is large: at most 32 MiB of similarities at once
 SLICE_QUERIES = 64  # queries that a thread ranks at a time, so that its arrays fit the cache
+PLACE_BITS = 32  # of a sort key: gallery index and number of shared labels
 
 Embeddings = NDArray[np.floating[Any]]
 Labels = NDArray[np.uint8]
@@ -45,8 +49,14 @@ class QueryScores(NamedTuple):
     """AP = (1/R) · sum of the precision at every relevant rank; R = number of relevant items in the gallery."""
     average_precision_at_50: NDArray[np.float64]
     """The same over the first 50 ranks, divided by min(50, R) instead of R."""
+    ndcg: NDArray[np.float64]
+    """DCG over that of the best ranking; gain = number of shared labels."""
     ndcg_at_10: NDArray[np.float64]
-    """DCG of the first 10 ranks over that of the best ranking; gain = number of shared labels, discount log2(1 + r)."""
+    """The same with the first 10 ranks of both."""
+    ndcg_jaccard: NDArray[np.float64]
+    """As `ndcg`; gain = Jaccard overlap of the label sets."""
+    ndcg_jaccard_at_10: NDArray[np.float64]
+    """As `ndcg_at_10`; gain = Jaccard overlap of the label sets."""
     recall_at_10: NDArray[np.float64]
     """1 where the query's own partner is among the first 10, else 0 (R@10 of the cross-modal literature)."""
 
@@ -65,10 +75,32 @@ def evaluate_retrieval(image: Embeddings, text: Embeddings, labels: Labels) -> d
     Raises:
         InputError: shapes that do not fit, an embedding that is not finite, or no item has a label.
     """
+    return mean_scores(*score_pairs(image, text, labels))
+
+
+def score_pairs(image: Embeddings, text: Embeddings, labels: Labels) -> tuple[QueryScores, QueryScores]:
+    """Score every image of a set of pairs as a query for the texts, and every text as a query for the images.
+
+    The same as two calls of `score_queries`, faster: the best rankings are the same in both directions.
+
+    Args:
+        image: image embeddings; all-zero ones are ranked last.
+        text: text embeddings of the same items; all-zero ones are ranked last.
+        labels: label matrix Y of the items.
+
+    Shape:
+        image [N, D], text [N, D], labels [N, C].
+
+    Raises:
+        InputError: shapes that do not fit, or an embedding that is not finite.
+    """
+    _check_shapes(image, text, labels, labels)
     own = np.arange(len(image))
-    image_to_text = score_queries(image, text, labels, labels, partners=own)
-    text_to_image = score_queries(text, image, labels, labels, partners=own)
-    return mean_scores(image_to_text, text_to_image)
+    ideal = _ideal_dcg(labels, labels)
+    return (
+        _score(image, text, labels, labels, partners=own, ideal=ideal),
+        _score(text, image, labels, labels, partners=own, ideal=ideal),
+    )
 
 
 def mean_scores(image_to_text: QueryScores, text_to_image: QueryScores) -> dict[str, float]:
@@ -85,7 +117,10 @@ def mean_scores(image_to_text: QueryScores, text_to_image: QueryScores) -> dict[
     for direction, scores in (("i2t", image_to_text), ("t2i", text_to_image)):
         defined = ~np.isnan(scores.average_precision)
         _require_relevant(defined)
-        names = (f"map_{direction}", f"map_{direction}_at_50", f"ndcg_{direction}_at_10", f"recall_{direction}_at_10")
+        names = (
+            *(f"map_{direction}", f"map_{direction}_at_50", f"ndcg_{direction}", f"ndcg_{direction}_at_10"),
+            *(f"ndcg_jaccard_{direction}", f"ndcg_jaccard_{direction}_at_10", f"recall_{direction}_at_10"),
+        )
         metrics |= {name: float(values[defined].mean()) for name, values in zip(names, scores, strict=True)}
     return metrics | {
         "map_mean": (metrics["map_i2t"] + metrics["map_t2i"]) / 2,
@@ -115,23 +150,42 @@ def score_queries(
         query [Q, D], gallery [G, D], query_labels [Q, C], gallery_labels [G, C], partners [Q].
 
     Raises:
-        InputError: shapes that do not fit, or an embedding that is not finite.
+        InputError: shapes that do not fit, an embedding that is not finite, or a gallery of too many items.
     """
+    _check_shapes(query, gallery, query_labels, gallery_labels)
     if np.shape(partners) != (len(query),):
         raise InputError(f"partners have shape {list(np.shape(partners))}, expected one for each query: [{len(query)}]")
+    ideal = _ideal_dcg(query_labels, gallery_labels)
+    return _score(query, gallery, query_labels, gallery_labels, partners=partners, ideal=ideal)
+
+
+def _score(
+    query: Embeddings,
+    gallery: Embeddings,
+    query_labels: Labels,
+    gallery_labels: Labels,
+    *,
+    partners: NDArray[np.integer[Any]],
+    ideal: "_DCG",
+) -> QueryScores:
+    query_sizes_Q, gallery_sizes_G = _sizes(query_labels), _sizes(gallery_labels)
 
     def score(ranking: _Ranking) -> QueryScores:
-        relevant_BG = ranking.relevant
-        num_relevant = _nan_for_zero(relevant_BG.sum(axis=1, dtype=np.float64))
-        precision_BG = relevant_BG.cumsum(axis=1, dtype=np.float64)
+        rows, order_BG, shared_BG = ranking.rows, ranking.order, ranking.shared.astype(np.float64)
+        relevant_BG = (shared_BG > 0).astype(np.float64)
+        num_relevant = _nan_for_zero(relevant_BG.sum(axis=1))
+        precision_BG = relevant_BG.cumsum(axis=1)
         precision_BG /= np.arange(1, len(gallery) + 1)
         precision_BG *= relevant_BG
-        first_10 = ranking.order(10)
-        found = (first_10 == partners[ranking.rows][:, None]).any(axis=1)
+        found = (order_BG[:, :10] == partners[rows, None]).any(axis=1)
+        dcg = _dcg(shared_BG, _jaccard(shared_BG, query_sizes_Q[rows], gallery_sizes_G[order_BG]))
         return QueryScores(
             average_precision=precision_BG.sum(axis=1) / num_relevant,
             average_precision_at_50=precision_BG[:, :50].sum(axis=1) / np.minimum(num_relevant, 50),
-            ndcg_at_10=_dcg(np.take_along_axis(ranking.shared, first_10, axis=1)) / _ideal_dcg(ranking.shared),
+            ndcg=dcg.shared / ideal.shared[rows],
+            ndcg_at_10=dcg.shared_at_10 / ideal.shared_at_10[rows],
+            ndcg_jaccard=dcg.jaccard / ideal.jaccard[rows],
+            ndcg_jaccard_at_10=dcg.jaccard_at_10 / ideal.jaccard_at_10[rows],
             recall_at_10=np.where(np.isnan(num_relevant), np.nan, found),
         )
 
@@ -151,10 +205,11 @@ def precision_recall(
     Raises:
         InputError: as `score_queries`, or no query has a relevant item.
     """
+    _check_shapes(query, gallery, query_labels, gallery_labels)
 
     def interpolate(ranking: _Ranking) -> NDArray[np.float64]:
         curves = np.full((len(ranking.rows), RECALL_STEPS + 1), np.nan)
-        for curve, relevant_G in zip(curves, ranking.relevant, strict=True):
+        for curve, relevant_G in zip(curves, ranking.shared > 0, strict=True):
             ranks = np.flatnonzero(relevant_G) + 1
             if len(ranks) > 0:
                 precision = np.arange(1, len(ranks) + 1) / ranks
@@ -180,7 +235,8 @@ def rank_gallery(query: Embeddings, gallery: Embeddings) -> NDArray[np.int64]:
         InputError: as `score_queries`.
     """
     no_labels = [np.zeros((len(embeddings), 1), np.uint8) for embeddings in (query, gallery)]
-    return np.concatenate(_map_rankings(lambda ranking: ranking.order(len(gallery)), query, gallery, *no_labels))
+    _check_shapes(query, gallery, *no_labels)
+    return np.concatenate(_map_rankings(lambda ranking: ranking.order, query, gallery, *no_labels))
 
 
 def map_by_label(average_precision: NDArray[np.float64], query_labels: Labels) -> NDArray[np.float64]:
@@ -200,11 +256,16 @@ def chance_scores(query_labels: Labels, gallery_labels: Labels) -> QueryScores:
 
     The item at rank r is relevant with probability R/G, and each item before it is then relevant with probability
     (R-1)/(G-1): E[AP@k] = R / (G min(k, R)) · Σ_{r≤k} (1 + (r-1)(R-1)/(G-1)) / r, with k = G for the whole ranking.
+    The gain at every rank is the gallery's mean gain in expectation.
 
     Shape:
         query_labels [Q, C], gallery_labels [G, C].
     """
     num_gallery = len(gallery_labels)
+    query_sizes_Q, gallery_sizes_G = _sizes(query_labels), _sizes(gallery_labels)
+    ideal = _ideal_dcg(query_labels, gallery_labels)
+    discounts = _discounts(num_gallery)
+    total, total_10 = discounts.sum(), discounts[:10].sum()
 
     def average_precision(num_relevant: NDArray[np.float64], cutoff: int) -> NDArray[np.float64]:
         harmonic = (1 / np.arange(1, cutoff + 1)).sum()
@@ -217,11 +278,15 @@ def chance_scores(query_labels: Labels, gallery_labels: Labels) -> QueryScores:
     for rows in _split(np.arange(len(query_labels)), _block_size(num_gallery)):
         shared_BG = _product(query_labels[rows].astype(np.float32), gallery_labels.astype(np.float32))
         num_relevant = _nan_for_zero((shared_BG > 0).sum(axis=1, dtype=np.float64))
-        mean_gain = shared_BG.mean(axis=1, keepdims=True, dtype=np.float64)
+        shared = shared_BG.mean(axis=1, dtype=np.float64)
+        jaccard = _jaccard(shared_BG, query_sizes_Q[rows], gallery_sizes_G).mean(axis=1)
         scores = QueryScores(
             average_precision=average_precision(num_relevant, num_gallery),
             average_precision_at_50=average_precision(num_relevant, min(50, num_gallery)),
-            ndcg_at_10=_dcg(mean_gain.repeat(min(10, num_gallery), axis=1)) / _ideal_dcg(shared_BG),
+            ndcg=shared * total / ideal.shared[rows],
+            ndcg_at_10=shared * total_10 / ideal.shared_at_10[rows],
+            ndcg_jaccard=jaccard * total / ideal.jaccard[rows],
+            ndcg_jaccard_at_10=jaccard * total_10 / ideal.jaccard_at_10[rows],
             recall_at_10=np.where(np.isnan(num_relevant), np.nan, min(10 / num_gallery, 1)),
         )
         blocks.append(scores)
@@ -247,39 +312,55 @@ class _Ranking(NamedTuple):
     rows: Rows
     """Which queries, [B]."""
     keys: NDArray[np.int64]
-    """Ascending; from high to low 32 bits of negated cosine, 31 of gallery index, 1 of relevance; [B, G]."""
-    shared: NDArray[np.float32]
-    """Number of labels that query and gallery item share, in the gallery's own order; [B, G]."""
+    """Ascending; from high to low 32 bits of negated cosine, the gallery index, the number of shared labels; [B, G]."""
+    shared_bits: int
+    """How many bits the number of shared labels has."""
 
     @property
-    def relevant(self) -> NDArray[np.bool_]:
-        """Whether the item at each rank is relevant, [B, G]."""
-        return (self.keys & 1).astype(np.bool_)
+    def shared(self) -> NDArray[np.int64]:
+        """Number of labels that the query and the item at each rank share, [B, G]."""
+        return self.keys & ((1 << self.shared_bits) - 1)
 
-    def order(self, count: int) -> NDArray[np.int64]:
-        """Gallery indices of the first ranks, [B, min(count, G)]."""
-        return (self.keys[:, :count] & 0xFFFFFFFF) >> 1
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Gallery index of the item at each rank, [B, G]."""
+        return (self.keys & ((1 << PLACE_BITS) - 1)) >> self.shared_bits
+
+
+class _DCG(NamedTuple):
+    """DCG of every query, by gain and cutoff; float64 [Q]."""
+
+    shared: NDArray[np.float64]
+    shared_at_10: NDArray[np.float64]
+    jaccard: NDArray[np.float64]
+    jaccard_at_10: NDArray[np.float64]
 
 
 def _map_rankings(
     use: Callable[[_Ranking], T], query: Embeddings, gallery: Embeddings, query_labels: Labels, gallery_labels: Labels
 ) -> list[T]:
     """Rank the gallery for all queries and collect what `use` makes of every few rankings; threads share the work."""
-    _check_shapes(query, gallery, query_labels, gallery_labels)
     query_QD, zero_query_Q = _fixed_point(query, "query")
     gallery_GD, zero_gallery_G = _fixed_point(gallery, "gallery")
     query_labels_QC, gallery_labels_GC = query_labels.astype(np.float32), gallery_labels.astype(np.float32)
+    shared_bits = int(_sizes(gallery_labels).max()).bit_length()
+    if len(gallery) > 1 << (PLACE_BITS - shared_bits):
+        raise InputError(
+            f"the gallery has {len(gallery)} items, expected at most {1 << (PLACE_BITS - shared_bits)}; "
+            "evaluate on a part of the data set"
+        )
+    places_G = np.arange(len(gallery)) << shared_bits
 
     def rank(rows: Rows, cosine_BG: NDArray[np.float64], shared_BG: NDArray[np.float32]) -> T:
-        cosine_BG *= 2.0 ** (COSINE_BITS - 2 * EMBEDDING_BITS)
+        cosine_BG *= -(2.0 ** (COSINE_BITS - 2 * EMBEDDING_BITS))
         cosine_BG[:, zero_gallery_G] = BELOW_ALL
         cosine_BG[zero_query_Q[rows]] = BELOW_ALL
-        keys_BG = np.rint(-cosine_BG).astype(np.int64)
-        keys_BG <<= 32
-        keys_BG |= np.arange(0, 2 * len(gallery), 2)
-        keys_BG |= shared_BG > 0
+        keys_BG = np.rint(cosine_BG, out=cosine_BG).astype(np.int64)
+        keys_BG <<= PLACE_BITS
+        keys_BG |= places_G
+        keys_BG |= shared_BG.astype(np.int64)
         keys_BG.sort(axis=1)  # plain integers sort several times faster than a stable argsort of floats
-        return use(_Ranking(rows, keys_BG, shared_BG))
+        return use(_Ranking(rows, keys_BG, shared_bits))
 
     results: list[T] = []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -342,15 +423,57 @@ def _require_relevant(defined: NDArray[np.bool_]) -> None:
         )
 
 
-def _dcg(gains: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    discounted: NDArray[np.float64] = (gains / np.log2(np.arange(2, gains.shape[1] + 2))).sum(axis=1)
-    return discounted
+def _ideal_dcg(query_labels: Labels, gallery_labels: Labels) -> _DCG:
+    """DCG of the best ranking for every query, NaN where nothing is relevant; threads share the work.
+
+    It depends on a query's labels alone, so it is computed once for all queries with the same labels.
+    """
+    distinct_UC, inverse_Q = np.unique(query_labels, axis=0, return_inverse=True)
+    gallery_labels_GC = gallery_labels.astype(np.float32)
+    gallery_sizes_G = _sizes(gallery_labels)
+
+    def best(query_sizes_B: NDArray[np.float64], shared_BG: NDArray[np.float32]) -> _DCG:
+        jaccard_BG = _jaccard(shared_BG, query_sizes_B, gallery_sizes_G)
+        dcg = _dcg(np.sort(shared_BG, axis=1)[:, ::-1], np.sort(jaccard_BG, axis=1)[:, ::-1])
+        return _DCG(*map(_nan_for_zero, dcg))
+
+    blocks: list[_DCG] = []
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for labels_BC in _split(distinct_UC.astype(np.float32), _block_size(len(gallery_labels))):
+            shared_BG = _product(labels_BC, gallery_labels_GC)
+            blocks += pool.map(best, *(_split(array, SLICE_QUERIES) for array in (_sizes(labels_BC), shared_BG)))
+    return _DCG(*(np.concatenate(columns)[inverse_Q] for columns in zip(*blocks, strict=True)))
 
 
-def _ideal_dcg(shared_BG: NDArray[np.float32]) -> NDArray[np.float64]:
-    """DCG@10 of the best ranking, NaN where nothing is relevant; [B]."""
-    ascending_BG = np.sort(shared_BG, axis=1)
-    return _nan_for_zero(_dcg(ascending_BG[:, :-11:-1]))
+def _dcg(shared_BG: NDArray[np.floating[Any]], jaccard_BG: NDArray[np.float64]) -> _DCG:
+    """DCG of gains by rank."""
+    discounts_G = _discounts(shared_BG.shape[1])
+    columns = []
+    for gains_BG in (shared_BG, jaccard_BG):
+        discounted_BG = gains_BG * discounts_G
+        columns += [discounted_BG.sum(axis=1), discounted_BG[:, :10].sum(axis=1)]
+    return _DCG(*columns)
+
+
+def _discounts(num_ranks: int) -> NDArray[np.float64]:
+    discounts: NDArray[np.float64] = 1 / np.log2(np.arange(2, num_ranks + 2))
+    return discounts
+
+
+def _jaccard(
+    shared_BG: NDArray[np.floating[Any]], query_sizes_B: NDArray[np.float64], gallery_sizes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Jaccard overlap of label sets, 0 where both are empty; gallery sizes [G], or [B, G] by rank."""
+    union_BG = np.maximum(query_sizes_B, 1)[:, None] + gallery_sizes  # a query without labels shares none of them
+    union_BG -= shared_BG
+    jaccard_BG: NDArray[np.float64] = shared_BG / union_BG
+    return jaccard_BG
+
+
+def _sizes(labels: NDArray[Any]) -> NDArray[np.float64]:
+    """How many labels each item has."""
+    sizes: NDArray[np.float64] = labels.sum(axis=1, dtype=np.float64)
+    return sizes
 
 
 def _concatenate(blocks: Iterable[QueryScores]) -> QueryScores:

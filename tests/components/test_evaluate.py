@@ -29,7 +29,8 @@ Prepare = Callable[[Path, int], Paths]
 PARAMS = EvaluateConfig(num_queries=3, num_retrieved=2)
 FIGURES = {
     *("map_i2t", "map_t2i", "map_mean", "map_i2t_at_50", "map_t2i_at_50"),
-    *("ndcg_i2t_at_10", "ndcg_t2i_at_10", "recall_i2t_at_10", "recall_t2i_at_10"),
+    *("ndcg_i2t", "ndcg_t2i", "ndcg_i2t_at_10", "ndcg_t2i_at_10", "recall_i2t_at_10", "recall_t2i_at_10"),
+    *("ndcg_jaccard_i2t", "ndcg_jaccard_t2i", "ndcg_jaccard_i2t_at_10", "ndcg_jaccard_t2i_at_10"),
 }
 
 

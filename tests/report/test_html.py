@@ -193,9 +193,11 @@ def test_equal_input_gives_the_equal_page(dataset: Dataset) -> None:
 def test_table_labels_and_origin(dataset: Dataset) -> None:
     evaluation = make_evaluation(dataset)
     page = Page(render(dataset, evaluation))
-    assert page.count("best", "td") == 9, "all of DAGNN's figures"
-    assert page.text.count(" 2.00") == 9 and page.text.count(" 1.00") == 9, "ratios to CCA"
-    assert f"{evaluation.methods[0].metrics['map_i2t']:.3f}" in page.text
+    assert page.count("best", "td") == 15, "all of DAGNN's figures"
+    assert page.text.count(" 2.00") == 15 and page.text.count(" 1.00") == 15, "ratios to CCA"
+    assert [page.text.count(title) for title in ("NDCG@10, Jaccard", "mean MAP")] == [2, 1]
+    for name in ("map_i2t", "ndcg_i2t", "ndcg_jaccard_t2i_at_10"):
+        assert f"{evaluation.methods[0].metrics[name]:.3f}" in page.text
     assert "11 test pairs" in page.text and "(1 without a label left out)" in page.text
     assert page.count("bar", "div") == 3, "no test item has the label `never`"
     assert "abc123" in page.text and "with uncommitted changes" in page.text and "5e-05" in page.text

@@ -17,7 +17,7 @@ FIGURES = {
         for prefix in ("", "cca_", "chance_")
         for name in (
             "map_i2t", "map_t2i", "map_mean", "map_i2t_at_50", "map_t2i_at_50",
-            "ndcg_i2t_at_10", "ndcg_t2i_at_10", "recall_i2t_at_10", "recall_t2i_at_10",
+            "ndcg_i2t", "ndcg_t2i", "ndcg_i2t_at_10", "ndcg_t2i_at_10", "recall_i2t_at_10", "recall_t2i_at_10",
         )
     )
 }  # fmt: skip

@@ -24,6 +24,7 @@ from dagnn_core.retrieval.ranking import (
     precision_recall,
     rank_gallery,
     relevant_fraction,
+    score_pairs,
     score_queries,
 )
 
@@ -90,25 +91,36 @@ def exact_order(query: list[float], gallery: list[list[float]]) -> list[int]:
     return sorted(range(len(gallery)), key=place)
 
 
-def plain_scores(order: list[int], gains: list[int], partner: int) -> tuple[float, float, float, float] | None:
-    """The four figures of one query by plain loops over a ranking; None without relevant items."""
-    num_relevant = sum(gain > 0 for gain in gains)
+def plain_scores(
+    order: list[int], query_labels: set[int], gallery_labels: list[set[int]], partner: int
+) -> tuple[float, ...] | None:
+    """The figures of one query by plain loops over a ranking, as `QueryScores`; None without relevant items."""
+    num_relevant = sum(bool(query_labels & labels) for labels in gallery_labels)
     if num_relevant == 0:
         return None
-    hits, total, total_50, dcg = 0, 0.0, 0.0, 0.0
+    hits, total, total_50 = 0, 0.0, 0.0
     for rank, index in enumerate(order, start=1):
-        if gains[index] > 0:
+        if query_labels & gallery_labels[index]:
             hits += 1
             total += hits / rank
             total_50 += hits / rank if rank <= 50 else 0.0
-        if rank <= 10:
-            dcg += gains[index] / math.log2(1 + rank)
-    ideal = sum(gain / math.log2(1 + rank) for rank, gain in enumerate(sorted(gains, reverse=True)[:10], start=1))
-    return (total / num_relevant, total_50 / min(50, num_relevant), dcg / ideal, float(partner in order[:10]))
+    shared = [float(len(query_labels & labels)) for labels in gallery_labels]
+    jaccard = [len(query_labels & labels) / len(query_labels | labels) for labels in gallery_labels]
+    ndcg = [plain_ndcg(order, gains, cutoff) for gains in (shared, jaccard) for cutoff in (len(order), 10)]
+    return (total / num_relevant, total_50 / min(50, num_relevant), *ndcg, float(partner in order[:10]))
 
 
-def shared_labels(problem: Problem) -> list[list[int]]:
-    return (problem.query_labels.astype(int) @ problem.gallery_labels.T.astype(int)).tolist()
+def plain_ndcg(order: list[int], gains: list[float], cutoff: int) -> float:
+    dcg, ideal = 0.0, 0.0
+    best = sorted(gains, reverse=True)
+    for rank in range(1, min(cutoff, len(order)) + 1):
+        dcg += gains[order[rank - 1]] / math.log2(1 + rank)
+        ideal += best[rank - 1] / math.log2(1 + rank)
+    return dcg / ideal
+
+
+def label_sets(labels: NDArray[np.uint8]) -> list[set[int]]:
+    return [set(np.flatnonzero(row).tolist()) for row in labels]
 
 
 def assert_scores_equal(actual: QueryScores, expected: list[tuple[float, ...] | None]) -> None:
@@ -126,8 +138,10 @@ def test_scores_equal_plain_loops_with_ties_zeros_and_unlabelled_items(problem: 
     orders = [exact_order(query, problem.gallery.tolist()) for query in problem.query.tolist()]
     assert rank_gallery(problem.query, problem.gallery).tolist() == orders
     expected = [
-        plain_scores(order, gains, partner)
-        for order, gains, partner in zip(orders, shared_labels(problem), problem.partners.tolist(), strict=True)
+        plain_scores(order, labels, label_sets(problem.gallery_labels), partner)
+        for order, labels, partner in zip(
+            orders, label_sets(problem.query_labels), problem.partners.tolist(), strict=True
+        )
     ]
     assert_scores_equal(score_queries(*problem[:4], partners=problem.partners), expected)
 
@@ -139,8 +153,8 @@ def test_scores_equal_plain_loops_beyond_every_cutoff(dtype: type[np.floating]) 
     query, gallery = (matrix.astype(np.float64) for matrix in problem[:2])
     cosine = query @ gallery.T / np.linalg.norm(query, axis=1)[:, None] / np.linalg.norm(gallery, axis=1)
     expected = [
-        plain_scores(np.argsort(-row, kind="stable").tolist(), gains, partner)
-        for row, gains, partner in zip(cosine, shared_labels(problem), range(131), strict=True)
+        plain_scores(np.argsort(-row, kind="stable").tolist(), labels, label_sets(problem.gallery_labels), partner)
+        for row, labels, partner in zip(cosine, label_sets(problem.query_labels), range(131), strict=True)
     ]
     assert_scores_equal(score_queries(*problem[:4], partners=problem.partners), expected)
 
@@ -215,6 +229,63 @@ def test_perfect_and_reversed_rankings() -> None:
     assert scores.average_precision[0] == 0.25
 
 
+@settings(deadline=None, max_examples=100)
+@given(problems())
+def test_ndcg_is_at_most_one_and_rises_when_a_better_item_moves_up(problem: Problem) -> None:
+    """Along a bubble sort by gain every figure rises to exactly 1."""
+    query_labels, gallery_labels = problem.query_labels[:1], problem.gallery_labels
+    shared = (query_labels.astype(int) @ gallery_labels.T.astype(int))[0]
+    union = np.maximum(query_labels.sum(dtype=int) + gallery_labels.sum(axis=1, dtype=int) - shared, 1)
+    for gains, whole, first_10 in (
+        (shared, "ndcg", "ndcg_at_10"),
+        (shared / union, "ndcg_jaccard", "ndcg_jaccard_at_10"),
+    ):
+        if not gains.any():
+            continue
+        order = list(range(len(gains)))
+        figures = []
+        while True:
+            scores = scores_of_order(order, query_labels, gallery_labels)
+            figures.append([float(getattr(scores, name)[0]) for name in (whole, first_10)])
+            worse = [rank for rank in range(len(order) - 1) if gains[order[rank]] < gains[order[rank + 1]]]
+            if not worse:
+                break
+            order[worse[0]], order[worse[0] + 1] = order[worse[0] + 1], order[worse[0]]
+        assert figures[-1] == [1.0, 1.0]
+        for before, after in itertools.pairwise(figures):
+            assert before[0] < after[0] and before[1] <= after[1]
+
+
+def scores_of_order(
+    order: list[int], query_labels: NDArray[np.uint8], gallery_labels: NDArray[np.uint8]
+) -> QueryScores:
+    """Scores of one query whose ranking is this order."""
+    angle = np.argsort(order) / len(order)
+    gallery = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return score_queries(np.array([[1.0, 0.0]]), gallery, query_labels, gallery_labels, partners=np.array([0]))
+
+
+def test_jaccard_counts_the_labels_that_only_one_has() -> None:
+    query_labels = np.array([[1, 1, 0, 0]], dtype=np.uint8)
+    gallery_labels = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], dtype=np.uint8)  # overlaps 1/2 and 1
+    scores = scores_of_order([0, 1], query_labels, gallery_labels)
+    assert scores.ndcg.tolist() == scores.ndcg_at_10.tolist() == [1.0]
+    expected = (0.5 + 1 / math.log2(3)) / (1 + 0.5 / math.log2(3))
+    assert scores.ndcg_jaccard.tolist() == scores.ndcg_jaccard_at_10.tolist() == [pytest.approx(expected, abs=1e-15)]
+
+
+def test_pairs_score_as_both_directions_do() -> None:
+    problem = random_pairs(90)
+    labels, own = problem.query_labels, problem.partners
+    image_to_text, text_to_image = score_pairs(problem.query, problem.gallery, labels)
+    for actual, query, gallery in (
+        (image_to_text, problem.query, problem.gallery),
+        (text_to_image, problem.gallery, problem.query),
+    ):
+        expected = score_queries(query, gallery, labels, labels, partners=own)
+        np.testing.assert_array_equal(np.array(actual), np.array(expected))
+
+
 def test_metric_names_and_excluded_queries() -> None:
     problem = random_pairs(40)
     labels = problem.query_labels.copy()
@@ -222,12 +293,17 @@ def test_metric_names_and_excluded_queries() -> None:
     without = (labels.sum(axis=1) == 0).sum()
     metrics = evaluate_retrieval(problem.query, problem.gallery, labels)
     assert set(metrics) == {
-        *("map_i2t", "map_i2t_at_50", "ndcg_i2t_at_10", "recall_i2t_at_10"),
-        *("map_t2i", "map_t2i_at_50", "ndcg_t2i_at_10", "recall_t2i_at_10"),
+        *("map_i2t", "map_i2t_at_50", "ndcg_i2t", "ndcg_i2t_at_10", "recall_i2t_at_10"),
+        *("map_t2i", "map_t2i_at_50", "ndcg_t2i", "ndcg_t2i_at_10", "recall_t2i_at_10"),
+        *("ndcg_jaccard_i2t", "ndcg_jaccard_i2t_at_10", "ndcg_jaccard_t2i", "ndcg_jaccard_t2i_at_10"),
         *("map_mean", "num_queries", "num_queries_excluded"),
     }
     assert metrics["num_queries"] == 40 - without
     assert metrics["num_queries_excluded"] == without
+    image_to_text, _ = score_pairs(problem.query, problem.gallery, labels)
+    names = ("map_i2t", "map_i2t_at_50", "ndcg_i2t", "ndcg_i2t_at_10", "ndcg_jaccard_i2t", "ndcg_jaccard_i2t_at_10")
+    for name, values in zip(names, image_to_text[:6], strict=True):
+        assert metrics[name] == pytest.approx(np.nanmean(values), abs=1e-12)
     assert metrics["map_mean"] == (metrics["map_i2t"] + metrics["map_t2i"]) / 2
     assert all(math.isfinite(value) for value in metrics.values())
 
@@ -243,8 +319,9 @@ def test_recall_counts_the_own_partner_only() -> None:
 def test_precision_recall_equals_plain_loops() -> None:
     problem = random_pairs(60)
     total, count = np.zeros(RECALL_STEPS + 1), 0
-    for order, gains in zip(rank_gallery(*problem[:2]).tolist(), shared_labels(problem), strict=True):
-        hits = [gains[index] > 0 for index in order]
+    gallery_labels = label_sets(problem.gallery_labels)
+    for order, labels in zip(rank_gallery(*problem[:2]).tolist(), label_sets(problem.query_labels), strict=True):
+        hits = [bool(labels & gallery_labels[index]) for index in order]
         if any(hits):
             points = [(Fraction(sum(hits[:rank]), sum(hits)), sum(hits[:rank]) / rank) for rank in range(1, 61)]
             levels = [Fraction(step, RECALL_STEPS) for step in range(RECALL_STEPS + 1)]
@@ -260,10 +337,10 @@ def test_map_by_label_is_the_mean_over_the_queries_with_the_label() -> None:
 
 
 def test_chance_equals_the_mean_over_all_rankings() -> None:
-    gains = [2, 0, 1, 0, 0, 1]
-    query_labels = np.array([[1, 1]], dtype=np.uint8)
-    gallery_labels = np.array([[1, 1], [0, 0], [1, 0], [0, 0], [0, 0], [0, 1]], dtype=np.uint8)
-    every = [plain_scores(list(order), gains, 0) for order in itertools.permutations(range(6))]
+    query_labels = np.array([[1, 1, 0]], dtype=np.uint8)
+    gallery_labels = np.array([[1, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0], [0, 0, 1], [0, 1, 1]], dtype=np.uint8)
+    sets = label_sets(gallery_labels)
+    every = [plain_scores(list(order), {0, 1}, sets, 0) for order in itertools.permutations(range(6))]
     expected = np.mean([scores for scores in every if scores is not None], axis=0)
     assert np.array(chance_scores(query_labels, gallery_labels))[:, 0] == pytest.approx(expected, abs=1e-12)
 
@@ -288,6 +365,14 @@ def test_single_pair_scores_one() -> None:
     chance = chance_scores(one.astype(np.uint8), one.astype(np.uint8))
     assert metrics == mean_scores(chance, chance)
     assert metrics["map_mean"] == 1.0
+
+
+def test_a_gallery_beyond_the_bits_of_a_sort_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "PLACE_BITS", 5)
+    problem = random_pairs(9)
+    assert problem.gallery_labels.sum(axis=1).max() == 3  # takes 2 bits, so 3 are left
+    with pytest.raises(InputError, match="the gallery has 9 items, expected at most 8; evaluate on a part"):
+        score_queries(*problem[:4], partners=problem.partners)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

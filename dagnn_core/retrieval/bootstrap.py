@@ -1,0 +1,92 @@
+"""Paired bootstrap over queries: how sure the difference between two methods on the same test items is.
+
+Shapes: Q queries.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagnn_core.errors import InputError
+
+BLOCK_ENTRIES = 1 << 20  # drawn indices at once: 8 MiB, and as much for the differences
+
+
+class Difference(NamedTuple):
+    """By how much a challenger's mean exceeds the reference's."""
+
+    mean: float
+    """Challenger minus reference, over the queries themselves."""
+    low: float
+    """Lower end of the confidence interval."""
+    high: float
+    """Upper end of the confidence interval."""
+
+
+def paired_bootstrap(
+    challenger: NDArray[np.float64],
+    reference: NDArray[np.float64],
+    *,
+    num_resamples: int = 2000,
+    seed: int,
+    level: float = 0.95,
+) -> Difference:
+    """Difference of two means with its percentile interval over resampled queries (Efron, 1979); exact by seed.
+
+    Each resample draws Q queries with replacement and takes both methods' figures of them. Figures of one query that
+    depend on each other are averaged by the caller: the image and the text of an item, as queries of the two
+    directions, and the seeds of one method. The interval then tells about other test items, not about other seeds.
+
+    Args:
+        challenger: a figure of every query, such as its average precision; NaN where no item is relevant.
+        reference: the same figure of another method for the same queries in the same order.
+        num_resamples: how many resamples.
+        seed: of the resamples.
+        level: probability that the interval covers the difference; its ends are quantiles (1 ± level) / 2.
+
+    Shape:
+        challenger [Q], reference [Q].
+
+    Raises:
+        InputError: figures of other shapes, infinite, or undefined for other queries; fewer than two defined queries;
+            no resamples; a level outside (0, 1).
+    """
+    if num_resamples < 1 or not 0 < level < 1:
+        raise InputError(
+            f"bootstrap with num_resamples {num_resamples} and level {level}, "
+            "expected at least one resample and a level between 0 and 1"
+        )
+    differences = _differences(challenger, reference)
+    draw = np.random.default_rng(seed)
+    means = np.empty(num_resamples)
+    block = max(1, BLOCK_ENTRIES // len(differences))
+    for start in range(0, num_resamples, block):
+        part = means[start : start + block]
+        queries = draw.integers(len(differences), size=(len(part), len(differences)))
+        part[:] = differences[queries].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Difference(float(differences.mean()), float(low), float(high))
+
+
+def _differences(challenger: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Differences of the queries that have a figure."""
+    if challenger.ndim != 1 or challenger.shape != reference.shape:
+        raise InputError(
+            f"figures of the challenger have shape {list(challenger.shape)}, of the reference {list(reference.shape)}, "
+            "expected [Q] in both: one figure for each of the same queries"
+        )
+    defined = ~np.isnan(challenger)
+    differing = defined == np.isnan(reference)
+    if differing.any():
+        raise InputError(
+            f"{int(differing.sum())} of {len(differing)} queries (the first: {int(differing.argmax())}) have a figure "
+            "of one method only, expected the same test items and labels for both; evaluate both on the same features"
+        )
+    differences: NDArray[np.float64] = challenger[defined] - reference[defined]
+    if len(differences) < 2 or not np.isfinite(differences).all():
+        raise InputError(
+            f"{int(np.isfinite(differences).sum())} of {len(defined)} queries have finite figures of both methods, "
+            "expected at least 2 with figures, and none infinite"
+        )
+    return differences

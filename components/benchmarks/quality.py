@@ -1,7 +1,7 @@
 """The program behind `dagnn bench quality`: variants x seeds on the same features, compared with the first of them.
 
-Every model is trained and selected on train and val; then all are scored on val, or, for final figures, on test. A model
-that an earlier, interrupted call has finished is not trained again.
+Every model is trained and selected on train and val; then all are scored on val, or, for final figures, on test. What
+an earlier, interrupted call has finished is not trained again.
 """
 
 import json
@@ -24,7 +24,7 @@ from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model import KIND, TrainedModel
 from dagnn_core.retrieval.bootstrap import Difference, paired_bootstrap
-from dagnn_core.retrieval.ranking import chance_scores, mean_scores, score_queries
+from dagnn_core.retrieval.ranking import chance_scores, mean_scores, score_pairs
 
 log = logging.getLogger(__name__)
 
@@ -146,13 +146,12 @@ def _is_done(model_out: Path, inputs: Mapping[str, str], model_params: ModelConf
 
 def _score(data: Features, split: str, name: str, paths: Sequence[Path]) -> Row:
     rows = data.pairs(split)
-    own, labels = np.arange(len(rows)), data.labels[rows]
+    labels = data.labels[rows]
     runs, precisions, validations = [], [], []
     for path in paths:
         model = TrainedModel.read(path)
         image, text = model.embed_image_features(data.image[rows]), model.embed_text_features(data.text[rows])
-        i2t = score_queries(image, text, labels, labels, partners=own)
-        t2i = score_queries(text, image, labels, labels, partners=own)
+        i2t, t2i = score_pairs(image, text, labels)
         runs.append(mean_scores(i2t, t2i))
         precisions.append((i2t.average_precision + t2i.average_precision) / 2)
         validations.append(json.loads(model.artifact.file("val_metrics.json").read_text())["val_map_mean"])

@@ -1,4 +1,4 @@
-"""The figures of a report: DAGNN on the test split, beside chance and a linear CCA on the same features."""
+"""The figures of a report: a model on the test split, beside chance and a linear CCA on the same features."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Method(NamedTuple):
     name: str
     """As people read it."""
     prefix: str
-    """Of its metrics: none for DAGNN."""
+    """Of its metrics: none for the model."""
     metrics: Mapping[str, float]
     """Metric name without prefix -> figure."""
     precision: Mapping[str, NDArray[np.float64]]
@@ -43,30 +43,29 @@ class Evaluation:
     """All figures, and what the examples of a report are drawn from."""
 
     methods: tuple[Method, ...]
-    """DAGNN, CCA, chance."""
+    """The model, CCA, chance."""
     baseline: SelectedCCA
     """What the validation split chose for CCA."""
     rows: NDArray[np.int64]
     """Rows of the test items in the data set, [N]."""
     image: NDArray[np.float32]
-    """DAGNN's image embeddings of the test items, [N, d]."""
+    """The model's image embeddings of the test items, [N, d]."""
     text: NDArray[np.float32]
-    """DAGNN's text embeddings, [N, d]."""
+    """The model's text embeddings, [N, d]."""
     average_precision: Mapping[str, NDArray[np.float64]]
-    """DAGNN's average precision of every query, [N]; NaN where nothing is relevant."""
+    """The model's average precision of every query, [N]; NaN where nothing is relevant."""
 
     @property
     def metrics(self) -> dict[str, float]:
         """Every figure by the name that DVC and MLflow show."""
-        dagnn = self.methods[0].metrics
-        figures = {name: dagnn[name] for name in COUNTS}
+        figures = {name: self.methods[0].metrics[name] for name in COUNTS}
         for method in self.methods:
             figures |= {f"{method.prefix}{name}": value for name, value in method.metrics.items() if name not in COUNTS}
         return figures
 
 
 class Baselines(NamedTuple):
-    """What DAGNN is compared with."""
+    """What a model is compared with."""
 
     selected: SelectedCCA
     """What the validation split chose for CCA."""
@@ -106,10 +105,10 @@ def evaluate(model: TrainedModel, features: Features) -> Evaluation:
     labels = features.labels[test]
     image = model.embed_image_features(features.image[test])
     text = model.embed_text_features(features.text[test])
-    dagnn, scores = _score("DAGNN", "", image, text, labels)
+    scored, scores = _score("model", "", image, text, labels)
     baselines = score_baselines(features)
     return Evaluation(
-        methods=(dagnn, baselines.cca, baselines.chance),
+        methods=(scored, baselines.cca, baselines.chance),
         baseline=baselines.selected,
         rows=test,
         image=image,

@@ -29,12 +29,6 @@ GRADED_COLUMNS = {
     "ndcg_jaccard_{}": "NDCG, Jaccard",
     "ndcg_jaccard_{}_at_10": "NDCG@10, Jaccard",
 }
-LOSSES = {
-    "loss_total": "total",
-    "loss_classification": "classification",
-    "loss_modality_invariance": "modality invariance",
-    "loss_adversarial": "adversarial",
-}
 THUMBNAIL_PIXELS = 240  # of the longer side: sharp in the page, and a hundred of them stay below two megabytes
 JPEG_QUALITY = 82
 
@@ -154,15 +148,20 @@ def _curves(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -> d
     epochs = [entry["epoch"] for entry in history]
     best = max(history, key=lambda entry: entry["val_map_mean"])["epoch"]
     recall = np.arange(RECALL_STEPS + 1) / RECALL_STEPS
-    svg = {
-        "Training loss": draw_curves(
-            [Curve(label, epochs, [entry[key] for entry in history]) for key, label in LOSSES.items()],
+    losses = [key for key in history[0] if key.startswith("loss_")]
+    svg = {}
+    if losses:  # of what is fitted in closed form there is nothing to see
+        svg["Training loss"] = draw_curves(
+            [
+                Curve(key.removeprefix("loss_").replace("_", " "), epochs, [entry[key] for entry in history])
+                for key in losses
+            ],
             name="Training loss by epoch",
             x_label="epoch",
             y_label="mean loss",
             mark=best,
-        ),
-        "Validation MAP": draw_curves(
+        )
+        svg["Validation MAP"] = draw_curves(
             [
                 Curve(TITLES[direction], epochs, [entry[f"val_map_{direction}"] for entry in history])
                 for direction in DIRECTIONS
@@ -171,8 +170,7 @@ def _curves(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -> d
             x_label="epoch",
             y_label="MAP",
             mark=best,
-        ),
-    }
+        )
     for direction in DIRECTIONS:
         svg[f"Precision and recall, {TITLES[direction].lower()}"] = draw_curves(
             [Curve(method.name, recall, method.precision[direction]) for method in evaluation.methods],

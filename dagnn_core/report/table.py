@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-_ROWS = (("DAGNN", ""), ("CCA", "cca_"), ("chance", "chance_"))  # name, prefix of its metrics
+_ROWS = (("model", ""), ("CCA", "cca_"), ("chance", "chance_"))  # name, prefix of its metrics
 _COLUMNS = (
     ("MAP i2t", "map_i2t"),
     ("MAP t2i", "map_t2i"),
@@ -19,7 +19,7 @@ _COLUMNS = (
 
 
 def results_table(metrics: Mapping[str, float]) -> str:
-    """Rows DAGNN, CCA and chance; columns MAP, MAP@50, NDCG, NDCG@10 and recall@10 in both directions."""
+    """Rows model, CCA and chance; columns MAP, MAP@50, NDCG, NDCG@10 and recall@10 in both directions."""
     lines = [" " * 6 + "".join(f"  {title}" for title, _ in _COLUMNS)]
     for name, prefix in _ROWS:
         cells = (f"  {metrics[prefix + metric]:{len(title)}.3f}" for title, metric in _COLUMNS)

@@ -35,7 +35,7 @@ def bench_map(out: Out = None) -> None:
 
 
 @app.command("quality")
-def bench_quality(
+def bench_quality(  # noqa: PLR0917
     variants: Annotated[list[Path], typer.Argument(help="configuration files; their model and train sections count")],
     seeds: Annotated[list[int], typer.Option("--seed", help="one training for each")] = [103, 104, 105],  # noqa: B006
     test: Annotated[bool, typer.Option("--test", help="score on test, for final figures; else on val")] = False,

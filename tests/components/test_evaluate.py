@@ -119,7 +119,7 @@ def test_the_results_are_logged_as_a_table(
     metrics = json.loads((out / "metrics.json").read_text())
     lines = caplog.text.splitlines()
     assert any("MAP i2t" in line and "R@10 t2i" in line for line in lines)
-    for name, prefix in (("DAGNN", ""), ("CCA", "cca_"), ("chance", "chance_")):
+    for name, prefix in (("model", ""), ("CCA", "cca_"), ("chance", "chance_")):
         row = next(line.split() for line in lines if line.startswith(name))
         assert row[1:4] == [f"{metrics[prefix + figure]:.3f}" for figure in ("map_i2t", "map_t2i", "map_mean")]
     assert str(out / "report.html") in caplog.text

@@ -95,9 +95,9 @@ def test_plots_show_curves_of_training_and_test(checkout: Any) -> None:
     page = (checkout.root / "dvc_plots/index.html").read_text(encoding="utf-8")
     for text in (
         "Validation MAP",
-        "Training losses",
+        "Training loss",
         "Precision and recall on the test split, image to text",
-        "dagnn_i2t",
+        "model_i2t",
     ):
         assert text in page
 

@@ -26,7 +26,7 @@ FIGURES = {
 def test_every_figure_stands_under_its_title() -> None:
     title, *rows = results_table(FIGURES).splitlines()
     assert title.split("  ")[-1].strip() == "R@10 t2i"
-    assert [row.split()[0] for row in rows] == ["DAGNN", "CCA", "chance"]
+    assert [row.split()[0] for row in rows] == ["model", "CCA", "chance"]
     assert [float(cell) for row in rows for cell in row.split()[1:]] == list(FIGURES.values())
     assert {len(line) for line in (title, *rows)} == {len(title)}
 

@@ -32,7 +32,7 @@ def paired_bootstrap(
     seed: int,
     level: float = 0.95,
 ) -> Difference:
-    """Difference of two means with its percentile interval over resampled queries (Efron, 1979); exact by seed.
+    """Difference of two means with its percentile interval over resampled queries (Efron, 1979).
 
     Each resample draws Q queries with replacement and takes both methods' figures of them. Figures of one query that
     depend on each other are averaged by the caller: the image and the text of an item, as queries of the two
@@ -42,7 +42,7 @@ def paired_bootstrap(
         challenger: a figure of every query, such as its average precision; NaN where no item is relevant.
         reference: the same figure of another method for the same queries in the same order.
         num_resamples: how many resamples.
-        seed: of the resamples.
+        seed: of the resamples; the same seed gives the same interval.
         level: probability that the interval covers the difference; its ends are quantiles (1 ± level) / 2.
 
     Shape:

@@ -92,7 +92,7 @@ def score_pairs(image: Embeddings, text: Embeddings, labels: Labels) -> tuple[Qu
         image [N, D], text [N, D], labels [N, C].
 
     Raises:
-        InputError: shapes that do not fit, or an embedding that is not finite.
+        InputError: as `score_queries`.
     """
     _check_shapes(image, text, labels, labels)
     own = np.arange(len(image))

@@ -158,14 +158,20 @@ class ModelConfig:
     kind: Literal["dagnn", "two_tower", "dscmr", "cca", "ridge"] = "dagnn"
     """DAGNN or a baseline: InfoNCE on two towers, DSCMR, CCA, ridge regression to the labels.
 
-    Of the keys below the baselines take `embedding_dim`, and the two towers `batch_norm`.
+    Of the keys below the baselines take `embedding_dim`, and the two towers `encoder_norm`.
     """
     preset: Preset = "aaai21"
     """Named set of values for the keys below; keys written out override it."""
     embedding_dim: int = 1024
     """Dimension d of the common space."""
-    batch_norm: bool = False
-    """Batch normalisation at the entry of encoders, generators and discriminators (the TPAMI 2022 code has it)."""
+    encoder_norm: Literal["none", "batch", "unit"] = "none"
+    """At the encoders' entry: features as they are (2021), batch normalisation (2022), or scaled to length √dim."""
+    adversary_norm: Literal["none", "batch"] = "none"
+    """Batch normalisation at the entry of generators and discriminators (2022)."""
+    image_dropout: float = 0.0
+    """Probability that an entry of the image features is dropped at the encoder's entry."""
+    text_dropout: float = 0.0
+    """The same of the text features."""
     discriminator: Literal["affine", "relu", "none"] = "affine"
     """Nonlinearity between the discriminators' layers: none in 2021, ReLU in 2022; `none`: no adversarial part."""
     image_to_text_hidden: int = 512
@@ -186,18 +192,22 @@ class ModelConfig:
     """Number L of graph layers."""
     aggregation: Literal["concat", "max", "attention", "last"] = "concat"
     """Layer aggregation: all hops concatenated (published), their maximum, a learned mean, or the last hop alone."""
+    classification: Literal["distance", "cross_entropy"] = "distance"
+    """Distance of the scores from the labels (published), or cross-entropy of calibrated scores, summed over labels."""
     classification_weight: float = 1.0
     """Weight of the classification loss (alpha of TPAMI 2022)."""
     modality_invariance_weight: float = 0.2
     """Weight of the pairwise multi-label similarity loss (alpha of AAAI 2021)."""
     contrastive_weight: float = 0.0
     """Weight of the soft multi-label contrastive loss (1 in TPAMI 2022)."""
-    intra_modal_weight: float = 0.14
-    """Weight gamma of its pairs within a modality."""
     temperature: float = 0.22
     """Its temperature tau."""
     denominator_scale: float = 1.06
     """Its factor within the log-sum-exp: 1.06 as published, without a reason; 1 makes a log-probability."""
+    relevance_weight: float = 0.0
+    """Weight of the likelihood of relevance, the pairwise loss with learned scale and bias (not published)."""
+    intra_modal_weight: float = 0.14
+    """Weight gamma of the pairs within a modality, of the contrastive loss and the likelihood of relevance."""
     label_similarity: Literal["count", "binary", "jaccard"] = "count"
     """Target of the pairwise losses: number of shared labels (2021), 1 where one is shared (2022), Jaccard overlap."""
     adversarial_weight: float = 0.2
@@ -206,7 +216,8 @@ class ModelConfig:
     PRESETS: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "aaai21": {},
         "tpami22": {
-            "batch_norm": True,
+            "encoder_norm": "batch",
+            "adversary_norm": "batch",
             "discriminator": "relu",
             "graph": "learned",
             "classification_weight": 0.5,
@@ -228,14 +239,19 @@ class ModelConfig:
             "hops",
         ):
             _require(getattr(self, key) >= 1, f"model.{key}", ">= 1", getattr(self, key))
-        weights = ("classification_weight", "modality_invariance_weight", "contrastive_weight")
+        weights = ("classification_weight", "modality_invariance_weight", "contrastive_weight", "relevance_weight")
         for key in (*weights, "intra_modal_weight", "adversarial_weight"):
             _require(getattr(self, key) >= 0, f"model.{key}", ">= 0", getattr(self, key))
+        for key in ("image_dropout", "text_dropout"):
+            _require(0 <= getattr(self, key) < 1, f"model.{key}", "at least 0 and below 1", getattr(self, key))
         _require(0 <= self.graph_mix <= 1, "model.graph_mix", "between 0 and 1", self.graph_mix)
         for key in ("temperature", "denominator_scale"):
             _require(getattr(self, key) > 0, f"model.{key}", "> 0", getattr(self, key))
         given = [getattr(self, key) for key in weights]
         _require(any(given), f"one of {', '.join(f'model.{key}' for key in weights)}", "> 0", given)
+        if self.relevance_weight > 0:
+            expected = "binary or jaccard with relevance_weight above 0 (a probability)"
+            _require(self.label_similarity != "count", "model.label_similarity", expected, self.label_similarity)
         if self.graph_layer == "gcn":
             expected = "1 with graph_layer gcn (heads are an option of graph_layer gat)"
             _require(self.attention_heads == 1, "model.attention_heads", expected, self.attention_heads)

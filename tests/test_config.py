@@ -58,7 +58,12 @@ def test_every_field_has_a_docstring(name: str) -> None:
         ({"train": 3}, r"train must be a mapping of keys to values, got 3"),
         ({"model": {"hops": 0}}, r"model.hops must be >= 1, got 0"),
         ({"model": {"adversarial_weight": -0.1}}, r"model.adversarial_weight must be >= 0, got -0.1"),
-        ({"model": {"batch_norm": 1}}, r"model.batch_norm must be true or false, got 1"),
+        ({"model": {"encoder_norm": True}}, r"model.encoder_norm must be one of none, batch, unit, got True"),
+        ({"model": {"image_dropout": 1}}, r"model.image_dropout must be at least 0 and below 1, got 1"),
+        (
+            {"model": {"relevance_weight": 1}},
+            r"label_similarity must be binary or jaccard with relevance_weight above 0 \(a probability\), got 'count'",
+        ),
         ({"model": {"preset": "b"}}, r"model.preset must be one of aaai21, tpami22, best, got 'b'"),
         ({"model": {"preset": ["best"]}}, r"model.preset must be one of aaai21, tpami22, best, got \['best'\]"),
         ({"model": {"attention_heads": 2}}, r"attention_heads must be 1 with graph_layer gcn \(.* gat\), got 2"),
@@ -67,7 +72,7 @@ def test_every_field_has_a_docstring(name: str) -> None:
         ({"model": {"preset": "tpami22", "classification_weight": -1}}, r"model.classification_weight must be >= 0"),
         (
             {"model": {"classification_weight": 0, "modality_invariance_weight": 0}},
-            r"one of model.classification_weight, .*, model.contrastive_weight must be > 0, got \[0.0, 0.0, 0.0\]",
+            r"one of model.classification_weight, .*, model.relevance_weight must be > 0, got \[0.0, 0.0, 0.0, 0.0\]",
         ),
         ({"model": {"kind": "clip"}}, r"model.kind must be one of dagnn, two_tower, dscmr, cca, ridge, got 'clip'"),
         ({"train": {"warmup_epochs": 40}}, r"train.warmup_epochs must be below train.epochs, got 40"),
@@ -99,8 +104,8 @@ def test_mistakes_are_named_by_their_dotted_path(values: object, message: str) -
 
 def test_presets_fill_in_what_is_not_written_out() -> None:
     published = parse_section(ModelConfig, {"preset": "tpami22", "hops": 2}, "model")
-    assert (published.contrastive_weight, published.batch_norm, published.hops) == (1.0, True, 2)
-    assert parse_section(ModelConfig, {"preset": "tpami22", "batch_norm": False}, "model").batch_norm is False
+    assert (published.contrastive_weight, published.encoder_norm, published.hops) == (1.0, "batch", 2)
+    assert parse_section(ModelConfig, {"preset": "tpami22", "encoder_norm": "none"}, "model").encoder_norm == "none"
     assert parse_section(ModelConfig, {}, "model") == parse_section(ModelConfig, {"preset": "aaai21"}, "model")
 
 

@@ -1,7 +1,8 @@
-"""Classification loss of a modality."""
+"""Classification losses of a modality."""
 
 from torch import Tensor
 from torch.linalg import vector_norm
+from torch.nn import functional
 
 
 def classification_loss(scores: Tensor, labels: Tensor) -> Tensor:
@@ -14,3 +15,12 @@ def classification_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """
     distances: Tensor = vector_norm(scores - labels, dim=1)
     return distances.mean()
+
+
+def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of every label, sum over the labels, mean over the items.
+
+    Shape:
+        logits, labels: [B, C] -> scalar.
+    """
+    return functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(labels)

@@ -7,9 +7,10 @@ from torch.linalg import vector_norm
 
 from dagnn_core.config import ModelConfig
 from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accuracy
-from dagnn_core.losses.classification import classification_loss
+from dagnn_core.losses.classification import classification_loss, label_cross_entropy
 from dagnn_core.losses.info_nce import info_nce_loss
 from dagnn_core.losses.modality_invariance import modality_invariance_loss
+from dagnn_core.losses.relevance import relevance_loss
 from dagnn_core.losses.soft_contrastive import soft_contrastive_loss
 from dagnn_core.nn.baselines import DSCMR, PairOutput, TwoTower
 from dagnn_core.nn.dagnn import DAGNN, DAGNNOutput
@@ -69,22 +70,28 @@ def compute_losses(
         num_real_text=batch.num_real_text,
         reversal=reversal,
     )
-    return dagnn_objective(output, batch.image_labels, batch.text_labels, config)
+    return dagnn_objective(network, output, batch.image_labels, batch.text_labels, config)
 
 
-def dagnn_objective(output: DAGNNOutput, image_labels: Tensor, text_labels: Tensor, config: ModelConfig) -> Losses:
-    """L = a L_cls + b L_mi + c L_softcon + β L_adv; terms of weight zero are left out.
+def dagnn_objective(
+    network: DAGNN, output: DAGNNOutput, image_labels: Tensor, text_labels: Tensor, config: ModelConfig
+) -> Losses:
+    """L = a L_cls + b L_mi + c L_softcon + r L_rel + β L_adv; terms of weight zero are left out.
 
-    AAAI 2021: a = 1, b = α, c = 0; TPAMI 2022: a = α, b = 0, c = 1.
+    AAAI 2021: a = 1, b = α, c = r = 0; TPAMI 2022: a = α, c = 1, b = r = 0.
 
     Shape:
         image_labels [B_I, C], text_labels [B_T, C], in the dtype of the scores.
     """
     terms: dict[str, tuple[float, Tensor]] = {}
     if config.classification_weight > 0:
-        classification = classification_loss(output.image_scores, image_labels)
-        classification = classification + classification_loss(output.text_scores, text_labels)
-        terms["classification"] = config.classification_weight, classification
+        scores = (output.image_scores, image_labels), (output.text_scores, text_labels)
+        if network.label_calibration is None:
+            image_loss, text_loss = (classification_loss(cosines, labels) for cosines, labels in scores)
+        else:
+            logits = ((network.label_calibration(cosines), labels) for cosines, labels in scores)
+            image_loss, text_loss = (label_cross_entropy(*pair) for pair in logits)
+        terms["classification"] = config.classification_weight, image_loss + text_loss
     embeddings = output.image_embedding, output.text_embedding, image_labels, text_labels
     if config.modality_invariance_weight > 0:
         modality_invariance = modality_invariance_loss(*embeddings, similarity=config.label_similarity)
@@ -98,6 +105,14 @@ def dagnn_objective(output: DAGNNOutput, image_labels: Tensor, text_labels: Tens
             similarity=config.label_similarity,
         )
         terms["soft_contrastive"] = config.contrastive_weight, contrastive
+    if network.relevance_calibration is not None:
+        relevance = relevance_loss(
+            *embeddings,
+            calibration=network.relevance_calibration,
+            intra_modal_weight=config.intra_modal_weight,
+            similarity=config.label_similarity,
+        )
+        terms["relevance"] = config.relevance_weight, relevance
     accuracies = {}
     if output.translation is not None:
         modality = output.translation.modality

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dagnn_core.nn.feed_forward import FeedForward
+from dagnn_core.nn.feed_forward import FeedForward, Norm
 
 
 class PairOutput(NamedTuple):
@@ -26,11 +26,11 @@ class TwoTower(nn.Module):
         image [N, d_I], text [N, d_T] -> embeddings [N, d].
     """
 
-    def __init__(self, *, image_dim: int, text_dim: int, dim: int, batch_norm: bool) -> None:
+    def __init__(self, *, image_dim: int, text_dim: int, dim: int, norm: Norm) -> None:
         super().__init__()
         relu, identity = nn.ReLU(), nn.Identity()
-        self.image_encoder = FeedForward([image_dim, dim, dim], hidden=relu, output=identity, batch_norm=batch_norm)
-        self.text_encoder = FeedForward([text_dim, dim, dim], hidden=relu, output=identity, batch_norm=batch_norm)
+        self.image_encoder = FeedForward([image_dim, dim, dim], hidden=relu, output=identity, norm=norm)
+        self.text_encoder = FeedForward([text_dim, dim, dim], hidden=relu, output=identity, norm=norm)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, image: Tensor, text: Tensor) -> PairOutput:

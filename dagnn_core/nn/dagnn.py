@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from dagnn_core.config import ModelConfig
-from dagnn_core.nn.feed_forward import FeedForward
+from dagnn_core.nn.calibration import Calibration
+from dagnn_core.nn.feed_forward import FeedForward, Norm
 from dagnn_core.nn.gradient_reversal import reverse_gradient
 from dagnn_core.nn.label_gnn import IndependentClassifiers, LabelGNN
 from dagnn_core.nn.label_graphs import FixedGraph, GraphTensors, LearnedGraph
@@ -69,17 +70,17 @@ class Adversary(nn.Module):
 
     def __init__(self, config: ModelConfig, *, image_dim: int, text_dim: int) -> None:
         super().__init__()
-        d, bn = config.embedding_dim, config.batch_norm
+        d, norm = config.embedding_dim, config.adversary_norm
         leaky_relu, relu = nn.LeakyReLU(0.2), nn.ReLU()
         between = relu if config.discriminator == "relu" else None
         self.image_to_text = FeedForward(
-            [d, config.image_to_text_hidden, text_dim], hidden=leaky_relu, output=leaky_relu, batch_norm=bn
+            [d, config.image_to_text_hidden, text_dim], hidden=leaky_relu, output=leaky_relu, norm=norm
         )
         self.text_to_image = FeedForward(
-            [d, config.text_to_image_hidden, image_dim], hidden=relu, output=relu, batch_norm=bn
+            [d, config.text_to_image_hidden, image_dim], hidden=relu, output=relu, norm=norm
         )
-        self.image_discriminator = _discriminator(image_dim, between, bn)
-        self.text_discriminator = _discriminator(text_dim, between, bn)
+        self.image_discriminator = _discriminator(image_dim, between, norm)
+        self.text_discriminator = _discriminator(text_dim, between, norm)
 
     def forward(
         self, image: Tensor, text: Tensor, image_embedding: Tensor, text_embedding: Tensor, reversal: float
@@ -113,13 +114,15 @@ class DAGNN(nn.Module):
 
     def __init__(self, config: ModelConfig, *, image_dim: int, text_dim: int, graph: GraphTensors) -> None:
         super().__init__()
-        relu = nn.ReLU()
-        self.image_encoder = FeedForward([image_dim, config.embedding_dim], output=relu, batch_norm=config.batch_norm)
-        self.text_encoder = FeedForward([text_dim, config.embedding_dim], output=relu, batch_norm=config.batch_norm)
+        self.image_encoder = _encoder(config, image_dim, config.image_dropout)
+        self.text_encoder = _encoder(config, text_dim, config.text_dropout)
         self.adversary = None
         if config.discriminator != "none":
             self.adversary = Adversary(config, image_dim=image_dim, text_dim=text_dim)
         self.label_classifiers = _label_classifiers(config, graph)
+        is_cross_entropy = config.classification == "cross_entropy"
+        self.label_calibration = Calibration(len(graph.embeddings)) if is_cross_entropy else None
+        self.relevance_calibration = Calibration() if config.relevance_weight > 0 else None
 
     def forward(
         self,
@@ -175,6 +178,10 @@ def cosine_scores(embedding: Tensor, classifiers: Tensor) -> Tensor:
     return embedding @ classifiers.T / (norms + 1e-6)
 
 
+def _encoder(config: ModelConfig, dim: int, dropout: float) -> FeedForward:
+    return FeedForward([dim, config.embedding_dim], output=nn.ReLU(), norm=config.encoder_norm, dropout=dropout)
+
+
 def _label_classifiers(config: ModelConfig, graph: GraphTensors) -> LabelGNN | IndependentClassifiers:
     if config.graph == "none":
         return IndependentClassifiers(len(graph.embeddings), config.embedding_dim)
@@ -192,7 +199,7 @@ def _label_classifiers(config: ModelConfig, graph: GraphTensors) -> LabelGNN | I
     )
 
 
-def _discriminator(dim: int, between: nn.Module | None, batch_norm: bool) -> FeedForward:
+def _discriminator(dim: int, between: nn.Module | None, norm: Norm) -> FeedForward:
     # a small feature dimension must not make a layer of width zero
     dims = [dim, max(1, dim // 4), max(1, dim // 16), 2]
-    return FeedForward(dims, hidden=between, output=nn.Identity(), batch_norm=batch_norm)
+    return FeedForward(dims, hidden=between, output=nn.Identity(), norm=norm)

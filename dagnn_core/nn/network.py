@@ -21,7 +21,7 @@ def build_network(config: ModelConfig, *, image_dim: int, text_dim: int, graph: 
     if config.kind == "dagnn":
         return DAGNN(config, **dims, graph=graph)
     if config.kind == "two_tower":
-        return TwoTower(**dims, dim=config.embedding_dim, batch_norm=config.batch_norm)
+        return TwoTower(**dims, dim=config.embedding_dim, norm=config.encoder_norm)
     if config.kind == "dscmr":
         return DSCMR(**dims, dim=config.embedding_dim, num_labels=len(graph.embeddings))
     return LinearTowers(**dims, dim=config.embedding_dim)

@@ -9,13 +9,14 @@ from dagnn_core.config import TrainConfig
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Adam with the configured rate, betas, eps and decoupled weight decay; one fused kernel a step."""
+    """Adam with the configured rate, betas and eps, fused; decoupled weight decay of matrices, not of vectors."""
+    parameters = list(network.parameters())
+    matrices, vectors = ([p for p in parameters if (p.ndim > 1) == is_matrix] for is_matrix in (True, False))
     return torch.optim.AdamW(
-        network.parameters(),
+        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
         lr=config.lr,
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_eps,
-        weight_decay=config.weight_decay,
         fused=True,
     )
 

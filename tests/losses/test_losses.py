@@ -9,14 +9,17 @@ from torch import Tensor
 
 from dagnn_core.config import ModelConfig
 from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accuracy
-from dagnn_core.losses.classification import classification_loss
+from dagnn_core.losses.classification import classification_loss, label_cross_entropy
 from dagnn_core.losses.info_nce import info_nce_loss
 from dagnn_core.losses.modality_invariance import modality_invariance_loss
 from dagnn_core.losses.objective import dagnn_objective, dscmr_objective
+from dagnn_core.losses.relevance import relevance_loss
 from dagnn_core.losses.similarity import LabelSimilarity, label_similarity
 from dagnn_core.losses.soft_contrastive import soft_contrastive_loss
 from dagnn_core.nn.baselines import DSCMR, PairOutput
-from dagnn_core.nn.dagnn import DAGNNOutput, ModalityLogits
+from dagnn_core.nn.calibration import Calibration
+from dagnn_core.nn.dagnn import DAGNN, DAGNNOutput, ModalityLogits
+from dagnn_core.nn.label_graphs import GraphTensors
 
 KINDS = ("count", "binary", "jaccard")
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -53,6 +56,20 @@ def contrast(
     )
 
 
+def relevance(
+    image: Tensor, text: Tensor, image_labels: Tensor, text_labels: Tensor, similarity: LabelSimilarity = "binary"
+) -> Tensor:
+    return relevance_loss(
+        image,
+        text,
+        image_labels,
+        text_labels,
+        calibration=lambda cosine: 3 * cosine - 2,
+        intra_modal_weight=0.3,
+        similarity=similarity,
+    )
+
+
 def invariance(image: Tensor, text: Tensor, image_labels: Tensor, text_labels: Tensor) -> Tensor:
     return modality_invariance_loss(image, text, image_labels, text_labels, similarity="count")
 
@@ -68,6 +85,10 @@ def test_classification_equals_plain_loops(seed: int) -> None:
     for row, target in zip(image.tolist(), labels.tolist(), strict=True):
         expected += norm([a - b for a, b in zip(row, target, strict=True)]) / len(labels)
     assert classification_loss(image, labels).item() == pytest.approx(expected, rel=1e-12)
+
+
+def items(embedding: Tensor, labels: Tensor) -> list[tuple[list[float], list[float]]]:
+    return list(zip(embedding.tolist(), labels.tolist(), strict=True))
 
 
 def dot(a: list[float], b: list[float]) -> float:
@@ -94,9 +115,7 @@ def test_label_similarity_equals_sets(seed: int, kind: LabelSimilarity) -> None:
 def test_modality_invariance_equals_plain_loops(seed: int, kind: LabelSimilarity) -> None:
     image, text, image_labels, text_labels = unpaired(seed)
     expected = 0.0
-    images, texts = (
-        list(zip(*(x.tolist() for x in part), strict=True)) for part in ((image, image_labels), (text, text_labels))
-    )
+    images, texts = items(image, image_labels), items(text, text_labels)
     for queries, gallery in ((images, images), (images, texts), (texts, texts)):
         for a, a_labels in queries:
             for b, b_labels in gallery:
@@ -111,9 +130,7 @@ def test_modality_invariance_equals_plain_loops(seed: int, kind: LabelSimilarity
 @pytest.mark.parametrize("seed", range(3))
 def test_soft_contrastive_equals_plain_loops(seed: int, kind: LabelSimilarity) -> None:
     image, text, image_labels, text_labels = unpaired(seed)
-    images, texts = (
-        list(zip(*(x.tolist() for x in part), strict=True)) for part in ((image, image_labels), (text, text_labels))
-    )
+    images, texts = items(image, image_labels), items(text, text_labels)
     expected = 0.0
     for queries, gallery, weight in (
         (images, texts, 1),
@@ -143,6 +160,45 @@ def test_soft_contrastive_of_identical_targets_is_smallest_where_embeddings_show
     right = contrast(labels, labels, labels, labels)
     wrong = contrast(labels, labels.roll(1, dims=0), labels, labels)
     assert right < wrong
+
+
+@pytest.mark.parametrize("kind", ["binary", "jaccard"])
+@pytest.mark.parametrize("seed", range(3))
+def test_relevance_equals_plain_loops(seed: int, kind: LabelSimilarity) -> None:
+    image, text, image_labels, text_labels = unpaired(seed)
+    images, texts = items(image, image_labels), items(text, text_labels)
+    expected = 0.0
+    for queries, gallery, weight in ((images, texts, 1), (images, images, 0.3), (texts, texts, 0.3)):
+        num_pairs = len(queries) * (len(gallery) - (queries is gallery))
+        for number, (a, a_labels) in enumerate(queries):
+            for other, (b, b_labels) in enumerate(gallery):
+                if queries is gallery and number == other:
+                    continue
+                probability = 1 / (1 + math.exp(-(3 * dot(a, b) / (norm(a) * norm(b)) - 2)))
+                target = alike(a_labels, b_labels, kind)
+                entropy = -target * math.log(probability) - (1 - target) * math.log(1 - probability)
+                expected += weight * entropy / num_pairs
+    got = relevance(image, text, image_labels, text_labels, similarity=kind)
+    assert got.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_label_cross_entropy_equals_plain_loops(seed: int) -> None:
+    logits, _, labels = random_batch(seed, dim=4)
+    expected = 0.0
+    for row, targets in zip(logits.tolist(), labels.tolist(), strict=True):
+        for logit, target in zip(row, targets, strict=True):
+            probability = 1 / (1 + math.exp(-logit))
+            expected -= math.log(probability if target else 1 - probability) / len(labels)
+    assert label_cross_entropy(logits, labels).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_calibration_turns_cosines_into_logits() -> None:
+    torch.testing.assert_close(Calibration()(torch.tensor([[0.5, 1.0]])), torch.tensor([[0.0, 5.0]]))
+    by_label = Calibration(3)
+    with torch.no_grad():
+        by_label.bias[:] = torch.tensor([0.0, 1.0, 2.0])
+    torch.testing.assert_close(by_label(torch.full((2, 3), 0.1)), torch.tensor([[1.0, 2.0, 3.0]] * 2))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -190,10 +246,12 @@ def test_gradients_equal_finite_differences() -> None:
         lambda x, y: modality_invariance_loss(x, y, labels, labels, similarity="count"), pair
     )
     assert torch.autograd.gradcheck(lambda x, y: contrast(x, y, labels, labels), pair)
+    assert torch.autograd.gradcheck(lambda x, y: relevance(x, y, labels, labels), pair)
     scale = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(info_nce_loss, (*pair, scale))
     scores = torch.rand(6, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: classification_loss(x, labels), scores)
+    assert torch.autograd.gradcheck(lambda x: label_cross_entropy(x, labels), scores)
     modality = [value.requires_grad_() for value in logits(3)]
     assert torch.autograd.gradcheck(lambda *values: adversarial_loss(ModalityLogits(*values)), modality)
 
@@ -201,18 +259,15 @@ def test_gradients_equal_finite_differences() -> None:
 def test_zero_embeddings_and_perfect_scores_have_finite_gradients() -> None:
     image, text, labels = random_batch(1)
     image = torch.zeros_like(image, requires_grad=True)
-    for loss in (
-        modality_invariance_loss(image, text, labels, labels, similarity="count"),
-        contrast(image, text, labels, labels),
-    ):
-        loss.backward()
+    for loss in (invariance, contrast, relevance):
+        loss(image, text, labels, labels).backward()
         assert image.grad is not None and torch.isfinite(image.grad).all()
     scores = labels.clone().requires_grad_()
     classification_loss(scores, labels).backward()
     assert scores.grad is not None and (scores.grad == 0).all()
 
 
-@pytest.mark.parametrize("loss", [invariance, contrast])
+@pytest.mark.parametrize("loss", [invariance, contrast, relevance])
 def test_permuting_the_batch_changes_nothing(loss: Loss) -> None:
     image, text, labels = random_batch(2)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
@@ -220,14 +275,14 @@ def test_permuting_the_batch_changes_nothing(loss: Loss) -> None:
     assert loss(image[order], text[order], labels[order], labels[order]).item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("loss", [invariance, contrast])
+@pytest.mark.parametrize("loss", [invariance, contrast, relevance])
 def test_scaling_embeddings_changes_nothing(loss: Loss) -> None:
     image, text, labels = random_batch(2)
     expected = loss(image, text, labels, labels).item()
     assert loss(3 * image, text / 7, labels, labels).item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("loss", [invariance, contrast])
+@pytest.mark.parametrize("loss", [invariance, contrast, relevance])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lower_precision_is_close(dtype: torch.dtype, loss: Loss) -> None:
     image, text, labels = random_batch(4)
@@ -240,7 +295,9 @@ def test_terms_of_weight_zero_are_left_out() -> None:
     image, text, labels = random_batch(5)
     output = DAGNNOutput(image, text, image[:, :4], text[:, :4], image[:4], None)
     only = ModelConfig(modality_invariance_weight=0.0, classification_weight=3.0)
-    losses = dagnn_objective(output, labels, labels, only)
+    graph = GraphTensors(torch.rand(4, 3), torch.eye(4), torch.eye(4), 0.4)
+    network = DAGNN(only, image_dim=5, text_dim=5, graph=graph)
+    losses = dagnn_objective(network, output, labels, labels, only)
     assert losses.terms.keys() == {"classification"} and losses.accuracies == {}
     assert losses.total.item() == pytest.approx(3 * losses.terms["classification"].item())
 

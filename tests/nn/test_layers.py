@@ -157,9 +157,26 @@ def test_learned_graph_learns_nodes_and_metrics() -> None:
 
 def test_batch_norm_makes_the_input_scale_irrelevant() -> None:
     torch.manual_seed(0)
-    network = FeedForward([3, 4], output=torch.nn.ReLU(), batch_norm=True)
+    network = FeedForward([3, 4], output=torch.nn.ReLU(), norm="batch")
     x = torch.randn(50, 3)
     torch.testing.assert_close(network(x), network(1000 * x + 7), atol=1e-3, rtol=1e-3)
+
+
+def test_unit_norm_scales_vectors_to_the_root_of_their_dimension() -> None:
+    network = FeedForward([3, 3], output=torch.nn.Identity(), norm="unit")
+    seen = network.norm(torch.tensor([[0.0, 3.0, 4.0], [0.0, 0.0, 0.0]]))
+    torch.testing.assert_close(seen, 3**0.5 * torch.tensor([[0.0, 0.6, 0.8], [0.0, 0.0, 0.0]]))
+    x = torch.rand(5, 3)
+    torch.testing.assert_close(network(x), network(100 * x))
+
+
+def test_dropout_is_for_training_only() -> None:
+    network = dagnn(image_dropout=0.5)
+    image = torch.rand(6, 20)
+    assert not torch.equal(network.image_encoder(image), network.image_encoder(image))
+    network.eval()
+    assert torch.equal(network.image_encoder(image), network.image_encoder(image))
+    assert dagnn().image_encoder.dropout.p == 0
 
 
 def graph_tensors() -> GraphTensors:
@@ -173,18 +190,18 @@ def dagnn(**options: Any) -> DAGNN:
     return network
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("norm", ["none", "batch"])
 @pytest.mark.parametrize("discriminator", ["affine", "relu"])
-def test_the_configuration_chooses_the_parts(batch_norm: bool, discriminator: str) -> None:
-    network = dagnn(batch_norm=batch_norm, discriminator=discriminator)
-    assert any(isinstance(part, torch.nn.BatchNorm1d) for part in network.modules()) == batch_norm
+def test_the_configuration_chooses_the_parts(norm: str, discriminator: str) -> None:
+    network = dagnn(encoder_norm=norm, adversary_norm=norm, discriminator=discriminator)
+    assert any(isinstance(part, torch.nn.BatchNorm1d) for part in network.modules()) == (norm == "batch")
     image, text = torch.randn(9, 20), torch.randn(7, 6)
     output = network(image, text)
     assert output.image_embedding.shape == (9, 8) and output.text_embedding.shape == (7, 8)
     assert output.image_scores.shape == (9, 3)
     assert output.translation.image.shape == (7, 20) and output.translation.text.shape == (9, 6)
     assert output.translation.modality.real_text.shape == (7, 2)
-    if not batch_norm:
+    if norm == "none":
         discriminate = network.adversary.image_discriminator
         left, right, both = (discriminate(x) for x in (image, -image, torch.zeros_like(image)))
         is_affine = torch.allclose(left + right, 2 * both, atol=1e-5)
@@ -204,7 +221,7 @@ def test_parts_can_be_left_out() -> None:
 
 def test_reconstructed_features_never_reach_the_adversary() -> None:
     torch.manual_seed(0)
-    network = dagnn(batch_norm=True)
+    network = dagnn(encoder_norm="batch", adversary_norm="batch")
     image, text = torch.randn(6, 20), torch.randn(6, 6)
     output = network(image, text, num_real_image=4, num_real_text=3)
     assert output.image_scores.shape == (6, 3)

@@ -177,7 +177,7 @@ def some_rows(batch: Batch, rows: np.ndarray) -> Batch:
 
 def step(network: DAGNN, batch: Batch, model: ModelConfig) -> tuple[DAGNNOutput, Losses]:
     output = network(batch.image, batch.text, num_real_image=batch.num_real_image, num_real_text=batch.num_real_text)
-    return output, dagnn_objective(output, batch.image_labels, batch.text_labels, model)
+    return output, dagnn_objective(network, output, batch.image_labels, batch.text_labels, model)
 
 
 def compare_losses(losses: Losses, expected: Mapping[str, float]) -> None:

@@ -24,7 +24,15 @@ from dagnn_core.training.loop import TrainingResult, train
 from dagnn_core.training.optimizer import learning_rate, reversal_strength
 from dagnn_core.training.split import Split, reconstruct
 
-MODEL = ModelConfig(embedding_dim=16, image_to_text_hidden=8, text_to_image_hidden=8, hops=2, batch_norm=True)
+SMALL = {
+    "embedding_dim": 16,
+    "image_to_text_hidden": 8,
+    "text_to_image_hidden": 8,
+    "hops": 2,
+    "encoder_norm": "batch",
+    "adversary_norm": "batch",
+}
+MODEL = parse_section(ModelConfig, SMALL, "model")
 CONFIG = TrainConfig(epochs=6, batch_size=16, lr=3e-3)
 GRAPH = GraphTensors(torch.randn(4, 6, generator=torch.Generator().manual_seed(3)), torch.eye(4), torch.eye(4), 0.4)
 
@@ -120,8 +128,7 @@ def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     ids=str,
 )
 def test_every_kind_and_variant_learns(tmp_path: Path, changes: dict[str, Any]) -> None:
-    small = {"embedding_dim": 16, "image_to_text_hidden": 8, "text_to_image_hidden": 8, "hops": 2, "batch_norm": True}
-    model = parse_section(ModelConfig, small | changes, "model")
+    model = parse_section(ModelConfig, SMALL | changes, "model")
     result = run(tmp_path, TrainConfig(epochs=8, batch_size=16, lr=5e-3), model_config=model)
     relevant = make_split(60, seed=2).labels
     chance = (relevant @ relevant.T > 0).double().mean().item()

@@ -8,7 +8,7 @@ import json
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from components import train
 from components.params import load_params
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact, write_json
-from dagnn_core.config import CLOSED_FORM, ModelConfig, TrainConfig
+from dagnn_core.config import CLOSED_FORM, ModelConfig, TrainConfig, parse_section
 from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model import KIND, TrainedModel
@@ -102,7 +102,7 @@ def run(
             model_out = out / name / f"seed-{seed}"
             params = replace(sections["train"], seed=seed)
             models[name].append(model_out)
-            if _is_done(model_out, inputs, sections["model"], params):
+            if _is_done(model_out, inputs, (sections["model"], params)):
                 log.info("%s: already there", model_out)
                 continue
             log.info("%s: training", model_out)
@@ -135,13 +135,17 @@ def run(
     return table
 
 
-def _is_done(model_out: Path, inputs: Mapping[str, str], model_params: ModelConfig, params: TrainConfig) -> bool:
+def _is_done(model_out: Path, inputs: Mapping[str, str], wanted: tuple[ModelConfig, TrainConfig]) -> bool:
     """Whether a model of exactly these inputs (kind -> content digest) and parameters is there."""
     if not model_out.exists():
         return False
     provenance = read_artifact(model_out, KIND, verify=True).provenance
-    wanted = {"ModelConfig": asdict(model_params), "TrainConfig": asdict(params)}
-    return bool(provenance["params"] == wanted and provenance["ancestors"].items() >= inputs.items())
+    try:
+        # a key that this program has since got had its present default
+        used = [parse_section(type(section), provenance["params"][type(section).__name__], "") for section in wanted]
+    except InputError:  # a key that it no longer has
+        return False
+    return used == list(wanted) and provenance["ancestors"].items() >= inputs.items()
 
 
 def _score(data: Features, split: str, name: str, paths: Sequence[Path]) -> Row:

@@ -16,11 +16,13 @@ from components import build_label_graph, dataset, extract_features
 from dagnn_core.config import DatasetConfig, FeaturesConfig, FolderConfig, LabelGraphConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import InputError
+from dagnn_core.label_graph.cooccurrence import conditional_probabilities, count_cooccurrences
 from dagnn_core.label_graph.label_graph import LabelGraph
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 MIRFLICKR = DATA / "mirflickr25k"
 VECTORS = DATA / "label_embeddings" / "mirflickr.npz"
+GOLDEN = Path(__file__).parents[1] / "golden"
 NUM_QUERIES, NUM_VAL = 2000, 200
 THRESHOLD = 0.4
 
@@ -133,6 +135,24 @@ def test_adjacency_and_its_normalisation_follow_the_formulas(built: Built) -> No
             expected = graph.adjacency[j, i] / math.sqrt(degrees[i] * degrees[j])
             assert graph.normalized[i, j] == pytest.approx(expected, rel=1e-12)
     assert graph.artifact.content["num_edges"] == sum(graph.adjacency[i, j] > 0 for i in labels for j in labels) - 24
+
+
+def test_circulating_counts_have_the_edges_of_all_items(built: Built) -> None:
+    """Those of the training items differ in four, all of them close to the threshold."""
+    with np.load(GOLDEN / "adjacency.npz", allow_pickle=False) as file:
+        keys = ("cooccurrence_counts", "label_counts")
+        counts, label_counts = (file[f"mirflickr_zero_diagonal/{key}"] for key in keys)
+    circulating = conditional_probabilities(counts, label_counts)
+    names = built.graph.label_names
+    labels = np.array([[name in row.labels for name in names] for row in built.rows], dtype=np.uint8)
+    everything = conditional_probabilities(*count_cooccurrences(labels))
+    assert (everything >= THRESHOLD).sum() == 77
+    np.testing.assert_array_equal(everything >= THRESHOLD, circulating >= THRESHOLD)
+    training = built.graph.conditional
+    assert ((training >= THRESHOLD) & (circulating < THRESHOLD)).sum() == 3
+    assert ((training < THRESHOLD) & (circulating >= THRESHOLD)).sum() == 1
+    differ = (training >= THRESHOLD) != (circulating >= THRESHOLD)
+    assert abs(np.concatenate([training[differ], circulating[differ]]) - THRESHOLD).max() < 0.012
 
 
 def test_edges_say_what_everybody_knows(built: Built) -> None:

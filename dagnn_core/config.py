@@ -210,6 +210,8 @@ class ModelConfig:
     """Weight gamma of the pairs within a modality, of the contrastive loss and the likelihood of relevance."""
     label_similarity: Literal["count", "binary", "jaccard"] = "count"
     """Target of the pairwise losses: number of shared labels (2021), 1 where one is shared (2022), Jaccard overlap."""
+    ranking: Literal["embedding", "labels"] = "embedding"
+    """What is ranked: the cosine of the embeddings (published), or the expected number of shared labels."""
     adversarial_weight: float = 0.2
     """Weight beta of the adversarial loss."""
 
@@ -252,6 +254,10 @@ class ModelConfig:
         if self.relevance_weight > 0:
             expected = "binary or jaccard with relevance_weight above 0 (a probability)"
             _require(self.label_similarity != "count", "model.label_similarity", expected, self.label_similarity)
+        if self.ranking == "labels":
+            is_calibrated = self.classification == "cross_entropy" and self.classification_weight > 0
+            expected = "embedding, since label probabilities take classification cross_entropy with a weight above 0"
+            _require(is_calibrated, "model.ranking", expected, self.ranking)
         if self.graph_layer == "gcn":
             expected = "1 with graph_layer gcn (heads are an option of graph_layer gat)"
             _require(self.attention_heads == 1, "model.attention_heads", expected, self.attention_heads)

@@ -6,7 +6,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class TrainedModel:
         Raises:
             InputError: another dimension than the model was trained on.
         """
-        return _embed(self.network.image_encoder, features, self.image_encoder.dim, "image")
+        return _embed(self.network, self.network.embed_image, features, self.image_encoder.dim, "image")
 
     def embed_text_features(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Embed text features.
@@ -93,7 +93,7 @@ class TrainedModel:
         Raises:
             InputError: another dimension than the model was trained on.
         """
-        return _embed(self.network.text_encoder, features, self.text_encoder.dim, "text")
+        return _embed(self.network, self.network.embed_text, features, self.text_encoder.dim, "text")
 
     def encode_images(self, pictures: Sequence[bytes]) -> NDArray[np.float32]:
         """Embed encoded pictures (JPEG, PNG ...).
@@ -156,19 +156,27 @@ def write_model(
     (directory / "history.jsonl").write_text(lines, encoding="utf-8")
     for encoder in (IMAGE_ENCODER, TEXT_ENCODER):
         shutil.copytree(features.path / encoder, directory / encoder)
-    return record | {"image": features.content["image"], "text": features.content["text"]}
+    # ranking by labels makes vectors of another dimension than the common space
+    output_dim = len(record["label_names"]) + 2 if config.ranking == "labels" else config.embedding_dim
+    return record | {
+        "output_dim": output_dim,
+        "image": features.content["image"],
+        "text": features.content["text"],
+    }
 
 
 @torch.inference_mode()
-def _embed(encoder: nn.Module, features: NDArray[np.floating[Any]], dim: int, modality: str) -> NDArray[np.float32]:
+def _embed(
+    network: nn.Module, embed: Callable[[Tensor], Tensor], features: NDArray[np.floating[Any]], dim: int, modality: str
+) -> NDArray[np.float32]:
     if features.ndim != 2 or features.shape[1] != dim:
         raise InputError(
             f"{modality} features have shape {list(features.shape)}, expected [N, {dim}] as in training; "
             "extract them with the encoder of this model"
         )
-    device = next(encoder.parameters()).device
+    device = next(network.parameters()).device
     batches = [
-        encoder(torch.tensor(features[start : start + EMBEDDING_BATCH], dtype=torch.float32, device=device)).cpu()
+        embed(torch.tensor(features[start : start + EMBEDDING_BATCH], dtype=torch.float32, device=device)).cpu()
         for start in range(0, max(len(features), 1), EMBEDDING_BATCH)
     ]
     embeddings: NDArray[np.float32] = torch.cat(batches).numpy()

@@ -296,4 +296,4 @@ mlflow.pyfunc.load_model("models:/{name}@{CHALLENGER}").predict([{{"text": "..."
 
 
 def _embedding_dim(model: "TrainedModel") -> int:
-    return int(model.artifact.content["model"]["embedding_dim"])
+    return int(model.artifact.content["output_dim"])

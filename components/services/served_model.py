@@ -52,7 +52,7 @@ class ServedModel(PythonModel):
         """
         texts, images = _filled_cells(model_input, "text"), _filled_cells(model_input, "image")
         _check_one_each(len(model_input), texts, images)
-        embeddings = np.empty((len(model_input), self._model.artifact.content["model"]["embedding_dim"]), np.float32)
+        embeddings = np.empty((len(model_input), self._model.artifact.content["output_dim"]), np.float32)
         for cells, embed in ((texts, self._embed_texts), (images, self._embed_images)):
             if cells:
                 embeddings[[cell.row - 1 for cell in cells]] = embed(cells)

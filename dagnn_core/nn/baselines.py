@@ -1,4 +1,4 @@
-"""Networks that DAGNN is compared with. Every network of this package has an `image_encoder` and a `text_encoder`.
+"""Networks that DAGNN is compared with.
 
 Shapes: N pairs, d_I and d_T feature dimensions, d common dimension, C labels.
 """
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dagnn_core.nn.cross_modal import CrossModalNetwork
 from dagnn_core.nn.feed_forward import FeedForward, Norm
 
 
@@ -19,7 +20,7 @@ class PairOutput(NamedTuple):
     text_embedding: Tensor
 
 
-class TwoTower(nn.Module):
+class TwoTower(CrossModalNetwork):
     """A multilayer perceptron for each modality, and the inverse temperature that InfoNCE learns (CLIP, 2021).
 
     Shape:
@@ -38,7 +39,7 @@ class TwoTower(nn.Module):
         return PairOutput(self.image_encoder(image), self.text_encoder(text))
 
 
-class DSCMR(nn.Module):
+class DSCMR(CrossModalNetwork):
     """Deep supervised cross-modal retrieval (Zhen et al., CVPR 2019): towers with a common last layer, one classifier.
 
     Shape:
@@ -58,7 +59,7 @@ class DSCMR(nn.Module):
         return PairOutput(self.image_encoder(image), self.text_encoder(text))
 
 
-class LinearTowers(nn.Module):
+class LinearTowers(CrossModalNetwork):
     """Two affine maps, fitted in closed form (CCA, ridge regression)."""
 
     def __init__(self, *, image_dim: int, text_dim: int, dim: int) -> None:

@@ -12,6 +12,11 @@ from torch.linalg import vector_norm
 
 from dagnn_core.config import ModelConfig
 from dagnn_core.nn.calibration import Calibration
+from dagnn_core.nn.cross_modal import (
+    CrossModalNetwork,
+    lift_image_probabilities,
+    lift_text_probabilities,
+)
 from dagnn_core.nn.feed_forward import FeedForward, Norm
 from dagnn_core.nn.gradient_reversal import reverse_gradient
 from dagnn_core.nn.label_gnn import IndependentClassifiers, LabelGNN
@@ -102,7 +107,7 @@ class Adversary(nn.Module):
         return Translation(translated_image, translated_text, modality)
 
 
-class DAGNN(nn.Module):
+class DAGNN(CrossModalNetwork):
     """Encoders into the common space, generators and discriminators, and classifiers from the label GNN.
 
     Args:
@@ -123,6 +128,7 @@ class DAGNN(nn.Module):
         is_cross_entropy = config.classification == "cross_entropy"
         self.label_calibration = Calibration(len(graph.embeddings)) if is_cross_entropy else None
         self.relevance_calibration = Calibration() if config.relevance_weight > 0 else None
+        self.ranks_by_labels = config.ranking == "labels"
 
     def forward(
         self,
@@ -166,6 +172,21 @@ class DAGNN(nn.Module):
             classifiers=classifiers,
             translation=translation,
         )
+
+    def embed_image(self, image: Tensor) -> Tensor:
+        """Image features [N, d_I] to embeddings: f_I [N, d], or lifted label probabilities [N, C + 2]."""
+        embedding = super().embed_image(image)
+        return lift_image_probabilities(self._probabilities(embedding)) if self.ranks_by_labels else embedding
+
+    def embed_text(self, text: Tensor) -> Tensor:
+        """Text features [N, d_T] to embeddings: f_T [N, d], or lifted label probabilities [N, C + 2]."""
+        embedding = super().embed_text(text)
+        return lift_text_probabilities(self._probabilities(embedding)) if self.ranks_by_labels else embedding
+
+    def _probabilities(self, embedding: Tensor) -> Tensor:
+        assert self.label_calibration is not None
+        logits: Tensor = self.label_calibration(cosine_scores(embedding, self.label_classifiers()))
+        return logits.sigmoid()
 
 
 def cosine_scores(embedding: Tensor, classifiers: Tensor) -> Tensor:

@@ -210,6 +210,6 @@ def _check_finite(losses: Losses, epoch: int, step: int) -> None:
 @torch.inference_mode()
 def _validate(network: Network, split: Split) -> Epoch:
     network.eval()
-    image, text = network.image_encoder(split.image), network.text_encoder(split.text)
+    image, text = network.embed_image(split.image), network.embed_text(split.text)
     metrics = evaluate_retrieval(image.cpu().numpy(), text.cpu().numpy(), split.labels.cpu().numpy().astype(np.uint8))
     return {f"val_{name}": value for name, value in metrics.items()}

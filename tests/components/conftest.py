@@ -32,7 +32,7 @@ def tracking(empty_database, tmp_path) -> Tracking:
     return Tracking(uri=f"sqlite:///{file}")
 
 
-def write_dataset(out: Path, seed: int) -> Path:
+def write_dataset(out: Path, seed: int, *, incomplete: bool = False) -> Path:
     rng = np.random.default_rng(seed)
     patterns = rng.normal(size=(len(LABELS), 10))
     with write_artifact(out, kind="dataset", provenance={"ancestors": {}}) as draft:
@@ -43,7 +43,10 @@ def write_dataset(out: Path, seed: int) -> Path:
                 has[rng.integers(len(LABELS))] = True
                 labels = [name for name, present in zip(LABELS, has, strict=True) if present]
                 split = ("train", "train", "train", "val", "test")[number % 5]
-                writer.add(Item(f"item-{number}", "a " + " and a ".join(labels), labels, None, "", split))
+                # of five training items that are told apart here, one is complete, two lack the image, two the text
+                kind = number // 5 % 5 if incomplete and split == "train" else 0
+                text = "" if kind in (3, 4) else "a " + " and a ".join(labels)
+                writer.add(Item(f"item-{number}", text, labels, None, "", split, has_image=kind not in (1, 2)))
                 vectors.append(has @ patterns + 0.1 * rng.normal(size=10))
             writer.write_rejected([])
             writer.write_vectors("image", np.array(vectors, dtype=np.float32))
@@ -51,8 +54,8 @@ def write_dataset(out: Path, seed: int) -> Path:
     return out
 
 
-def _prepare(root: Path, seed: int) -> dict[str, Path]:
-    dataset = write_dataset(root / "dataset", seed)
+def _prepare(root: Path, seed: int, *, incomplete: bool = False) -> dict[str, Path]:
+    dataset = write_dataset(root / "dataset", seed, incomplete=incomplete)
     paths = {"features": root / "features", "label_graph": root / "label_graph"}
     extract_features.run(
         dataset=dataset, params=FeaturesConfig(image="precomputed", min_word_count=1), features_out=paths["features"]
@@ -65,6 +68,12 @@ def _prepare(root: Path, seed: int) -> dict[str, Path]:
 def prepare() -> Callable[[Path, int], dict[str, Path]]:
     """Make features (ready image vectors, bag of words) and a label graph of a small data set, in a folder, by seed."""
     return _prepare
+
+
+@pytest.fixture(scope="session")
+def prepare_incomplete() -> Callable[[Path], dict[str, Path]]:
+    """The same, where most training items lack their image or their text."""
+    return lambda root: _prepare(root, 0, incomplete=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from dagnn_core.config import ModelConfig, TrainConfig
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 from dagnn_core.features.features import Features
 from dagnn_core.model import TrainedModel
+from dagnn_core.retrieval.ranking import evaluate_retrieval
 
 Prepare = Callable[[Path, int], dict[str, Path]]
 
@@ -53,6 +55,62 @@ def test_the_model_is_self_sufficient_and_tracked(inputs: dict[str, Path], track
     assert tracked.info.status == "FINISHED"
     assert tracked.data.metrics["val_map_mean"] == pytest.approx(history[-1]["val_map_mean"])
     assert list((tmp_path / "work").iterdir()) == [], "a finished training leaves no checkpoint"
+
+
+def test_a_model_that_ranks_by_labels_encodes_label_probabilities(
+    inputs: dict[str, Path], tracking: Tracking, tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    model_params = replace(MODEL, classification="cross_entropy", ranking="labels")
+    train.run(
+        **inputs, model_params=model_params, params=PARAMS, tracking=tracking, work=tmp_path / "work", model_out=out
+    )
+    model = TrainedModel.read(out, verify=True)
+    assert model.artifact.content["output_dim"] == len(model.label_names) + 2
+    embeddings = model.encode_texts(["a boat and a sea"])
+    assert embeddings.shape == (1, 6) and (embeddings[:, :4] > 0).all() and embeddings[0, 4] == 0
+
+
+@pytest.mark.parametrize("kind", ["ridge", "cca", "two_tower", "dscmr"])
+def test_baselines_make_models_like_any_other(
+    inputs: dict[str, Path], tracking: Tracking, tmp_path: Path, kind: Any
+) -> None:
+    out = tmp_path / "model"
+    train.run(
+        **inputs,
+        model_params=ModelConfig(kind=kind, embedding_dim=16),
+        params=PARAMS,
+        tracking=tracking,
+        work=tmp_path / "work",
+        model_out=out,
+    )
+    model = TrainedModel.read(out, verify=True)
+    features = Features.read(inputs["features"])
+    rows = features.pairs("val")
+    image, text = model.embed_image_features(features.image[rows]), model.embed_text_features(features.text[rows])
+    assert image.shape == text.shape == (len(rows), model.artifact.content["output_dim"])
+    val_metrics = json.loads((out / "val_metrics.json").read_text())
+    metrics = evaluate_retrieval(image, text, features.labels[rows])
+    assert metrics["map_mean"] == pytest.approx(val_metrics["val_map_mean"], abs=1e-6)
+
+
+def test_incomplete_items_train_and_missing_features_are_never_read(
+    tracking: Tracking, tmp_path: Path, prepare_incomplete: Callable[[Path], dict[str, Path]]
+) -> None:
+    paths = prepare_incomplete(tmp_path)
+    features = Features.read(paths["features"])
+    assert (~features.has_image).sum() > 0 < (~features.has_text).sum()
+    for how in ("skip", "mask", "reconstruct"):
+        out = tmp_path / how
+        train.run(
+            **paths,
+            model_params=MODEL,
+            params=replace(PARAMS, incomplete=how, reconstruct_from=2, batch_size=32),
+            tracking=tracking,
+            work=tmp_path / "work",
+            model_out=out,
+        )
+        assert len((out / "history.jsonl").read_text().splitlines()) == 3
 
 
 def test_equal_trainings_have_equal_digests(inputs: dict[str, Path], tracking: Tracking, tmp_path: Path) -> None:

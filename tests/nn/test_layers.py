@@ -10,6 +10,7 @@ from torch import Tensor
 from dagnn_core.config import ModelConfig, parse_section
 from dagnn_core.losses.adversarial import adversarial_loss
 from dagnn_core.nn.baselines import DSCMR
+from dagnn_core.nn.cross_modal import lift_image_probabilities, lift_text_probabilities
 from dagnn_core.nn.dagnn import DAGNN, cosine_scores
 from dagnn_core.nn.feed_forward import FeedForward
 from dagnn_core.nn.gradient_reversal import reverse_gradient
@@ -177,6 +178,31 @@ def test_dropout_is_for_training_only() -> None:
     network.eval()
     assert torch.equal(network.image_encoder(image), network.image_encoder(image))
     assert dagnn().image_encoder.dropout.p == 0
+
+
+def test_cosine_of_lifted_probabilities_is_the_expected_number_of_shared_labels() -> None:
+    torch.manual_seed(0)
+    p, q = torch.rand(5, 7).double(), torch.rand(4, 7).double()
+    p[0] = 1.0
+    q[0] = 0.0
+    image, text = lift_image_probabilities(p), lift_text_probabilities(q)
+    cosines = torch.nn.functional.cosine_similarity(image[:, None], text[None], dim=2)
+    torch.testing.assert_close(7 * cosines, p @ q.T)
+
+
+def test_ranking_by_labels_embeds_label_probabilities() -> None:
+    network = dagnn(classification="cross_entropy", ranking="labels").eval()
+    image, text = torch.rand(4, 20), torch.rand(2, 6)
+    output = network(image, text)
+    for got, scores in (
+        (network.embed_image(image), output.image_scores),
+        (network.embed_text(text), output.text_scores),
+    ):
+        assert got.shape == (len(scores), 3 + 2)
+        torch.testing.assert_close(got[:, :3], network.label_calibration(scores).sigmoid())
+        torch.testing.assert_close(got.norm(dim=1), torch.full((len(scores),), 3**0.5))
+    plain = dagnn(classification="cross_entropy").eval()
+    assert torch.equal(plain.embed_image(image), plain(image, text).image_embedding)
 
 
 def graph_tensors() -> GraphTensors:

@@ -183,7 +183,7 @@ class ModelConfig:
     graph_metrics: int = 8
     """Number k of weighted cosine metrics of the learned graph."""
     graph_mix: float = 0.5
-    """Share of the learned similarities in the learned graph; the rest is that of the label vectors at the start."""
+    """Share of the label vectors' similarities at the start in the learned graph; the rest is learned."""
     graph_layer: Literal["gcn", "gat"] = "gcn"
     """Graph convolution or graph attention."""
     attention_heads: int = 1

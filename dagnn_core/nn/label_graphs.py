@@ -59,13 +59,13 @@ class FixedGraph(nn.Module):
 class LearnedGraph(nn.Module):
     """I-GNN: node vectors and edges are learned together, from one training step to the next.
 
-    A₀ = [cos(E, E)]_t at initialisation; S = [1/K Σ_p cos(E∘w_p, E∘w_p)]_t now; A = (1 - m) A₀ + m S;
+    A₀ = [cos(E, E)]_t at initialisation; S = [1/K Σ_p cos(E∘w_p, E∘w_p)]_t now; A = λ A₀ + (1 - λ) S;
     Â = D^-1/2 Aᵀ D^-1/2, where [·]_t sets entries below the threshold t to 0, and gradients pass the others.
 
     Args:
         graph: node vectors at the start, and the threshold.
         num_metrics: K weighted cosine metrics w_p, drawn from U(0.3, 0.6).
-        mix: m, the share of the learned similarities (published: 0.5).
+        mix: λ, the share of the graph at the start (published: 0.5).
     """
 
     initial: Tensor
@@ -81,7 +81,7 @@ class LearnedGraph(nn.Module):
     def forward(self) -> GraphState:
         """Compute the graph of the present node vectors and metrics."""
         weighted = self.label_embeddings * self.metrics[:, None]  # [K, C, e]
-        adjacency = (1 - self.mix) * self.initial + self.mix * self._cut(_cosines(weighted).mean(dim=0))
+        adjacency = self.mix * self.initial + (1 - self.mix) * self._cut(_cosines(weighted).mean(dim=0))
         scale = adjacency.sum(dim=1) ** -0.5
         normalized = scale[:, None] * adjacency.T * scale
         return GraphState(self.label_embeddings, normalized, normalized > 0)

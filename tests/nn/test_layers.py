@@ -140,7 +140,7 @@ def test_learned_graph_equals_plain_loops() -> None:
         for j in range(4):
             before = cosine(array(start)[i], array(start)[j])
             after = np.mean([cosine(now[i] * metric, now[j] * metric) for metric in metrics])
-            adjacency[i, j] = 0.7 * (before if before >= 0.7 else 0) + 0.3 * (after if after >= 0.7 else 0)
+            adjacency[i, j] = 0.3 * (before if before >= 0.7 else 0) + 0.7 * (after if after >= 0.7 else 0)
     assert (adjacency == 0).any() and (adjacency > 0).sum() > 4, "the threshold must matter"
     degrees = adjacency.sum(axis=1)
     state = graph()

@@ -173,7 +173,10 @@ class ModelConfig:
     text_dropout: float = 0.0
     """The same of the text features."""
     discriminator: Literal["affine", "relu", "none"] = "affine"
-    """Nonlinearity between the discriminators' layers: none in 2021, ReLU in 2022; `none`: no adversarial part."""
+    """Nonlinearity between the discriminators' layers: none in 2021, ReLU in 2022.
+
+    `none`: neither discriminators nor generators, and none of their losses.
+    """
     image_to_text_hidden: int = 512
     """Hidden width of the generator that makes pseudo text features."""
     text_to_image_hidden: int = 2048
@@ -214,6 +217,8 @@ class ModelConfig:
     """What is ranked: the cosine of the embeddings (published), or the expected number of shared labels."""
     adversarial_weight: float = 0.2
     """Weight beta of the adversarial loss."""
+    reconstruction_weight: float = 0.0
+    """Weight of the generators' squared error on complete pairs (not published: they only deceive discriminators)."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "aaai21": {},
@@ -242,7 +247,7 @@ class ModelConfig:
         ):
             _require(getattr(self, key) >= 1, f"model.{key}", ">= 1", getattr(self, key))
         weights = ("classification_weight", "modality_invariance_weight", "contrastive_weight", "relevance_weight")
-        for key in (*weights, "intra_modal_weight", "adversarial_weight"):
+        for key in (*weights, "intra_modal_weight", "adversarial_weight", "reconstruction_weight"):
             _require(getattr(self, key) >= 0, f"model.{key}", ">= 0", getattr(self, key))
         for key in ("image_dropout", "text_dropout"):
             _require(0 <= getattr(self, key) < 1, f"model.{key}", "at least 0 and below 1", getattr(self, key))

@@ -10,6 +10,7 @@ from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accura
 from dagnn_core.losses.classification import classification_loss, label_cross_entropy
 from dagnn_core.losses.info_nce import info_nce_loss
 from dagnn_core.losses.modality_invariance import modality_invariance_loss
+from dagnn_core.losses.reconstruction import reconstruction_loss
 from dagnn_core.losses.relevance import relevance_loss
 from dagnn_core.losses.soft_contrastive import soft_contrastive_loss
 from dagnn_core.nn.baselines import DSCMR, PairOutput, TwoTower
@@ -34,6 +35,10 @@ class Batch(NamedTuple):
     """So many images, the first ones, are real; the others are reconstructed from texts."""
     num_real_text: int
     """The same of the texts."""
+    image_of_pair: Tensor
+    """Positions of the images of the P items that have both, [P]."""
+    text_of_pair: Tensor
+    """Positions of their texts, [P]."""
 
 
 class Losses(NamedTuple):
@@ -70,19 +75,15 @@ def compute_losses(
         num_real_text=batch.num_real_text,
         reversal=reversal,
     )
-    return dagnn_objective(network, output, batch.image_labels, batch.text_labels, config)
+    return dagnn_objective(network, output, batch, config)
 
 
-def dagnn_objective(
-    network: DAGNN, output: DAGNNOutput, image_labels: Tensor, text_labels: Tensor, config: ModelConfig
-) -> Losses:
-    """L = a L_cls + b L_mi + c L_softcon + r L_rel + β L_adv; terms of weight zero are left out.
+def dagnn_objective(network: DAGNN, output: DAGNNOutput, batch: Batch, config: ModelConfig) -> Losses:
+    """L = a L_cls + b L_mi + c L_softcon + r L_rel + β L_adv + ρ L_rec; terms of weight zero are left out.
 
-    AAAI 2021: a = 1, b = α, c = r = 0; TPAMI 2022: a = α, c = 1, b = r = 0.
-
-    Shape:
-        image_labels [B_I, C], text_labels [B_T, C], in the dtype of the scores.
+    AAAI 2021: a = 1, b = α, the others 0; TPAMI 2022: a = α, c = 1, the others 0, beside β in both.
     """
+    image_labels, text_labels = batch.image_labels, batch.text_labels
     terms: dict[str, tuple[float, Tensor]] = {}
     if config.classification_weight > 0:
         scores = (output.image_scores, image_labels), (output.text_scores, text_labels)
@@ -117,6 +118,11 @@ def dagnn_objective(
     if output.translation is not None:
         modality = output.translation.modality
         terms["adversarial"] = config.adversarial_weight, adversarial_loss(modality)
+        if config.reconstruction_weight > 0:
+            image = output.translation.image[batch.text_of_pair], batch.image[batch.image_of_pair]
+            text = output.translation.text[batch.image_of_pair], batch.text[batch.text_of_pair]
+            reconstruction = reconstruction_loss(*image) + reconstruction_loss(*text)
+            terms["reconstruction"] = config.reconstruction_weight, reconstruction
         for name, accuracy in discriminator_accuracy(modality)._asdict().items():
             accuracies[f"discriminator_accuracy_{name}"] = accuracy
     total = image_labels.new_zeros(())

@@ -43,6 +43,8 @@ class Split(NamedTuple):
         if reconstructed:
             image_rows = torch.cat([image_rows, rows[~has_image]])
             text_rows = torch.cat([text_rows, rows[~has_text]])
+        has_both = has_image & has_text
+        image_of_pair, text_of_pair = ((has.cumsum(dim=0) - 1)[has_both] for has in (has_image, has_text))
         device = self.image.device
         image_rows, text_rows = image_rows.to(device), text_rows.to(device)
         return Batch(
@@ -52,6 +54,8 @@ class Split(NamedTuple):
             text_labels=self.labels[text_rows],
             num_real_image=num_real_image,
             num_real_text=num_real_text,
+            image_of_pair=image_of_pair.to(device),
+            text_of_pair=text_of_pair.to(device),
         )
 
     def draw_batches(self, batch_size: int, generator: torch.Generator) -> list[Tensor]:

@@ -12,7 +12,8 @@ from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accura
 from dagnn_core.losses.classification import classification_loss, label_cross_entropy
 from dagnn_core.losses.info_nce import info_nce_loss
 from dagnn_core.losses.modality_invariance import modality_invariance_loss
-from dagnn_core.losses.objective import dagnn_objective, dscmr_objective
+from dagnn_core.losses.objective import Batch, dagnn_objective, dscmr_objective
+from dagnn_core.losses.reconstruction import reconstruction_loss
 from dagnn_core.losses.relevance import relevance_loss
 from dagnn_core.losses.similarity import LabelSimilarity, label_similarity
 from dagnn_core.losses.soft_contrastive import soft_contrastive_loss
@@ -297,9 +298,50 @@ def test_terms_of_weight_zero_are_left_out() -> None:
     only = ModelConfig(modality_invariance_weight=0.0, classification_weight=3.0)
     graph = GraphTensors(torch.rand(4, 3), torch.eye(4), torch.eye(4), 0.4)
     network = DAGNN(only, image_dim=5, text_dim=5, graph=graph)
-    losses = dagnn_objective(network, output, labels, labels, only)
+    every = torch.arange(len(labels))
+    batch = Batch(image, text, labels, labels, len(labels), len(labels), every, every)
+    losses = dagnn_objective(network, output, batch, only)
     assert losses.terms.keys() == {"classification"} and losses.accuracies == {}
     assert losses.total.item() == pytest.approx(3 * losses.terms["classification"].item())
+
+
+def test_reconstruction_equals_plain_loops() -> None:
+    translated, real, _ = random_batch(8)
+    error = sum(
+        (a - b) ** 2
+        for pair in zip(translated.tolist(), real.tolist(), strict=True)
+        for a, b in zip(*pair, strict=True)
+    )
+    size = sum(value**2 for row in real.tolist() for value in row)
+    assert reconstruction_loss(translated, real).item() == pytest.approx(error / size, rel=1e-12)
+    translated.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: reconstruction_loss(x, real), translated)
+    assert reconstruction_loss(translated[:0], real[:0]).item() == 0
+
+
+def test_generators_are_compared_with_the_partner_of_each_pair() -> None:
+    config = ModelConfig(embedding_dim=5, hops=1, reconstruction_weight=1.0, adversarial_weight=0.0)
+    graph = GraphTensors(torch.rand(4, 3), torch.eye(4), torch.eye(4), 0.4)
+    network = DAGNN(config, image_dim=5, text_dim=5, graph=graph)
+    image, _, image_labels = random_batch(1)
+    text, _, text_labels = random_batch(2, batch=4)
+    # items: image and text, text alone, image and text, images alone
+    batch = Batch(
+        image.float(),
+        text.float(),
+        image_labels.float(),
+        text_labels.float(),
+        6,
+        4,
+        torch.tensor([0, 1]),
+        torch.tensor([0, 2]),
+    )
+    output = network(batch.image, batch.text)
+    assert output.translation is not None
+    expected = reconstruction_loss(output.translation.image[[0, 2]], batch.image[[0, 1]])
+    expected = expected + reconstruction_loss(output.translation.text[[0, 1]], batch.text[[0, 2]])
+    losses = dagnn_objective(network, output, batch, config)
+    assert losses.terms["reconstruction"].item() == pytest.approx(expected.item())
 
 
 def test_dscmr_objective_adds_its_three_terms() -> None:

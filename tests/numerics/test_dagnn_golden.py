@@ -167,17 +167,21 @@ def compare_outputs(network: DAGNN, output: DAGNNOutput, numbers: Numbers) -> No
 
 def whole_batch(numbers: Numbers) -> Batch:
     image, text, labels = (torch.tensor(numbers[f"input/{key}"]).double() for key in ("image", "text", "labels"))
-    return Batch(image, text, labels, labels, len(image), len(text))
+    return pairs(image, text, labels)
+
+
+def pairs(image: Tensor, text: Tensor, labels: Tensor) -> Batch:
+    every = torch.arange(len(image))
+    return Batch(image, text, labels, labels, len(image), len(text), every, every)
 
 
 def some_rows(batch: Batch, rows: np.ndarray) -> Batch:
-    image, text, labels = batch.image[rows], batch.text[rows], batch.image_labels[rows]
-    return Batch(image, text, labels, labels, len(rows), len(rows))
+    return pairs(batch.image[rows], batch.text[rows], batch.image_labels[rows])
 
 
 def step(network: DAGNN, batch: Batch, model: ModelConfig) -> tuple[DAGNNOutput, Losses]:
     output = network(batch.image, batch.text, num_real_image=batch.num_real_image, num_real_text=batch.num_real_text)
-    return output, dagnn_objective(network, output, batch.image_labels, batch.text_labels, model)
+    return output, dagnn_objective(network, output, batch, model)
 
 
 def compare_losses(losses: Losses, expected: Mapping[str, float]) -> None:

@@ -163,6 +163,7 @@ def test_reconstruction_leaves_what_is_there(tmp_path: Path) -> None:
     assert torch.isfinite(filled.image).all() and torch.isfinite(filled.text).all()
     batch = filled.batch(torch.arange(10), reconstructed=True)
     assert (len(batch.image), batch.num_real_image, len(batch.text), batch.num_real_text) == (10, 6, 10, 6)
+    assert (batch.image_of_pair.tolist(), batch.text_of_pair.tolist()) == ([0, 3], [0, 3]), "items 0 and 5"
     rows = [0, 1, 2, 5, 6, 7, 3, 4, 8, 9]  # real ones first
     assert torch.equal(batch.image, filled.image[rows]) and torch.equal(batch.image_labels, filled.labels[rows])
 

@@ -233,7 +233,20 @@ class ModelConfig:
             "label_similarity": "binary",
             "adversarial_weight": 2.0,
         },
-        "best": {},
+        "best": {
+            "embedding_dim": 512,
+            "encoder_norm": "unit",
+            "image_dropout": 0.2,
+            "discriminator": "none",
+            "hops": 2,
+            "classification": "cross_entropy",
+            "classification_weight": 0.3,
+            "modality_invariance_weight": 0.0,
+            "relevance_weight": 1.0,
+            "intra_modal_weight": 0.5,
+            "label_similarity": "binary",
+            "ranking": "labels",
+        },
     }
 
     def __post_init__(self) -> None:
@@ -308,7 +321,21 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where there is one."""
 
-    PRESETS: ClassVar[Mapping[str, Mapping[str, object]]] = {"aaai21": {}, "tpami22": {}, "best": {}}
+    PRESETS: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "aaai21": {},
+        "tpami22": {},
+        "best": {
+            "epochs": 20,
+            "patience": 20,
+            "batch_size": 128,
+            "lr": 1e-3,
+            "lr_schedule": "cosine",
+            "warmup_epochs": 1,
+            "weight_decay": 10.0,
+            "weight_averaging": 0.99,
+            "adam_beta1": 0.9,
+        },
+    }
 
     def __post_init__(self) -> None:
         for key in ("seed", "warmup_epochs", "weight_decay"):

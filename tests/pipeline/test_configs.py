@@ -31,6 +31,18 @@ def test_raw_data_of_the_demo_comes_with_the_project(path: Path) -> None:
     assert dataset.layout != "demo" or (ROOT / dataset.source).is_file()
 
 
+def test_variants_of_the_quality_table_are_valid_and_say_what_they_are() -> None:
+    variants = sorted(ROOT.glob("configs/quality/**/*.yaml"))
+    assert len(variants) > 20
+    seen = {}
+    for path in variants:
+        assert path.read_text().startswith("# "), path
+        assert set(read_yaml(path)) <= {"model", "train"}
+        sections = load_params(path)
+        seen.setdefault((path.parent, sections["model"], sections["train"]), []).append(path.name)
+    assert [names for names in seen.values() if len(names) > 1] == [], "the same variant twice in a table"
+
+
 def _keys(values: Any) -> Any:
     return {key: _keys(value) for key, value in values.items()} if isinstance(values, dict) else None
 

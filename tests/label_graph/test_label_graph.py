@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,28 @@ def test_a_damaged_graph_is_refused(tmp_path):
     file.write_bytes(file.read_bytes()[:-8] + bytes(8))
     with pytest.raises(ArtifactError, match=r"normalized.npy does not have the checksum .*dvc repro build_label_graph"):
         LabelGraph.read(tmp_path / "graph", verify=True)
+
+
+def test_a_single_label_is_no_graph(tmp_path):
+    source = replace(dataset(LABELS[:, 1:2]), label_names=("water",))
+    with pytest.raises(
+        InputError, match=r"artifacts/dataset has 1 label \(water\), expected at least 2 for a graph; name"
+    ):
+        build(tmp_path / "graph", source)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_conditional_probability_can_be_the_other_one(tmp_path):
+    published = build(tmp_path / "a", dataset(), threshold=0.5)
+    other = build(tmp_path / "b", dataset(), threshold=0.5, conditional="j_given_i")
+    np.testing.assert_array_equal(published.adjacency, [[1, 0, 0], [0.5, 1, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(other.adjacency, published.adjacency.T)
+    np.testing.assert_array_equal(other.conditional, published.conditional)
+    degrees = other.adjacency.sum(axis=1)
+    np.testing.assert_allclose(other.normalized, other.adjacency.T / np.sqrt(np.outer(degrees, degrees)))
+
+
+def test_vectors_can_be_scaled_to_unit_length(tmp_path):
+    raw, unit = build(tmp_path / "a", dataset()), build(tmp_path / "b", dataset(), embedding_norm="unit")
+    lengths = np.linalg.norm(raw.embeddings, axis=1, keepdims=True)
+    np.testing.assert_allclose(unit.embeddings, raw.embeddings / lengths, rtol=1e-6)

@@ -92,7 +92,7 @@ def test_the_tables_can_be_plotted(trained: Paths, same_tracking: Tracking, tmp_
     )
     assert [row["epoch"] for row in history] == ["1", "2", "3"]
     assert {"epoch", "loss_total", "val_map_i2t", "val_map_t2i"} <= set(history[0])
-    methods = {f"{method}_{direction}" for method in ("dagnn", "cca", "chance") for direction in ("i2t", "t2i")}
+    methods = {f"{method}_{direction}" for method in ("model", "cca", "chance") for direction in ("i2t", "t2i")}
     assert set(curve[0]) == {"recall"} | methods
     assert [float(row["recall"]) for row in curve] == [step / 20 for step in range(21)]
     for name in methods:

@@ -278,10 +278,17 @@ def _model_card(name: str, model: "TrainedModel", metrics: Mapping[str, float]) 
         vector.format(encoder.dim) if encoder.kind == "precomputed" else raw
         for encoder, raw in ((model.text_encoder, "a sentence"), (model.image_encoder, "a picture as base64 text"))
     )
+    what = {
+        "dagnn": f"DAGNN (Qian et al., AAAI 2021), preset `{model.config.preset}`",
+        "two_tower": "Two towers with InfoNCE",
+        "dscmr": "DSCMR (Zhen et al., CVPR 2019)",
+        "cca": "Linear CCA",
+        "ridge": "Ridge regression to the labels",
+    }[model.config.kind]
     figures = "\n".join(f"| {metric} | {metrics[metric]:.4f} |" for metric in METRICS if metric in metrics)
     return f"""\
-DAGNN (Qian et al., AAAI 2021): texts and pictures to embeddings [N, {_embedding_dim(model)}] in one space, compared by
-cosine. Trained on {len(model.label_names)} labels: {", ".join(model.label_names[:50])}.
+{what}: texts and pictures to embeddings [N, {_embedding_dim(model)}] in one space, compared by cosine.
+Trained on {len(model.label_names)} labels: {", ".join(model.label_names[:50])}.
 
 | test split | |
 |---|---|

@@ -175,7 +175,8 @@ def _chance(data: Features, split: str) -> Row:
 
 
 def _table(rows: Sequence[Row], differences: Mapping[str, Difference], split: str) -> str:
-    titles = ["", f"{split} mean MAP", f"against {rows[0].name}", "val mean MAP", *list(COLUMNS.values())[1:]]
+    selection = ["val mean MAP"] if split == "test" else []  # scored on val, it is the first column already
+    titles = ["", f"{split} mean MAP", f"against {rows[0].name}", *selection, *list(COLUMNS.values())[1:]]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for row in rows:
         figures = {key: _mean_and_spread([metrics[key] for metrics in row.runs]) for key in COLUMNS}
@@ -184,7 +185,7 @@ def _table(rows: Sequence[Row], differences: Mapping[str, Difference], split: st
             row.name,
             figures.pop("map_mean"),
             "" if difference is None else f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]",
-            "" if row.val_map_mean is None else f"{row.val_map_mean:.4f}",
+            *("" if row.val_map_mean is None else f"{row.val_map_mean:.4f}" for _ in selection),
             *figures.values(),
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -80,9 +80,10 @@ def test_the_figures_are_those_of_the_report(arguments: dict[str, Any], tmp_path
 
 
 def test_val_is_scored_while_anything_is_to_be_chosen(arguments: dict[str, Any], tmp_path: Path) -> None:
-    quality.run(**arguments | {"split": "val"})
+    table = quality.run(**arguments | {"split": "val"})
     record = json.loads((tmp_path / "out/quality.json").read_text())
     assert record["split"] == "val"
+    assert table.splitlines()[0].count("val mean MAP") == 1
     for result in record["results"].values():
         if result["val_map_mean"] is not None:
             mean = sum(entry["map_mean"] for entry in result["runs"]) / len(result["runs"])

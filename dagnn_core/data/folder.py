@@ -49,7 +49,7 @@ def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = F
     for row, (item_id, text) in enumerate(zip(ids, table.texts(config.text_column), strict=True), start=1):
         labels = split_labels([column[row - 1] for column in label_columns], config.label_separator, allowed)
         split = splits[row - 1] if splits else ""
-        item = RawItem(row, item_id, text.strip(), labels, paths[row - 1], split, has_images)
+        item = RawItem(row, item_id, text.strip(), labels, paths[row - 1], split, has_image=has_images)
         reason = _fault(item, seen, has_splits=splits is not None, vectors=vectors, keep_incomplete=keep_incomplete)
         seen.add(item_id)
         if reason is None:

@@ -123,7 +123,9 @@ def _can_be_held_out(raw: RawData, item: RawItem) -> bool:
 def _draw(raw: RawData, item: RawItem, config: DatasetConfig) -> str:
     if not _can_be_held_out(raw, item):
         return "train"
-    return draw_split(item.id, seed=config.seed, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
+    return draw_split(
+        item.group or item.id, seed=config.seed, val_fraction=config.val_fraction, test_fraction=config.test_fraction
+    )
 
 
 def _check_rejected(raw: RawData, rejections: Sequence[Rejection], config: DatasetConfig) -> None:

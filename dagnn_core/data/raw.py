@@ -40,6 +40,8 @@ class RawItem(NamedTuple):
     """Path of the picture; empty where the data has no pictures."""
     split: str
     """train, val or test; empty where the data has no splits of its own."""
+    group: str = ""
+    """Items of one group share a split where splits are drawn, such as the captions of one picture; empty: the id."""
     has_image: bool = True
     """Whether it has what the data knows of pictures: a picture, a ready vector, or both."""
 

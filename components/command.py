@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -13,6 +14,8 @@ import typer
 from dagnn_core.errors import DagnnError, SurroundingsError
 
 ParamsOption = Annotated[str, typer.Option(help="The configuration file.")]
+WorkOption = Annotated[Path, typer.Option(help="Folder for unfinished work, from which an interrupted run goes on.")]
+WORK = Path(".dagnn/work")
 INTERRUPTED = 130
 
 _DISK_ERRORS = {

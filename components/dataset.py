@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from components.command import ParamsOption, run_step
+from components.command import WORK, ParamsOption, WorkOption, run_step
 from components.params import load_section, load_spec
 from components.services.provenance import provenance
 from dagnn_core.artifacts import write_artifact
@@ -17,27 +17,36 @@ from dagnn_core.data.demo import DemoSpec
 from dagnn_core.data.demo_source import open_demo
 from dagnn_core.data.folder import open_folder
 from dagnn_core.data.ingest import write_dataset
+from dagnn_core.data.work import pictures_digest, work_folder
 
 log = logging.getLogger(__name__)
 
 
-def run(*, params: DatasetConfig, dataset_out: Path) -> None:
+def run(*, params: DatasetConfig, work: Path, dataset_out: Path) -> None:
     """Read the raw data of one layout, quarantine unusable rows, split, and write the data set.
+
+    An interrupted run leaves what it has done below `work`, and the next one goes on there.
 
     Args:
         params: which raw data, and how it is split.
+        work: folder for unfinished work, one folder for each set of pictures.
         dataset_out: where the data set goes.
 
     Raises:
         InputError: a file, column, row or label is wrong, or too many rows are.
+        SurroundingsError: another import of the same pictures is running.
     """
     source = Path(params.source)
     if params.layout == "folder":
         raw = open_folder(source, params.folder, keep_incomplete=params.incomplete == "keep")
     else:
         raw = open_demo(load_spec(source, DemoSpec))
-    with write_artifact(dataset_out, kind=KIND, provenance=provenance("dataset", params)) as draft:
-        draft.content = write_dataset(draft.path, raw, params) | {"layout": params.layout}
+    record = provenance("dataset", params)
+    with (
+        work_folder(work / pictures_digest(raw, record["packages"])) as unfinished,
+        write_artifact(dataset_out, kind=KIND, provenance=record) as draft,
+    ):
+        draft.content = write_dataset(draft.path, raw, params, work=unfinished) | {"layout": params.layout}
     content = draft.content
     splits = ", ".join(f"{size} {split}" for split, size in content["splits"].items())
     log.info(
@@ -62,8 +71,9 @@ if __name__ == "__main__":
     def main(
         dataset_out: Annotated[Path, typer.Option(help="Folder for the data set.")],
         params: ParamsOption = "params.yaml",
+        work: WorkOption = WORK,
     ) -> None:
         """Read raw data, check it, split it, and write the data set."""
-        run(params=load_section(params, DatasetConfig), dataset_out=dataset_out)
+        run(params=load_section(params, DatasetConfig), work=work, dataset_out=dataset_out)
 
     run_step(main)

@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 import typer
 
-from components.command import ParamsOption, run_step
+from components.command import WORK, ParamsOption, WorkOption, run_step
 from components.params import load_section
 from components.services.provenance import provenance
 from components.services.tracking import Tracking
@@ -24,8 +24,6 @@ from dagnn_core.training.loop import train
 from dagnn_core.training.split import Split
 
 log = logging.getLogger(__name__)
-
-WORK = Path(".dagnn/work")
 
 
 def run(
@@ -133,7 +131,7 @@ if __name__ == "__main__":
         label_graph: Annotated[Path, typer.Option(help="Label graph artifact of the same data set.")],
         model_out: Annotated[Path, typer.Option(help="Folder for the model.")],
         params: ParamsOption = "params.yaml",
-        work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = WORK,
+        work: WorkOption = WORK,
     ) -> None:
         """Train a DAGNN on features and a label graph."""
         run(

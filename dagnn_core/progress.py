@@ -13,14 +13,14 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def track(items: Iterable[T], *, description: str, total: int) -> Iterator[T]:
-    """Yield the items while showing how many of `total` are done."""
+def track(items: Iterable[T], *, description: str, total: int, done: int = 0) -> Iterator[T]:
+    """Yield the items while showing how many of `total` are done, `done` of them before these."""
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=description, total=total, leave=False)
+        yield from tqdm(items, desc=description, total=total, initial=done, leave=False)
         return
     last = time.monotonic()
-    for done, item in enumerate(items):
+    for count, item in enumerate(items, start=done):
         if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            log.info("%s: %d of %d", description, done, total)
+            log.info("%s: %d of %d", description, count, total)
         yield item

@@ -50,7 +50,7 @@ def build_pipeline(*, image: str, params: Mapping[str, object]) -> BaseComponent
         register: str = default["register"],
         work: str = ".dagnn/work",
     ) -> Outputs:
-        data = step["dataset"](params=dataset)
+        data = step["dataset"](params=dataset, work=work)
         data_out = data.outputs["dataset_out"]
         extracted = step["extract_features"](dataset=data_out, params=features)
         features_out = extracted.outputs["features_out"]

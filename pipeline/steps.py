@@ -12,7 +12,7 @@ from kfp import dsl
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
 
 
-def dataset(*, params: str, dataset_out: Output[Dataset]) -> None:
+def dataset(*, params: str, work: str, dataset_out: Output[Dataset]) -> None:
     """Read raw data into a data set."""
     from pathlib import Path
 
@@ -22,7 +22,7 @@ def dataset(*, params: str, dataset_out: Output[Dataset]) -> None:
     from pipeline.task import task
 
     with task("dataset"):
-        run(params=load_section(params, DatasetConfig), dataset_out=Path(dataset_out.path))
+        run(params=load_section(params, DatasetConfig), work=Path(work), dataset_out=Path(dataset_out.path))
 
 
 def extract_features(*, dataset: Input[Dataset], params: str, features_out: Output[Artifact]) -> None:

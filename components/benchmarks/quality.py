@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components import train
+from components.command import WORK
 from components.params import load_params
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact, write_json
@@ -112,7 +113,7 @@ def run(
                 model_params=sections["model"],
                 params=params,
                 tracking=tracking,
-                work=train.WORK,
+                work=WORK,
                 model_out=model_out,
             )
     data = Features.read(features)

@@ -1,7 +1,7 @@
 """Layout `folder`: a table with one row per item, beside a folder or tar of pictures."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dagnn_core.config import FolderConfig
@@ -40,6 +40,7 @@ def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = F
     paths = _image_paths(table, ids, config)
     splits = _splits(table, ids, source, config)
     vectors = _vectors(table, ids, source, config)
+    pictures = open_pictures(source / config.images) if config.images else None
     allowed = frozenset(label_order)
     label_columns = [table.columns[name] for name in config.label_columns]
     items: list[RawItem] = []
@@ -61,7 +62,8 @@ def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = F
         num_rows=table.num_rows,
         items=items,
         rejections=rejections,
-        picture=_picture_reader(source, config),
+        picture=None if pictures is None else lambda item: pictures.read(item.image_path),
+        picture_state=None if pictures is None else lambda item: pictures.state(item.image_path),
         label_order=label_order,
         vectors=vectors,
         place=table.place,
@@ -126,13 +128,6 @@ def _check_ids(table: Table, ids: Sequence[str], path: Path, others: Mapping[str
         )
     if strangers:
         log.warning("%d ids of %s are not in %s and are ignored", len(strangers), path, table.path)
-
-
-def _picture_reader(source: Path, config: FolderConfig) -> Callable[[RawItem], bytes | None] | None:
-    if not config.images:
-        return None
-    pictures = open_pictures(source / config.images)
-    return lambda item: pictures.read(item.image_path)
 
 
 def _fault(

@@ -1,34 +1,45 @@
 """Make a data set of raw data: quarantine what cannot be used, split, choose the labels, write."""
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from dagnn_core.config import DatasetConfig
-from dagnn_core.data.dataset import SPLITS, Item, Rejection
+from dagnn_core.data.dataset import SHARD_BYTES, SPLITS, Item, Rejection
 from dagnn_core.data.incomplete import take_away
+from dagnn_core.data.journal import CheckJournal, Fault
 from dagnn_core.data.labels import choose_labels
 from dagnn_core.data.pictures import decoding_fault, map_in_order, refuse_huge_pictures
 from dagnn_core.data.raw import RawData, RawItem, Reason
 from dagnn_core.data.splits import draw_split
+from dagnn_core.data.work import rows_digest
 from dagnn_core.data.writer import DatasetWriter
 from dagnn_core.errors import InputError
 from dagnn_core.progress import track
 
+log = logging.getLogger(__name__)
+
 NUM_SHOWN = 3  # rejected rows in an error message
 
 
-def write_dataset(out: Path, raw: RawData, config: DatasetConfig) -> dict[str, Any]:
+def write_dataset(
+    out: Path, raw: RawData, config: DatasetConfig, *, work: Path, shard_bytes: int = SHARD_BYTES
+) -> dict[str, Any]:
     """Write raw data as the files of a `dataset` artifact; memory does not grow with the pictures.
 
     Pictures are read twice: decoded once to find those that cannot be used, since labels and splits depend on which
-    rows are left, then copied as they are.
+    rows are left, then copied as they are. An interrupted call leaves what it has done in `work`, and the next one goes
+    on there.
 
     Args:
         out: an empty folder.
         raw: the opened raw data.
         config: splits, rare labels, incomplete items, and how many rows may be rejected.
+        work: folder for the unfinished work on these pictures alone, see `work_folder` and `pictures_digest`.
+        shard_bytes: pictures of at least so many bytes make a shard.
 
     Returns:
         What the manifest says about the files.
@@ -48,8 +59,8 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig) -> dict[str, A
         return [item for item in items if not applies(item)]
 
     reject(raw.rejections)
-    items, faults = _check_pictures(raw, config)
-    reject(faults)
+    items, unusable = _without_faulty(raw, _picture_faults(raw, work / "checks.jsonl"), config)
+    reject(unusable)
     items = quarantine(items, Reason.NO_MODALITY, lambda item: not item.has_image and not item.has_text)
     items = [item if item.split else item._replace(split=_draw(raw, item, config)) for item in items]
     _check_complete(raw, items, config)
@@ -68,51 +79,88 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig) -> dict[str, A
         seed=config.seed,
     )
     _check_complete(raw, items, config)
-    content = _write(out, raw, items, labels.names, sorted(rejections))
-    return content | {"num_rows": raw.num_rows, "dropped_labels": labels.dropped}
+    shards = work / rows_digest(items)
+    shards.mkdir(exist_ok=True)
+    with DatasetWriter(out, labels.names, unfinished=shards, shard_bytes=shard_bytes) as writer:
+        _write_items(writer, raw, items)
+        _write_vectors(writer, raw, items)
+        writer.write_rejected(sorted(rejections))
+    return writer.content | {"num_rows": raw.num_rows, "dropped_labels": labels.dropped}
 
 
-def _write(
-    out: Path, raw: RawData, items: Sequence[RawItem], label_names: Sequence[str], rejections: Sequence[Rejection]
-) -> dict[str, Any]:
-    read = raw.picture
-
-    def picture(item: RawItem) -> bytes | None:
-        return read(item) if read is not None and item.has_image else None
-
-    with DatasetWriter(out, label_names) as writer:
-        pairs = zip(items, map_in_order(picture, items), strict=True)
-        for item, encoded in track(pairs, description="writing items", total=len(items)):
-            writer.add(Item(item.id, item.text, item.labels, encoded, item.image_path, item.split, item.has_image))
-        writer.write_rejected(rejections)
-        for modality, vectors in raw.vectors.items():
-            present = [item.has_image if modality == "image" else item.has_text for item in items]
-            ids = [item.id if has_it else None for item, has_it in zip(items, present, strict=True)]
-            writer.write_vectors(modality, vectors.of(ids))
-    return writer.content
+def _write_items(writer: DatasetWriter, raw: RawData, items: Sequence[RawItem]) -> None:
+    done = writer.take_finished(_item(item, None) for item in items)
+    if done:
+        log.info("resuming: %s of %s items were written before", f"{done:,}", f"{len(items):,}")
+    rest = items[done:]
+    pictures = map_in_order(lambda item: _read(raw, item), rest)
+    pairs = zip(rest, pictures, strict=True)
+    for item, encoded in track(pairs, description="writing items", total=len(items), done=done):
+        writer.add(_item(item, encoded))
 
 
-def _check_pictures(raw: RawData, config: DatasetConfig) -> tuple[list[RawItem], list[Rejection]]:
+def _read(raw: RawData, item: RawItem) -> bytes | None:
+    if raw.picture is None or not item.has_image:
+        return None
+    encoded = raw.picture(item)
+    if encoded is None:
+        raise InputError(
+            f"{raw.source}, {raw.place(item.row)}: the picture {item.image_path} went away during the import; "
+            "put it back, or run again without it"
+        )
+    return encoded
+
+
+def _item(item: RawItem, encoded: bytes | None) -> Item:
+    return Item(item.id, item.text, item.labels, encoded, item.image_path, item.split, item.has_image)
+
+
+def _write_vectors(writer: DatasetWriter, raw: RawData, items: Sequence[RawItem]) -> None:
+    for modality, vectors in raw.vectors.items():
+        present = [item.has_image if modality == "image" else item.has_text for item in items]
+        ids = [item.id if has_it else None for item, has_it in zip(items, present, strict=True)]
+        writer.write_vectors(modality, vectors.of(ids))
+
+
+def _picture_faults(raw: RawData, journal_path: Path) -> Mapping[int, Fault]:
+    """Index of an item -> what is wrong with its picture."""
     picture = raw.picture
     if picture is None or raw.trusted_pictures:
-        return list(raw.items), []
+        return {}
 
-    def check(item: RawItem) -> RawItem | Rejection:
+    def check(item: RawItem) -> Fault | None:
         if not item.has_image:
-            return item
+            return None
         encoded = picture(item)
         if encoded is None:
-            if config.incomplete == "keep":
-                return item._replace(has_image=False)
-            return Rejection(item.row, item.id, Reason.PICTURE_MISSING, item.image_path)
+            return Fault(Reason.PICTURE_MISSING, item.image_path)
         why = decoding_fault(encoded)
-        return Rejection(item.row, item.id, Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {why}") if why else item
+        return Fault(Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {why}") if why else None
 
-    with refuse_huge_pictures():
-        checked = track(map_in_order(check, raw.items), description="checking pictures", total=len(raw.items))
-        results = list(checked)
-    usable = [result for result in results if isinstance(result, RawItem)]
-    return usable, [result for result in results if isinstance(result, Rejection)]
+    with CheckJournal(journal_path) as journal, refuse_huge_pictures():
+        done, total = journal.num_checked, len(raw.items)
+        if done:
+            log.info("resuming: %s of %s pictures were checked before", f"{done:,}", f"{total:,}")
+        results = map_in_order(check, islice(raw.items, done, None))
+        for fault in track(results, description="checking pictures", total=total, done=done):
+            journal.record(fault)
+    return journal.faults
+
+
+def _without_faulty(
+    raw: RawData, faults: Mapping[int, Fault], config: DatasetConfig
+) -> tuple[list[RawItem], list[Rejection]]:
+    items: list[RawItem] = []
+    rejections: list[Rejection] = []
+    for index, item in enumerate(raw.items):
+        fault = faults.get(index)
+        if fault is None:
+            items.append(item)
+        elif fault.reason == Reason.PICTURE_MISSING and config.incomplete == "keep":
+            items.append(item._replace(has_image=False))
+        else:
+            rejections.append(Rejection(item.row, item.id, *fault))
+    return items, rejections
 
 
 def _can_be_held_out(raw: RawData, item: RawItem) -> bool:

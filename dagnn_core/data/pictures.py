@@ -26,11 +26,28 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class FileState(NamedTuple):
+    """What changes when a file does; the last time is of the inode, which no tool can set back."""
+
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "FileState":
+        """The state of a file."""
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
 class Pictures(Protocol):
     """Encoded pictures by path; safe to use from several threads."""
 
     def read(self, path: str) -> bytes | None:
         """The encoded picture, or None where there is none."""
+
+    def state(self, path: str) -> FileState | None:
+        """What changes when the picture does: the state of its file, or of the archive that it is in."""
 
 
 class PictureFolder:
@@ -50,6 +67,13 @@ class PictureFolder:
                 return None
             raise
 
+    def state(self, path: str) -> FileState | None:
+        """The state of the picture's file; None where there is none."""
+        try:
+            return FileState.of(self._root / path)
+        except (ValueError, OSError):  # read() says what is wrong
+            return None
+
 
 class _Extent(NamedTuple):
     """Where a member's bytes are in the tar file."""
@@ -67,6 +91,7 @@ class PictureTar:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._state = FileState.of(path)
         try:
             with tarfile.open(path, "r:") as tar:
                 self._extents = {
@@ -88,6 +113,10 @@ class PictureTar:
         with self._path.open("rb") as stream:
             stream.seek(extent.offset)
             return stream.read(extent.size)
+
+    def state(self, path: str) -> FileState:
+        """The state of the tar file when it was opened."""
+        return self._state
 
 
 def open_pictures(path: Path) -> Pictures:

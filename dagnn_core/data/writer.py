@@ -1,7 +1,8 @@
 """Write the files of a `dataset` artifact, one item after the other."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,18 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dagnn_core.data.dataset import (
-    REJECTED_SCHEMA,
-    ROW_GROUP_ITEMS,
-    SCHEMA,
-    SHARD_BYTES,
-    SPLITS,
-    Item,
-    Modality,
-    Rejection,
-)
+from dagnn_core.data.dataset import REJECTED_SCHEMA, SHARD_BYTES, SPLITS, Item, Modality, Rejection
+from dagnn_core.data.shards import ShardWriter
 
-ROW_GROUP_BYTES = 16 << 20  # large pictures: fewer of them in a row group, which is held in memory
 MODALITIES = {(True, True): "complete", (True, False): "image_only", (False, True): "text_only"}
 """Whether an item has a picture, and a text -> what the manifest counts it as."""
 
@@ -33,15 +25,26 @@ class DatasetWriter:
     Use it as a context manager, add all items, then take `content` after the block.
     """
 
-    def __init__(self, folder: Path, label_names: Sequence[str], *, shard_bytes: int = SHARD_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        label_names: Sequence[str],
+        *,
+        unfinished: Path | None = None,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        """Open a writer.
+
+        Args:
+            folder: an empty folder, where the files are when the block ends without error.
+            label_names: columns of the label matrix.
+            unfinished: folder where finished shards stay when the block is interrupted; None: they need not.
+            shard_bytes: pictures of at least so many bytes make a shard.
+        """
         self._folder = folder
         self._label_names = tuple(label_names)
-        self._shard_bytes = shard_bytes
-        self._shard: pq.ParquetWriter | None = None
-        self._num_shards = 0
-        self._shard_size = 0
-        self._group: list[Item] = []
-        self._group_size = 0
+        self._unfinished = unfinished
+        self._shards = ShardWriter(unfinished or folder, shard_bytes=shard_bytes)
         self._label_counts = {split: Counter[str]() for split in SPLITS}
         self._split_sizes = Counter[str]()
         self._modalities = Counter[str]()
@@ -54,19 +57,31 @@ class DatasetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None:
-            self._flush_group()
-        self._close_shard()
+        if error is not None:
+            self._shards.abandon()
+            return
+        self._shards.finish()
+        if self._unfinished is not None:
+            self._shards.link_into(self._folder)
+
+    def take_finished(self, items: Iterable[Item]) -> int:
+        """Take the first items as added that an interrupted writer of the same items has left in finished shards.
+
+        Args:
+            items: all items; their pictures are not looked at.
+
+        Returns:
+            How many they are.
+        """
+        num_items = self._shards.take_finished()
+        for item in islice(items, num_items):
+            self._count(item)
+        return num_items
 
     def add(self, item: Item) -> None:
         """Append one item."""
-        self._group.append(item)
-        self._group_size += len(item.image or b"")
-        self._split_sizes[item.split] += 1
-        self._modalities[MODALITIES[item.has_image, item.has_text]] += 1
-        self._label_counts[item.split].update(item.labels)
-        if len(self._group) == ROW_GROUP_ITEMS or self._group_size >= ROW_GROUP_BYTES:
-            self._flush_group()
+        self._shards.add(item)
+        self._count(item)
 
     def write_rejected(self, rejections: Sequence[Rejection]) -> None:
         """Write the rows that cannot be used."""
@@ -98,40 +113,7 @@ class DatasetWriter:
             "vectors": self._vectors,
         }
 
-    def _flush_group(self) -> None:
-        if not self._group:
-            return
-        if self._shard is None:
-            self._shard = self._open_shard()
-        self._shard.write_table(_table(self._group), row_group_size=len(self._group))
-        self._shard_size += self._group_size
-        self._group, self._group_size = [], 0
-        if self._shard_size >= self._shard_bytes:
-            self._close_shard()
-
-    def _open_shard(self) -> pq.ParquetWriter:
-        path = self._folder / f"data-{self._num_shards:05d}.parquet"
-        self._num_shards += 1
-        # pictures are compressed already; dictionaries and statistics of them would only cost time
-        return pq.ParquetWriter(path, SCHEMA, compression="none", use_dictionary=["split"], write_statistics=False)
-
-    def _close_shard(self) -> None:
-        if self._shard is not None:
-            self._shard.close()
-        self._shard, self._shard_size = None, 0
-
-
-def _table(items: Sequence[Item]) -> pa.Table:
-    images = [None if item.image is None else {"bytes": item.image, "path": item.image_path} for item in items]
-    return pa.table(
-        [
-            [item.id for item in items],
-            [item.text for item in items],
-            [list(item.labels) for item in items],
-            images,
-            [item.split for item in items],
-            [item.has_image for item in items],
-            [item.has_text for item in items],
-        ],
-        schema=SCHEMA,
-    )
+    def _count(self, item: Item) -> None:
+        self._split_sizes[item.split] += 1
+        self._modalities[MODALITIES[item.has_image, item.has_text]] += 1
+        self._label_counts[item.split].update(item.labels)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from components.command import WORK, WorkOption
 from dagnn_core.config import DatasetConfig, FolderConfig
 from dagnn_core.errors import InputError
 
@@ -24,12 +25,14 @@ TestFraction = Annotated[float, typer.Option(help="Fraction of the items drawn f
 @app.command()
 def demo(
     out: Out,
+    *,
     spec: Annotated[Path, typer.Option(help="YAML file: number, size and seed of the scenes, wording.")] = Path(
         _DEFAULTS.source
     ),
     seed: Seed = _DEFAULTS.seed,
     val_fraction: ValFraction = _DEFAULTS.val_fraction,
     test_fraction: TestFraction = _DEFAULTS.test_fraction,
+    work: WorkOption = WORK,
 ) -> None:
     """Render the built-in demo: pictures of scenes, sentences about them, correlated labels."""
     from components import dataset
@@ -37,7 +40,7 @@ def demo(
     params = DatasetConfig(
         layout="demo", source=str(spec), seed=seed, val_fraction=val_fraction, test_fraction=test_fraction
     )
-    dataset.run(params=params, dataset_out=out)
+    dataset.run(params=params, work=work, dataset_out=out)
 
 
 @import_app.command()
@@ -82,6 +85,7 @@ def folder(
     min_label_count: Annotated[
         int, typer.Option(help="Labels on fewer training items are dropped; 1 drops none.")
     ] = _DEFAULTS.min_label_count,
+    work: WorkOption = WORK,
 ) -> None:
     """Import a table and its pictures. Paths of files are relative to SOURCE."""
     from components import dataset
@@ -117,4 +121,4 @@ def folder(
         min_label_count=min_label_count,
         folder=layout,
     )
-    dataset.run(params=params, dataset_out=out)
+    dataset.run(params=params, work=work, dataset_out=out)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.dataset import run
+from components import dataset as step
 from components.params import load_params, load_spec
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.config import DatasetConfig, FolderConfig, section_json
@@ -61,6 +61,16 @@ def params(source):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out" / "dataset"
+
+
+def work_of(out):
+    return out.parent.with_name("work")
+
+
+def run(*, params, dataset_out):
+    """Run the step, and see that it leaves no unfinished work."""
+    step.run(params=params, work=work_of(dataset_out), dataset_out=dataset_out)
+    assert entries(work_of(dataset_out)) == []
 
 
 def rejected(out):
@@ -383,7 +393,8 @@ from pathlib import Path
 from components.dataset import run
 from components.params import load_section
 from dagnn_core.config import DatasetConfig
-run(params=load_section(sys.argv[1], DatasetConfig), dataset_out=Path(sys.argv[2]))
+out = Path(sys.argv[2])
+run(params=load_section(sys.argv[1], DatasetConfig), work=out.with_name("work"), dataset_out=out)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
@@ -447,13 +458,14 @@ def test_a_spec_file_of_the_layout_folder(tmp_path):
 # the command line, as DVC calls it
 
 
-def command(params, out):
+def command(params, out, *, work=None):
     section = section_json(params) if isinstance(params, DatasetConfig) else str(params)
-    return [sys.executable, "-m", "components.dataset", "--params", section, "--dataset-out", str(out)]
+    options = ["--params", section, "--work", str(work or work_of(out)), "--dataset-out", str(out)]
+    return [sys.executable, "-m", "components.dataset", *options]
 
 
-def fails(params, out, status):
-    done = subprocess.run(command(params, out), check=False, capture_output=True, text=True, cwd=ROOT)
+def fails(params, out, status, *, work=None):
+    done = subprocess.run(command(params, out, work=work), check=False, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     message = done.stderr.strip().splitlines()[-1]
@@ -483,15 +495,21 @@ def test_a_mistyped_key_is_one_line_and_status_2(tmp_path, out):
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="no /sys, a place where even root may not write")
-def test_no_permission_in_the_output_folder_is_status_3(params):
-    message = fails(params, Path("/sys/kernel/dagnn/dataset"), 3)
+def test_no_permission_in_the_output_or_work_folder_is_status_3(params, tmp_path):
+    message = fails(params, Path("/sys/kernel/dagnn/dataset"), 3, work=tmp_path)
+    assert "/sys/kernel/dagnn" in message
+    message = fails(params, tmp_path / "dataset", 3, work=Path("/sys/kernel/dagnn"))
     assert "/sys/kernel/dagnn" in message
 
 
-def test_an_output_below_a_file_is_status_2(params, tmp_path):
+def test_an_output_or_work_folder_below_a_file_is_status_2(params, tmp_path, out):
     (tmp_path / "file").write_text("mine")
-    assert f"{tmp_path / 'file'} " in fails(params, tmp_path / "file" / "dataset", 2)
-    fails(params, tmp_path / "file" / "deep" / "dataset", 2)
+    assert f"{tmp_path / 'file'} " in fails(params, tmp_path / "file" / "dataset", 2, work=tmp_path)
+    fails(params, tmp_path / "file" / "deep" / "dataset", 2, work=tmp_path)
+    message = fails(params, out, 2, work=tmp_path / "file")
+    assert message.startswith(f"error: {tmp_path / 'file'}/")
+    assert "cannot be a folder" in message
+    assert message.endswith("name another folder with --work")
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -525,7 +543,7 @@ def test_ctrl_c_leaves_nothing_and_the_next_run_works(tmp_path, out):
     interrupted = command(DatasetConfig(source=str(spec)), out)
     process = subprocess.Popen(interrupted, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     deadline = time.monotonic() + 60
-    while not list(out.parent.glob(".*.tmp/data-*.parquet")):
+    while not list(work_of(out).rglob("data-00000.tmp")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
@@ -536,7 +554,8 @@ def test_ctrl_c_leaves_nothing_and_the_next_run_works(tmp_path, out):
     assert "Traceback" not in errors
     assert entries(out.parent) == []
     demo_spec(tmp_path, "num_scenes: 150\n")
-    run(params=DatasetConfig(source=str(spec), min_label_count=2), dataset_out=out)
+    params = DatasetConfig(source=str(spec), min_label_count=2)
+    step.run(params=params, work=work_of(out), dataset_out=out)
     assert len(Dataset.read(out, verify=True)) > 100
 
 

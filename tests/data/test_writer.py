@@ -3,7 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dagnn_core.artifacts import write_artifact
-from dagnn_core.data import writer as writer_module
+from dagnn_core.data import shards as shards_module
 from dagnn_core.data.dataset import KIND, ROW_GROUP_ITEMS, Dataset, Item, Rejection
 from dagnn_core.data.writer import DatasetWriter
 
@@ -42,7 +42,7 @@ def test_shards_close_at_their_size_and_row_groups_stay_small(tmp_path):
 
 
 def test_large_pictures_make_smaller_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer_module, "ROW_GROUP_BYTES", 100)
+    monkeypatch.setattr(shards_module, "ROW_GROUP_BYTES", 100)
     write(tmp_path / "d", items(25))
     assert group_sizes(tmp_path / "d" / "data-00000.parquet") == [10, 10, 5]
 
@@ -81,9 +81,10 @@ def test_equal_items_make_equal_files(tmp_path):
     assert len(digests) == 1
 
 
-def test_a_failure_inside_the_block_closes_the_shard_and_passes_on(tmp_path):
-    with pytest.raises(ZeroDivisionError), DatasetWriter(tmp_path, NAMES) as writer:
+def test_a_failure_inside_the_block_leaves_whole_shards_alone_and_passes_on(tmp_path):
+    with pytest.raises(ZeroDivisionError), DatasetWriter(tmp_path, NAMES, shard_bytes=1) as writer:
         for row in items(ROW_GROUP_ITEMS + 1):
             writer.add(row)
         raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["data-00000.parquet"]
     assert group_sizes(tmp_path / "data-00000.parquet") == [ROW_GROUP_ITEMS]

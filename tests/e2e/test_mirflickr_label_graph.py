@@ -79,6 +79,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = FolderConfig(table="items.jsonl", label_names="labels.txt", split_column="split")
     dataset.run(
         params=DatasetConfig(layout="folder", source=str(root), incomplete="keep", folder=folder),
+        work=root / "work",
         dataset_out=root / "dataset",
     )
     build_label_graph.run(

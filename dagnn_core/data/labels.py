@@ -1,6 +1,7 @@
 """Labels of raw data: which count, in what order, and on which items."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
@@ -32,7 +33,8 @@ def split_labels(cells: Iterable[Cell], separator: str, allowed: Set[str]) -> tu
     for cell in cells:
         parts = (cell.split(separator) if separator else [cell]) if isinstance(cell, str) else cell
         found |= dict.fromkeys(part.strip() for part in parts)
-    return tuple(label for label in found if label and (not allowed or label in allowed))
+    # interned: a label of many items is one text in memory
+    return tuple(sys.intern(label) for label in found if label and (not allowed or label in allowed))
 
 
 def read_label_names(path: Path) -> tuple[str, ...]:

@@ -92,13 +92,13 @@ class PictureTar:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._state = FileState.of(path)
+        self._extents: dict[str, _Extent] = {}
         try:
             with tarfile.open(path, "r:") as tar:
-                self._extents = {
-                    posixpath.normpath(member.name): _Extent(member.offset_data, member.size)
-                    for member in tar
-                    if member.isreg() and not member.issparse()
-                }
+                for member in tar:
+                    tar.members.clear()  # it would keep them all, in more memory than the names and extents take
+                    if member.isreg() and not member.issparse():
+                        self._extents[posixpath.normpath(member.name)] = _Extent(member.offset_data, member.size)
         except tarfile.TarError as error:
             raise InputError(
                 f"{path} is not a whole, uncompressed tar file ({error}); expected a folder or a tar of pictures, "

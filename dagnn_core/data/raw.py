@@ -70,8 +70,8 @@ class RawData:
     """Reads the encoded picture of an item, or None where it is missing; safe to call from several threads.
     None where the data has ready vectors only, or texts alone."""
     picture_state: Callable[[RawItem], object] | None
-    """What has another `repr` when the picture of an item has changed, found without reading it (`Pictures.state`); None
-    where `picture` is."""
+    """What has another `repr` when the picture of an item has changed, without reading it: see `Pictures.state`.
+    None where `picture` is."""
     trusted_pictures: bool = False
     """Whether every picture is known to decode, since this program has just made it."""
     label_order: tuple[str, ...] = ()

@@ -1,10 +1,14 @@
 import csv
+import io
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +20,13 @@ from PIL import Image
 
 from components import dataset as step
 from components.params import load_params, load_spec
+from components.services.provenance import provenance
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.config import DatasetConfig, FolderConfig, section_json
 from dagnn_core.data.dataset import KIND, Dataset
 from dagnn_core.data.demo import DemoSpec, render_scenes
+from dagnn_core.data.folder import open_folder
+from dagnn_core.data.work import pictures_digest, work_folder
 from dagnn_core.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -414,6 +421,30 @@ def test_memory_does_not_grow_with_the_pictures(source, params, tmp_path):
     assert peaks[1] - peaks[0] < 60  # MiB, where the pictures are 200 MiB more
 
 
+@pytest.mark.slow
+def test_memory_of_a_hundred_thousand_items(tmp_path):
+    count = 100_000
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(300):
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize((64, 64)).save(file, "JPEG")
+        pictures.append(file.getvalue())
+    (tmp_path / "source").mkdir()
+    with tarfile.open(tmp_path / "source" / "pictures.tar", "w") as tar:
+        for i in range(count):
+            member = tarfile.TarInfo(f"p{i}.png")
+            member.size = len(pictures[i % 300])
+            tar.addfile(member, io.BytesIO(pictures[i % 300]))
+    write_table(tmp_path / "source", rows(count))
+    folder = replace(FOLDER, images="pictures.tar")
+    section = section_json(DatasetConfig(layout="folder", source=str(tmp_path / "source"), folder=folder))
+    command = [sys.executable, "-c", PEAK_MEMORY, section, str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert int(done.stdout) < 400  # MiB
+    assert len(Dataset.read(tmp_path / "out")) == count
+
+
 def demo_spec(tmp_path, text):
     path = tmp_path / "scenes.yaml"
     path.write_text(text)
@@ -513,28 +544,67 @@ def test_an_output_or_work_folder_below_a_file_is_status_2(params, tmp_path, out
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("large", ["pictures", "vectors"])
-def test_no_space_is_status_3_and_leaves_nothing(tmp_path, large):
-    source = make_source(tmp_path / "source", side=128 if large == "pictures" else 8)  # 20 pictures of 48 KiB
-    np.savez(source / "v.npz", ids=[f"p{i}" for i in range(20)], features=np.ones((20, 10_000)))
-    folder = replace(FOLDER, image_vectors="v.npz" if large == "vectors" else "")
-    disk = tmp_path / "disk"
-    disk.mkdir()
+def on_small_disk(disk, command):
+    """Run a command with 512 KiB of disk at `disk`; it prints what is left there at the end."""
     script = 'mount -t tmpfs -o size=512k tmpfs "$0" && "$@"; status=$?; ls -A "$0"; exit $status'
-    on_small_disk = ["unshare", "-rm", "sh", "-c", script, str(disk)]
+    mounted = ["unshare", "-rm", "sh", "-c", script, str(disk)]
+    disk.mkdir()
     if (
         shutil.which("unshare") is None
-        or subprocess.run([*on_small_disk, "true"], check=False, capture_output=True).returncode
+        or subprocess.run([*mounted, "true"], check=False, capture_output=True).returncode
     ):
         pytest.skip("this system lets no user mount a small disk (unshare -rm)")
-    dataset = command(DatasetConfig(layout="folder", source=str(source), folder=folder), disk / "dataset")
-    done = subprocess.run([*on_small_disk, *dataset], check=False, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([*mounted, *command], check=False, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     message = done.stderr.strip().splitlines()[-1]
     assert message.startswith(f"error: {disk}")
     assert "no space is left" in message
-    assert done.stdout == ""  # the listing of the disk
+    return done.stdout
+
+
+@pytest.mark.parametrize("large", ["pictures", "vectors"])
+def test_no_space_is_status_3_and_leaves_nothing(tmp_path, out, large):
+    source = make_source(tmp_path / "source", side=128 if large == "pictures" else 8)  # 20 pictures of 48 KiB
+    np.savez(source / "v.npz", ids=[f"p{i}" for i in range(20)], features=np.ones((20, 10_000)))
+    folder = replace(FOLDER, image_vectors="v.npz" if large == "vectors" else "")
+    params = DatasetConfig(layout="folder", source=str(source), folder=folder)
+    disk = tmp_path / "disk"
+    assert on_small_disk(disk, command(params, disk / "dataset", work=work_of(out))) == ""
+    run(params=params, dataset_out=out)  # goes on with the work, which is elsewhere
+
+
+def test_no_space_for_unfinished_work_is_status_3_and_leaves_the_checks(tmp_path, out):
+    source = make_source(tmp_path / "source", side=128)
+    params = DatasetConfig(layout="folder", source=str(source), folder=FOLDER)
+    disk = tmp_path / "disk"
+    assert len(on_small_disk(disk, command(params, out, work=disk)).split()) == 1
+    assert entries(out.parent) == []
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm, another file system than that of tmp_path")
+def test_unfinished_work_may_be_on_another_file_system(params, out):
+    step.run(params=params, work=work_of(out), dataset_out=out)
+    other = out.with_name("other")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as work:
+        step.run(params=params, work=Path(work), dataset_out=other)
+        assert entries(Path(work)) == []
+    assert read_artifact(other, KIND, verify=True).content_digest == read_artifact(out, KIND).content_digest
+
+
+def test_shards_are_moved_where_they_can_be(params, out):
+    run(params=params, dataset_out=out)
+    assert (out / "data-00000.parquet").stat().st_nlink == 1
+
+
+def test_a_second_import_of_the_same_pictures_is_refused(params, out):
+    raw = open_folder(Path(params.source), params.folder)
+    digest = pictures_digest(raw, provenance("dataset", params)["packages"])
+    with work_folder(work_of(out) / digest):
+        message = fails(replace(params, seed=5), out, 3)
+    assert f"{digest}.lock: another import of the same pictures is running (process {os.getpid()} on " in message
+    assert message.endswith("wait for it, or name another folder with --work")
+    run(params=params, dataset_out=out)
 
 
 def test_ctrl_c_leaves_nothing_and_the_next_run_works(tmp_path, out):
@@ -557,6 +627,52 @@ def test_ctrl_c_leaves_nothing_and_the_next_run_works(tmp_path, out):
     params = DatasetConfig(source=str(spec), min_label_count=2)
     step.run(params=params, work=work_of(out), dataset_out=out)
     assert len(Dataset.read(out, verify=True)) > 100
+
+
+def kill_when(pattern, params, out):
+    """Kill the command without warning as soon as a file is there in its work; return what it has said."""
+    process = subprocess.Popen(command(params, out), stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size for path in work_of(out).rglob(pattern)):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert not out.exists()
+    return errors
+
+
+@pytest.mark.slow
+def test_a_killed_import_goes_on_in_both_passes(source, params, out, caplog):
+    caplog.set_level("INFO")
+    count = 1500  # pictures of 192 KiB: three blocks of checks, five shards
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    for path in (source / "pictures").iterdir():
+        path.unlink()
+    for i in range(count):
+        Image.fromarray(noise).save(source / "pictures" / "p0.png") if i == 0 else (
+            source / "pictures" / f"p{i}.png"
+        ).hardlink_to(source / "pictures" / "p0.png")
+    table = rows(count)
+    table[3][1] = ""
+    write_table(source, table)
+    (source / "pictures" / "p5.png").unlink()
+    assert "resuming" not in kill_when("checks.jsonl", params, out)
+    errors = kill_when("data-00000.parquet", params, out)
+    assert re.search(r"resuming: (512|1,024) of 1,499 pictures were checked before", errors)
+    run(params=params, dataset_out=out)
+    assert "resuming: 1,499 of 1,499 pictures were checked before" in caplog.text
+    assert re.search(r"resuming: (\d+|1,\d+) of 1,498 items were written before", caplog.text)
+    resumed = read_artifact(out, KIND, verify=True)
+    caplog.clear()
+    run(params=params, dataset_out=out.with_name("whole"))
+    assert "resuming" not in caplog.text
+    whole = read_artifact(out.with_name("whole"), KIND)
+    assert resumed.content_digest == whole.content_digest
+    assert resumed.content == whole.content
+    assert resumed.content["rejected"] == {"empty text": 1, "picture missing": 1}
 
 
 # real data

@@ -21,7 +21,7 @@ from dagnn_core.artifacts import Artifact, read_artifact
 
 KIND = "dataset"
 SPLITS = ("train", "val", "test")
-SHARD_BYTES = 64 << 20  # few large files, since DVC and S3 are slow with many small ones; one is lost by a kill at most
+SHARD_BYTES = 64 << 20  # few large files: DVC and S3 are slow with many small ones
 ROW_GROUP_ITEMS = 256  # a picture is read with its row group, so groups stay small
 
 SCHEMA = pa.schema(

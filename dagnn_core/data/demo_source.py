@@ -3,6 +3,8 @@
 from dagnn_core.data.demo import DemoSpec, plan_scene, render_scene
 from dagnn_core.data.raw import RawData, RawItem
 
+SHARD_BYTES = 2 << 20  # seconds of rendering, which is slow
+
 
 def open_demo(spec: DemoSpec) -> RawData:
     """Plan the scenes of the demo; each picture is painted when asked for."""
@@ -19,4 +21,5 @@ def open_demo(spec: DemoSpec) -> RawData:
         picture=lambda item: render_scene(spec, item.row - 1).image,
         picture_state=lambda item: spec,
         trusted_pictures=True,
+        shard_bytes=SHARD_BYTES,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dagnn_core.config import DatasetConfig
-from dagnn_core.data.dataset import SHARD_BYTES, SPLITS, Item, Rejection
+from dagnn_core.data.dataset import SPLITS, Item, Rejection
 from dagnn_core.data.incomplete import take_away
 from dagnn_core.data.journal import CheckJournal, Fault
 from dagnn_core.data.labels import choose_labels
@@ -25,9 +25,7 @@ log = logging.getLogger(__name__)
 NUM_SHOWN = 3  # rejected rows in an error message
 
 
-def write_dataset(
-    out: Path, raw: RawData, config: DatasetConfig, *, work: Path, shard_bytes: int = SHARD_BYTES
-) -> dict[str, Any]:
+def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path) -> dict[str, Any]:
     """Write raw data as the files of a `dataset` artifact; memory does not grow with the pictures.
 
     Pictures are read twice: decoded once to find those that cannot be used, since labels and splits depend on which
@@ -39,7 +37,6 @@ def write_dataset(
         raw: the opened raw data.
         config: splits, rare labels, incomplete items, and how many rows may be rejected.
         work: folder for the unfinished work on these pictures alone, see `work_folder` and `pictures_digest`.
-        shard_bytes: pictures of at least so many bytes make a shard.
 
     Returns:
         What the manifest says about the files.
@@ -81,7 +78,7 @@ def write_dataset(
     _check_complete(raw, items, config)
     shards = work / rows_digest(items)
     shards.mkdir(exist_ok=True)
-    with DatasetWriter(out, labels.names, unfinished=shards, shard_bytes=shard_bytes) as writer:
+    with DatasetWriter(out, labels.names, unfinished=shards, shard_bytes=raw.shard_bytes) as writer:
         _write_items(writer, raw, items)
         _write_vectors(writer, raw, items)
         writer.write_rejected(sorted(rejections))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from dagnn_core.data.dataset import Modality, Rejection
+from dagnn_core.data.dataset import SHARD_BYTES, Modality, Rejection
 from dagnn_core.data.vectors import ReadyVectors
 
 
@@ -74,6 +74,8 @@ class RawData:
     None where `picture` is."""
     trusted_pictures: bool = False
     """Whether every picture is known to decode, since this program has just made it."""
+    shard_bytes: int = SHARD_BYTES
+    """Pictures of at least so many bytes make a shard; an interruption loses one at most."""
     label_order: tuple[str, ...] = ()
     """All labels in the order of the label matrix; empty: those found, sorted."""
     vectors: Mapping[Modality, ReadyVectors] = field(default_factory=dict)

@@ -65,6 +65,7 @@ class Source:
             picture=lambda item: self._read(pictures, item.row - 1),
             picture_state=lambda item: "never changes",
             trusted_pictures=trusted,
+            shard_bytes=600,
         )
 
     def _read(self, pictures, index):
@@ -77,7 +78,7 @@ class Source:
 def ingest(source, root, config=CONFIG):
     folder = root / "work" / pictures_digest(source.raw, {})
     with work_folder(folder), write_artifact(root / "out", kind=KIND, provenance={}) as draft:
-        draft.content = write_dataset(draft.path, source.raw, config, work=folder, shard_bytes=600)
+        draft.content = write_dataset(draft.path, source.raw, config, work=folder)
     return read_artifact(root / "out", KIND, verify=True)
 
 

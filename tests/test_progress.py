@@ -26,6 +26,18 @@ def test_lines_come_now_and_then_without_a_terminal(
     assert [record.getMessage() for record in caplog.records] == ["reading: 1 of 4", "reading: 3 of 4"]
 
 
+def test_what_was_done_before_counts(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with caplog.at_level(logging.INFO):
+        assert list(track("cd", description="reading", total=4, done=2)) == list("cd")
+    assert [record.getMessage() for record in caplog.records] == ["reading: 2 of 4", "reading: 3 of 4"]
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(track("cd", description="reading", total=4, done=2)) == list("cd")
+    assert "reading:  50%" in terminal.getvalue()
+
+
 def test_a_terminal_gets_a_bar_that_goes_away(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

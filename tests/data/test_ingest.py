@@ -95,7 +95,7 @@ def written(root):
 
 
 @given(kills=st.lists(st.integers(1, 2 * NUM_ITEMS), min_size=1, max_size=4), trusted=st.booleans())
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_wherever_it_is_killed_the_next_run_goes_on(tmp_path_factory, kills, trusted):
     expected = ingest(Source(trusted=trusted), tmp_path_factory.mktemp("whole"))
     root = tmp_path_factory.mktemp("killed")

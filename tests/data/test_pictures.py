@@ -1,4 +1,5 @@
 import io
+import os
 import tarfile
 import threading
 from itertools import count
@@ -52,6 +53,23 @@ def test_a_picture_is_read_by_path_or_absent(kind, request):
     assert pictures.read("./deep/b.png") == b"B" * 1000
     for absent in ("c.png", "deep", "", "a.png/x", "x\0y", "x" * 5000, "link.png"):
         assert pictures.read(absent) is None, absent
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_the_state_changes_with_the_picture_though_size_and_time_stay(kind, request, folder):
+    path = request.getfixturevalue(kind)
+    file = path / "a.png" if kind == "folder" else path
+    before = open_pictures(path).state("a.png")
+    assert open_pictures(path).state("a.png") == before
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    file.write_bytes(file.read_bytes().replace(b"A", b"Z"))
+    os.utime(file, ns=times)
+    assert open_pictures(path).state("a.png") != before
+
+
+def test_an_absent_picture_has_no_state(folder):
+    for absent in ("c.png", "a.png/x", "x\0y", "x" * 5000):
+        assert open_pictures(folder).state(absent) is None
 
 
 def test_a_compressed_or_truncated_tar_is_refused(tar, tmp_path):

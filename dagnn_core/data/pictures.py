@@ -96,7 +96,8 @@ class PictureTar:
         try:
             with tarfile.open(path, "r:") as tar:
                 for member in tar:
-                    tar.members.clear()  # it would keep them all, in more memory than the names and extents take
+                    # it would keep them all, in more memory than the names and extents take
+                    tar.members.clear()  # type: ignore[attr-defined]
                     if member.isreg() and not member.issparse():
                         self._extents[posixpath.normpath(member.name)] = _Extent(member.offset_data, member.size)
         except tarfile.TarError as error:

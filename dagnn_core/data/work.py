@@ -94,7 +94,7 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _lock(path: Path) -> TextIO:

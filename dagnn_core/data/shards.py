@@ -50,8 +50,8 @@ class ShardWriter:
         self._flush_group()
         self._finish_shard()
 
-    def abandon(self) -> None:
-        """Leave the finished shards, and drop the one that is not."""
+    def drop_unfinished(self) -> None:
+        """Drop the shard that is not finished, where there is one."""
         if self._shard is not None:
             with suppress(OSError):  # the disk that failed may do so again
                 self._shard.close()

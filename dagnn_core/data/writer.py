@@ -57,11 +57,12 @@ class DatasetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._shards.abandon()
-            return
-        self._shards.finish()
-        if self._unfinished is not None:
+        try:
+            if error is None:
+                self._shards.finish()
+        finally:
+            self._shards.drop_unfinished()
+        if error is None and self._unfinished is not None:
             self._shards.link_into(self._folder)
 
     def take_finished(self, items: Iterable[Item]) -> int:

@@ -10,10 +10,11 @@ from typing import Any, NoReturn, TextIO
 
 from dagnn_core.errors import InputError
 
-CHUNK_CHARACTERS = 1 << 20
+CHUNK_CHARACTERS = 1 << 18
 MAX_VALUE_CHARACTERS = 64 << 20  # one element; a file that never closes its first bracket must not fill the memory
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_UNFINISHED = re.compile(r"[0-9.eE+-]*\Z")  # what ends with the window may be a number that goes on behind it
 _DECODER = json.JSONDecoder()
 
 
@@ -85,8 +86,7 @@ class _Reader:
                 value, end = _DECODER.raw_decode(self._window, self._at)
             except json.JSONDecodeError as error:  # damaged, or not read to its end yet
                 fault = error
-            # a number at the end of the window may go on behind it
-            if end == len(self._window) and self._slide():
+            if _UNFINISHED.match(self._window, end) and self._slide():
                 continue
             if fault is not None:
                 self._fail(fault.msg)

@@ -22,7 +22,8 @@ from dagnn_core.data.table import Cell, Table, read_table
 from dagnn_core.errors import InputError
 
 UNKNOWN_LABEL = "-1"  # what the library `datasets` writes where a label is not known
-GROUPS_HELD = 2  # row groups of pictures in memory: threads that read ahead meet two of them at a border
+GROUPS_HELD = 2  # row groups of pictures in memory, at least: threads that read ahead meet two of them at a border
+BYTES_HELD = 64 << 20  # and more of them while they are small
 
 _SPLIT_NAMES = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 _SPLIT = re.compile(rf"({'|'.join(_SPLIT_NAMES)})([-._].*)?")
@@ -221,7 +222,7 @@ class _PictureColumn:
                         self._held[group] = file.read_row_group(number, columns=[self._column])[self._column]
                 except (pa.ArrowException, OSError) as error:
                     raise InputError(f"{path} is damaged in row group {number + 1} ({error}); copy it again") from error
-                if len(self._held) > GROUPS_HELD:
+                while len(self._held) > GROUPS_HELD and sum(held.nbytes for held in self._held.values()) > BYTES_HELD:
                     self._held.popitem(last=False)
             self._held.move_to_end(group)
             return self._held[group]

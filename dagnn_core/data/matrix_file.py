@@ -89,7 +89,7 @@ def _read_npy(path: Path, name: str) -> NDArray[Any]:
 
 
 def _read_npz(path: Path, name: str) -> NDArray[Any]:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         arrays = {key: archive[key] for key in ([name] if name in archive.files else archive.files)}
     tables = [key for key, array in arrays.items() if _is_table(array.shape, array.dtype.kind)]
     others = (f"{key} ({array.dtype} {list(array.shape)})" for key, array in arrays.items())

@@ -12,11 +12,17 @@ from components.params import load_section, load_spec
 from components.services.provenance import provenance
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.config import DatasetConfig
+from dagnn_core.data.coco import open_coco
 from dagnn_core.data.dataset import KIND
 from dagnn_core.data.demo import DemoSpec
 from dagnn_core.data.demo_source import open_demo
 from dagnn_core.data.folder import open_folder
+from dagnn_core.data.huggingface import open_huggingface
 from dagnn_core.data.ingest import write_dataset
+from dagnn_core.data.matrices import open_matrices
+from dagnn_core.data.mirflickr import open_mirflickr25k
+from dagnn_core.data.nuswide import open_nuswide
+from dagnn_core.data.raw import RawData
 from dagnn_core.data.work import pictures_digest, work_folder
 
 log = logging.getLogger(__name__)
@@ -36,11 +42,7 @@ def run(*, params: DatasetConfig, work: Path, dataset_out: Path) -> None:
         InputError: a file, column, row or label is wrong, or too many rows are.
         SurroundingsError: another import of the same pictures is running.
     """
-    source = Path(params.source)
-    if params.layout == "folder":
-        raw = open_folder(source, params.folder, keep_incomplete=params.incomplete == "keep")
-    else:
-        raw = open_demo(load_spec(source, DemoSpec))
+    raw = _open(params)
     record = provenance("dataset", params)
     with (
         work_folder(work / pictures_digest(raw, record["packages"])) as unfinished,
@@ -59,6 +61,27 @@ def run(*, params: DatasetConfig, work: Path, dataset_out: Path) -> None:
         log.warning(
             "rejected %d of %d rows (%s): %s", raw.num_rows - content["num_items"], raw.num_rows, reasons, listing
         )
+
+
+def _open(params: DatasetConfig) -> RawData:
+    source = Path(params.source)
+    keep_incomplete = params.incomplete == "keep"
+    match params.layout:
+        case "demo":
+            raw = open_demo(load_spec(source, DemoSpec))
+        case "folder":
+            raw = open_folder(source, params.folder, keep_incomplete=keep_incomplete)
+        case "coco":
+            raw = open_coco(source, params.coco, keep_incomplete=keep_incomplete)
+        case "mirflickr25k":
+            raw = open_mirflickr25k(source, params.mirflickr25k, keep_incomplete=keep_incomplete)
+        case "nuswide":
+            raw = open_nuswide(source, params.nuswide, keep_incomplete=keep_incomplete)
+        case "features":
+            raw = open_matrices(source, params.features, keep_incomplete=keep_incomplete)
+        case "huggingface":
+            raw = open_huggingface(source, params.huggingface, keep_incomplete=keep_incomplete)
+    return raw
 
 
 def _incomplete(modalities: Mapping[str, int]) -> str:

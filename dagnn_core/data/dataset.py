@@ -2,9 +2,9 @@
 
 `data-00000.parquet` ... hold `id`, `text`, `labels` (list of texts), `image` (struct of `bytes` and `path`; null where
 the item has no picture, or ready vectors only), `split`, `has_image` and `has_text`. A training item may lack one of
-the two modalities: then its picture is null or its text empty. `rejected.parquet` holds `row` (of the raw table, from
-1), `id`, `reason` and `detail`. `vectors/image.npy` and `vectors/text.npy` [N, dim] are in row order, with zeros for
-items that lack the modality.
+the two modalities: then its picture is null or its text empty; data of ready vectors alone has neither pictures nor
+texts. `rejected.parquet` holds `row` (of the raw table, from 1), `id`, `reason` and `detail`. `vectors/image.npy` and
+`vectors/text.npy` [N, dim] are in row order, with zeros for items that lack the modality.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +47,7 @@ class Item(NamedTuple):
 
     id: str
     text: str
-    """Empty where the item has no text."""
+    """Empty where the item has no text, or a ready vector only."""
     labels: Sequence[str]
     image: bytes | None
     """The encoded picture (JPEG, PNG ...); None where the item has none, or a ready vector only."""
@@ -55,11 +55,8 @@ class Item(NamedTuple):
     split: str
     has_image: bool = True
     """Whether there is a picture, or a ready vector of it."""
-
-    @property
-    def has_text(self) -> bool:
-        """Whether there is a text."""
-        return bool(self.text)
+    has_text: bool = True
+    """Whether there is a text, or a ready vector of it."""
 
 
 class Rejection(NamedTuple):
@@ -87,7 +84,7 @@ class Dataset:
     has_image: NDArray[np.bool_]
     """Which items have a picture, or a ready vector of it, [N]."""
     has_text: NDArray[np.bool_]
-    """Which items have a text, [N]."""
+    """Which items have a text, or a ready vector of it, [N]."""
     labels: NDArray[np.uint8]
     """Label matrix Y, [N, C], columns in the order of `label_names`."""
 

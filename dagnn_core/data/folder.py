@@ -1,14 +1,15 @@
 """Layout `folder`: a table with one row per item, beside a folder or tar of pictures."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dagnn_core.config import FolderConfig
-from dagnn_core.data.dataset import Modality, Rejection
+from dagnn_core.data.dataset import Modality
 from dagnn_core.data.labels import read_label_names, split_labels
-from dagnn_core.data.pictures import leaves_folder, open_pictures
-from dagnn_core.data.raw import RawData, RawItem, Reason
+from dagnn_core.data.pictures import open_pictures
+from dagnn_core.data.quarantine import quarantine
+from dagnn_core.data.raw import RawData, RawItem
 from dagnn_core.data.splits import read_splits, split_column
 from dagnn_core.data.table import Table, read_table
 from dagnn_core.data.vectors import ReadyVectors, read_vectors
@@ -43,20 +44,17 @@ def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = F
     pictures = open_pictures(source / config.images) if config.images else None
     allowed = frozenset(label_order)
     label_columns = [table.columns[name] for name in config.label_columns]
-    items: list[RawItem] = []
-    rejections: list[Rejection] = []
-    seen: set[str] = set()
     has_images = bool(config.images or config.image_vectors)
-    for row, (item_id, text) in enumerate(zip(ids, table.texts(config.text_column), strict=True), start=1):
-        labels = split_labels([column[row - 1] for column in label_columns], config.label_separator, allowed)
-        split = splits[row - 1] if splits else ""
-        item = RawItem(row, item_id, text.strip(), labels, paths[row - 1], split, has_image=has_images)
-        reason = _fault(item, seen, has_splits=splits is not None, vectors=vectors, keep_incomplete=keep_incomplete)
-        seen.add(item_id)
-        if reason is None:
-            items.append(_without_vectorless(item, vectors))
-        else:
-            rejections.append(Rejection(row, item_id, reason))
+
+    def rows() -> Iterator[RawItem]:
+        for row, (item_id, cell) in enumerate(zip(ids, table.texts(config.text_column), strict=True), start=1):
+            labels = split_labels([column[row - 1] for column in label_columns], config.label_separator, allowed)
+            text, split = cell.strip(), splits[row - 1] if splits else ""
+            yield RawItem(row, item_id, text, labels, paths[row - 1], split, has_image=has_images, has_text=bool(text))
+
+    items, rejections = quarantine(
+        rows(), keep_incomplete=keep_incomplete, vectors=vectors, needs_split=splits is not None
+    )
     return RawData(
         source=str(table.path),
         num_rows=table.num_rows,
@@ -128,32 +126,3 @@ def _check_ids(table: Table, ids: Sequence[str], path: Path, others: Mapping[str
         )
     if strangers:
         log.warning("%d ids of %s are not in %s and are ignored", len(strangers), path, table.path)
-
-
-def _fault(
-    item: RawItem,
-    seen: set[str],
-    *,
-    has_splits: bool,
-    vectors: Mapping[Modality, ReadyVectors],
-    keep_incomplete: bool,
-) -> Reason | None:
-    faults = {
-        Reason.NO_ID: not item.id.strip(),
-        Reason.DUPLICATE_ID: item.id in seen,
-        Reason.EMPTY_TEXT: not item.has_text and not keep_incomplete,
-        Reason.NO_LABEL: not item.labels,
-        Reason.NO_SPLIT: has_splits and not item.split,
-        Reason.PICTURE_OUTSIDE: leaves_folder(item.image_path),
-        Reason.NO_VECTOR: not keep_incomplete and any(item.id not in ready.row_of for ready in vectors.values()),
-        Reason.BAD_VECTOR: any(item.id in ready.not_finite for ready in vectors.values()),
-    }
-    return next((reason for reason, applies in faults.items() if applies), None)
-
-
-def _without_vectorless(item: RawItem, vectors: Mapping[Modality, ReadyVectors]) -> RawItem:
-    """The item without the modalities that have ready vectors, but none of this item."""
-    missing = {modality for modality, ready in vectors.items() if item.id not in ready.row_of}
-    return item._replace(
-        text="" if "text" in missing else item.text, has_image=item.has_image and "image" not in missing
-    )

@@ -27,7 +27,9 @@ def take_away(items: Sequence[RawItem], *, without_image: float, without_text: f
     lose_text = {item.id for item in complete[len(complete) - num_without_text :]}
     return [
         item._replace(
-            text="" if item.id in lose_text else item.text, has_image=item.has_image and item.id not in lose_image
+            text="" if item.id in lose_text else item.text,
+            has_image=item.has_image and item.id not in lose_image,
+            has_text=item.has_text and item.id not in lose_text,
         )
         for item in items
     ]

@@ -12,7 +12,7 @@ from dagnn_core.data.dataset import SPLITS, Item, Rejection
 from dagnn_core.data.incomplete import take_away
 from dagnn_core.data.journal import CheckJournal, Fault
 from dagnn_core.data.labels import choose_labels
-from dagnn_core.data.pictures import decoding_fault, map_in_order, refuse_huge_pictures
+from dagnn_core.data.pictures import PictureError, decoding_fault, map_in_order, refuse_huge_pictures
 from dagnn_core.data.raw import RawData, RawItem, Reason
 from dagnn_core.data.splits import draw_split
 from dagnn_core.data.work import rows_digest
@@ -59,7 +59,7 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
     items, unusable = _without_faulty(raw, _picture_faults(raw, work / "checks.jsonl"), config)
     reject(unusable)
     items = quarantine(items, Reason.NO_MODALITY, lambda item: not item.has_image and not item.has_text)
-    items = [item if item.split else item._replace(split=_draw(raw, item, config)) for item in items]
+    items = [item._replace(split=_split(raw, item, config)) for item in items]
     _check_complete(raw, items, config)
     items = quarantine(
         items, Reason.HELD_OUT_INCOMPLETE, lambda item: item.split != "train" and not _can_be_held_out(raw, item)
@@ -109,7 +109,8 @@ def _read(raw: RawData, item: RawItem) -> bytes | None:
 
 
 def _item(item: RawItem, encoded: bytes | None) -> Item:
-    return Item(item.id, item.text, item.labels, encoded, item.image_path, item.split, item.has_image)
+    kept = (item.split, item.has_image, item.has_text)
+    return Item(item.id, item.text, item.labels, encoded, item.image_path, *kept)
 
 
 def _write_vectors(writer: DatasetWriter, raw: RawData, items: Sequence[RawItem]) -> None:
@@ -128,7 +129,10 @@ def _picture_faults(raw: RawData, journal_path: Path) -> Mapping[int, Fault]:
     def check(item: RawItem) -> Fault | None:
         if not item.has_image:
             return None
-        encoded = picture(item)
+        try:
+            encoded = picture(item)
+        except PictureError as error:
+            return Fault(Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {error}")
         if encoded is None:
             return Fault(Reason.PICTURE_MISSING, item.image_path)
         why = decoding_fault(encoded)
@@ -165,11 +169,17 @@ def _can_be_held_out(raw: RawData, item: RawItem) -> bool:
     return item.is_complete or raw.is_text_alone
 
 
-def _draw(raw: RawData, item: RawItem, config: DatasetConfig) -> str:
+def _split(raw: RawData, item: RawItem, config: DatasetConfig) -> str:
+    is_settled = item.split != "train" if raw.draws_val else item.split != ""
+    if is_settled:
+        return item.split
     if not _can_be_held_out(raw, item):
         return "train"
     return draw_split(
-        item.group or item.id, seed=config.seed, val_fraction=config.val_fraction, test_fraction=config.test_fraction
+        item.group or item.id,
+        seed=config.seed,
+        val_fraction=config.val_fraction,
+        test_fraction=0.0 if raw.draws_val else config.test_fraction,
     )
 
 
@@ -206,6 +216,6 @@ def _check_complete(raw: RawData, items: Sequence[RawItem], config: DatasetConfi
     if training and not any(item.is_complete for item in training):
         raise InputError(
             f"{raw.source}: none of the {len(training)} training items has both picture and text, expected some; "
-            "correct the pictures and texts that dataset.folder names, or lower dataset.train_without_image and "
-            "dataset.train_without_text"
+            f"correct the pictures and texts that dataset.{config.layout} names, or lower dataset.train_without_image "
+            "and dataset.train_without_text"
         )

@@ -1,16 +1,21 @@
-"""Pictures of raw data: a folder or an uncompressed tar, read by path without ever unpacking to disk."""
+"""Pictures of raw data: a folder, an uncompressed tar or a zip, read by path without ever unpacking to disk."""
 
 import errno
 import io
+import os
 import posixpath
+import stat
+import struct
 import tarfile
 import warnings
+import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -20,6 +25,11 @@ from dagnn_core.errors import InputError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 READ_AHEAD = 32  # pictures in flight: enough to keep the threads busy, few enough to stay small in memory
 
+MAX_PICTURE_BYTES = 256 << 20  # larger ones are faults, not allocations
+MAX_ZIP_RATIO = 200  # a zip bomb packs a thousandfold, a picture hardly at all
+
+_ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")  # a member's header first, or the end of an empty zip
+_ZIP_HEADER = struct.Struct("<4s22xHH")  # magic, what the directory says as well, size of the name, size of extras
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 T = TypeVar("T")
@@ -44,23 +54,39 @@ class Pictures(Protocol):
     """Encoded pictures by path; safe to use from several threads."""
 
     def read(self, path: str) -> bytes | None:
-        """The encoded picture, or None where there is none."""
+        """The encoded picture, or None where there is none.
+
+        Raises:
+            PictureError: it is too large, or damaged.
+        """
 
     def state(self, path: str) -> FileState | None:
         """What changes when the picture does: the state of its file, or of the archive that it is in."""
 
 
+class PictureError(Exception):
+    """A picture is there, but must not or cannot be read; the message says why."""
+
+
 class PictureFolder:
-    """Pictures in a folder and the folders below it."""
+    """Pictures in a folder and the folders below it; links that lead out of it count as absent."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = root.resolve()
 
     def read(self, path: str) -> bytes | None:
-        """The encoded picture, or None where there is none."""
+        """The encoded picture, or None where there is none.
+
+        Raises:
+            PictureError: it is too large.
+        """
         try:
-            return (self._root / path).read_bytes()
-        except ValueError:  # a null character
+            file = (self._root / path).resolve(strict=True)
+            if not file.is_relative_to(self._root) or not file.is_file():
+                return None
+            _check_size(file.stat().st_size)
+            return file.read_bytes()
+        except (ValueError, RuntimeError):  # a null character, a loop of links
             return None
         except OSError as error:
             if error.errno in _ABSENT:
@@ -76,61 +102,123 @@ class PictureFolder:
 
 
 class _Extent(NamedTuple):
-    """Where a member's bytes are in the tar file."""
+    """Where a member's bytes are in the archive file."""
 
     offset: int
+    """Of the bytes in a tar, of the local header before them in a zip."""
+    stored_size: int
     size: int
+    is_deflated: bool = False
+    crc: int = 0
+    """Of a zip's member."""
 
 
-class PictureTar:
-    """Pictures in an uncompressed tar file, read in place; only regular files count, links are left alone.
+class PictureArchive:
+    """Pictures in an uncompressed tar or in a zip, read in place; only regular files count, links are left alone.
+
+    Every read opens the file anew, so threads do not meet. The pictures may lie below a folder with the archive's own
+    name, as `zip -r train2017.zip train2017` packs them.
 
     Raises:
-        InputError: not an uncompressed tar file, or a truncated one.
+        InputError: neither of the two, or a truncated one.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._state = FileState.of(path)
-        self._extents: dict[str, _Extent] = {}
+        with path.open("rb") as stream:
+            self._is_zip = stream.read(4) in _ZIP_MAGIC
         try:
-            with tarfile.open(path, "r:") as tar:
-                for member in tar:
-                    # it would keep them all, in more memory than the names and extents take
-                    tar.members.clear()  # type: ignore[attr-defined]
-                    if member.isreg() and not member.issparse():
-                        self._extents[posixpath.normpath(member.name)] = _Extent(member.offset_data, member.size)
-        except tarfile.TarError as error:
+            members = _zip_members(path) if self._is_zip else _tar_members(path)
+            self._extents = {posixpath.normpath(name): extent for name, extent in members}
+        except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError) as error:
             raise InputError(
-                f"{path} is not a whole, uncompressed tar file ({error}); expected a folder or a tar of pictures, "
-                "decompress it or copy it again"
+                f"{path} is not a whole zip or uncompressed tar file ({error}); expected a folder, a tar or a zip of "
+                "pictures, decompress it or copy it again"
             ) from error
 
     def read(self, path: str) -> bytes | None:
-        """The encoded picture, or None where there is none."""
-        extent = self._extents.get(posixpath.normpath(path))
+        """The encoded picture, or None where there is none.
+
+        Raises:
+            PictureError: it is too large, or damaged.
+        """
+        normal = posixpath.normpath(path)
+        extent = self._extents.get(normal) or self._extents.get(f"{self._path.stem}/{normal}")
         if extent is None:
             return None
+        for size in (extent.size, extent.stored_size):
+            _check_size(size)
         with self._path.open("rb") as stream:
             stream.seek(extent.offset)
-            return stream.read(extent.size)
+            return _read_zip_member(stream, extent) if self._is_zip else stream.read(extent.size)
 
     def state(self, path: str) -> FileState:
-        """The state of the tar file when it was opened."""
+        """The state of the archive when it was opened."""
         return self._state
 
 
 def open_pictures(path: Path) -> Pictures:
-    """Open a folder or a tar of pictures.
+    """Open a folder, a tar or a zip of pictures; where `path` does not exist, `path.tar` or `path.zip` takes its place.
 
     Raises:
-        InputError: there is neither.
+        InputError: there is none of them.
     """
     if path.is_dir():
         return PictureFolder(path)
-    if path.is_file():
-        return PictureTar(path)
-    raise InputError(f"{path} does not exist, expected a folder or an uncompressed tar with the pictures")
+    for archive in (path, path.with_name(f"{path.name}.tar"), path.with_name(f"{path.name}.zip")):
+        if archive.is_file():
+            return PictureArchive(archive)
+    raise InputError(f"{path} does not exist, expected a folder, an uncompressed tar or a zip with the pictures")
+
+
+def _tar_members(path: Path) -> Iterator[tuple[str, _Extent]]:
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all, in more memory than the extents
+            if member.isreg() and not member.issparse():
+                yield member.name, _Extent(member.offset_data, member.size, member.size)
+
+
+def _zip_members(path: Path) -> Iterator[tuple[str, _Extent]]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16):
+                continue
+            if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise InputError(
+                    f"{path}: {member.filename!r} is encrypted or packed by another method than `deflate`, which is "
+                    "not read; pack the pictures again, as plain zip or uncompressed tar"
+                )
+            is_deflated = member.compress_type == zipfile.ZIP_DEFLATED
+            sizes = (member.compress_size, member.file_size)
+            yield member.filename, _Extent(member.header_offset, *sizes, is_deflated, member.CRC)
+
+
+def _read_zip_member(stream: BinaryIO, extent: _Extent) -> bytes:
+    if extent.size > max(MAX_ZIP_RATIO * extent.stored_size, 1 << 20):
+        raise PictureError(
+            f"{extent.size} bytes packed into {extent.stored_size}, expected at most {MAX_ZIP_RATIO} times as many"
+        )
+    header = stream.read(_ZIP_HEADER.size)
+    if len(header) < _ZIP_HEADER.size or header[:4] != _ZIP_MAGIC[0]:
+        raise PictureError("the zip file is damaged here")
+    name_size, extra_size = _ZIP_HEADER.unpack(header)[-2:]
+    stream.seek(name_size + extra_size, os.SEEK_CUR)
+    content = stream.read(extent.stored_size)
+    if extent.is_deflated:
+        try:
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, extent.size + 1)
+        except zlib.error as error:
+            raise PictureError(f"the zip file is damaged here ({error})") from error
+    if len(content) != extent.size or zlib.crc32(content) != extent.crc:
+        raise PictureError("the zip file is damaged here (size or checksum)")
+    return content
+
+
+def _check_size(size: int) -> None:
+    if not 0 <= size <= MAX_PICTURE_BYTES:
+        raise PictureError(f"{size} bytes, expected at most {MAX_PICTURE_BYTES}")
 
 
 def leaves_folder(path: str) -> bool:

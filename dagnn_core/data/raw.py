@@ -34,21 +34,18 @@ class RawItem(NamedTuple):
     """Row of the table, from 1."""
     id: str
     text: str
-    """Empty where the item has no text, or no ready vector of it."""
+    """Empty where the item has no text, or a ready vector of it only."""
     labels: tuple[str, ...]
     image_path: str
     """Path of the picture; empty where the data has no pictures."""
     split: str
-    """train, val or test; empty where the data has no splits of its own."""
+    """train, val or test; empty where it is to be drawn."""
     group: str = ""
     """Items of one group share a split where splits are drawn, such as the captions of one picture; empty: the id."""
     has_image: bool = True
     """Whether it has what the data knows of pictures: a picture, a ready vector, or both."""
-
-    @property
-    def has_text(self) -> bool:
-        """Whether it has a text."""
-        return bool(self.text)
+    has_text: bool = True
+    """Whether it has what the data knows of texts: a text, a ready vector, or both."""
 
     @property
     def is_complete(self) -> bool:
@@ -67,8 +64,8 @@ class RawData:
     items: Sequence[RawItem]
     rejections: Sequence[Rejection]
     picture: Callable[[RawItem], bytes | None] | None
-    """Reads the encoded picture of an item, or None where it is missing; safe to call from several threads.
-    None where the data has ready vectors only, or texts alone."""
+    """Reads the encoded picture of an item, or None where it is missing; a `PictureError` says why it cannot be read.
+    Safe to call from several threads. None where the data has ready vectors only, or texts alone."""
     picture_state: Callable[[RawItem], object] | None
     """What has another `repr` when the picture of an item has changed, without reading it: see `Pictures.state`.
     None where `picture` is."""
@@ -78,6 +75,8 @@ class RawData:
     """Pictures of at least so many bytes make a shard; an interruption loses one at most."""
     label_order: tuple[str, ...] = ()
     """All labels in the order of the label matrix; empty: those found, sorted."""
+    draws_val: bool = False
+    """Whether val is drawn out of train, since the data itself knows train and test alone."""
     vectors: Mapping[Modality, ReadyVectors] = field(default_factory=dict)
     place: Callable[[int], str] = "row {}".format
     """Where a row is, for messages."""

@@ -1,4 +1,4 @@
-"""Ready feature vectors that come with raw data: an `.npz` file with `ids` [N] and `features` [N, dim]."""
+"""Ready feature vectors that come with raw data, such as an `.npz` file with `ids` [N] and `features` [N, dim]."""
 
 import zipfile
 import zlib
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagnn_core.errors import InputError
+
+BLOCK_ROWS = 4096  # rows that are looked at together
 
 _EXPECTED = "expected an .npz file with `ids` [N] and `features` [N, dim]"
 
@@ -52,16 +54,29 @@ def read_vectors(path: Path) -> ReadyVectors:
         )
     if features.dtype.kind != "f":
         raise InputError(f"{path}: `features` is {features.dtype}, expected floating-point numbers")
-    if features.dtype.itemsize > np.dtype(np.float32).itemsize:
+    return ready_vectors(path, [str(item_id) for item_id in ids.tolist()], features)
+
+
+def ready_vectors(path: Path, ids: Sequence[str], features: NDArray[Any]) -> ReadyVectors:
+    """Vectors [N, dim] of these ids; float64 becomes float32, and single bytes the float16 that holds them exactly.
+
+    Raises:
+        InputError: an id is there twice.
+    """
+    if features.dtype.itemsize == 1:
+        features = features.astype(np.float16)
+    elif features.dtype.kind != "f" or features.dtype.itemsize > np.dtype(np.float32).itemsize:
         with np.errstate(over="ignore"):  # what is too large becomes infinity, and its row is rejected
             features = features.astype(np.float32)
-    names = [str(item_id) for item_id in ids.tolist()]
-    row_of = {name: row for row, name in enumerate(names)}
-    if len(row_of) < len(names):
-        twice = next(name for row, name in enumerate(names) if row_of[name] != row)
+    row_of = {name: row for row, name in enumerate(ids)}
+    if len(row_of) < len(ids):
+        twice = next(name for row, name in enumerate(ids) if row_of[name] != row)
         raise InputError(f"{path}: the id {twice!r} is there twice, expected each id once; remove one of its rows")
-    finite = np.isfinite(features).all(axis=1)
-    return ReadyVectors(path, row_of, features, frozenset(names[row] for row in np.flatnonzero(~finite)))
+    blocks = range(0, len(ids), BLOCK_ROWS)
+    finite = [np.isfinite(features[start : start + BLOCK_ROWS]).all(axis=1) for start in blocks]
+    is_finite = np.concatenate(finite) if finite else ()
+    not_finite = frozenset(item_id for item_id, good in zip(ids, is_finite, strict=True) if not good)
+    return ReadyVectors(path, row_of, features, not_finite)
 
 
 def _read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -46,7 +46,8 @@ def write_dataset(out: Path, seed: int, *, incomplete: bool = False) -> Path:
                 # of five training items that are told apart here, one is complete, two lack the image, two the text
                 kind = number // 5 % 5 if incomplete and split == "train" else 0
                 text = "" if kind in (3, 4) else "a " + " and a ".join(labels)
-                writer.add(Item(f"item-{number}", text, labels, None, "", split, has_image=kind not in (1, 2)))
+                has_both = (kind not in (1, 2), kind not in (3, 4))
+                writer.add(Item(f"item-{number}", text, labels, None, "", split, *has_both))
                 vectors.append(has @ patterns + 0.1 * rng.normal(size=10))
             writer.write_rejected([])
             writer.write_vectors("image", np.array(vectors, dtype=np.float32))

@@ -10,7 +10,7 @@ ITEMS = [
     Item("a", "a boat", ("boat", "water"), b"A", "a.jpg", "train"),
     Item("b", "the sea", ("water",), b"B", "b.jpg", "test"),
     Item("c", "two boats", ("boat",), None, "", "train", has_image=False),
-    Item("d", "", ("boat",), b"D", "d.jpg", "train"),
+    Item("d", "", ("boat",), b"D", "d.jpg", "train", has_text=False),
 ]
 
 

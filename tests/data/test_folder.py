@@ -41,7 +41,7 @@ def rejected(raw):
 def test_items_and_pictures_by_pattern(source):
     raw = open_folder(source, CONFIG)
     assert [item.id for item in raw.items] == ["1", "2", "3"]
-    assert raw.items[1] == (2, "2", "a boat", ("boat", "water"), "2.jpg", "", True)
+    assert raw.items[1] == (2, "2", "a boat", ("boat", "water"), "2.jpg", "", "", True, True)
     assert raw.picture(raw.items[1]) == b"2.jpg"
     assert raw.place(2) == "row 2 (line 3)"
 
@@ -141,7 +141,7 @@ def test_texts_alone_are_read_where_incomplete_items_are_kept(source):
     ("changes", "message"),
     [
         ({"table": "none.csv"}, r"none\.csv does not exist, expected a table"),
-        ({"images": "none"}, "none does not exist, expected a folder or an uncompressed tar"),
+        ({"images": "none"}, "none does not exist, expected a folder, an uncompressed tar or a zip"),
         ({"id_column": "idd"}, r"no column 'idd' \(dataset\.folder\.id_column\), did you mean 'id'\?"),
         ({"text_column": "caption"}, r"no column 'caption' \(dataset\.folder\.text_column\); its columns: id, text, l"),
         ({"image_column": "files"}, r"no column 'files' \(dataset\.folder\.image_column\), did you mean 'file'"),

@@ -33,7 +33,7 @@ def test_who_loses_what_is_pinned():
 @given(st.integers(0, 40), fractions, st.integers(0, 5))
 def test_no_item_loses_both_and_only_complete_training_items_lose_one(count, parts, seed):
     items = make_items(count, ("train", "val", "train", "test"))
-    items[1::5] = [item._replace(text="") for item in items[1::5]]
+    items[1::5] = [item._replace(text="", has_text=False) for item in items[1::5]]
     items[3::5] = [item._replace(has_image=False) for item in items[3::5]]
     complete = {item.id for item in items if item.is_complete and item.split == "train"}
     left = take_away(items, without_image=parts[0], without_text=parts[1], seed=seed)

@@ -2,14 +2,17 @@ import io
 import os
 import tarfile
 import threading
+import zipfile
 from itertools import count
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dagnn_core.data import pictures as pictures_module
 from dagnn_core.data.pictures import (
     READ_AHEAD,
+    PictureError,
     decoding_fault,
     leaves_folder,
     map_in_order,
@@ -46,7 +49,28 @@ def tar(folder, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("kind", ["folder", "tar"])
+def pack_zip(folder, path, method=zipfile.ZIP_DEFLATED, prefix=""):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, f"{prefix}{file.relative_to(folder)}")
+        link = zipfile.ZipInfo("link.png")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+        archive.mkdir("empty")
+    return path
+
+
+@pytest.fixture
+def stored_zip(folder, tmp_path):
+    return pack_zip(folder, tmp_path / "stored.zip", zipfile.ZIP_STORED)
+
+
+@pytest.fixture
+def deflated_zip(folder, tmp_path):
+    return pack_zip(folder, tmp_path / "deflated.zip", prefix="./")
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "stored_zip", "deflated_zip"])
 def test_a_picture_is_read_by_path_or_absent(kind, request):
     pictures = open_pictures(request.getfixturevalue(kind))
     assert pictures.read("a.png") == b"A"
@@ -76,16 +100,106 @@ def test_a_compressed_or_truncated_tar_is_refused(tar, tmp_path):
     compressed = tmp_path / "pictures.tar.gz"
     with tarfile.open(compressed, "w:gz") as archive:
         archive.add(tar, "x")
-    with pytest.raises(InputError, match=r"pictures\.tar\.gz is not a whole, uncompressed tar file.*decompress it"):
+    with pytest.raises(
+        InputError, match=r"pictures\.tar\.gz is not a whole zip or uncompressed tar file.*decompress it"
+    ):
         open_pictures(compressed)
     tar.write_bytes(tar.read_bytes()[:2600])
-    with pytest.raises(InputError, match=r"pictures\.tar is not a whole, uncompressed tar file"):
+    with pytest.raises(InputError, match=r"pictures\.tar is not a whole zip or uncompressed tar file"):
         open_pictures(tar)
 
 
 def test_missing_pictures_are_named(tmp_path):
-    with pytest.raises(InputError, match="none does not exist, expected a folder or an uncompressed tar"):
+    with pytest.raises(InputError, match="none does not exist, expected a folder, an uncompressed tar or a zip"):
         open_pictures(tmp_path / "none")
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".zip"])
+@pytest.mark.parametrize("prefix", ["", "train2017/"])
+def test_an_archive_takes_the_place_of_the_folder_that_it_holds(folder, tmp_path, suffix, prefix):
+    """With or without the folder itself, as both ways of packing it make it."""
+    if suffix == ".zip":
+        pack_zip(folder, tmp_path / "train2017.zip", prefix=prefix)
+    else:
+        with tarfile.open(tmp_path / "train2017.tar", "w") as archive:
+            archive.add(folder, prefix or ".")
+    pictures = open_pictures(tmp_path / "train2017")
+    assert pictures.read("a.png") == b"A"
+    assert pictures.read("deep/b.png") == b"B" * 1000
+
+
+def test_links_must_not_lead_out_of_the_folder(folder, tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"S")
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "out.png").symlink_to(tmp_path / "secret.png")
+    (folder / "up").symlink_to(tmp_path)
+    (folder / "in.png").symlink_to("deep/b.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe.png")
+    for root in (folder, tmp_path / "link"):
+        pictures = open_pictures(root)
+        assert pictures.read("in.png") == b"B" * 1000
+        for path in ("out.png", "up/secret.png", "../secret.png", "loop.png", "pipe.png"):
+            assert pictures.read(path) is None, path
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "stored_zip", "deflated_zip"])
+def test_large_files_are_faults_and_no_allocation(kind, request, monkeypatch):
+    monkeypatch.setattr(pictures_module, "MAX_PICTURE_BYTES", 999)
+    pictures = open_pictures(request.getfixturevalue(kind))
+    assert pictures.read("a.png") == b"A"
+    with pytest.raises(PictureError, match=r"^1000 bytes, expected at most 999$"):
+        pictures.read("deep/b.png")
+
+
+def test_a_zip_bomb_is_a_fault(tmp_path):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.png", bytes(16 << 20))
+    with pytest.raises(PictureError, match=r"16777216 bytes packed into \d+, expected at most 200 times as many"):
+        open_pictures(path).read("bomb.png")
+
+
+def test_a_zip_that_lies_about_sizes_or_checksums_is_a_fault(folder, tmp_path):
+    path = pack_zip(folder, tmp_path / "pictures.zip", zipfile.ZIP_STORED)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"B" * 1000, b"B" * 999 + b"C"))
+    with pytest.raises(PictureError, match=r"damaged here \(size or checksum\)"):
+        open_pictures(path).read("deep/b.png")
+    path.write_bytes(content.replace(b"PK\3\4", b"XX\3\4", 2).replace(b"XX\3\4", b"PK\3\4", 1))
+    with pytest.raises(PictureError, match="the zip file is damaged here"):
+        open_pictures(path).read("deep/b.png")
+    pack_zip(folder, path)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"b.png") + len(b"b.png")
+    content[start : start + 4] = b"\xff" * 4
+    path.write_bytes(bytes(content))
+    with pytest.raises(PictureError, match=r"damaged here \(Error -3"):
+        open_pictures(path).read("deep/b.png")
+
+
+def test_truncated_encrypted_and_oddly_packed_zips_are_refused(folder, tmp_path):
+    path = pack_zip(folder, tmp_path / "pictures.zip")
+    content = path.read_bytes()
+    path.write_bytes(content[:-30])
+    with pytest.raises(InputError, match=r"pictures\.zip is not a whole zip or uncompressed tar file"):
+        open_pictures(path)
+    directory = content.index(b"PK\1\2")
+    path.write_bytes(content[: directory + 8] + b"\1" + content[directory + 9 :])
+    with pytest.raises(InputError, match=r"pictures\.zip: 'a\.png' is encrypted or packed by another method"):
+        open_pictures(path)
+    pack_zip(folder, path, zipfile.ZIP_LZMA)
+    with pytest.raises(InputError, match=r"another method than `deflate`, which is not read; pack the pictures again"):
+        open_pictures(path)
+
+
+def test_threads_read_a_zip_at_the_same_time(tmp_path):
+    path = tmp_path / "pictures.zip"
+    contents = {f"{number}.png": bytes([number]) * (1000 + number) for number in range(200)}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    assert list(map_in_order(open_pictures(path).read, contents)) == list(contents.values())
 
 
 @pytest.mark.parametrize("path", ["../a.png", "..", "x/../../a.png", "/etc/passwd"])

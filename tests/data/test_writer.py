@@ -51,7 +51,7 @@ def test_content_counts_items_labels_splits_and_reasons(tmp_path):
     with DatasetWriter(tmp_path, NAMES) as writer:
         writer.add(Item("a", "t", ("water",), None, "", "train"))
         writer.add(Item("b", "t", ("water", "boat"), None, "", "test"))
-        writer.add(Item("c", "", ("water",), b"C", "c.jpg", "train"))
+        writer.add(Item("c", "", ("water",), b"C", "c.jpg", "train", has_text=False))
         writer.add(Item("d", "t", ("water",), None, "", "train", has_image=False))
         writer.write_rejected([Rejection(2, "x", "no label"), Rejection(4, "y", "no label"), Rejection(5, "", "no id")])
         writer.write_vectors("image", np.zeros((4, 7), np.float16))

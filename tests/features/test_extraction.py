@@ -35,7 +35,8 @@ def make_dataset(path, *, texts=WORDS * 4, pictures=None, splits=SPLITS * 3, vec
         with DatasetWriter(draft.path, ["boat", "sea"]) as writer:
             for row, (text, image, split) in enumerate(zip(texts, pictures, splits, strict=False)):
                 label = "boat" if "boat" in text else "sea"
-                writer.add(Item(f"item-{row}", text, (label,), image, f"{row}.png", split, row not in without_image))
+                has = (row not in without_image, text != "")
+                writer.add(Item(f"item-{row}", text, (label,), image, f"{row}.png", split, *has))
             writer.write_rejected([])
             for modality, matrix in (vectors or {}).items():
                 writer.write_vectors(modality, matrix)

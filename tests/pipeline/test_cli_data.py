@@ -68,7 +68,7 @@ def test_options_override_the_spec_file(source, tmp_path):
 
 
 def test_import_folder_wants_a_table(source, tmp_path):
-    with pytest.raises(InputError, match="no table is named; give --table FILE"):
+    with pytest.raises(InputError, match=r"dataset\.folder\.table must be the name of a table file, got ''"):
         invoke("import", "folder", source, tmp_path / "out")
 
 

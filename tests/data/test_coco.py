@@ -172,7 +172,10 @@ def test_damaged_annotations_name_file_and_record(coco, name, change, message):
     [
         ({"annotations": "none"}, r"none has no part with both instances_PART\.json and captions_PART\.json"),
         ({"parts": ("val2014",)}, r"val2014 does not exist, expected a folder, an uncompressed tar or a zip"),
-        ({"test_parts": ("test2017",)}, r"test_parts names 'test2017', which is not among the parts train2017, val2017"),
+        (
+            {"test_parts": ("test2017",)},
+            r"test_parts names 'test2017', which is not among the parts train2017, val2017",
+        ),
         ({"images": "pictures"}, r"pictures does not exist, expected a folder"),
         ({"parts": ("x",), "images": "train2017"}, r"instances_x\.json does not exist, expected a JSON file"),
     ],

@@ -125,7 +125,12 @@ def test_pictures_in_neither_list_are_rejected(nuswide):
             "",
             r"AllTags1k\.txt has 29 lines, expected 30, one for each picture of",
         ),
-        ("NUS_WID_Tags/AllTags1k.txt", "0\t0\t1", "0\t1", r"actor/0002_1002\.jpg in .* are 2 numbers, expected 3 zeros"),
+        (
+            "NUS_WID_Tags/AllTags1k.txt",
+            "0\t0\t1",
+            "0\t1",
+            r"actor/0002_1002\.jpg in .* are 2 numbers, expected 3 zeros",
+        ),
         ("NUS_WID_Tags/AllTags1k.txt", "0\t0\t1", "0\tx\t1", r"actor/0002_1002\.jpg in .* are 3 numbers, expected 3"),
         ("NUS_WID_Tags/TagList1k.txt", "man\n", "man\nsea\n", r"are 3 numbers, expected 4 zeros and ones"),
         ("ImageList/Imagelist.txt", "0002_1002", "0001_1001", r"Imagelist\.txt: 'actor/0001_1001\.jpg' is there twice"),

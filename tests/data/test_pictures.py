@@ -83,7 +83,9 @@ def test_a_compressed_or_truncated_tar_is_refused(tar, tmp_path):
     compressed = tmp_path / "pictures.tar.gz"
     with tarfile.open(compressed, "w:gz") as archive:
         archive.add(tar, "x")
-    with pytest.raises(InputError, match=r"pictures\.tar\.gz is not a whole zip or uncompressed tar file.*decompress it"):
+    with pytest.raises(
+        InputError, match=r"pictures\.tar\.gz is not a whole zip or uncompressed tar file.*decompress it"
+    ):
         open_pictures(compressed)
     tar.write_bytes(tar.read_bytes()[:2600])
     with pytest.raises(InputError, match=r"pictures\.tar is not a whole zip or uncompressed tar file"):

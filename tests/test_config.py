@@ -142,3 +142,34 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
 def test_the_configuration_imports_no_torch() -> None:
     code = "import sys, components.params; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("coco", {"captions": "first"}, r"dataset\.coco\.captions must be one of joined, rows, got 'first'"),
+        ("coco", {"part": ["x"]}, r"unknown key dataset\.coco\.part; did you mean 'parts'"),
+        ("mirflickr25k", {"min_tag_count": 0}, r"dataset\.mirflickr25k\.min_tag_count must be >= 1, got 0"),
+        ("mirflickr25k", {"num_test": -1}, r"dataset\.mirflickr25k\.num_test must be >= 0, got -1"),
+        ("nuswide", {"num_concepts": 1}, r"dataset\.nuswide\.num_concepts must be >= 2, got 1"),
+        ("features", {"labels": ""}, r"dataset\.features\.labels must be a file, got ''"),
+        ("features", {"image": "x.mat"}, r"dataset\.features\.image, text and labels must be all with \{split\}"),
+        ("features", {"test_rows": "0:9"}, r"dataset\.features\.test_rows must be empty where files name splits"),
+    ],
+)
+def test_mistakes_in_layouts_are_named(section: str, values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_params({"dataset": {section: values}})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"test_rows": "first"}, r"dataset\.features\.test_rows must be START:STOP, such as 0:2000, got 'first'"),
+        ({"train_rows": "0:9"}, r"dataset\.features\.test_rows must be given where train_rows or val_rows are, got ''"),
+    ],
+)
+def test_ranges_of_rows_are_checked(rows: dict[str, str], message: str) -> None:
+    files = {"image": "x.mat", "text": "y.mat", "labels": "l.mat"}
+    with pytest.raises(InputError, match=message):
+        parse_params({"dataset": {"features": files | rows}})

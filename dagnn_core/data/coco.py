@@ -61,20 +61,12 @@ def open_coco(source: Path, config: CocoConfig, *, keep_incomplete: bool = False
         part, _, file = item.image_path.partition("/")
         return pictures[part].state(file)
 
-    num_rows = 0
-
-    def rows() -> Iterator[RawItem]:
-        nonlocal num_rows
-        for part in parts:
-            split = "test" if part.name in config.test_parts else "train" if config.test_parts else ""
-            for item in _items(part, split, config.captions):
-                num_rows += 1
-                yield item._replace(row=num_rows)
-
-    items, rejections = quarantine(rows(), keep_incomplete=keep_incomplete)
+    found = (item for part in parts for item in _items(part, config))
+    rows = (item._replace(row=row) for row, item in enumerate(found, start=1))
+    items, rejections = quarantine(rows, keep_incomplete=keep_incomplete)
     return RawData(
         source=str(folder),
-        num_rows=num_rows,
+        num_rows=len(items) + len(rejections),
         items=items,
         rejections=rejections,
         picture=read,
@@ -84,12 +76,14 @@ def open_coco(source: Path, config: CocoConfig, *, keep_incomplete: bool = False
     )
 
 
-def _items(part: _Part, split: str, captions: str) -> Iterator[RawItem]:
+def _items(part: _Part, config: CocoConfig) -> Iterator[RawItem]:
+    """The rows of a part, not numbered yet."""
+    split = "test" if part.name in config.test_parts else "train" if config.test_parts else ""
     for picture, file in part.files.items():
         labels = tuple(part.categories[category] for category in sorted(part.categories_of.get(picture, ())))
         texts = part.captions.get(picture, [])
         one = RawItem(0, str(picture), " ".join(texts), labels, f"{part.name}/{file}", split, has_text=bool(texts))
-        if captions == "joined" or not texts:
+        if config.captions == "joined" or not texts:
             yield one
             continue
         for number, text in enumerate(texts):

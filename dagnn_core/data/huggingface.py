@@ -152,9 +152,10 @@ def _schema_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
     """Names of numbered labels that the library `datasets` leaves in the schema; empty where there are none."""
     try:
         feature: Any = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]
-        while "names" not in feature:
+        while isinstance(feature, dict | list) and "names" not in feature:
             feature = feature["feature"] if isinstance(feature, dict) else feature[0]
-        return tuple(str(name) for name in feature["names"])
+        names = feature["names"]
+        return tuple(map(str, names)) if isinstance(names, list) else ()
     except (TypeError, KeyError, IndexError, ValueError):
         return ()
 

@@ -142,7 +142,7 @@ def _read_concepts(
     """The chosen concepts, most frequent first, and their matrix [N, C]."""
     folder = source / "Groundtruth" if (source / "Groundtruth").is_dir() else source
     whole, parts = folder / "AllLabels", folder / "TrainTestLabels"
-    names = config.concepts or _find_concepts(whole, parts)
+    names = list(dict.fromkeys(config.concepts)) or _find_concepts(whole, parts)
     columns: dict[str, NDArray[np.uint8]] = {}
     for name in track(names, description="reading concepts", total=len(names)):
         column = columns[name] = np.zeros(len(listed.paths), dtype=np.uint8)
@@ -161,7 +161,7 @@ def _read_concepts(
     return tuple(names), np.stack([columns[name] for name in names], axis=1)
 
 
-def _find_concepts(whole: Path, parts: Path) -> Sequence[str]:
+def _find_concepts(whole: Path, parts: Path) -> list[str]:
     found = {file.stem.removeprefix("Labels_") for file in whole.glob("Labels_*.txt")}
     found |= {file.stem.removeprefix("Labels_").removesuffix("_Train") for file in parts.glob("Labels_*_Train.txt")}
     if not found:
@@ -246,7 +246,7 @@ def _read_lines(path: Path) -> Iterator[str]:
     if not path.is_file():
         raise InputError(f"{path} does not exist, expected NUS-WIDE's file of this name; correct dataset.source")
     try:
-        with path.open(encoding="utf-8-sig", errors="strict") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             yield from (line for line in stream if line.strip())
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a text ({error.reason}); copy it again") from error

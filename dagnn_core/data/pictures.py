@@ -64,7 +64,7 @@ class Pictures(Protocol):
         """What changes when the picture does: the state of its file, or of the archive that it is in."""
 
 
-class PictureError(Exception):
+class PictureError(InputError):
     """A picture is there, but must not or cannot be read; the message says why."""
 
 
@@ -80,18 +80,22 @@ class PictureFolder:
         Raises:
             PictureError: it is too large.
         """
+        file = self._file(path)
+        if file is None:
+            return None
+        _check_size(file.stat().st_size)
+        return file.read_bytes()
+
+    def _file(self, path: str) -> Path | None:
         try:
             file = (self._root / path).resolve(strict=True)
-            if not file.is_relative_to(self._root) or not file.is_file():
-                return None
-            _check_size(file.stat().st_size)
-            return file.read_bytes()
         except (ValueError, RuntimeError):  # a null character, a loop of links
             return None
         except OSError as error:
             if error.errno in _ABSENT:
                 return None
             raise
+        return file if file.is_relative_to(self._root) and file.is_file() else None
 
     def state(self, path: str) -> FileState | None:
         """The state of the picture's file; None where there is none."""

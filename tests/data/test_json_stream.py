@@ -101,7 +101,7 @@ def test_damaged_packed_and_missing_files(tmp_path):
         list(read_members(tmp_path / "b.json"))
     path = tmp_path / "a.json.gz"
     path.write_bytes(b"hello")
-    with pytest.raises(InputError, match=r"a\.json\.gz is damaged .*[Nn]ot a gzipped file"):
+    with pytest.raises(InputError, match=r"a\.json\.gz is damaged .*(?i:not a gzipped file)"):
         list(read_members(path))
     packed = gzip.compress(json.dumps({"a": list(range(1000))}).encode())
     for content in (packed[:-20], packed[:40] + b"\0\0\0\0" + packed[44:]):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from components.dataset import run
@@ -63,7 +64,7 @@ def test_the_configuration_makes_the_same_data_set(layout, request, tmp_path):
     source = source_of(layout, request)
     shared = {"min_label_count": 2, "val_fraction": 0.25}
     values = {"layout": layout, "source": str(source), layout: SMALL.get(layout, {})} | shared
-    run(params=parse_section(DatasetConfig, values, "dataset"), dataset_out=tmp_path / "a")
+    run(params=parse_section(DatasetConfig, values, "dataset"), work=tmp_path / "work", dataset_out=tmp_path / "a")
     invoke(layout, source, tmp_path / "b", *options(layout), "--min-label-count", 2, "--val-fraction", 0.25)
     digests = {Dataset.read(tmp_path / name).artifact.content_digest for name in "ab"}
     assert len(digests) == 1
@@ -138,6 +139,12 @@ def test_a_zip_bomb_is_a_rejected_row_even_where_incomplete_items_are_kept(coco,
     rejected = pq.read_table(tmp_path / "out" / "rejected.parquet").to_pylist()
     assert [(entry["id"], entry["reason"]) for entry in rejected] == [("7", "undecodable picture")]
     assert "4194304 bytes packed into" in rejected[0]["detail"]
+
+
+def test_decompression_bombs_are_rejected_rows(coco, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(InputError, match=r"25 undecodable picture.*first: row 1 '1': .*DecompressionBombWarning"):
+        invoke("coco", coco, tmp_path / "out")
 
 
 def test_texts_of_matrices_alone_are_a_data_set(matrices, tmp_path):

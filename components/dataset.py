@@ -11,8 +11,9 @@ from components.command import ParamsOption, run_step
 from components.params import load_section, load_spec
 from components.services.provenance import provenance
 from dagnn_core.artifacts import write_artifact
+from dagnn_core.card.card import write_card
 from dagnn_core.config import DatasetConfig
-from dagnn_core.data.dataset import KIND
+from dagnn_core.data.dataset import KIND, Dataset
 from dagnn_core.data.demo import DemoSpec
 from dagnn_core.data.demo_source import open_demo
 from dagnn_core.data.folder import open_folder
@@ -38,6 +39,7 @@ def run(*, params: DatasetConfig, dataset_out: Path) -> None:
         raw = open_demo(load_spec(source, DemoSpec))
     with write_artifact(dataset_out, kind=KIND, provenance=provenance("dataset", params)) as draft:
         draft.content = write_dataset(draft.path, raw, params) | {"layout": params.layout}
+        write_card(Dataset.of(draft.so_far(KIND)), source=Path(raw.source).name)
     content = draft.content
     splits = ", ".join(f"{size} {split}" for split, size in content["splits"].items())
     log.info(

@@ -98,7 +98,11 @@ class Dataset:
         Raises:
             ArtifactError: it is missing or damaged.
         """
-        artifact = read_artifact(path, KIND, verify=verify)
+        return cls.of(read_artifact(path, KIND, verify=verify))
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "Dataset":
+        """Open the data set of an artifact that is checked."""
         columns = [name for name in SCHEMA.names if name != "image"]
         table = pa.concat_tables(pq.read_table(shard, columns=columns) for shard in _shards(artifact))
         names = tuple(artifact.content["label_names"])

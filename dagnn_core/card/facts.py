@@ -46,6 +46,8 @@ class Lengths(NamedTuple):
 class TextLengths(NamedTuple):
     """Words per text."""
 
+    bin_starts: Sequence[int]
+    """The fewest words of each bin."""
     bin_names: Sequence[str]
     by_split: Mapping[str, Lengths]
     """The splits that have texts."""
@@ -196,7 +198,7 @@ def _text_lengths(dataset: Dataset) -> TextLengths:
     names = [str(start) if width == 1 else f"{start}-{start + width - 1}" for start in starts]
     if lengths.max() > starts[-1] + width - 1:
         names[-1] = f"{starts[-1]}+"
-    return TextLengths(names, by_split)
+    return TextLengths(starts, names, by_split)
 
 
 def _overlap(dataset: Dataset, what: str, rows: NDArray[np.int64], keys: NDArray[np.uint64]) -> Overlap:

@@ -104,7 +104,7 @@ class Dataset:
     def of(cls, artifact: Artifact) -> "Dataset":
         """Open the data set of an artifact that is checked."""
         columns = [name for name in SCHEMA.names if name != "image"]
-        table = pa.concat_tables(pq.read_table(shard, columns=columns) for shard in _shards(artifact))
+        table = pa.concat_tables(pq.read_table(shard, columns=columns) for shard in shards(artifact))
         names = tuple(artifact.content["label_names"])
         return cls(
             artifact=artifact,
@@ -126,7 +126,7 @@ class Dataset:
 
     def iterate_pictures(self) -> Iterator[list[bytes | None]]:
         """Encoded pictures of all items in row order, a batch at a time, without holding them all in memory."""
-        for shard in _shards(self.artifact):
+        for shard in shards(self.artifact):
             with pq.ParquetFile(shard) as file:
                 for batch in file.iter_batches(batch_size=ROW_GROUP_ITEMS, columns=["image.bytes"]):
                     yield batch["image"].field("bytes").to_pylist()
@@ -136,7 +136,7 @@ class Dataset:
         wanted = set(rows)
         found: dict[int, bytes | None] = {}
         start = 0
-        for shard in _shards(self.artifact):
+        for shard in shards(self.artifact):
             with pq.ParquetFile(shard) as file:
                 for group in range(file.num_row_groups):
                     size = file.metadata.row_group(group).num_rows
@@ -157,7 +157,8 @@ class Dataset:
         return vectors
 
 
-def _shards(artifact: Artifact) -> list[Path]:
+def shards(artifact: Artifact) -> list[Path]:
+    """The Parquet files of the items, in order."""
     return [artifact.file(name) for name in sorted(artifact.files) if name.startswith("data-")]
 
 

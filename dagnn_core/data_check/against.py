@@ -177,17 +177,19 @@ def _shared(
         traits=traits.followed_by(other_traits),
     )
     rates = copy_rates(items, near_distance=limits.near_distance)
+    pictured = traits.has_picture.any() and other_traits.has_picture.any()
     for name, how, rate in (
         ("shared_pictures", "too", rates.pictures),
         ("shared_near_pictures", "nearly identically", rates.near_pictures),
     ):
-        yield judge(
-            name,
-            rate.across,
-            limits.leaked_pictures,
-            f"fraction of pictures that the other data set has, {how}; leave them out before one tests the other",
-            examples=rate.examples_across,
-        )
+        if pictured:
+            yield judge(
+                name,
+                rate.across,
+                limits.leaked_pictures,
+                f"fraction of pictures that the other data set has, {how}; leave them out before one tests the other",
+                examples=rate.examples_across,
+            )
     yield judge(
         "shared_texts",
         rates.texts.across,

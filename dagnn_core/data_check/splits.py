@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagnn_core.data.dataset import SPLITS, Dataset
-from dagnn_core.data_check.copies import Items, copy_rates, text_keys
+from dagnn_core.data_check.copies import CopyRates, Items, copy_rates, text_keys
 from dagnn_core.data_check.findings import Finding, Limits, judge
 from dagnn_core.data_check.statistics import label_shifts
 from dagnn_core.data_check.traits import PictureTraits
@@ -39,6 +39,20 @@ def _copies(dataset: Dataset, traits: PictureTraits, limits: Limits) -> Iterator
         traits=traits,
     )
     rates = copy_rates(items, near_distance=limits.near_distance)
+    if traits.has_picture.any():
+        yield from _picture_copies(rates, limits)
+    yield judge(
+        "leaked_texts",
+        rates.texts.across,
+        limits.leaked_texts,
+        "fraction of val and test texts that another split has with the same labels; right where names are short, "
+        "else put copies into one split",
+        examples=rates.texts.examples_across,
+        above="warning",
+    )
+
+
+def _picture_copies(rates: CopyRates, limits: Limits) -> Iterator[Finding]:
     for name, what, rate in (
         ("repeated_pictures", "identical", rates.pictures),
         ("repeated_near_pictures", "nearly identical", rates.near_pictures),
@@ -62,15 +76,6 @@ def _copies(dataset: Dataset, traits: PictureTraits, limits: Limits) -> Iterator
             f"fraction of val and test pictures {what}, which flatters the results; put copies into one split",
             examples=rate.examples_across,
         )
-    yield judge(
-        "leaked_texts",
-        rates.texts.across,
-        limits.leaked_texts,
-        "fraction of val and test texts that another split has with the same labels; right where names are short, "
-        "else put copies into one split",
-        examples=rates.texts.examples_across,
-        above="warning",
-    )
 
 
 def _labels(dataset: Dataset, limits: Limits) -> Iterator[Finding]:

@@ -93,8 +93,12 @@ def check(
     )
     findings = check_data.run(dataset=dataset, against=against, limits=limits)
     if as_json:
-        found = [asdict(finding) for finding in findings]
-        print(json.dumps({"dataset": str(dataset), "against": against and str(against), "findings": found}, indent=2))
+        answer = {
+            "dataset": str(dataset),
+            "against": str(against) if against else None,
+            "findings": [asdict(finding) for finding in findings],
+        }
+        print(json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         _print_findings(findings)
     failed = [finding.name for finding in findings if finding.verdict == "failed"]

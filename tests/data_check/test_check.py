@@ -162,7 +162,7 @@ def test_texts_alone(write) -> None:
     items = [Item(str(row), f"text {row}", ("boat",), None, "", SPLITS[row % 5], has_image=False) for row in range(20)]
     findings = findings_of(write(items, ("boat",)), SOUND)
     assert not_ok(findings) == {}
-    assert findings["leaked_pictures"].value == 0
+    assert not [name for name in findings if name.endswith("_pictures") and name != "undecodable_pictures"]
 
 
 def test_a_split_with_other_labels(write) -> None:

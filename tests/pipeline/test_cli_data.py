@@ -169,5 +169,5 @@ def test_check_of_what_is_no_data_set_is_status_2(imported, tmp_path):
 
 
 def test_check_refuses_limits_out_of_range(imported):
-    assert "is not in the range" in invoke("check", imported, "--max-leaked-pictures", 2).output
-    assert invoke("check", imported, "--near-distance", -1).exit_code == 2
+    for option in ("--max-leaked-pictures", "--near-distance"):
+        assert invoke("check", imported, option, -1).exit_code == 2

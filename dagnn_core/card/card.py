@@ -11,7 +11,7 @@ from dagnn_core.card.matrix import MAX_LABELS, draw_matrix, order_labels
 from dagnn_core.data.dataset import SPLITS, Dataset
 from dagnn_core.label_graph.cooccurrence import conditional_probabilities, count_cooccurrences
 from dagnn_core.page.template import read_template
-from dagnn_core.page.thumbnail import data_uri, thumbnail
+from dagnn_core.page.thumbnail import data_uri
 
 TEMPLATES = [Path(__file__).with_name(name) for name in ("card.html.j2", "card.md.j2")]
 FOLDER = "card"
@@ -92,9 +92,8 @@ def write_card(dataset: Dataset, *, source: str) -> None:
 def _sample(out: Path, number: int, sample: Sample) -> _Sample:
     picture = None
     if sample.picture is not None:
-        small = thumbnail(sample.picture)
-        picture = _Picture(f"{FOLDER}/sample-{number:02d}.jpg", data_uri(small, "jpeg"))
-        (out / picture.file).write_bytes(small)
+        picture = _Picture(f"{FOLDER}/sample-{number:02d}.jpg", data_uri(sample.picture, "jpeg"))
+        (out / picture.file).write_bytes(sample.picture)
     text = sample.text if len(sample.text) <= MAX_TEXT else f"{sample.text[: MAX_TEXT - 1]}…"
     return _Sample(sample.id, text, sample.labels, picture)
 

@@ -16,6 +16,7 @@ from dagnn_core.data.dataset import SPLITS, Dataset
 from dagnn_core.data.duplicates import content_key, find_copies
 from dagnn_core.data.pictures import FORMATS
 from dagnn_core.data.splits import hash_point
+from dagnn_core.page.thumbnail import thumbnail
 from dagnn_core.progress import track
 
 NUM_SAMPLES = 12
@@ -31,7 +32,7 @@ class Sample(NamedTuple):
     text: str
     labels: Sequence[str]
     picture: bytes | None
-    """Encoded, as in the data."""
+    """A small copy, as JPEG."""
 
 
 class Lengths(NamedTuple):
@@ -115,7 +116,7 @@ class _Scan:
 
 
 def gather_facts(dataset: Dataset, *, seed: int) -> Facts:
-    """Read a data set once; of the pictures, only the samples stay in memory.
+    """Read a data set once, with few pictures at a time in memory.
 
     Args:
         dataset: any.
@@ -162,7 +163,7 @@ def _scan_pictures(dataset: Dataset, sample_rows: Sequence[int]) -> _Scan:
             scan.sizes[row] = picture.size
             scan.formats[str(picture.format)] += 1
         if row in scan.samples:
-            scan.samples[row] = encoded
+            scan.samples[row] = thumbnail(encoded)
     return scan
 
 

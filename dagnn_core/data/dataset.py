@@ -125,11 +125,12 @@ class Dataset:
         return np.flatnonzero(self.splits == split)
 
     def iterate_pictures(self) -> Iterator[list[bytes | None]]:
-        """Encoded pictures of all items in row order, a batch at a time, without holding them all in memory."""
+        """Encoded pictures of all items in row order, a row group at a time: few, where they are large."""
         for shard in shards(self.artifact):
             with pq.ParquetFile(shard) as file:
-                for batch in file.iter_batches(batch_size=ROW_GROUP_ITEMS, columns=["image.bytes"]):
-                    yield batch["image"].field("bytes").to_pylist()
+                for group in range(file.num_row_groups):
+                    column = file.read_row_group(group, columns=["image.bytes"])["image"].combine_chunks()
+                    yield column.field("bytes").to_pylist()
 
     def pictures(self, rows: Sequence[int]) -> list[bytes | None]:
         """Encoded pictures of some rows, in the order asked for."""

@@ -66,11 +66,6 @@ def write_card(dataset: Dataset, *, source: str) -> None:
     samples = [_sample(out, number, sample) for number, sample in enumerate(facts.samples, start=1)]
     matrix = _matrix(out, dataset)
     bars = _label_bars(dataset.artifact.content)
-    bins = (
-        [share for lengths in facts.text_lengths.by_split.values() for share in lengths.bins]
-        if facts.text_lengths
-        else []
-    )
     for template in TEMPLATES:
         page = read_template(template).render(
             artifact=dataset.artifact,
@@ -80,10 +75,8 @@ def write_card(dataset: Dataset, *, source: str) -> None:
             samples=samples,
             bars=bars,
             longest_bar=max((fraction for bar in bars for fraction in bar.fractions), default=0.0) or 1.0,
-            longest_bin=max(bins, default=1.0),
             labels_per_item=float(dataset.labels.sum(axis=1).mean()),
             matrix=matrix,
-            max_labels=MAX_LABELS,
             quantiles=list(QUANTILES),
         )
         (out / template.stem).write_text(page.rstrip() + "\n", encoding="utf-8")

@@ -53,6 +53,11 @@ class TextLengths(NamedTuple):
     by_split: Mapping[str, Lengths]
     """The splits that have texts."""
 
+    @property
+    def tallest(self) -> float:
+        """The largest fraction of a bin."""
+        return max(fraction for lengths in self.by_split.values() for fraction in lengths.bins)
+
 
 class PictureStats(NamedTuple):
     """The encoded pictures."""

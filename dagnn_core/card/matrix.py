@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ INK, FADED, LINE = "#1f2430", "#667085", "#c6ccd5"
 COLORS = LinearSegmentedColormap.from_list("probability", ["#ffffff", "#c9dcf2", "#5b9bd5", "#08306b"])
 MAX_LABELS = 120  # more would not be readable
 MAX_NAME = 30  # letters
+MAX_WRITTEN = 12  # labels: of more, the colours say enough
 CELL_INCHES = (0.14, 0.34)  # at most that small, where there are many labels, and that large
 SIDE_INCHES = 9.0
 
@@ -62,11 +64,8 @@ def draw_matrix(path: Path, names: Sequence[str], conditional: NDArray[np.float6
     axes.xaxis.tick_top()
     axes.tick_params(length=0, pad=4, labelsize=font, labelcolor=INK)
     axes.spines[:].set(color=LINE, linewidth=0.8)
-    if num_labels <= 12:
-        for (row, column), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                color = "white" if value > 0.6 else INK
-                axes.text(column + 0.5, row + 0.5, f"{value:.2f}"[-3:], ha="center", va="center", size=7, color=color)
+    if num_labels <= MAX_WRITTEN:
+        _write_values(axes, values)
     bar = figure.colorbar(mesh, cax=figure.add_axes((1 + 0.15 / side, 0, 0.14 / side, min(1, 2.5 / side))))
     bar.outline.set(edgecolor=LINE, linewidth=0.8)
     bar.set_ticks([0, 0.5, 1], labels=["0", "0.5", "1"])
@@ -74,3 +73,10 @@ def draw_matrix(path: Path, names: Sequence[str], conditional: NDArray[np.float6
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names in a script that the font lacks are boxes
         figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.1, metadata={"Software": None})
+
+
+def _write_values(axes: Axes, values: NDArray[np.float64]) -> None:
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            text, color = f"{value:.2f}".removeprefix("0"), "white" if value > 0.6 else INK
+            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", size=7, color=color)

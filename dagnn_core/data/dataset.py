@@ -4,7 +4,7 @@
 the item has no picture, or ready vectors only), `split`, `has_image` and `has_text`. A training item may lack one of
 the two modalities: then its picture is null or its text empty. `rejected.parquet` holds `row` (of the raw table, from
 1), `id`, `reason` and `detail`. `vectors/image.npy` and `vectors/text.npy` [N, dim] are in row order, with zeros for
-items that lack the modality.
+items that lack the modality. `card.html` and `card.md`, with pictures in `card/`, describe it all to people.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

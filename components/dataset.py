@@ -11,9 +11,10 @@ from components.command import WORK, ParamsOption, WorkOption, run_step
 from components.params import load_section, load_spec
 from components.services.provenance import provenance
 from dagnn_core.artifacts import write_artifact
+from dagnn_core.card.card import write_card
 from dagnn_core.config import DatasetConfig
 from dagnn_core.data.coco import open_coco
-from dagnn_core.data.dataset import KIND
+from dagnn_core.data.dataset import KIND, Dataset
 from dagnn_core.data.demo import DemoSpec
 from dagnn_core.data.demo_source import open_demo
 from dagnn_core.data.folder import open_folder
@@ -49,6 +50,7 @@ def run(*, params: DatasetConfig, work: Path, dataset_out: Path) -> None:
         write_artifact(dataset_out, kind=KIND, provenance=record) as draft,
     ):
         draft.content = write_dataset(draft.path, raw, params, work=unfinished) | {"layout": params.layout}
+        write_card(Dataset.of(draft.so_far(KIND)), source=Path(raw.source).name)
     content = draft.content
     splits = ", ".join(f"{size} {split}" for split, size in content["splits"].items())
     log.info(

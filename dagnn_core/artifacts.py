@@ -74,6 +74,13 @@ class ArtifactDraft:
     path: Path
     content: dict[str, Any]
 
+    def so_far(self, kind: str) -> Artifact:
+        """What is written up to now, as if it were sealed: for pages about an artifact that lie in it."""
+        files = _records(self.path)
+        return Artifact(
+            path=self.path, kind=kind, content=self.content, files=files, content_digest=_digest(files), provenance={}
+        )
+
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values have equal text."""
@@ -177,12 +184,7 @@ def _remedy(kind: str) -> str:
 
 
 def _seal(draft: ArtifactDraft, kind: str, provenance: Mapping[str, Any]) -> None:
-    files = {
-        str(file.relative_to(draft.path)): FileRecord(size=file.stat().st_size, sha256=sha256_of(file))
-        for file in sorted(draft.path.rglob("*"))
-        if file.is_file()
-    }
-    digest = hashlib.sha256(canonical_json({name: entry.sha256 for name, entry in files.items()}).encode())
+    files = _records(draft.path)
     write_json(
         draft.path / MANIFEST,
         {
@@ -190,10 +192,22 @@ def _seal(draft: ArtifactDraft, kind: str, provenance: Mapping[str, Any]) -> Non
             "kind": kind,
             "content": draft.content,
             "files": {name: asdict(entry) for name, entry in files.items()},
-            "content_digest": digest.hexdigest(),
+            "content_digest": _digest(files),
             "provenance": dict(provenance),
         },
     )
+
+
+def _records(folder: Path) -> dict[str, FileRecord]:
+    return {
+        str(file.relative_to(folder)): FileRecord(size=file.stat().st_size, sha256=sha256_of(file))
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def _digest(files: Mapping[str, FileRecord]) -> str:
+    return hashlib.sha256(canonical_json({name: entry.sha256 for name, entry in files.items()}).encode()).hexdigest()
 
 
 def _check_replaceable(out: Path, kind: str) -> None:

@@ -4,7 +4,8 @@
 the item has no picture, or ready vectors only), `split`, `has_image` and `has_text`. A training item may lack one of
 the two modalities: then its picture is null or its text empty; data of ready vectors alone has neither pictures nor
 texts. `rejected.parquet` holds `row` (of the raw table, from 1), `id`, `reason` and `detail`. `vectors/image.npy` and
-`vectors/text.npy` [N, dim] are in row order, with zeros for items that lack the modality.
+`vectors/text.npy` [N, dim] are in row order, with zeros for items that lack the modality. `card.html` and `card.md`,
+with pictures in `card/`, describe it all to people.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -95,9 +96,13 @@ class Dataset:
         Raises:
             ArtifactError: it is missing or damaged.
         """
-        artifact = read_artifact(path, KIND, verify=verify)
+        return cls.of(read_artifact(path, KIND, verify=verify))
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "Dataset":
+        """Open the data set of an artifact that is checked."""
         columns = [name for name in SCHEMA.names if name != "image"]
-        table = pa.concat_tables(pq.read_table(shard, columns=columns) for shard in _shards(artifact))
+        table = pa.concat_tables(pq.read_table(shard, columns=columns) for shard in shards(artifact))
         names = tuple(artifact.content["label_names"])
         return cls(
             artifact=artifact,
@@ -118,18 +123,19 @@ class Dataset:
         return np.flatnonzero(self.splits == split)
 
     def iterate_pictures(self) -> Iterator[list[bytes | None]]:
-        """Encoded pictures of all items in row order, a batch at a time, without holding them all in memory."""
-        for shard in _shards(self.artifact):
+        """Encoded pictures of all items in row order, a row group at a time: few, where they are large."""
+        for shard in shards(self.artifact):
             with pq.ParquetFile(shard) as file:
-                for batch in file.iter_batches(batch_size=ROW_GROUP_ITEMS, columns=["image.bytes"]):
-                    yield batch["image"].field("bytes").to_pylist()
+                for group in range(file.num_row_groups):
+                    column = file.read_row_group(group, columns=["image.bytes"])["image"].combine_chunks()
+                    yield column.field("bytes").to_pylist()
 
     def pictures(self, rows: Sequence[int]) -> list[bytes | None]:
         """Encoded pictures of some rows, in the order asked for."""
         wanted = set(rows)
         found: dict[int, bytes | None] = {}
         start = 0
-        for shard in _shards(self.artifact):
+        for shard in shards(self.artifact):
             with pq.ParquetFile(shard) as file:
                 for group in range(file.num_row_groups):
                     size = file.metadata.row_group(group).num_rows
@@ -150,7 +156,8 @@ class Dataset:
         return vectors
 
 
-def _shards(artifact: Artifact) -> list[Path]:
+def shards(artifact: Artifact) -> list[Path]:
+    """The Parquet files of the items, in order."""
     return [artifact.file(name) for name in sorted(artifact.files) if name.startswith("data-")]
 
 

@@ -1,21 +1,18 @@
 """The report as one self-contained page: figures, curves, example queries, and where everything came from."""
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from dagnn_core.artifacts import Artifact
 from dagnn_core.config import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.data.pictures import FORMATS
+from dagnn_core.page.template import read_template
+from dagnn_core.page.thumbnail import data_uri, thumbnail
 from dagnn_core.report.curves import Curve, draw_curves
 from dagnn_core.report.evaluation import DIRECTIONS, Evaluation
 from dagnn_core.retrieval.ranking import RECALL_STEPS, map_by_label, rank_gallery
@@ -29,8 +26,6 @@ GRADED_COLUMNS = {
     "ndcg_jaccard_{}": "NDCG, Jaccard",
     "ndcg_jaccard_{}_at_10": "NDCG@10, Jaccard",
 }
-THUMBNAIL_PIXELS = 240  # of the longer side: sharp in the page, and a hundred of them stay below two megabytes
-JPEG_QUALITY = 82
 
 
 class _Cell(NamedTuple):
@@ -103,9 +98,7 @@ def render_report(
     Returns:
         HTML without references to anything outside it.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = lambda value: f"{value:.3f}"
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    page = read_template(TEMPLATE).render(
         titles=TITLES,
         methods=evaluation.methods,
         columns=list(COLUMNS.values()),
@@ -254,17 +247,11 @@ def _example(
 def _thumbnails(dataset: Dataset, rows: NDArray[np.int64]) -> dict[int, str]:
     """Small copies of pictures as data URIs, by row; rows without a picture are left out."""
     pictures = dataset.pictures(rows.tolist())
-    return {row: _thumbnail(encoded) for row, encoded in zip(rows.tolist(), pictures, strict=True) if encoded}
-
-
-def _thumbnail(encoded: bytes) -> str:
-    stream = io.BytesIO()
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGBA")
-        upright.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-        flat = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
-        flat.save(stream, format="JPEG", quality=JPEG_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    return {
+        row: data_uri(thumbnail(encoded), "jpeg")
+        for row, encoded in zip(rows.tolist(), pictures, strict=True)
+        if encoded
+    }
 
 
 def _flat_params(artifacts: Sequence[Artifact]) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,9 @@
-"""`dagnn data`: make a data set by hand, as the step `dataset` does."""
+"""`dagnn data`: make a data set by hand, as the step `dataset` does, and check it."""
 
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -7,12 +11,15 @@ import typer
 
 from components.command import WORK, WorkOption
 from dagnn_core.config import DatasetConfig
+from dagnn_core.data_check.findings import Finding, Limits
+from dagnn_core.errors import CheckRefusedError
 from pipeline.cli import imports
 
-app = typer.Typer(help="Make a data set: render the demo, or import raw data.", no_args_is_help=True)
+app = typer.Typer(help="Make a data set: render the demo, or import raw data; and check it.", no_args_is_help=True)
 app.add_typer(imports.app, name="import")
 
 _DEFAULTS = DatasetConfig()
+_LIMITS = Limits()
 
 Seed = Annotated[int, typer.Option(min=0, help="Draws the splits, where the data has none.")]
 ValFraction = Annotated[float, typer.Option(help="Fraction of the items drawn for validation.")]
@@ -38,3 +45,74 @@ def demo(
         layout="demo", source=str(spec), seed=seed, val_fraction=val_fraction, test_fraction=test_fraction
     )
     dataset.run(params=params, work=work, dataset_out=out)
+
+
+@app.command()
+def check(
+    dataset: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    *,
+    against: Annotated[
+        Path | None, typer.Option(help="Folder of another data set to compare with, such as the training data.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    max_leaked_pictures: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest fraction of pictures that splits or data sets share.")
+    ] = _LIMITS.leaked_pictures,
+    max_leaked_texts: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest fraction of texts, with labels, that they share: a warning.")
+    ] = _LIMITS.leaked_texts,
+    max_label_shift: Annotated[
+        float, typer.Option(min=0, help="Largest difference of a label's frequency, Cohen's h: 0.2 is small.")
+    ] = _LIMITS.label_shift,
+    max_drift: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest Kolmogorov-Smirnov distance of lengths, brightness, vectors.")
+    ] = _LIMITS.drift,
+    max_unseen_words: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest fraction of new words beyond those to be expected.")
+    ] = _LIMITS.unseen_words,
+    min_label_count: Annotated[
+        int, typer.Option(min=0, help="Labels on fewer training items are rare: a warning.")
+    ] = _LIMITS.label_count,
+    near_distance: Annotated[
+        int, typer.Option(min=0, max=16, help="Bits of 64 in which hashes of nearly identical pictures may differ.")
+    ] = _LIMITS.near_distance,
+) -> None:
+    """Check a data set: schema, vectors, copies, leaks between splits, labels, and drift against another one.
+
+    Exit status 1 when a finding fails, else 0; warnings do not fail. Differences count where they are significant
+    (0.001, corrected for many tests) and larger than their limit, so random halves of one data set pass.
+    """
+    from components import check_data
+
+    limits = Limits(
+        leaked_pictures=max_leaked_pictures,
+        leaked_texts=max_leaked_texts,
+        label_shift=max_label_shift,
+        drift=max_drift,
+        unseen_words=max_unseen_words,
+        label_count=min_label_count,
+        near_distance=near_distance,
+    )
+    findings = check_data.run(dataset=dataset, against=against, limits=limits)
+    if as_json:
+        answer = {
+            "dataset": str(dataset),
+            "against": str(against) if against else None,
+            "findings": [asdict(finding) for finding in findings],
+        }
+        print(json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        _print_findings(findings)
+    failed = [finding.name for finding in findings if finding.verdict == "failed"]
+    if failed:
+        raise CheckRefusedError(f"{dataset}: {len(failed)} of {len(findings)} checks failed: {', '.join(failed)}")
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    width = max(len(finding.name) for finding in findings)
+    print(f"{'verdict':<8} {'check':<{width}} {'value':>8} {'limit':>8}")
+    for finding in findings:
+        print(f"{finding.verdict:<8} {finding.name:<{width}} {finding.value:>8.4g} {finding.limit:>8.4g}")
+        if finding.verdict != "ok":
+            for line in (finding.explanation, "; ".join(finding.examples)):
+                print(textwrap.fill(line, 100, initial_indent=" " * 9, subsequent_indent=" " * 9))

@@ -103,6 +103,15 @@ def test_pictures_are_stored_as_they_are(source, params, out):
     assert dataset.artifact.provenance["step"] == "dataset"
 
 
+def test_the_artifact_has_a_data_card(params, out):
+    run(params=params, dataset_out=out)
+    artifact = read_artifact(out, KIND, verify=True)
+    assert {"card.html", "card.md", "card/labels.png", "card/sample-12.jpg"} <= set(artifact.files)
+    page = artifact.file("card.html").read_text(encoding="utf-8")
+    assert "From table.csv, layout folder" in page
+    assert str(out.parent.parent) not in page, "no paths of this machine, so that equal data has an equal digest"
+
+
 def test_a_tar_gives_the_same_files_as_a_folder(source, params, out):
     with tarfile.open(source / "pictures.tar", "w") as tar:
         tar.add(source / "pictures", ".")

@@ -1,4 +1,5 @@
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.errors import InputError
+from dagnn_core.errors import CheckRefusedError, InputError
 from pipeline.cli.data import app
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,15 @@ ROOT = Path(__file__).parents[2]
 
 def invoke(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def status_of(*arguments):
+    """Exit status and standard error of the command in a process of its own."""
+    code = "from components.command import run_command; from pipeline.cli.data import app; run_command(app)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], check=False, capture_output=True, text=True, cwd=ROOT
+    )
+    return done.returncode, done.stderr
 
 
 @pytest.fixture
@@ -26,7 +36,7 @@ def source(tmp_path):
         writer = csv.writer(stream)
         writer.writerow(["key", "caption", "kind", "colour", "part"])
         for i in range(10):
-            Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / "pictures" / f"{i}.png")
+            Image.new("RGB", (8, 8), (25 * i, 0, 0)).save(folder / "pictures" / f"{i}.png")
             part = ("train", "val", "test")[max(0, i - 7)]
             writer.writerow([i, f"caption {i}", "boat", "red" if i % 2 else "blue;dark", part])
     return folder
@@ -84,15 +94,11 @@ def test_demo_by_spec_file(tmp_path):
 
 
 def test_bad_input_is_one_line_and_status_2(source, tmp_path):
-    code = "from components.command import run_command; from pipeline.cli.data import app; run_command(app)"
-    arguments = ["import", "folder", str(source), str(tmp_path / "out"), *OPTIONS, "--text-column", "captions"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: ")
-    assert "has no column 'captions' (dataset.folder.text_column), did you mean 'caption'?" in done.stderr
+    status, error = status_of("import", "folder", source, tmp_path / "out", *OPTIONS, "--text-column", "captions")
+    assert status == 2
+    assert error.count("\n") == 1
+    assert error.startswith("error: ")
+    assert "has no column 'captions' (dataset.folder.text_column), did you mean 'caption'?" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -102,3 +108,66 @@ def test_help_imports_neither_torch_nor_pyarrow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def imported(source, tmp_path):
+    out = tmp_path / "imported"
+    invoke("import", "folder", source, out, *OPTIONS)
+    return out
+
+
+def test_check_prints_a_table(imported):
+    done = invoke("check", imported, "--min-label-count", 1)
+    assert done.exit_code == 0
+    lines = done.output.splitlines()
+    assert lines[0].split() == ["verdict", "check", "value", "limit"]
+    assert len({line.index(line.split()[1]) for line in lines}) == 1, "the columns are aligned"
+    assert all(line.startswith("ok ") for line in lines[1:])
+
+
+def test_check_explains_what_is_not_ok_in_lines_of_100(imported):
+    done = invoke("check", imported, "--min-label-count", 5)
+    assert done.exit_code == 0, "a warning does not fail"
+    assert "warning  rare_labels" in done.output
+    assert "labels on fewer than 5 training items; collect more" in done.output
+    assert max(map(len, done.output.splitlines())) <= 100
+
+
+def test_check_as_json(imported):
+    done = invoke("check", imported, "--json", "--min-label-count", 1)
+    assert done.exit_code == 0
+    answer = json.loads(done.stdout)
+    assert answer["dataset"] == str(imported) and answer["against"] is None
+    assert len(answer["findings"]) > 10
+    assert all(
+        list(finding) == ["name", "value", "limit", "verdict", "explanation", "examples"]
+        for finding in answer["findings"]
+    )
+    assert {finding["verdict"] for finding in answer["findings"]} == {"ok"}
+
+
+def test_a_failed_check_is_status_1_and_the_findings_are_printed_all_the_same(imported):
+    with pytest.raises(CheckRefusedError, match=r"imported: 1 of \d+ checks failed: shared_pictures"):
+        invoke("check", imported, "--against", imported)
+    status, error = status_of("check", imported, "--against", imported, "--json")
+    assert status == 1
+    assert error.count("\n") == 1 and "checks failed: shared_pictures" in error
+    status, error = status_of("check", imported, "--against", imported, "--max-leaked-pictures", 1)
+    assert (status, error) == (0, "")
+
+
+def test_check_of_what_is_no_data_set_is_status_2(imported, tmp_path):
+    for arguments in ((tmp_path / "none",), (imported, "--against", tmp_path / "none")):
+        status, error = status_of("check", *arguments)
+        assert status == 2
+        assert error.count("\n") == 1 and "none does not exist, expected a dataset artifact" in error
+    shard = imported / "data-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"X")
+    status, error = status_of("check", imported)
+    assert status == 2 and "data-00000.parquet does not have the checksum of its manifest" in error
+
+
+def test_check_refuses_limits_out_of_range(imported):
+    for option in ("--max-leaked-pictures", "--near-distance"):
+        assert invoke("check", imported, option, -1).exit_code == 2

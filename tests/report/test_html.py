@@ -14,8 +14,9 @@ from dagnn_core.artifacts import Artifact, write_artifact
 from dagnn_core.config import EvaluateConfig
 from dagnn_core.data.dataset import Dataset, Item
 from dagnn_core.data.writer import DatasetWriter
+from dagnn_core.page.thumbnail import THUMBNAIL_PIXELS
 from dagnn_core.report.evaluation import DIRECTIONS, Evaluation, Method
-from dagnn_core.report.html import THUMBNAIL_PIXELS, render_report
+from dagnn_core.report.html import render_report
 from dagnn_core.retrieval.cca import SelectedCCA, fit_cca
 from dagnn_core.retrieval.ranking import RECALL_STEPS, mean_scores, precision_recall, score_queries
 

@@ -1,0 +1,1 @@
+"""The data card: a page about a data set, which lies in its artifact."""

@@ -1,0 +1,141 @@
+"""Whether the splits of a data set are sound: no copies between them, the same labels in all of them."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagnn_core.data.dataset import SPLITS, Dataset
+from dagnn_core.data_check.copies import CopyRates, Items, copy_rates, text_keys
+from dagnn_core.data_check.findings import Finding, Limits, judge
+from dagnn_core.data_check.statistics import label_shifts
+from dagnn_core.data_check.traits import PictureTraits
+
+
+class LabelledItems(NamedTuple):
+    """Labels of some items."""
+
+    name: str
+    """What examples call the items."""
+    labels: NDArray[np.uint8]
+    """[N, C]."""
+
+
+def check_splits(dataset: Dataset, traits: PictureTraits, limits: Limits) -> Iterator[Finding]:
+    """Look for copies, for leaks between the splits, and for labels that differ between them."""
+    yield from _copies(dataset, traits, limits)
+    yield from _labels(dataset, limits)
+
+
+def _copies(dataset: Dataset, traits: PictureTraits, limits: Limits) -> Iterator[Finding]:
+    splits = dataset.splits.tolist()
+    items = Items(
+        names=[f"{item} ({split})" for item, split in zip(dataset.ids, splits, strict=True)],
+        groups=np.array([SPLITS.index(split) for split in splits]),
+        counted=dataset.splits != "train",
+        has_text=dataset.has_text,
+        text_keys=text_keys(dataset),
+        traits=traits,
+    )
+    rates = copy_rates(items, near_distance=limits.near_distance)
+    if traits.has_picture.any():
+        yield from _picture_copies(rates, limits)
+    yield judge(
+        "leaked_texts",
+        rates.texts.across,
+        limits.leaked_texts,
+        "fraction of val and test texts that another split has with the same labels; right where names are short, "
+        "else put copies into one split",
+        examples=rates.texts.examples_across,
+        above="warning",
+    )
+
+
+def _picture_copies(rates: CopyRates, limits: Limits) -> Iterator[Finding]:
+    for name, what, rate in (
+        ("repeated_pictures", "identical", rates.pictures),
+        ("repeated_near_pictures", "nearly identical", rates.near_pictures),
+    ):
+        yield judge(
+            name,
+            rate.within,
+            limits.leaked_pictures,
+            f"fraction of pictures that are {what} to an earlier one of their split; they count twice: keep one",
+            examples=rate.examples_within,
+            above="warning",
+        )
+    for name, what, rate in (
+        ("leaked_pictures", "that another split has, too", rates.pictures),
+        ("leaked_near_pictures", "that another split has nearly identically", rates.near_pictures),
+    ):
+        yield judge(
+            name,
+            rate.across,
+            limits.leaked_pictures,
+            f"fraction of val and test pictures {what}, which flatters the results; put copies into one split",
+            examples=rate.examples_across,
+        )
+
+
+def _labels(dataset: Dataset, limits: Limits) -> Iterator[Finding]:
+    names = dataset.label_names
+    train = dataset.labels[dataset.rows("train")]
+    counts = train.sum(axis=0, dtype=np.int64)
+    held_out = dataset.labels[dataset.splits != "train"].any(axis=0)
+    unlearned = [names[label] for label in np.flatnonzero(held_out & (counts == 0))]
+    yield judge(
+        "labels_not_in_train",
+        len(unlearned),
+        0,
+        "labels of val and test that no training item has, so nothing learns them; draw the splits again",
+        examples=unlearned,
+    )
+    rare = [f"{names[label]} ({counts[label]})" for label in np.argsort(counts, kind="stable")]
+    rare = rare[: int((counts < limits.label_count).sum())]
+    yield judge(
+        "rare_labels",
+        len(rare),
+        0,
+        f"labels on fewer than {limits.label_count} training items; collect more, or raise dataset.min_label_count",
+        examples=rare,
+        above="warning",
+    )
+    for split in ("val", "test"):
+        rows = dataset.rows(split)
+        if not len(rows) or not len(train):
+            continue
+        yield label_shift(
+            f"label_shift_{split}",
+            LabelledItems(split, dataset.labels[rows]),
+            LabelledItems("train", train),
+            label_names=names,
+            limits=limits,
+            remedy="draw the splits again, unless they differ on purpose",
+        )
+
+
+def label_shift(
+    name: str,
+    items: LabelledItems,
+    reference: LabelledItems,
+    *,
+    label_names: Sequence[str],
+    limits: Limits,
+    remedy: str,
+) -> Finding:
+    """Compare how frequent each label is in two sets of items."""
+    shifts = label_shifts(items.labels, reference.labels)
+    shares, reference_shares = items.labels.mean(axis=0), reference.labels.mean(axis=0)
+    shifted = [label for label in np.argsort(-shifts, kind="stable").tolist() if shifts[label] > 0]
+    return judge(
+        name,
+        float(shifts.max()),
+        limits.label_shift,
+        f"largest significant difference of a label's frequency (Cohen's h) from {reference.name}; {remedy}",
+        examples=[
+            f"{label_names[label]}: {shares[label]:.1%} of {items.name}, "
+            f"{reference_shares[label]:.1%} of {reference.name}"
+            for label in shifted
+        ],
+    )

@@ -1,0 +1,100 @@
+"""What the checks need to know of every picture, taken in one pass."""
+
+# N items
+
+import io
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dagnn_core.data.dataset import Dataset
+from dagnn_core.data.duplicates import content_key
+from dagnn_core.data.pictures import FORMATS, map_in_order, refuse_huge_pictures
+from dagnn_core.data_check.near_copies import TILES, Fingerprint, fingerprint
+from dagnn_core.progress import track
+
+DECODED_PIXELS = (128, 128)  # JPEG decodes to a fraction of its size that is at least this: many times faster
+
+
+class _Decoded(NamedTuple):
+    fingerprint: Fingerprint
+    brightness: float
+    num_pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTraits:
+    """Traits of the pictures of a data set, in row order."""
+
+    has_picture: NDArray[np.bool_]
+    """Which items have an encoded picture, [N]."""
+    decodes: NDArray[np.bool_]
+    """Which of these decode; of others, all but the key is 0."""
+    keys: NDArray[np.uint64]
+    """Hashes of the encoded pictures, [N]."""
+    hashes: NDArray[np.uint64]
+    """Perceptual hashes, [N]."""
+    tiles: NDArray[np.uint8]
+    """Mean colours of the tiles, [N, T]."""
+    brightness: NDArray[np.float64]
+    """Mean grey value, 0 to 255, [N]."""
+    num_pixels: NDArray[np.int64]
+    """Width times height, [N]."""
+
+    def followed_by(self, other: "PictureTraits") -> "PictureTraits":
+        """Traits of both data sets, one after the other."""
+        columns = {
+            field.name: np.concatenate([getattr(self, field.name), getattr(other, field.name)])
+            for field in fields(PictureTraits)
+        }
+        return PictureTraits(**columns)
+
+
+def read_traits(dataset: Dataset, description: str) -> PictureTraits:
+    """Decode every picture, on threads.
+
+    Args:
+        dataset: any; without pictures, nothing is read.
+        description: what the progress is called.
+    """
+    num_items = len(dataset)
+    traits = PictureTraits(
+        has_picture=np.zeros(num_items, bool),
+        decodes=np.zeros(num_items, bool),
+        keys=np.zeros(num_items, np.uint64),
+        hashes=np.zeros(num_items, np.uint64),
+        tiles=np.zeros((num_items, TILES * TILES * 3), np.uint8),
+        brightness=np.zeros(num_items),
+        num_pixels=np.zeros(num_items, np.int64),
+    )
+    pictures = (picture for batch in dataset.iterate_pictures() for picture in batch)
+    with refuse_huge_pictures():
+        found = track(map_in_order(_trait, pictures), description=description, total=num_items)
+        for row, trait in enumerate(found):
+            if trait is None:
+                continue
+            traits.has_picture[row] = True
+            traits.keys[row], decoded = trait
+            if decoded is not None:
+                traits.decodes[row] = True
+                traits.hashes[row], traits.tiles[row] = decoded.fingerprint
+                traits.brightness[row], traits.num_pixels[row] = decoded.brightness, decoded.num_pixels
+    return traits
+
+
+def _trait(encoded: bytes | None) -> tuple[int, _Decoded | None] | None:
+    """Key of a picture, and what decoding it gives; None where that fails."""
+    if encoded is None:
+        return None
+    key = content_key(encoded)
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
+            width, height = picture.size
+            picture.draft("RGB", DECODED_PIXELS)
+            small = picture.convert("RGB")
+    except Exception:  # a damaged file makes the decoders raise nearly anything
+        return key, None
+    return key, _Decoded(fingerprint(small), float(np.asarray(small.convert("L")).mean()), width * height)

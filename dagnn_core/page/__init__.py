@@ -1,0 +1,1 @@
+"""Self-contained pages: template, style and thumbnails."""

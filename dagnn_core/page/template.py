@@ -1,0 +1,36 @@
+"""Templates of pages, with the style that all pages share."""
+
+import re
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+STYLE = Path(__file__).with_name("style.css")
+
+
+def read_template(path: Path) -> Template:
+    """Read a template of HTML or Markdown; what it is given is escaped.
+
+    `style` is the style sheet. The filters: `figure` writes three decimals, `percent` a share, `thousands` groups
+    digits, `size` a number of bytes; `plain` takes the meaning from Markdown's special characters.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "figure": "{:.3f}".format,
+        "percent": "{:.1%}".format,
+        "thousands": "{:,}".format,
+        "size": _size,
+        "plain": lambda text: re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", " ".join(text.split())),
+    }
+    environment.globals["zip"] = zip
+    environment.globals["style"] = Markup(STYLE.read_text(encoding="utf-8").rstrip())  # noqa: S704 - our own file
+    return environment.from_string(path.read_text(encoding="utf-8"))
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} GiB"

@@ -9,6 +9,7 @@ import typer
 
 from components.command import ParamsOption, run_step
 from components.params import load_section, load_spec
+from components.services.lineage import raw_lineage
 from components.services.provenance import provenance
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.config import DatasetConfig
@@ -36,7 +37,8 @@ def run(*, params: DatasetConfig, dataset_out: Path) -> None:
         raw = open_folder(source, params.folder, keep_incomplete=params.incomplete == "keep")
     else:
         raw = open_demo(load_spec(source, DemoSpec))
-    with write_artifact(dataset_out, kind=KIND, provenance=provenance("dataset", params)) as draft:
+    record = provenance("dataset", params, raw=raw_lineage(source))
+    with write_artifact(dataset_out, kind=KIND, provenance=record) as draft:
         draft.content = write_dataset(draft.path, raw, params) | {"layout": params.layout}
     content = draft.content
     splits = ", ".join(f"{size} {split}" for split, size in content["splits"].items())

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -309,10 +309,11 @@ class Storage:
                     )
                 if done and not answer.get("ContentRange", "").startswith(f"bytes {done}-"):
                     raise SurroundingsError(f"{source.uri}: the store sends no part of an object, only the whole")
-                while chunk := answer["Body"].read(CHUNK):
-                    done += len(chunk)
-                    report(len(chunk))
-                    yield chunk
+                with closing(answer["Body"]) as body:
+                    while chunk := body.read(CHUNK):
+                        done += len(chunk)
+                        report(len(chunk))
+                        yield chunk
                 if done != source.size:
                     raise _ShortBodyError(f"{done} bytes instead of {source.size}")
             except ClientError as error:

@@ -86,7 +86,7 @@ def test_up_and_down_again(store: Storage, bucket: Bucket, tmp_path: Path, path:
     ids=lambda value: value.kind if isinstance(value, Fault) else "",
 )
 def test_a_fault_of_the_first_request_is_mended(
-    store: Storage, proxy: FaultProxy, uri: str, path: Path, fault: Fault, expected: list[str] | None
+    *, store: Storage, proxy: FaultProxy, uri: str, path: Path, fault: Fault, expected: list[str] | None
 ) -> None:
     proxy.plan = only(fault.kind, 0, at=fault.at, seconds=fault.seconds, status=fault.status, code=fault.code)
     store.download(uri, path, digest=MD5)
@@ -114,7 +114,7 @@ def test_a_fault_of_the_first_request_is_mended(
     ids=lambda value: f"{value.kind}-{value.code}" if isinstance(value, Fault) else "",
 )
 def test_a_fault_that_stays_is_one_clear_line_and_no_file(
-    store: Storage, proxy: FaultProxy, uri: str, path: Path, fault: Fault, message: str
+    *, store: Storage, proxy: FaultProxy, uri: str, path: Path, fault: Fault, message: str
 ) -> None:
     proxy.plan = only(fault.kind, at=fault.at, seconds=fault.seconds, status=fault.status, code=fault.code)
     with pytest.raises(SurroundingsError, match=message) as failure:
@@ -346,7 +346,7 @@ def test_an_object_that_is_there_is_not_sent_again(
 
 @pytest.mark.parametrize("mode", ["when_required", "when_supported"])
 def test_both_ways_of_checksums(
-    proxy: FaultProxy, bucket: Bucket, source: Path, path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+    *, proxy: FaultProxy, bucket: Bucket, source: Path, path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some S3-compatible stores refuse the checksums of newer clients."""
     monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", mode)

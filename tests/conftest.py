@@ -68,19 +68,27 @@ def s3_client(s3_server: str) -> Any:
     return boto3.session.Session().client("s3", endpoint_url=s3_server, **keys)
 
 
+AWS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+    "AWS_CONFIG_FILE": f"{os.devnull}/none",
+    "AWS_SHARED_CREDENTIALS_FILE": f"{os.devnull}/none",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+"""Credentials by the environment, and nothing of the user's."""
+
+
+def make_bucket(endpoint: str, client: Any) -> Bucket:
+    name = f"test-{uuid4().hex}"
+    client.create_bucket(Bucket=name)
+    return Bucket(endpoint, f"s3://{name}", client)
+
+
 @pytest.fixture
 def bucket(s3_server: str, s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """A new bucket, with credentials in the environment and nothing of the user's."""
+    """A new bucket, and the environment to reach it."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+    for name, value in AWS.items():
         monkeypatch.setenv(name, value)
-    name = f"test-{uuid4().hex}"
-    s3_client.create_bucket(Bucket=name)
-    return Bucket(s3_server, f"s3://{name}", s3_client)
+    return make_bucket(s3_server, s3_client)

@@ -62,17 +62,18 @@ def list_files(folder: Path) -> list[RawFile]:
     pending = [(folder, "")]
     while pending:
         current, prefix = pending.pop()
-        for entry in os.scandir(current):
-            name = prefix + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                pending.append((Path(entry.path), f"{name}/"))
-                continue
-            fault = _name_fault(name)
-            if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
-                fault = "is a link or a device, expected regular files only; put the file itself there"
-            if fault:
-                raise InputError(f"{str(folder / name)!r} {fault}")
-            found.append(RawFile(name, entry.stat(follow_symlinks=False).st_size))
+        with os.scandir(current) as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append((Path(entry.path), f"{name}/"))
+                    continue
+                fault = _name_fault(name)
+                if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
+                    fault = "is a link or a device, expected regular files only; put the file itself there"
+                if fault:
+                    raise InputError(f"{str(folder / name)!r} {fault}")
+                found.append(RawFile(name, entry.stat(follow_symlinks=False).st_size))
     return sorted(found)
 
 
@@ -148,12 +149,17 @@ def unpack(archive: Path, out: Path) -> Path:
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise InputError(f"{archive} has the same name twice: {error.filename}; make it again") from error
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError) as error:
-        raise InputError(f"{archive} is not a whole archive ({error}); copy it again") from error
+        raise _not_whole(archive, error) from error
     except OSError as error:
         if error.errno is not None:  # the disk's; gzip and bz2 have no number
             raise
-        raise InputError(f"{archive} is not a whole archive ({error}); copy it again") from error
+        raise _not_whole(archive, error) from error
     return _content_folder(out)
+
+
+def _not_whole(archive: Path, error: Exception) -> InputError:
+    reason = str(error).partition("\n")[0].rstrip(":")  # tarfile lists all that it tried
+    return InputError(f"{archive} is not a whole archive ({reason}); copy it again")
 
 
 def _content(member: _Member, out: Path) -> Iterator[int]:

@@ -209,7 +209,7 @@ class Storage:
         """Make files of objects, several at a time.
 
         A file appears when all of it is there, has the digest and is on the disk. Until then it is
-        `.<name>.part`, where the next call goes on unless the object has changed.
+        `.<name>.part`, where the next call goes on unless the object has changed. A file that has the digest stays.
 
         Raises:
             InputError: an object does not exist.
@@ -246,6 +246,10 @@ class Storage:
         )
 
     def _download(self, job: Download, report: Report) -> None:
+        digest = job.digest or job.source.digest
+        if digest and _has(job.path, job.source.size, digest):
+            report(job.source.size)
+            return
         job.path.parent.mkdir(parents=True, exist_ok=True)
         part = job.path.with_name(f".{job.path.name}.part")
         mark = job.path.with_name(f".{job.path.name}.part.etag")
@@ -258,7 +262,7 @@ class Storage:
             if not mark.is_file() or mark.read_text() != job.source.etag:
                 stream.truncate(0)
                 mark.write_text(job.source.etag)
-            self._fill(stream, job.source, job.digest or job.source.digest, report)
+            self._fill(stream, job.source, digest, report)
             stream.flush()
             os.fsync(stream.fileno())
             part.replace(job.path)
@@ -397,6 +401,13 @@ def _known_digest(answer: Mapping[str, Any]) -> Digest | None:
         return Digest("sha256", sha256)
     etag = answer["ETag"].strip('"')
     return Digest("md5", etag) if _etag_is_md5(answer) and _PLAIN_MD5.fullmatch(etag) else None
+
+
+def _has(path: Path, size: int, digest: Digest) -> bool:
+    if not path.is_file() or path.stat().st_size != size:
+        return False
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, digest.algorithm).hexdigest() == digest.value
 
 
 def _fingerprints(path: Path, part: int) -> _Fingerprints:

@@ -229,14 +229,16 @@ def resolve(repository: str, revision: str, path: str) -> Version:
     files = _open(repository, revision, path)
     try:
         md5 = files.info(path).get("md5")
+        config, commit = files.repo.config, files.repo.get_rev()
     except FileNotFoundError as error:
         raise InputError(f"{path!r} is not in {_shown(repository)} at {revision}; check path and revision") from error
+    except _dvc_failures() as error:
+        raise _not_opened(repository, revision, error) from error
     if md5 is None:
         raise InputError(
             f"{path!r} in {_shown(repository)} at {revision} is not under DVC as a whole, expected the path of a .dvc "
             "file without its ending"
         )
-    config = files.repo.config
     remote = config["remote"].get(config["core"].get("remote"), {})
     url = remote.get("url", "")
     lineage = RawLineage(
@@ -245,7 +247,7 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         num_files=0,
         repository=_shown(repository),
         revision=revision,
-        commit=files.repo.get_rev(),
+        commit=commit,
         path=path,
         remote=_shown(url),
     )
@@ -310,16 +312,21 @@ def _open(repository: str, revision: str, path: str) -> "DVCFileSystem":
     try:
         return DVCFileSystem(repository, rev=revision)
     except _dvc_failures() as error:
-        raise InputError(
-            f"{_shown(repository)} at {revision} cannot be opened: {_one_line(error)}; check repository and revision"
-        ) from error
+        raise _not_opened(repository, revision, error) from error
+
+
+def _not_opened(repository: str, revision: str, error: Exception) -> InputError:
+    return InputError(
+        f"{_shown(repository)} at {revision} cannot be opened: {_one_line(error)}; check repository and revision"
+    )
 
 
 def _dvc_failures() -> tuple[type[Exception], ...]:
     from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexDirError
     from scmrepo.exceptions import SCMError
 
-    return (DvcException, SCMError, OSError)
+    return (DvcException, DataIndexDirError, SCMError, OSError)
 
 
 def _shown(address: str) -> str:

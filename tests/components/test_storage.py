@@ -181,6 +181,15 @@ def test_a_download_goes_on_where_an_earlier_one_broke_off(
     assert path.read_bytes() == CONTENT and entries(path.parent) == ["object.bin"]
 
 
+def test_a_file_that_is_there_is_not_fetched_again(store: Storage, proxy: FaultProxy, uri: str, path: Path) -> None:
+    for _ in range(2):
+        store.download(uri, path, digest=MD5)
+    assert gets(proxy) == ["whole"]
+    path.write_bytes(CONTENT[::-1])
+    store.download(uri, path, digest=MD5)
+    assert path.read_bytes() == CONTENT and gets(proxy) == ["whole", "whole"]
+
+
 def test_a_changed_object_starts_again(store: Storage, proxy: FaultProxy, bucket: Bucket, uri: str, path: Path) -> None:
     proxy.plan = only("truncate", at=1_500_000)
     with pytest.raises(SurroundingsError):

@@ -14,7 +14,7 @@ SECRET = "secret-that-nobody-shall-see"
 _SERVER = """
 import sys
 from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(port=0, verbose=False)
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print("http://%s:%d" % server.get_host_and_port(), flush=True)
 sys.stdin.read()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 PART = 16 << 20  # bytes of a part of an upload; four of them are in memory
 MAX_PARTS = 10_000
 THREADS = 8

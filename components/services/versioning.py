@@ -100,7 +100,12 @@ def _work_folder(folder: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise SurroundingsError(f"another process adds {folder.name}; wait for it") from error
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            for name in ("unpacked", "new"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+            raise
         shutil.rmtree(folder)
 
 
@@ -135,6 +140,8 @@ def _check_apart(source: Path, target: Path) -> None:
 
 def _check_replaceable(target: Path, project: Path) -> None:
     """Data that is there is replaced only where DVC keeps it."""
+    if target.parent.exists() and not target.parent.is_dir():
+        raise InputError(f"{target.parent} is a file, expected the folder of the raw data; move it away")
     if not target.exists():
         return
     pointer = target.with_name(f"{target.name}.dvc")

@@ -189,6 +189,12 @@ def test_other_data_is_not_replaced(project: Project, source: Path) -> None:
     assert project.files() == {"mine": b"mine"}
 
 
+def test_a_file_in_place_of_the_folder(project: Project, source: Path) -> None:
+    (project.root / "data").write_text("x")
+    with pytest.raises(InputError, match="data is a file, expected the folder of the raw data; move it away"):
+        project.add(source)
+
+
 def test_no_dvc_repository(tmp_path: Path, source: Path) -> None:
     with pytest.raises(
         InputError, match=r"is not the root of a DVC repository; go there, or run `git init && dvc init"
@@ -526,6 +532,22 @@ def test_fetch_by_revision(pushed: Pushed, out: Path, revision: str) -> None:
         path="data/photos",
         remote=pushed.remote,
     )
+
+
+def test_credentials_that_only_dvc_knows(pushed: Pushed, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stay in .dvc/config.local, which git ignores; the fetch then goes through DVC."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    root = pushed.project.root
+    local = root / ".dvc/config.local"
+    local.write_text(f"['remote \"storage\"']\n    access_key_id = test\n    secret_access_key = {SECRET}\n")
+    try:
+        assert pushed.project.run("git", "status", "--porcelain") == ""
+        fetch_dataset.run(raw_out=out, repository=str(root), revision="HEAD", path="data/photos")
+    finally:
+        local.unlink()
+    assert fetched(out) == pushed.second_files
+    assert SECRET not in (out / LINEAGE).read_text()
 
 
 def test_fetch_through_dvc_where_the_remote_is_a_folder(project: Project, source: Path, out: Path) -> None:

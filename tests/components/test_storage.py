@@ -30,16 +30,28 @@ def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.01)
 
 
-@pytest.fixture
-def proxy(bucket: Bucket) -> Iterator[FaultProxy]:
-    with FaultProxy(bucket.endpoint) as proxy:
+@pytest.fixture(scope="module")
+def shared_proxy(s3_server: str) -> Iterator[FaultProxy]:
+    with FaultProxy(s3_server) as proxy:
         yield proxy
 
 
+@pytest.fixture(scope="module")
+def shared_store(shared_proxy: FaultProxy) -> Storage:
+    return Storage(endpoint_url=shared_proxy.url, attempts=3, first_pause=0.01)
+
+
 @pytest.fixture
-def store(proxy: FaultProxy) -> Storage:
-    """The server behind the proxy."""
-    return Storage(endpoint_url=proxy.url, attempts=3, first_pause=0.01)
+def proxy(shared_proxy: FaultProxy, bucket: Bucket) -> FaultProxy:
+    shared_proxy.plan = lambda request: None
+    shared_proxy.requests.clear()
+    return shared_proxy
+
+
+@pytest.fixture
+def store(shared_store: Storage, proxy: FaultProxy) -> Storage:
+    """The server behind the proxy; one for all tests, since a client takes long to make."""
+    return shared_store
 
 
 @pytest.fixture
@@ -405,11 +417,11 @@ def test_addresses_that_s3_refuses(store: Storage, path: Path) -> None:
         store.download("s3://bad bucket/x", path)
 
 
-def test_no_credentials(store: Storage, uri: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials(bucket: Bucket, uri: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(SurroundingsError, match=r"object\.bin: no credentials for S3 .*; set AWS_ACCESS_KEY_ID"):
-        store.download(uri, path)
+        Storage(endpoint_url=bucket.endpoint).download(uri, path)
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(SurroundingsError, match=r"no credentials for S3 \(The config profile \(nobody\) could not be"):
         Storage().download(uri, path)

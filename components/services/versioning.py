@@ -20,7 +20,7 @@ from components.services.dvc_store import Entry, check_digests, has_md5, remove_
 from components.services.lineage import LINEAGE, RawLineage, read_pointer
 from components.services.raw_files import check_name, check_space, copy_packed, is_archive, list_files, unpack
 from components.services.storage import Download, Storage, parse_uri
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import DagnnError, InputError, SurroundingsError
 from dagnn_core.progress import track
 
 if TYPE_CHECKING:
@@ -232,6 +232,7 @@ def resolve(repository: str, revision: str, path: str) -> Version:
 
     Raises:
         InputError: no such repository, revision or path, or the path is not under DVC.
+        SurroundingsError: the repository cannot be cloned.
     """
     files = _open(repository, revision, path)
     try:
@@ -252,7 +253,7 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         md5=md5,
         size=0,
         num_files=0,
-        repository=_shown(repository),
+        repository=str(Path(repository).resolve()) if Path(repository).is_dir() else _shown(repository),
         revision=revision,
         commit=commit,
         path=path,
@@ -316,14 +317,18 @@ def _open(repository: str, revision: str, path: str) -> "DVCFileSystem":
     from dvc.api import DVCFileSystem
 
     check_name(path, _shown(repository))
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
     try:
         return DVCFileSystem(repository, rev=revision)
     except _dvc_failures() as error:
         raise _not_opened(repository, revision, error) from error
 
 
-def _not_opened(repository: str, revision: str, error: Exception) -> InputError:
-    return InputError(
+def _not_opened(repository: str, revision: str, error: Exception) -> DagnnError:
+    from dvc.scm import CloneError
+
+    kind = SurroundingsError if isinstance(error, CloneError) and "://" in repository else InputError
+    return kind(
         f"{_shown(repository)} at {revision} cannot be opened: {_one_line(error)}; check repository and revision"
     )
 
@@ -344,5 +349,7 @@ def _shown(address: str) -> str:
     )
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
+    while error.__cause__:  # DVC's own message may be no more than "SCM error"
+        error = error.__cause__
     return re.sub(r"://[^/@\s]+@", "://", " ".join(str(error).split()))

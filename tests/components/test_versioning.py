@@ -601,6 +601,8 @@ def test_revisions_that_are_not_there(project: Project, source: Path, out: Path)
             try_fetch(**changes)
         assert "\n" not in str(failure.value)
     assert not out.exists()
+    with pytest.raises(SurroundingsError, match=r"https://127\.0\.0\.1:9/x\.git at main cannot be opened: .*refused"):
+        try_fetch(repository="https://me:password@127.0.0.1:9/x.git", revision="main")
 
 
 # lineage

@@ -39,7 +39,7 @@ def run_command(command: Callable[[], object]) -> NoReturn:
         os.environ["DAGNN_DEBUG"] = "1"  # so that the tasks of `dagnn run` show theirs too
     debug = os.environ.get("DAGNN_DEBUG") == "1"
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for chatty in ("alembic", "mlflow", "matplotlib", "git"):
+    for chatty in ("alembic", "botocore", "mlflow", "matplotlib", "git"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         command()

@@ -9,6 +9,7 @@ import typer
 
 from components.command import WORK, ParamsOption, WorkOption, run_step
 from components.params import load_section, load_spec
+from components.services.lineage import raw_lineage
 from components.services.provenance import provenance
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.card.card import write_card
@@ -44,7 +45,7 @@ def run(*, params: DatasetConfig, work: Path, dataset_out: Path) -> None:
         SurroundingsError: another import of the same pictures is running.
     """
     raw = _open(params)
-    record = provenance("dataset", params)
+    record = provenance("dataset", params, raw=raw_lineage(Path(params.source)))
     with (
         work_folder(work / pictures_digest(raw, record["packages"])) as unfinished,
         write_artifact(dataset_out, kind=KIND, provenance=record) as draft,

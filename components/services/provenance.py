@@ -9,13 +9,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from components.services.lineage import RawLineage
 from dagnn_core.artifacts import Artifact
 
 _CHECKOUT = Path(__file__).resolve().parents[2]  # of the code that runs, wherever it is called from
 _PACKAGES = ("numpy", "pillow", "pyarrow", "safetensors", "torch")
 
 
-def provenance(step: str, *sections: Any, parents: Sequence[Artifact] = ()) -> dict[str, Any]:
+def provenance(
+    step: str, *sections: Any, parents: Sequence[Artifact] = (), raw: RawLineage | None = None
+) -> dict[str, Any]:
     """The record for a manifest: `ancestors` maps every artifact it was made from to its content digest.
 
     It holds no time, so that equal work makes equal files.
@@ -24,14 +27,16 @@ def provenance(step: str, *sections: Any, parents: Sequence[Artifact] = ()) -> d
         step: name of the step.
         sections: the sections of the configuration that the step was run with.
         parents: the artifacts that it read.
+        raw: the version of the raw data that it read; `raw` among the ancestors is its md5.
     """
-    ancestors: dict[str, str] = {}
+    ancestors: dict[str, str] = {"raw": raw.md5} if raw else {}
     for parent in parents:
         ancestors |= parent.provenance.get("ancestors", {}) | {parent.kind: parent.content_digest}
     return {
         "step": step,
         "params": {type(section).__name__: asdict(section) for section in sections},
         "ancestors": ancestors,
+        **({"raw": asdict(raw)} if raw else {}),
         "git": git_state(),
         "packages": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }

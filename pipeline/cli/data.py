@@ -1,4 +1,4 @@
-"""`dagnn data`: make a data set by hand, as the step `dataset` does, and check it."""
+"""`dagnn data`: put raw data under DVC, fetch it, make a data set by hand, as the step `dataset` does, and check it."""
 
 import json
 import textwrap
@@ -15,15 +15,65 @@ from dagnn_core.data_check.findings import Finding, Limits
 from dagnn_core.errors import CheckRefusedError
 from pipeline.cli import imports
 
-app = typer.Typer(help="Make a data set: render the demo, or import raw data; and check it.", no_args_is_help=True)
+app = typer.Typer(help="Raw data under version control; data sets: made, imported, checked.", no_args_is_help=True)
 app.add_typer(imports.app, name="import")
 
 _DEFAULTS = DatasetConfig()
 _LIMITS = Limits()
 
+EndpointUrl = Annotated[str, typer.Option(help="S3 store. (default: AWS_ENDPOINT_URL, else AWS)")]
 Seed = Annotated[int, typer.Option(min=0, help="Draws the splits, where the data has none.")]
 ValFraction = Annotated[float, typer.Option(help="Fraction of the items drawn for validation.")]
 TestFraction = Annotated[float, typer.Option(help="Fraction of the items drawn for the test.")]
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="Name of the data set: it goes to data/NAME.")],
+    source: Annotated[str, typer.Argument(help="Folder, archive (tar, zip) or file; or an s3:// URI of one.")],
+    endpoint_url: EndpointUrl = "",
+) -> None:
+    """Put raw data under DVC: a new data set, or a new version of one.
+
+    Archives are unpacked; a folder of many pictures becomes one tar beside it (images/ becomes images.tar).
+    """
+    from components.services.storage import Storage
+    from components.services.versioning import add as add_raw_data
+
+    added = add_raw_data(name, source, project=Path(), storage=Storage(endpoint_url=endpoint_url))
+    typer.echo(f"data/{name}: {added.num_files} files, {added.size / 1e6:.1f} MB, {added.md5}")
+    typer.echo(
+        f"""keep this version:
+    git add data/{name}.dvc data/.gitignore && git commit -m "Add data {name}"
+    dvc push
+use it (or set both keys in params.yaml, with those of the layout, and run `dvc repro`):
+    dvc exp run -S dataset.layout=folder -S dataset.source=data/{name}"""
+    )
+
+
+@app.command()
+def fetch(
+    out: Annotated[Path, typer.Argument(help="Folder for the raw data; it does not exist yet.")],
+    *,
+    md5: Annotated[str, typer.Option(help="DVC's digest, as in the .dvc file; no git is needed.")] = "",
+    remote: Annotated[str, typer.Option(help="DVC remote that has the digest: s3://bucket/prefix.")] = "",
+    endpoint_url: EndpointUrl = "",
+    repository: Annotated[str, typer.Option(help="Instead of a digest: path or git URL of the repository.")] = "",
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "",
+    path: Annotated[str, typer.Option(help="Path of the data in the repository: data/NAME.")] = "",
+) -> None:
+    """Fetch raw data at one version, by digest or by revision; an interrupted fetch goes on."""
+    from components import fetch_dataset
+
+    fetch_dataset.run(
+        raw_out=out,
+        md5=md5,
+        remote=remote,
+        endpoint_url=endpoint_url,
+        repository=repository,
+        revision=revision,
+        path=path,
+    )
 
 
 @app.command()

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from components.services import provenance as module
+from components.services.lineage import RawLineage
 from components.services.provenance import git_state, provenance
 from dagnn_core.artifacts import Artifact
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config import DatasetConfig, FeaturesConfig
 
 
 def artifact(kind: str, digest: str, ancestors: dict[str, str]) -> Artifact:
@@ -24,6 +25,16 @@ def test_ancestors_reach_back_to_the_data_set() -> None:
     assert record["ancestors"] == {"dataset": "d1", "features": "f1", "label_graph": "g1"}
     assert record["params"]["FeaturesConfig"]["image"] == "precomputed"
     assert record["packages"]["torch"].startswith("2.")
+
+
+def test_the_version_of_the_raw_data_reaches_every_descendant() -> None:
+    raw = RawLineage(md5="a1.dir", size=5, num_files=2, commit="c0ffee")
+    record = provenance("dataset", DatasetConfig(), raw=raw)
+    assert record["ancestors"] == {"raw": "a1.dir"}
+    assert (record["raw"]["md5"], record["raw"]["commit"], record["raw"]["num_files"]) == ("a1.dir", "c0ffee", 2)
+    features = provenance("extract_features", parents=[artifact("dataset", "d1", record["ancestors"])])
+    assert features["ancestors"] == {"raw": "a1.dir", "dataset": "d1"}
+    assert "raw" not in features
 
 
 def test_the_commit_is_that_of_the_code_wherever_it_is_called_from(

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,9 +103,39 @@ def test_bad_input_is_one_line_and_status_2(source, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_help_imports_neither_torch_nor_pyarrow():
+def test_add_prints_what_to_commit_and_what_to_set(source, tmp_path, monkeypatch):
+    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    printed = invoke("add", "photos", source).stdout
+    assert re.match(r"data/photos: 11 files, 0\.0 MB, [0-9a-f]{32}\.dir\n", printed)
+    for line in ("git add data/photos.dvc data/.gitignore", "dvc push", "-S dataset.source=data/photos"):
+        assert line in printed
+    assert (tmp_path / "data/photos/table.csv").read_bytes() == (source / "table.csv").read_bytes()
+    with pytest.raises(InputError, match="'a/b' cannot be the name of a data set"):
+        invoke("add", "a/b", source)
+
+
+def test_fetch_by_digest(bucket, tmp_path):
+    bucket.put("dvc/files/md5/5d/41402abc4b2a76b9719d911017c592", b"hello")
+    arguments = [
+        "--md5",
+        "5d41402abc4b2a76b9719d911017c592",
+        "--remote",
+        f"{bucket.uri}/dvc",
+        "--path",
+        "data/hello.txt",
+    ]
+    assert invoke("fetch", tmp_path / "out", *arguments, "--endpoint-url", bucket.endpoint).exit_code == 0
+    assert (tmp_path / "out/hello.txt").read_text() == "hello"
+    with pytest.raises(InputError, match="expected an md5 and a remote, or a repository, a revision and a path"):
+        invoke("fetch", tmp_path / "other", "--revision", "main")
+
+
+def test_help_imports_nothing_heavy():
     code = (
-        "import sys; import pipeline.cli.data; print(sorted({'torch', 'numpy', 'pyarrow', 'PIL'} & set(sys.modules)))"
+        "import sys; import pipeline.cli.data;"
+        "print(sorted({'torch', 'numpy', 'pyarrow', 'PIL', 'boto3', 'dvc'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

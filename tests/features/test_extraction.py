@@ -45,7 +45,7 @@ def make_dataset(path, *, texts=WORDS * 4, pictures=None, splits=SPLITS * 3, vec
 
 def extract(path, dataset, config):
     with write_artifact(path, kind="features", provenance={}) as draft:
-        draft.content = write_features(draft.path, dataset, config)
+        draft.content = write_features(draft.path, dataset, config, cache=path.parent / "cache")
     return Features.read(path, verify=True)
 
 
@@ -172,7 +172,7 @@ def test_pairs_are_the_rows_of_a_split_that_have_both(tmp_path):
             {"without_image": range(12)},
             r"dataset: none of the 8 training items has a picture, .* dataset\.folder\.images or image_vectors",
         ),
-        ({"texts": [""] * 12}, r"none of the 8 training items has a text, .* in dataset\.folder\.text_column"),
+        ({"texts": [""] * 12}, r"none of the 8 training items has a text, .* dataset\.folder\.text_column\)"),
     ],
 )
 @pytest.mark.parametrize("config", [CLASSIC, PRECOMPUTED])
@@ -197,10 +197,10 @@ def test_precomputed_vectors_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (PRECOMPUTED, r"no ready text vectors.*dataset\.folder\.text_vectors, or choose another features\.text"),
+        (PRECOMPUTED, r"no ready text vectors.*in features\.text_vectors, or choose another features\.text"),
         (
             FeaturesConfig(image="precomputed"),
-            r"no ready image vectors.*dataset\.folder\.image_vectors, or choose another features\.image",
+            r"no ready image vectors.*in features\.image_vectors, or choose another features\.image",
         ),
     ],
 )
@@ -240,7 +240,7 @@ def test_vectors_that_are_not_finite_name_items_and_rows(tmp_path, monkeypatch):
 def test_items_without_a_picture_are_named_with_the_remedy(tmp_path):
     pictures = [None if row in (2, 5) else picture(row) for row in range(12)]
     dataset = make_dataset(tmp_path / "dataset", pictures=pictures)
-    message = r"no picture for the items 'item-2', 'item-5', .*dataset\.folder\.images.*features\.image: precomputed"
+    message = r"no picture for the items 'item-2', 'item-5', as features\.image: classic .*or set features\.image"
     with pytest.raises(InputError, match=message):
         extract(tmp_path / "features", dataset, CLASSIC)
 

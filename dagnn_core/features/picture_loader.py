@@ -7,6 +7,7 @@ hand back batches of pixels through shared memory. This module stays small: ever
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -79,7 +80,7 @@ def load_pixels(
         collate_fn=_collate,
         pin_memory=pin_memory,
         multiprocessing_context=_forkserver() if num_workers else None,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else seeds for the workers are drawn from the global one
     )
     try:
@@ -87,8 +88,8 @@ def load_pixels(
             if isinstance(batch, Fault):
                 raise InputError(f"{name(batch.row)} {batch.message}")
             yield batch
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two: it died with a batch to hand over
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
             raise
         raise SurroundingsError(
             f"a process that decodes pictures died ({error}); most likely memory ran out, or shared memory (/dev/shm): "
@@ -117,9 +118,17 @@ def _collate(samples: list[tuple[int, Tensor] | Fault]) -> PixelBatch | Fault:
     return PixelBatch(*default_collate(samples))  # in a worker, stacks straight into shared memory
 
 
-def _ignore_interrupts(_worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the main process ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker(_number: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one ends its workers itself
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
+
+
+def _end_with_main_process() -> None:
+    """End this worker where the main process was killed; its parent is the server, which lives while workers do."""
+    main = multiprocessing.parent_process()
+    assert main is not None
+    main.join()
+    os._exit(1)
 
 
 def _num_cores() -> int:

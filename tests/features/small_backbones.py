@@ -1,4 +1,4 @@
-"""Small networks with the interface of pretrained ones, and data sets for them; workers and subprocesses import this."""
+"""Small networks with the interface of pretrained ones, and data sets for them; worker processes import this."""
 
 import io
 import os
@@ -102,7 +102,7 @@ def picture(seed: int, *, colour: str = "") -> bytes:
 def make_dataset(
     path: Path, num_items: int, *, special: Mapping[int, bytes | None] | None = None, seed: int = 0
 ) -> Dataset:
-    """Pictures and texts of many sizes; every seventh item lacks the picture, every fifth the text.
+    """Pictures and texts of many sizes; every seventh item lacks the picture, the one before it the text.
 
     Args:
         path: where it goes.
@@ -115,7 +115,7 @@ def make_dataset(
             for row in range(num_items):
                 has_image = row % 7 != 6
                 image = (special or {}).get(row, picture(seed + row) if has_image else None)
-                text = "" if row % 5 == 4 else "boat " * (1 + (row + seed) * 37 % 11) + chr(ord("a") + row % 26)
+                text = "" if row % 7 == 5 else "boat " * (1 + (row + seed) * 37 % 11) + chr(ord("a") + row % 26)
                 split = "train" if row % 2 == 0 else "val"
                 writer.add(Item(f"item-{row}", text, ("boat",), image, f"{row}.png", split, has_image))
             writer.write_rejected([])

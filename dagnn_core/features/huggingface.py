@@ -203,6 +203,19 @@ class _HuggingFaceBackbone:
         if self._store:
             checkpoint.copy(directory, self._network.tower.weights if self._network.tower else ())
 
+    @contextmanager
+    def _probing(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self._checkpoint.folder}: the model ({self._network.type}) cannot embed what its own preparation "
+                f"makes of {'a picture' if self.modality == 'image' else 'a text'} ({first_line(error)}); choose "
+                "another model"
+            ) from error
+
     def _choose_pooling(self, outputs: Outputs) -> None:
         """Settle what `auto` means, and check that the model has what is asked for."""
         if self._pooling == "auto":
@@ -309,17 +322,10 @@ class HuggingFaceImageBackbone(_HuggingFaceBackbone):
 
     def _probe(self, pixels: Tensor) -> int:
         """Try one picture twice; return the dimension of its vector."""
-        try:
+        with self._probing():
             outputs = self._network(pixel_values=pixels)
             self._choose_pooling(outputs)
             first, second = self._pool(outputs), self.embed(pixels)
-        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{self._checkpoint.folder}: the model ({self._network.type}) cannot embed a picture of its own "
-                f"processor ({first_line(error)}); choose another model"
-            ) from error
         if not torch.allclose(first, second):
             raise InputError(
                 f"{self._checkpoint.folder}: the model ({self._network.type}) gives the same picture another vector "
@@ -339,15 +345,16 @@ class HuggingFaceTextBackbone(_HuggingFaceBackbone):
         self._max_tokens = _max_tokens(self._tokenizer, self._network.module)
         # SigLIP was trained on texts filled up to the maximum, without a mask, and takes the vector of the last token
         self._is_filled = self._network.type.startswith("siglip")
-        num_words, num_rows = len(self._tokenizer), self._network.module.get_input_embeddings().num_embeddings
+        num_words, num_rows = len(self._tokenizer), self._network.module.config.get_text_config().vocab_size
         if num_words > num_rows:
             raise InputError(
                 f"{checkpoint.folder}: the tokenizer has {num_words} words, the model vectors for {num_rows}; "
                 "they do not belong together, get the files again"
             )
-        outputs, mask = self._run([""])
-        self._choose_pooling(outputs)
-        self.dim = self._pool(outputs, mask).shape[1]
+        with self._probing():
+            outputs, mask = self._run([""])
+            self._choose_pooling(outputs)
+            self.dim = self._pool(outputs, mask).shape[1]
 
     def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """Encode texts: B texts -> [B, D]. What is longer than the model takes is cut off."""
@@ -415,7 +422,7 @@ def _load_processor(folder: Path) -> Any:
 
 def _pixels(processor: Any, size: tuple[int, int], folder: Path) -> NDArray[np.float32]:
     try:
-        outputs = processor(Image.new("RGB", size, "gray"), return_tensors="np")
+        outputs = processor(Image.linear_gradient("L").resize(size).convert("RGB"), return_tensors="np")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{folder}: the image processor fails on a picture ({first_line(error)})") from error
     pixels: NDArray[np.float32] = outputs["pixel_values"]

@@ -19,6 +19,7 @@ from dagnn_core.features.embedding import describe_pictures, embed_pictures, emb
 from dagnn_core.features.encoders import Encoder, PrecomputedEncoder
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, write_samples
 from dagnn_core.features.precomputed import join_vectors, own_vectors
+from dagnn_core.features.supervised import LabelledTexts, SupervisedEncoder
 from dagnn_core.features.vector_cache import VectorCache
 from dagnn_core.features.words import WordEncoder
 
@@ -86,16 +87,30 @@ def _check_training_items(dataset: Dataset) -> None:
 def _extract_texts(dataset: Dataset, config: FeaturesConfig, path: Path) -> Encoder:
     if config.text == "precomputed":
         return _extract_vectors(dataset, "text", config.text_vectors, path)
-    encoder = WordEncoder.fit(
-        [dataset.texts[row] for row in np.flatnonzero((dataset.splits == "train") & dataset.has_text)],
-        kind=config.text,
-        min_word_count=config.min_word_count,
-        max_words=config.max_words,
-    )
+    encoder = _fit_text_encoder(dataset, config)
     _write_matrix(
         path, (encoder.encode(dataset.texts[rows]) for rows in _blocks(len(dataset))), len(dataset), encoder.dim
     )
     return encoder
+
+
+def _fit_text_encoder(dataset: Dataset, config: FeaturesConfig) -> WordEncoder | SupervisedEncoder:
+    train = _labelled_texts(dataset, "train")
+    words = WordEncoder.fit(
+        train.texts,
+        kind="tfidf" if config.text == "tfidf" else "bow",
+        min_word_count=config.min_word_count,
+        max_words=config.max_words,
+    )
+    if config.text != "supervised_bow":
+        return words
+    val = _labelled_texts(dataset, "val")
+    return SupervisedEncoder.fit(words, train, val, dim=config.supervised_dim, seed=config.seed)
+
+
+def _labelled_texts(dataset: Dataset, split: str) -> LabelledTexts:
+    rows = np.flatnonzero((dataset.splits == split) & dataset.has_text)
+    return LabelledTexts([dataset.texts[row] for row in rows], dataset.labels[rows])
 
 
 def _extract_images(dataset: Dataset, config: FeaturesConfig, cache: Path, path: Path) -> Encoder:

@@ -67,7 +67,7 @@ def embed_pictures(
         vectors = torch.zeros(len(rows), backbone.dim, device=device)
         for batch in islice(batches, math.ceil(size / config.batch_size)):
             places, pixels = (part.to(device, non_blocking=True) for part in batch)
-            with _inference(config, device, "pictures"):
+            with _clear_memory_error(config.batch_size, "pictures"), inference(config.precision, device):
                 vectors[places - rows.start] = backbone.embed(pixels).float()
         yield vectors
     backbone.to(torch.device("cpu"))  # the other modality may need the GPU's memory
@@ -91,7 +91,7 @@ def embed_texts(
         order = sorted(_present(dataset.has_text, rows).tolist(), key=lambda row: -len(dataset.texts[row]))
         for start in range(0, len(order), config.batch_size):
             batch = order[start : start + config.batch_size]
-            with _inference(config, device, "texts"):
+            with _clear_memory_error(config.batch_size, "texts"), inference(config.precision, device):
                 encoded = backbone.encode([dataset.texts[row] for row in batch])
             vectors[torch.tensor(batch) - rows.start] = torch.from_numpy(encoded)
         yield vectors
@@ -99,16 +99,20 @@ def embed_texts(
 
 
 @contextmanager
-def _inference(config: FeaturesConfig, device: torch.device, what: str) -> Iterator[None]:
-    """No gradients, the precision that is asked for, and a clear line where the GPU's memory runs out."""
-    bf16 = config.precision == "bf16"
+def inference(precision: str, device: torch.device) -> Iterator[None]:
+    """No gradients, and the arithmetic that `features.precision` asks for."""
+    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        yield
+
+
+@contextmanager
+def _clear_memory_error(batch_size: int, what: str) -> Iterator[None]:
     try:
-        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            yield
+        yield
     except torch.OutOfMemoryError as error:
         raise SurroundingsError(
-            f"the GPU has no memory left for a batch of {config.batch_size} {what}; lower features.batch_size in "
-            "params.yaml and run again, finished shards are kept"
+            f"the GPU has no memory left for a batch of {batch_size} {what}; lower features.batch_size in params.yaml "
+            "and run again, finished shards are kept"
         ) from error
 
 

@@ -116,10 +116,15 @@ def _labelled_texts(dataset: Dataset, split: str) -> LabelledTexts:
 def _extract_images(dataset: Dataset, config: FeaturesConfig, cache: Path, path: Path) -> Encoder:
     if config.image == "precomputed":
         return _extract_vectors(dataset, "image", config.image_vectors, path)
-    return _extract_descriptors(dataset, cache, path)
+    return extract_descriptors(dataset, cache, path)
 
 
-def _extract_descriptors(dataset: Dataset, cache: Path, path: Path) -> Encoder:
+def extract_descriptors(dataset: Dataset, cache: Path, path: Path) -> ClassicEncoder:
+    """Write the image matrix of the encoder `classic`, fitted on the training pictures, and return the encoder.
+
+    Raises:
+        InputError: a picture is missing or cannot be decoded.
+    """
     identity = {"kind": "classic", "version": VERSION}
     descriptors = _open_cache(cache, dataset, "image", identity, "float32", DIM)
     descriptors.fill(partial(describe_pictures, dataset), what="image descriptors")

@@ -231,7 +231,6 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(tmp_path, how):
     process.communicate()
     _, alive = psutil.wait_procs(below, timeout=10)
     assert not alive
-    print(time.monotonic() - started)
     assert time.monotonic() - started < 10
     if how == signal.SIGINT:
         assert not list((tmp_path / "cache").rglob("*.tmp"))

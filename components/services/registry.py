@@ -29,7 +29,7 @@ METRICS = ("map_i2t", "map_t2i", "map_mean")
 ROUNDING = 1e-9  # two equal figures may differ by this after a way through text
 
 # what dagnn_core needs to encode and embed, and the served file itself
-_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "torch")
+_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "torch", "tqdm")
 _OF_HUGGINGFACE = ("huggingface_hub", "tokenizers", "transformers")  # what its encoders need on top
 
 # 16 x 16 pixels, PNG: a light sky above a dark sea

@@ -64,12 +64,7 @@ class Checkpoint:
                 f"model of the Hugging Face hub give its commit in features.{modality}_revision"
             )
         _require_one(folder, (CONFIG,), "not a model as transformers saves them")
-        pickled = ", ".join(sorted(path.name for path in folder.glob("*.bin")))
-        _require_one(
-            folder,
-            WEIGHTS,
-            f"{pickled} is pickled, which is never read; convert it" if pickled else "the weights are missing",
-        )
+        _require_one(folder, WEIGHTS, "weights are read as safetensors alone, never pickled (.bin); convert them")
         files = {name: sha256_of(folder / name) for name in _files(folder, modality)}
         digest = hashlib.sha256(canonical_json(files).encode()).hexdigest()
         return cls(modality=modality, model=model, revision=revision, folder=folder, digest=digest)

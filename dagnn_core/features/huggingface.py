@@ -421,8 +421,11 @@ def _load_processor(folder: Path) -> Any:
 
 
 def _pixels(processor: Any, size: tuple[int, int], folder: Path) -> NDArray[np.float32]:
+    """What a processor makes of a picture, in which no two places look the same."""
+    down = Image.linear_gradient("L")
+    picture = Image.merge("RGB", (down, down.rotate(90), Image.radial_gradient("L"))).resize(size)
     try:
-        outputs = processor(Image.linear_gradient("L").resize(size).convert("RGB"), return_tensors="np")
+        outputs = processor(picture, return_tensors="np")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{folder}: the image processor fails on a picture ({first_line(error)})") from error
     pixels: NDArray[np.float32] = outputs["pixel_values"]

@@ -49,7 +49,7 @@ def extract(path, dataset, config):
     return Features.read(path, verify=True)
 
 
-@pytest.mark.parametrize("text", ["bow", "tfidf"])
+@pytest.mark.parametrize("text", ["bow", "tfidf", "supervised_bow"])
 def test_features_are_those_of_the_saved_encoders_in_row_order(tmp_path, monkeypatch, text):
     monkeypatch.setattr(extraction, "BLOCK_ROWS", 5)
     dataset = make_dataset(tmp_path / "dataset")
@@ -67,9 +67,11 @@ def test_features_are_those_of_the_saved_encoders_in_row_order(tmp_path, monkeyp
     assert np.abs(features.image[features.rows("train")].mean(axis=0)).max() < 0.5
     samples = pq.read_table(features.artifact.file("samples.parquet"))
     assert samples["has_image"].to_pylist() == samples["has_text"].to_pylist() == [True] * len(dataset)
+    fitted = ("hidden.safetensors", "words/encoder.json") if text == "supervised_bow" else ()
     assert sorted(features.artifact.files) == [
         *("image.npy", "image_encoder/deviation.npy", "image_encoder/encoder.json", "image_encoder/mean.npy"),
         *("labels.npy", "samples.parquet", "text.npy", "text_encoder/encoder.json"),
+        *(f"text_encoder/{name}" for name in fitted),
     ]
 
 
@@ -96,20 +98,21 @@ def test_the_manifest_says_what_the_files_hold(tmp_path):
     }
 
 
-def test_encoders_see_the_training_split_alone(tmp_path):
+@pytest.mark.parametrize("text", ["bow", "tfidf", "supervised_bow"])
+def test_encoders_see_the_training_split_alone(tmp_path, text):
     def state(name, last_text, last_picture):
         dataset = make_dataset(
             tmp_path / f"dataset-{name}",
             texts=[*WORDS, "red sea", last_text],
             pictures=[*(picture(row) for row in range(4)), last_picture],
         )
-        features = extract(tmp_path / name, dataset, CLASSIC)
+        features = extract(tmp_path / name, dataset, FeaturesConfig(text=text, min_word_count=1, supervised_dim=4))
         return {file: entry.sha256 for file, entry in features.artifact.files.items() if "encoder/" in file}
 
     assert state("one", "red boat", picture(4)) == state("other", "green tree", picture(5))
 
 
-@pytest.mark.parametrize("text", ["bow", "tfidf"])
+@pytest.mark.parametrize("text", ["bow", "tfidf", "supervised_bow"])
 def test_missing_pictures_and_texts_are_zeros_and_fit_nothing(tmp_path, monkeypatch, text):
     """Encoders are those of the items that have the modality, as if the others were not there."""
     monkeypatch.setattr(extraction, "BLOCK_ROWS", 5)

@@ -365,13 +365,13 @@ SPOILED = {
         "image",
         "vit",
         only_pickled,
-        r"vit has no model.safetensors .*pytorch_model.bin is pickled.*convert",
+        r"vit has no model.safetensors .*read as safetensors alone, never pickled \(.bin\); convert",
     ),
     "no weights": (
         "text",
         "bert",
         lambda folder: (folder / "model.safetensors").unlink(),
-        r"bert has no model.safetensors or .*: the weights are missing",
+        r"bert has no model.safetensors or .*: weights are read as safetensors",
     ),
     "cut weights": ("image", "clip", truncate, r"clip: the weights are damaged \(.*\); get the files again"),
     "a weight lacking": (

@@ -1,7 +1,7 @@
 """The program behind `dagnn bench features`: how much of a network's speed is left when pictures must be decoded."""
 
 import io
-import math
+import itertools
 import statistics
 import tempfile
 import time
@@ -12,6 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from transformers import ViTConfig, ViTModel
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+from transformers.utils import logging
 
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.config import FeaturesConfig
@@ -20,8 +23,8 @@ from dagnn_core.data.writer import DatasetWriter
 from dagnn_core.devices import choose_device
 from dagnn_core.features.backbone import ImageBackbone
 from dagnn_core.features.embedding import inference
+from dagnn_core.features.encoders import open_image_backbone
 from dagnn_core.features.extraction import extract_descriptors, extract_with_image_backbone
-from dagnn_core.features.pretrained import open_image_backbone
 
 VIT_SMALL = "vit-small"
 NUM_DISTINCT = 256
@@ -51,10 +54,10 @@ def run(*, model: str, num_pictures: int, precision: Literal["float32", "bf16"],
         config = FeaturesConfig(image="huggingface", image_model=model, precision=precision)
         backbone = open_image_backbone(config)
         dataset = _write_dataset(folder / "dataset", num_pictures)
-        ways: dict[str, Callable[[Path], None]] = {
+        ways: dict[str, Callable[[Path], object]] = {
             "network alone": _prepare_network_alone(dataset, backbone, config),
             "extraction": lambda cache: extract_with_image_backbone(dataset, backbone, config, cache, folder / "1.npy"),
-            "classic": lambda cache: _extract_classic(dataset, cache, folder / "2.npy"),
+            "classic": lambda cache: extract_descriptors(dataset, cache, folder / "2.npy"),
         }
         rates: dict[str, list[float]] = {name: [] for name in (*ways, "classic, from the cache")}
         for repeat in range(repeats):
@@ -80,28 +83,26 @@ def _prepare_network_alone(dataset: Dataset, backbone: ImageBackbone, config: Fe
     device = choose_device(config.device, key="features.device")
     pictures = [picture for picture in dataset.pictures(range(min(len(dataset), NUM_DISTINCT))) if picture is not None]
     pixels = torch.stack([torch.tensor(backbone.preprocess(picture)) for picture in pictures]).to(device)
-    rows = torch.arange(len(dataset)) % len(pixels)
-    batches = [pixels[batch] for batch in rows.split(config.batch_size)[: math.ceil(len(pixels) / config.batch_size)]]
+    starts = range(0, len(pixels), config.batch_size)
 
     def embed(_: Path) -> None:
         backbone.to(device)
-        for number, batch in enumerate(rows.split(config.batch_size)):
+        remaining = len(dataset)
+        for start in itertools.cycle(starts):
+            batch = pixels[start : start + min(config.batch_size, remaining)]
             with inference(config.precision, device):
-                vectors = backbone.embed(batches[number % len(batches)][: len(batch)])
+                vectors = backbone.embed(batch)
+            remaining -= len(batch)
+            if not remaining:
+                break
         vectors.cpu()  # waits for the GPU
 
     return embed
 
 
-def _extract_classic(dataset: Dataset, cache: Path, path: Path) -> None:
-    extract_descriptors(dataset, cache, path)
-
-
 def _save_vit_small(folder: Path) -> None:
     """ViT-S/16 for 224 x 224 pixels (Touvron et al., ICML 2021), 22 million random weights."""
-    from transformers import ViTConfig, ViTModel
-    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
+    logging.disable_progress_bar()
     config = ViTConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536)
     ViTModel(config).save_pretrained(folder)
     ViTImageProcessorPil().save_pretrained(folder)

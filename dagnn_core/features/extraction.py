@@ -16,7 +16,12 @@ from dagnn_core.features.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.classic import ClassicEncoder
 from dagnn_core.features.descriptors import DIM, VERSION
 from dagnn_core.features.embedding import describe_pictures, embed_pictures, embed_texts
-from dagnn_core.features.encoders import Encoder, PrecomputedEncoder
+from dagnn_core.features.encoders import (
+    Encoder,
+    PrecomputedEncoder,
+    open_image_backbone,
+    open_text_backbone,
+)
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, write_samples
 from dagnn_core.features.precomputed import join_vectors, own_vectors
 from dagnn_core.features.supervised import LabelledTexts, SupervisedEncoder
@@ -47,7 +52,7 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *,
     _check_training_items(dataset)
     text_path, image_path = directory / "text.npy", directory / "image.npy"
     # texts first: what is wrong with them shows at once, not after all the pictures
-    text_encoder = _extract_texts(dataset, config, text_path)
+    text_encoder = _extract_texts(dataset, config, cache, text_path)
     image_encoder = _extract_images(dataset, config, cache, image_path)
     for encoder, name in ((image_encoder, IMAGE_ENCODER), (text_encoder, TEXT_ENCODER)):
         (directory / name).mkdir()
@@ -84,9 +89,13 @@ def _check_training_items(dataset: Dataset) -> None:
             )
 
 
-def _extract_texts(dataset: Dataset, config: FeaturesConfig, path: Path) -> Encoder:
+def _extract_texts(dataset: Dataset, config: FeaturesConfig, cache: Path, path: Path) -> Encoder:
     if config.text == "precomputed":
         return _extract_vectors(dataset, "text", config.text_vectors, path)
+    if config.text == "huggingface":
+        backbone = open_text_backbone(config)
+        extract_with_text_backbone(dataset, backbone, config, cache, path)
+        return backbone
     encoder = _fit_text_encoder(dataset, config)
     _write_matrix(
         path, (encoder.encode(dataset.texts[rows]) for rows in _blocks(len(dataset))), len(dataset), encoder.dim
@@ -116,7 +125,11 @@ def _labelled_texts(dataset: Dataset, split: str) -> LabelledTexts:
 def _extract_images(dataset: Dataset, config: FeaturesConfig, cache: Path, path: Path) -> Encoder:
     if config.image == "precomputed":
         return _extract_vectors(dataset, "image", config.image_vectors, path)
-    return extract_descriptors(dataset, cache, path)
+    if config.image == "classic":
+        return extract_descriptors(dataset, cache, path)
+    backbone = open_image_backbone(config)
+    extract_with_image_backbone(dataset, backbone, config, cache, path)
+    return backbone
 
 
 def extract_descriptors(dataset: Dataset, cache: Path, path: Path) -> ClassicEncoder:

@@ -7,7 +7,7 @@ brings along is run: weights are safetensors, and program code is refused.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dagnn_core.data.dataset import Modality
@@ -84,20 +83,15 @@ class Network:
         self.tower = TOWERS[self._modality].get(self.type)
         model_class = getattr(transformers, self.tower.model) if self.tower else _model_class(folder, self._modality)
         checkpoint.require_preparation()
-        with _quietly():
-            try:
-                self.module, info = model_class.from_pretrained(
-                    folder,
-                    local_files_only=True,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    dtype=torch.float32,
-                    output_loading_info=True,
-                )
-            except SafetensorError as error:
-                raise InputError(f"{folder}: the weights are damaged ({error}); get the files again") from error
-            except (OSError, RuntimeError, ValueError) as error:
-                raise InputError(f"{folder}: the model cannot be loaded ({first_line(error)})") from error
+        with _quietly(), _refusing(f"{folder}: the model cannot be loaded"):
+            self.module, info = model_class.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
         missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)
         if missing:
             raise InputError(
@@ -203,18 +197,11 @@ class _HuggingFaceBackbone:
         if self._store:
             checkpoint.copy(directory, self._network.tower.weights if self._network.tower else ())
 
-    @contextmanager
-    def _probing(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{self._checkpoint.folder}: the model ({self._network.type}) cannot embed what its own preparation "
-                f"makes of {'a picture' if self.modality == 'image' else 'a text'} ({first_line(error)}); choose "
-                "another model"
-            ) from error
+    def _probing(self) -> AbstractContextManager[None]:
+        what = (
+            f"{self._checkpoint.folder}: the model ({self._network.type}) cannot embed what its own preparation makes"
+        )
+        return _refusing(f"{what} of {'a picture' if self.modality == 'image' else 'a text'}")
 
     def _choose_pooling(self, outputs: Outputs) -> None:
         """Settle what `auto` means, and check that the model has what is asked for."""
@@ -279,9 +266,8 @@ class Preprocess:
         Raises:
             InputError: the picture cannot be decoded.
         """
-        pixels: NDArray[np.float32] = self.processor(decode(picture, self.at_least), return_tensors="np")[
-            "pixel_values"
-        ][0]
+        outputs = self.processor(decode(picture, self.at_least), return_tensors="np")
+        pixels: NDArray[np.float32] = outputs["pixel_values"][0]
         return pixels
 
 
@@ -352,7 +338,7 @@ class HuggingFaceTextBackbone(_HuggingFaceBackbone):
                 "they do not belong together, get the files again"
             )
         with self._probing():
-            outputs, mask = self._run([""])
+            outputs, mask = self._run(["a"])
             self._choose_pooling(outputs)
             self.dim = self._pool(outputs, mask).shape[1]
 
@@ -393,10 +379,8 @@ def _model_type(folder: Path) -> str:
 def _model_class(folder: Path, modality: Modality) -> Any:
     from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING, AutoConfig
 
-    try:
+    with _refusing(f"{folder / CONFIG} names no model that transformers knows"):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / CONFIG} names no model that transformers knows ({first_line(error)})") from error
     mappings = (MODEL_MAPPING,) if modality == "image" else (MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING)
     model_class = next((mapping[type(config)] for mapping in mappings if type(config) in mapping), None)
     main_input = {"image": "pixel_values", "text": "input_ids"}[modality]
@@ -411,23 +395,16 @@ def _model_class(folder: Path, modality: Modality) -> Any:
 def _load_processor(folder: Path) -> Any:
     from transformers import AutoImageProcessor
 
-    with _quietly():
-        try:
-            return AutoImageProcessor.from_pretrained(
-                folder, backend="pil", local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            raise InputError(f"{folder}: the image processor cannot be loaded ({first_line(error)})") from error
+    with _quietly(), _refusing(f"{folder}: the image processor cannot be loaded"):
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True, trust_remote_code=False)
 
 
 def _pixels(processor: Any, size: tuple[int, int], folder: Path) -> NDArray[np.float32]:
     """What a processor makes of a picture, in which no two places look the same."""
     down = Image.linear_gradient("L")
     picture = Image.merge("RGB", (down, down.rotate(90), Image.radial_gradient("L"))).resize(size)
-    try:
+    with _refusing(f"{folder}: the image processor fails on a picture"):
         outputs = processor(picture, return_tensors="np")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{folder}: the image processor fails on a picture ({first_line(error)})") from error
     pixels: NDArray[np.float32] = outputs["pixel_values"]
     if set(outputs) != {"pixel_values"} or pixels.ndim != 4:
         raise InputError(
@@ -440,11 +417,8 @@ def _pixels(processor: Any, size: tuple[int, int], folder: Path) -> NDArray[np.f
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    with _quietly():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            raise InputError(f"{folder}: the tokenizer cannot be loaded ({first_line(error)})") from error
+    with _quietly(), _refusing(f"{folder}: the tokenizer cannot be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if tokenizer.pad_token is None:
         raise InputError(f"{folder}: the tokenizer has no padding token; name a pad_token in tokenizer_config.json")
     return tokenizer
@@ -475,3 +449,14 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if has_bar:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Make one line of what transformers raises, which is nearly anything, where a model is not as it expects."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what} ({first_line(error)}); choose another model, or get its files again") from error

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dagnn_core.artifacts import sha256_of
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.backbone import encode_pictures
+from dagnn_core.features.checkpoint import first_line
 from dagnn_core.features.decoding import decode
 from dagnn_core.features.state import STATE, read_state, write_state
 
@@ -176,7 +177,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return {str(name): torch.as_tensor(value) for name, value in state.items()}
     except Exception as error:  # a damaged file makes the reader raise nearly anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{path} cannot be read as weights ({reason}), expected {ORIGIN}; get it again") from error
 
 

@@ -373,7 +373,12 @@ SPOILED = {
         lambda folder: (folder / "model.safetensors").unlink(),
         r"bert has no model.safetensors or .*: weights are read as safetensors",
     ),
-    "cut weights": ("image", "clip", truncate, r"clip: the weights are damaged \(.*\); get the files again"),
+    "cut weights": (
+        "image",
+        "clip",
+        truncate,
+        r"clip: the model cannot be loaded \(.*\); choose another model, or get its files again",
+    ),
     "a weight lacking": (
         "image",
         "vit",
@@ -381,6 +386,12 @@ SPOILED = {
         r"vit: the weights lack 1 that the model needs, such as .*random",
     ),
     "another shape": ("text", "bert", wrong_shape, r"bert: the model cannot be loaded \("),
+    "nonsense in config": (
+        "image",
+        "vit",
+        lambda folder: edit_json(folder / "config.json", hidden_size="wide"),
+        r"names no model that transformers knows \(|the model cannot be loaded \(",
+    ),
     "no processor": (
         "image",
         "vit",
@@ -391,7 +402,7 @@ SPOILED = {
         "image",
         "vit",
         lambda folder: (folder / "preprocessor_config.json").write_text('{"image_processor_type": "Novel"}'),
-        r"vit: the image processor cannot be loaded|vit: ",
+        r"vit: the image processor (cannot be loaded|fails on a picture) \(",
     ),
     "pictures of any size": (
         "image",

@@ -18,21 +18,28 @@ from dagnn_core.features.features import KIND
 log = logging.getLogger(__name__)
 
 
-def run(*, dataset: Path, params: FeaturesConfig, features_out: Path) -> None:
+CACHE = Path(".dagnn/cache")
+
+
+def run(*, dataset: Path, params: FeaturesConfig, cache: Path, features_out: Path) -> None:
     """Fit both encoders on the training split, and encode all items.
+
+    An interrupted run resumes from the vectors below `cache`, and a later one takes from there what it shares.
 
     Args:
         dataset: the `dataset` artifact.
         params: which encoders.
+        cache: folder for vectors of pictures and texts; it may be deleted between runs.
         features_out: where the `features` artifact goes.
 
     Raises:
         InputError: the data set is missing or damaged, or does not have what the encoders need.
+        SurroundingsError: memory ran out, or a process that decodes pictures died.
     """
     source = Dataset.read(dataset, verify=True)
     record = provenance("extract_features", params, parents=[source.artifact])
     with write_artifact(features_out, kind=KIND, provenance=record) as draft:
-        draft.content = write_features(draft.path, source, params)
+        draft.content = write_features(draft.path, source, params, cache=cache)
     image, text = draft.content["image"], draft.content["text"]
     log.info(
         "features of %d items: image %s [%d], text %s [%d]: %s",
@@ -52,8 +59,9 @@ if __name__ == "__main__":
         dataset: Annotated[Path, typer.Option(help="dataset artifact")],
         features_out: Annotated[Path, typer.Option(help="where the features artifact goes")],
         params: ParamsOption = "params.yaml",
+        cache: Annotated[Path, typer.Option(help="folder for vectors that later runs use again")] = CACHE,
     ) -> None:
         """Extract features."""
-        run(dataset=dataset, params=load_section(params, FeaturesConfig), features_out=features_out)
+        run(dataset=dataset, params=load_section(params, FeaturesConfig), cache=cache, features_out=features_out)
 
     run_step(main)

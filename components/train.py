@@ -15,7 +15,8 @@ from components.services.provenance import provenance
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import canonical_json, write_artifact
 from dagnn_core.config import ModelConfig, TrainConfig, section_json
-from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.devices import choose_device
+from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model import KIND, write_model
@@ -57,7 +58,7 @@ def run(
     data = Features.read(features, verify=True)
     graph = LabelGraph.read(label_graph, verify=True)
     _check_same_dataset(data, graph)
-    device = _device(params)
+    device = choose_device(params.device, key="train.device")
     embeddings, adjacency, normalized = (
         torch.tensor(array, dtype=torch.float32) for array in (graph.embeddings, graph.adjacency, graph.normalized)
     )
@@ -109,12 +110,6 @@ def _check_same_dataset(features: Features, graph: LabelGraph) -> None:
             f"{features.artifact.path} and {graph.artifact.path} were made from different data sets; "
             "run `dvc repro build_label_graph`"
         )
-
-
-def _device(params: TrainConfig) -> torch.device:
-    if params.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("train.device is cuda, but this machine has no usable GPU; set train.device to auto or cpu")
-    return torch.device("cuda" if params.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _split(data: Features, name: str, device: torch.device) -> Split:

@@ -249,7 +249,8 @@ class FeaturesConfig:
     text_revision: str = ""
     """Commit of the hub id (40 hexadecimal digits); empty for a local folder."""
     text_pooling: Literal["auto", "cls", "mean", "projection"] = "auto"
-    """Vector of a text: as `image_pooling`; `mean` leaves out padding, `auto` is the mean where nothing is pooled."""
+    """Vector of a text: as `image_pooling`; `mean` leaves out padding. `auto` does as a model of sentence-transformers
+    says, and is the mean where nothing is pooled."""
     text_vectors: str = ""
     """`precomputed`: as `image_vectors`."""
     store_backbone: bool = True

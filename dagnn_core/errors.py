@@ -3,6 +3,10 @@
 A message says what failed, what was got, what was expected, and the remedy, naming file, row or key.
 """
 
+from collections.abc import Sequence
+
+NUM_NAMED = 3
+
 
 class DagnnError(Exception):
     """Base of every failure that is reported as one line, without a traceback."""
@@ -30,3 +34,9 @@ class SurroundingsError(DagnnError):
     """What the program stands on failed: a server, the disk, the network. Exit status 3."""
 
     exit_status = 3
+
+
+def name_first(names: Sequence[str]) -> str:
+    """The first few of many names, for a message, and how many more there are."""
+    rest = len(names) - NUM_NAMED
+    return ", ".join(names[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")

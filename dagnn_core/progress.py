@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -13,14 +13,23 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def track(items: Iterable[T], *, description: str, total: int, done: int = 0) -> Iterator[T]:
-    """Yield the items while showing how many of `total` are done, `done` of them before these."""
+def track(
+    items: Iterable[T], *, description: str, total: int, done: int = 0, size: Callable[[T], int] = lambda _: 1
+) -> Iterator[T]:
+    """Yield the items while showing how many of `total` are done, `done` of them before these.
+
+    An item may count for several: its `size`.
+    """
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=description, total=total, initial=done, leave=False)
+        with tqdm(desc=description, total=total, initial=done, leave=False) as bar:
+            for item in items:
+                yield item
+                bar.update(size(item))
         return
     last = time.monotonic()
-    for count, item in enumerate(items, start=done):
+    for item in items:
         if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            log.info("%s: %d of %d", description, count, total)
+            log.info("%s: %d of %d", description, done, total)
         yield item
+        done += size(item)

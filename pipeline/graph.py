@@ -48,11 +48,12 @@ def build_pipeline(*, image: str, params: Mapping[str, object]) -> BaseComponent
         train: str = default["train"],
         evaluate: str = default["evaluate"],
         register: str = default["register"],
+        cache: str = ".dagnn/cache",
         work: str = ".dagnn/work",
     ) -> Outputs:
         data = step["dataset"](params=dataset, work=work)
         data_out = data.outputs["dataset_out"]
-        extracted = step["extract_features"](dataset=data_out, params=features)
+        extracted = step["extract_features"](dataset=data_out, params=features, cache=cache)
         features_out = extracted.outputs["features_out"]
         graph = step["build_label_graph"](dataset=data_out, params=label_graph)
         trained = step["train"](

@@ -25,7 +25,7 @@ def dataset(*, params: str, work: str, dataset_out: Output[Dataset]) -> None:
         run(params=load_section(params, DatasetConfig), work=Path(work), dataset_out=Path(dataset_out.path))
 
 
-def extract_features(*, dataset: Input[Dataset], params: str, features_out: Output[Artifact]) -> None:
+def extract_features(*, dataset: Input[Dataset], params: str, cache: str, features_out: Output[Artifact]) -> None:
     """Turn pictures and sentences into feature vectors."""
     from pathlib import Path
 
@@ -38,6 +38,7 @@ def extract_features(*, dataset: Input[Dataset], params: str, features_out: Outp
         run(
             dataset=Path(dataset.path),
             params=load_section(params, FeaturesConfig),
+            cache=Path(cache),
             features_out=Path(features_out.path),
         )
 

@@ -80,7 +80,7 @@ def test_every_field_has_a_docstring(name: str) -> None:
         ({"train": {"weight_decay": -1}}, r"train.weight_decay must be >= 0, got -1"),
         ({"train": {"incomplete": "drop"}}, r"train.incomplete must be one of skip, mask, reconstruct, got 'drop'"),
         ({"label_graph": {"conditional": "joint"}}, r"label_graph.conditional must be one of i_given_j, j_given_i"),
-        ({"features": {"text": "bert"}}, r"features.text must be one of bow, tfidf, precomputed, got 'bert'"),
+        ({"features": {"text": "bert"}}, r"one of bow, tfidf, supervised_bow, huggingface, precomputed, got 'bert'"),
         ({"features": {"text": ["bow"]}}, r"features.text must be one of bow"),
         ({"label_graph": {"threshold": 0}}, r"label_graph.threshold must be above 0 and at most 1, got 0"),
         ({"label_graph": {"embedding": "file"}}, r"label_graph.embedding_file must be a path"),

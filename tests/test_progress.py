@@ -46,3 +46,15 @@ def test_a_terminal_gets_a_bar_that_goes_away(
     assert list(track(range(3), description="reading", total=3)) == [0, 1, 2]
     assert "reading:   0%" in terminal.getvalue() and terminal.getvalue().endswith("\r")
     assert not caplog.records
+
+
+def test_an_item_may_count_for_several(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level(logging.INFO):
+        assert list(track(["ab", "cde", "f"], description="reading", total=6, size=len)) == ["ab", "cde", "f"]
+    assert [record.getMessage() for record in caplog.records] == [f"reading: {done} of 6" for done in (0, 2, 5)]
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(track(["ab", "cde"], description="reading", total=5, size=len)) == ["ab", "cde"]
+    assert "0/5" in terminal.getvalue()

@@ -29,7 +29,8 @@ METRICS = ("map_i2t", "map_t2i", "map_mean")
 ROUNDING = 1e-9  # two equal figures may differ by this after a way through text
 
 # what dagnn_core needs to encode and embed, and the served file itself
-_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "torch")
+_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "torch", "tqdm")
+_OF_HUGGINGFACE = ("huggingface_hub", "tokenizers", "transformers")  # what its encoders need on top
 
 # 16 x 16 pixels, PNG: a light sky above a dark sea
 _EXAMPLE_PICTURE = (
@@ -242,12 +243,18 @@ def _log_model(client: "MlflowClient", run: Run, name: str, model: "TrainedModel
             code_paths=[str(Path(dagnn_core.__file__).parent)],
             signature=_signature(model),
             input_example=_input_example(model),
-            pip_requirements=[f"{package}=={installed_version(package).split('+')[0]}" for package in _REQUIREMENTS],
+            pip_requirements=_pip_requirements(model),
         )
         client.log_model_artifacts(logged.model_id, str(local))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return logged
+
+
+def _pip_requirements(model: "TrainedModel") -> list[str]:
+    kinds = {model.image_encoder.kind, model.text_encoder.kind}
+    packages = (*_REQUIREMENTS, *(_OF_HUGGINGFACE if "huggingface" in kinds else ()))
+    return [f"{package}=={installed_version(package).split('+')[0]}" for package in packages]
 
 
 def _signature(model: "TrainedModel") -> "ModelSignature":

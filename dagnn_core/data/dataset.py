@@ -122,13 +122,23 @@ class Dataset:
         """Row numbers of one split, ascending."""
         return np.flatnonzero(self.splits == split)
 
-    def iterate_pictures(self) -> Iterator[list[bytes | None]]:
-        """Encoded pictures of all items in row order, a row group at a time: few, where they are large."""
+    def iterate_pictures(self, wanted: NDArray[np.bool_] | None = None) -> Iterator[list[bytes | None]]:
+        """Encoded pictures in row order, a row group at a time, without holding them all in memory.
+
+        Args:
+            wanted: which items' pictures, [N]; all by default. What lies between them is not read.
+        """
+        wanted = np.ones(len(self), dtype=np.bool_) if wanted is None else wanted
+        start = 0
         for shard in shards(self.artifact):
             with pq.ParquetFile(shard) as file:
                 for group in range(file.num_row_groups):
-                    column = file.read_row_group(group, columns=["image.bytes"])["image"].combine_chunks()
-                    yield column.field("bytes").to_pylist()
+                    size = file.metadata.row_group(group).num_rows
+                    rows = np.flatnonzero(wanted[start : start + size])
+                    start += size
+                    if len(rows):
+                        column = file.read_row_group(group, columns=["image.bytes"])["image"].combine_chunks()
+                        yield column.field("bytes").take(pa.array(rows)).to_pylist()
 
     def pictures(self, rows: Sequence[int]) -> list[bytes | None]:
         """Encoded pictures of some rows, in the order asked for."""

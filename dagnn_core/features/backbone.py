@@ -12,6 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dagnn_core.data.pictures import map_in_order
+from dagnn_core.errors import InputError
+
+BATCH_PICTURES = 64
+
 
 class Backbone(Protocol):
     """A pretrained network."""
@@ -26,7 +31,7 @@ class Backbone(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Everything that decides the vectors, as JSON values: digest of weights, pooling, transform; it keys caches."""
+        """Everything that decides the vectors, as JSON values (digest of weights, pooling ...); it keys caches."""
 
     def to(self, device: torch.device) -> None:
         """Move the network."""
@@ -62,3 +67,28 @@ class TextBackbone(Backbone, Protocol):
 
     def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """Encode one batch of texts on the network's device: B texts -> [B, D]."""
+
+
+def encode_pictures(backbone: ImageBackbone, pictures: Sequence[bytes]) -> NDArray[np.float32]:
+    """`encode` of an image backbone: decode on threads, embed in batches.
+
+    Shape:
+        B pictures -> [B, D].
+
+    Raises:
+        InputError: a picture cannot be decoded; the message has its number, from 1.
+    """
+
+    def prepare(numbered: tuple[int, bytes]) -> NDArray[Any]:
+        number, picture = numbered
+        try:
+            return backbone.preprocess(picture)
+        except InputError as error:
+            raise InputError(f"picture {number} {error}") from error
+
+    vectors = np.zeros((len(pictures), backbone.dim), dtype=np.float32)
+    for start in range(0, len(pictures), BATCH_PICTURES):
+        rows = slice(start, start + BATCH_PICTURES)
+        pixels = np.stack(list(map_in_order(prepare, enumerate(pictures[rows], start=start + 1))))
+        vectors[rows] = backbone.embed(torch.from_numpy(pixels)).cpu().numpy()
+    return vectors

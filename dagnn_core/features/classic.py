@@ -99,11 +99,11 @@ class ClassicEncoder:
         return self.standardise(descriptors)
 
 
-def describe_all(pictures: Iterable[tuple[str, bytes | None]]) -> Iterator[NDArray[np.float32]]:
+def describe_all(pictures: Iterable[tuple[str, bytes]]) -> Iterator[NDArray[np.float32]]:
     """Describe pictures on threads, in their order.
 
     Args:
-        pictures: name, for messages, and encoded picture; None, where there is none, gives zeros.
+        pictures: name, for messages, and encoded picture.
 
     Raises:
         InputError: a picture cannot be decoded; the message has its name.
@@ -111,10 +111,8 @@ def describe_all(pictures: Iterable[tuple[str, bytes | None]]) -> Iterator[NDArr
     return map_in_order(_describe_named, pictures)
 
 
-def _describe_named(picture: tuple[str, bytes | None]) -> NDArray[np.float32]:
+def _describe_named(picture: tuple[str, bytes]) -> NDArray[np.float32]:
     name, encoded = picture
-    if encoded is None:
-        return np.zeros(DIM, dtype=np.float32)
     try:
         return describe(encoded)
     except InputError as error:

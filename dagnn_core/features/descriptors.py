@@ -12,15 +12,13 @@ Each enters by the square roots of its fractions: the Hellinger kernel as a feat
 CVPR 2012).
 """
 
-import io
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from dagnn_core.data.pictures import FORMATS
-from dagnn_core.errors import InputError
+from dagnn_core.features.decoding import decode
 
 # S side of the square
 
@@ -54,13 +52,13 @@ def describe(picture: bytes) -> NDArray[np.float32]:
     Raises:
         InputError: Pillow cannot decode it.
     """
-    lab = to_lab(decode(picture))
+    lab = to_lab(stretch(picture))
     blocks = (colour_histograms(lab), gradient_histograms(lab[0]), pattern_histograms(lab[0]))
     return np.concatenate([np.sqrt(block).ravel() for block in blocks])
 
 
-def decode(picture: bytes) -> NDArray[np.uint8]:
-    """Decode a picture (JPEG, PNG ...), upright, transparent parts on white, and stretch it to the square.
+def stretch(picture: bytes) -> NDArray[np.uint8]:
+    """Decode a picture and stretch it to the square.
 
     Shape:
         sRGB values [S, S, 3].
@@ -68,18 +66,7 @@ def decode(picture: bytes) -> NDArray[np.uint8]:
     Raises:
         InputError: Pillow cannot decode it.
     """
-    try:
-        with Image.open(io.BytesIO(picture), formats=FORMATS) as image:
-            image.draft("RGB", (2 * SIZE, 2 * SIZE))  # lets the decoder shrink a large JPEG, which is much faster
-            upright: Image.Image = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):
-                upright = upright.convert("I").point(lambda value: value / 257)  # else 16-bit greys are cut off at 255
-            if upright.has_transparency_data:
-                upright = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-            return np.asarray(upright.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
-    except Exception as error:  # a damaged file makes the decoders raise nearly anything
-        raise InputError(f"cannot be decoded ({error}), expected one of {', '.join(FORMATS)}; replace it") from error
+    return np.asarray(decode(picture, 2 * SIZE).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
 def to_lab(rgb: NDArray[np.uint8]) -> Planes:

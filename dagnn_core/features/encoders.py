@@ -8,10 +8,15 @@ from typing import NoReturn, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.config import FeaturesConfig
 from dagnn_core.data.dataset import Modality
 from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.features.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.classic import ClassicEncoder
+from dagnn_core.features.huggingface import HuggingFaceImageBackbone, HuggingFaceTextBackbone
 from dagnn_core.features.state import STATE, read_state, write_state
+from dagnn_core.features.supervised import SupervisedEncoder
+from dagnn_core.features.vgg import VggBackbone
 from dagnn_core.features.words import WordEncoder
 
 T = TypeVar("T")
@@ -101,14 +106,46 @@ class PrecomputedEncoder:
         )
 
 
+def open_image_backbone(config: FeaturesConfig) -> ImageBackbone:
+    """Open the network of `features.image`, one of `huggingface` and `vgg19_bn`, on the CPU.
+
+    Raises:
+        InputError: there is no such model, or it cannot be used.
+        SurroundingsError: the Hugging Face hub cannot be reached.
+    """
+    assert config.image in ("huggingface", "vgg19_bn")
+    if config.image == "vgg19_bn":
+        return VggBackbone.open(Path(config.image_model), store=config.store_backbone)
+    return HuggingFaceImageBackbone.open(
+        config.image_model, config.image_revision, config.image_pooling, store=config.store_backbone
+    )
+
+
+def open_text_backbone(config: FeaturesConfig) -> TextBackbone:
+    """Open the network of `features.text`, which is `huggingface`, on the CPU.
+
+    Raises:
+        InputError: there is no such model, or it cannot be used.
+        SurroundingsError: the Hugging Face hub cannot be reached.
+    """
+    assert config.text == "huggingface"
+    return HuggingFaceTextBackbone.open(
+        config.text_model, config.text_revision, config.text_pooling, store=config.store_backbone
+    )
+
+
 def load_image_encoder(directory: Path) -> ImageEncoder:
     """Load a fitted image encoder.
 
     Raises:
-        ArtifactError: its state is missing, damaged, or of another version.
+        ArtifactError: its state is missing, damaged, or of another version, or its pretrained model has changed.
+        InputError: its pretrained model, which is not stored with it, cannot be used.
+        SurroundingsError: the Hugging Face hub cannot be reached for it.
     """
     loaders: dict[str, Callable[[Path], ImageEncoder]] = {
         "classic": ClassicEncoder.load,
+        "huggingface": HuggingFaceImageBackbone.load,
+        "vgg19_bn": VggBackbone.load,
         "precomputed": PrecomputedEncoder.load,
     }
     return _load(directory, loaders)
@@ -118,11 +155,15 @@ def load_text_encoder(directory: Path) -> TextEncoder:
     """Load a fitted text encoder.
 
     Raises:
-        ArtifactError: its state is missing or damaged.
+        ArtifactError: its state is missing or damaged, or its pretrained model has changed.
+        InputError: its pretrained model, which is not stored with it, cannot be used.
+        SurroundingsError: the Hugging Face hub cannot be reached for it.
     """
     loaders: dict[str, Callable[[Path], TextEncoder]] = {
         "bow": WordEncoder.load,
         "tfidf": WordEncoder.load,
+        "supervised_bow": SupervisedEncoder.load,
+        "huggingface": HuggingFaceTextBackbone.load,
         "precomputed": PrecomputedEncoder.load,
     }
     return _load(directory, loaders)

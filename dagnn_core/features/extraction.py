@@ -1,33 +1,44 @@
 """Extract features: every picture and sentence of a data set as a vector, by encoders fitted on its training split."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.artifacts import sha256_of
 from dagnn_core.config import FeaturesConfig
 from dagnn_core.data.dataset import SPLITS, Dataset, Modality
 from dagnn_core.errors import InputError
-from dagnn_core.features.classic import ClassicEncoder, describe_all
-from dagnn_core.features.descriptors import DIM
-from dagnn_core.features.encoders import Encoder, PrecomputedEncoder
+from dagnn_core.features.backbone import ImageBackbone, TextBackbone
+from dagnn_core.features.classic import ClassicEncoder
+from dagnn_core.features.descriptors import DIM, VERSION
+from dagnn_core.features.embedding import describe_pictures, embed_pictures, embed_texts
+from dagnn_core.features.encoders import (
+    Encoder,
+    PrecomputedEncoder,
+    open_image_backbone,
+    open_text_backbone,
+)
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, write_samples
+from dagnn_core.features.precomputed import join_vectors, own_vectors
+from dagnn_core.features.supervised import LabelledTexts, SupervisedEncoder
+from dagnn_core.features.vector_cache import VectorCache
 from dagnn_core.features.words import WordEncoder
-from dagnn_core.progress import track
 
 BLOCK_ROWS = 1024  # rows of a matrix in memory at a time
-NUM_NAMED = 3  # ids in a message
 
 
-def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig) -> dict[str, Any]:
+def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *, cache: Path) -> dict[str, Any]:
     """Fit both encoders and write the files of a `features` artifact into a draft directory.
 
     Args:
         directory: where the files go.
         dataset: what is encoded.
         config: which encoders.
+        cache: folder where finished vectors of pictures and texts are kept and looked for.
 
     Returns:
         The manifest's content. `num_zero_vectors` counts in each split the vectors without any value, such as those
@@ -36,12 +47,13 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig) ->
     Raises:
         InputError: no training item has a picture, or none a text; the picture of an item is not in the data set, or
             cannot be decoded; ready vectors are missing or unusable; no word is frequent enough for the vocabulary.
+        SurroundingsError: memory ran out, or a process that decodes pictures died.
     """
     _check_training_items(dataset)
     text_path, image_path = directory / "text.npy", directory / "image.npy"
     # texts first: what is wrong with them shows at once, not after all the pictures
-    text_encoder = _extract_texts(dataset, config, text_path)
-    image_encoder = _extract_images(dataset, config, image_path)
+    text_encoder = _extract_texts(dataset, config, cache, text_path)
+    image_encoder = _extract_images(dataset, config, cache, image_path)
     for encoder, name in ((image_encoder, IMAGE_ENCODER), (text_encoder, TEXT_ENCODER)):
         (directory / name).mkdir()
         encoder.save(directory / name)
@@ -54,8 +66,10 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig) ->
         "label_names": list(dataset.label_names),
         "num_items": len(dataset),
         "splits": {split: len(dataset.rows(split)) for split in SPLITS},
-        "image": _describe_matrix(image_path, image_encoder, dataset.splits, dataset.has_image),
-        "text": _describe_matrix(text_path, text_encoder, dataset.splits, dataset.has_text),
+        "image": _describe_matrix(image_path, image_encoder, dataset.splits, dataset.has_image)
+        | _describe_source(config.image, config.image_vectors),
+        "text": _describe_matrix(text_path, text_encoder, dataset.splits, dataset.has_text)
+        | _describe_source(config.text, config.text_vectors),
     }
 
 
@@ -69,38 +83,119 @@ def _check_training_items(dataset: Dataset) -> None:
     ):
         if not present[training].any():
             raise InputError(
-                f"{dataset.artifact.path}: none of the {len(training)} training items has a {what}, expected some to "
-                f"fit the {what} encoder on; give them in {keys}, or use this data set for a label graph alone"
+                f"{dataset.artifact.path}: none of the {len(training)} training items has a {what}, expected some "
+                f"to fit the {what} encoder on; add them to the raw data (layout folder: {keys}), or use this data set "
+                "for a label graph alone"
             )
 
 
-def _extract_texts(dataset: Dataset, config: FeaturesConfig, path: Path) -> Encoder:
+def _extract_texts(dataset: Dataset, config: FeaturesConfig, cache: Path, path: Path) -> Encoder:
     if config.text == "precomputed":
-        return _extract_vectors(dataset, "text", path)
-    encoder = WordEncoder.fit(
-        [dataset.texts[row] for row in np.flatnonzero((dataset.splits == "train") & dataset.has_text)],
-        kind=config.text,
-        min_word_count=config.min_word_count,
-        max_words=config.max_words,
-    )
+        return _extract_vectors(dataset, "text", config.text_vectors, path)
+    if config.text == "huggingface":
+        backbone = open_text_backbone(config)
+        extract_with_text_backbone(dataset, backbone, config, cache, path)
+        return backbone
+    encoder = _fit_text_encoder(dataset, config)
     _write_matrix(
         path, (encoder.encode(dataset.texts[rows]) for rows in _blocks(len(dataset))), len(dataset), encoder.dim
     )
     return encoder
 
 
-def _extract_images(dataset: Dataset, config: FeaturesConfig, path: Path) -> Encoder:
+def _fit_text_encoder(dataset: Dataset, config: FeaturesConfig) -> WordEncoder | SupervisedEncoder:
+    train = _labelled_texts(dataset, "train")
+    words = WordEncoder.fit(
+        train.texts,
+        kind="tfidf" if config.text == "tfidf" else "bow",
+        min_word_count=config.min_word_count,
+        max_words=config.max_words,
+    )
+    if config.text != "supervised_bow":
+        return words
+    val = _labelled_texts(dataset, "val")
+    return SupervisedEncoder.fit(words, train, val, dim=config.supervised_dim, seed=config.seed)
+
+
+def _labelled_texts(dataset: Dataset, split: str) -> LabelledTexts:
+    rows = np.flatnonzero((dataset.splits == split) & dataset.has_text)
+    return LabelledTexts([dataset.texts[row] for row in rows], dataset.labels[rows])
+
+
+def _extract_images(dataset: Dataset, config: FeaturesConfig, cache: Path, path: Path) -> Encoder:
     if config.image == "precomputed":
-        return _extract_vectors(dataset, "image", path)
-    # one pass over the pictures: mean and deviation are known after it only, so the raw descriptors wait in a file
+        return _extract_vectors(dataset, "image", config.image_vectors, path)
+    if config.image == "classic":
+        return extract_descriptors(dataset, cache, path)
+    backbone = open_image_backbone(config)
+    extract_with_image_backbone(dataset, backbone, config, cache, path)
+    return backbone
+
+
+def extract_descriptors(dataset: Dataset, cache: Path, path: Path) -> ClassicEncoder:
+    """Write the image matrix of the encoder `classic`, fitted on the training pictures, and return the encoder.
+
+    Raises:
+        InputError: a picture is missing or cannot be decoded.
+    """
+    identity = {"kind": "classic", "version": VERSION}
+    descriptors = _open_cache(cache, dataset, "image", identity, "float32", DIM)
+    descriptors.fill(partial(describe_pictures, dataset), what="image descriptors")
+    # mean and deviation are known after all pictures only, so the raw descriptors wait in a file
     raw_path = path.with_suffix(".raw.npy")
-    descriptors = track(describe_all(_named_pictures(dataset)), description="describing pictures", total=len(dataset))
-    _write_matrix(raw_path, descriptors, len(dataset), DIM)
+    _write_matrix(raw_path, descriptors.blocks(), len(dataset), DIM)
     raw = np.load(raw_path, mmap_mode="r", allow_pickle=False)
     encoder = ClassicEncoder.fit(raw, np.flatnonzero((dataset.splits == "train") & dataset.has_image))
     _write_matrix(path, _standardised_blocks(encoder, raw, dataset.has_image), len(dataset), DIM)
     raw_path.unlink()
     return encoder
+
+
+def extract_with_image_backbone(
+    dataset: Dataset, backbone: ImageBackbone, config: FeaturesConfig, cache: Path, path: Path
+) -> None:
+    """Write the image matrix that a pretrained network makes, with what the cache has of it.
+
+    Raises:
+        InputError: a picture is missing or cannot be decoded, or there is no GPU where one is asked for.
+        SurroundingsError: memory ran out, or a process that decodes pictures died.
+    """
+    vectors = _open_cache(cache, dataset, "image", backbone.identity, config.precision, backbone.dim)
+    vectors.fill(partial(embed_pictures, dataset, backbone, config), what="image vectors")
+    _write_matrix(path, vectors.blocks(), len(dataset), backbone.dim)
+
+
+def extract_with_text_backbone(
+    dataset: Dataset, backbone: TextBackbone, config: FeaturesConfig, cache: Path, path: Path
+) -> None:
+    """Write the text matrix that a pretrained network makes, with what the cache has of it.
+
+    Raises:
+        InputError: there is no GPU where one is asked for.
+        SurroundingsError: memory ran out.
+    """
+    vectors = _open_cache(cache, dataset, "text", backbone.identity, config.precision, backbone.dim)
+    vectors.fill(partial(embed_texts, dataset, backbone, config), what="text vectors")
+    _write_matrix(path, vectors.blocks(), len(dataset), backbone.dim)
+
+
+def _open_cache(  # noqa: PLR0917  # each of them decides the vectors
+    root: Path, dataset: Dataset, modality: Modality, identity: Mapping[str, Any], precision: str, dim: int
+) -> VectorCache:
+    files = dataset.artifact.files
+    key = {
+        "data": [files[name].sha256 for name in sorted(files) if name.startswith("data-")],
+        "modality": modality,
+        "encoder": dict(identity),
+        "precision": precision,
+    }
+    return VectorCache(root, key, num_rows=len(dataset), dim=dim)
+
+
+def _extract_vectors(dataset: Dataset, modality: Modality, file: str, path: Path) -> Encoder:
+    ready = join_vectors(dataset, modality, Path(file)) if file else own_vectors(dataset, modality)
+    _write_matrix(path, (ready.rows(rows) for rows in _blocks(len(dataset))), len(dataset), ready.dim)
+    return PrecomputedEncoder(modality, ready.dim)
 
 
 def _standardised_blocks(
@@ -110,66 +205,6 @@ def _standardised_blocks(
         block = encoder.standardise(descriptors[rows])
         block[~present[rows]] = 0
         yield block
-
-
-def _extract_vectors(dataset: Dataset, modality: Modality, path: Path) -> Encoder:
-    vectors = dataset.vectors(modality)
-    key = f"dataset.folder.{modality}_vectors"
-    if vectors is None:
-        raise InputError(
-            f"{dataset.artifact.path} has no ready {modality} vectors, as features.{modality}: precomputed expects; "
-            f"name their file in {key}, or choose another features.{modality} in params.yaml"
-        )
-    if vectors.ndim != 2 or len(vectors) != len(dataset) or not vectors.shape[1] or vectors.dtype.kind != "f":
-        raise InputError(
-            f"{dataset.artifact.path}: vectors/{modality}.npy is {vectors.dtype} {list(vectors.shape)}, expected "
-            f"floating-point numbers [{len(dataset)}, dim]; correct {key} and make the data set again"
-        )
-    dim = vectors.shape[1]
-    _write_matrix(path, _finite_blocks(dataset, modality, vectors), len(dataset), dim)
-    return PrecomputedEncoder(modality, dim)
-
-
-def _finite_blocks(
-    dataset: Dataset, modality: Modality, vectors: NDArray[np.floating[Any]]
-) -> Iterator[NDArray[np.float32]]:
-    for rows in _blocks(len(vectors)):
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
-            block = vectors[rows].astype(np.float32)
-        bad = rows.start + np.flatnonzero(~np.isfinite(block).all(axis=1))
-        if len(bad):
-            named = _name_first([f"{dataset.ids[row]!r} (row {row})" for row in bad])
-            raise InputError(
-                f"{dataset.artifact.path}: vectors/{modality}.npy has NaN or infinity for the items {named}, expected "
-                f"finite numbers; correct dataset.folder.{modality}_vectors and make the data set again"
-            )
-        yield block
-
-
-def _named_pictures(dataset: Dataset) -> Iterator[tuple[str, bytes | None]]:
-    path = dataset.artifact.path
-    start = 0
-    for pictures in dataset.iterate_pictures():
-        here = slice(start, start + len(pictures))
-        ids, present = dataset.ids[here], dataset.has_image[here]
-        missing = [
-            repr(item_id)
-            for item_id, has, picture in zip(ids, present, pictures, strict=True)
-            if has and picture is None
-        ]
-        if missing:
-            raise InputError(
-                f"{path} has no picture for the items {_name_first(missing)}, as features.image: classic expects; "
-                "name the pictures in dataset.folder.images, or set features.image: precomputed in params.yaml"
-            )
-        for item_id, picture in zip(ids, pictures, strict=True):
-            yield f"{path}: the picture of item {item_id!r}", picture
-        start += len(pictures)
-
-
-def _name_first(names: Sequence[str]) -> str:
-    rest = len(names) - NUM_NAMED
-    return ", ".join(names[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _blocks(num_rows: int) -> Iterator[slice]:
@@ -199,3 +234,7 @@ def _describe_matrix(
         "dtype": str(matrix.dtype),
         "num_zero_vectors": {split: int(is_zero[splits == split].sum()) for split in SPLITS},
     }
+
+
+def _describe_source(kind: str, file: str) -> dict[str, str]:
+    return {"vectors_sha256": sha256_of(Path(file))} if kind == "precomputed" and file else {}

@@ -34,6 +34,21 @@ def bench_map(out: Out = None) -> None:
     _report(run(), out)
 
 
+@app.command("features")
+def bench_features(
+    model: Annotated[
+        str, typer.Option(help="folder of a Hugging Face vision model; vit-small: ViT-S/16 with random weights")
+    ] = "vit-small",
+    num_pictures: Annotated[int, typer.Option(min=1, help="JPEG pictures a run; let one take a minute")] = 512,
+    bf16: Annotated[bool, typer.Option("--bf16", help="compute in bfloat16, else in float32")] = False,
+    out: Out = None,
+) -> None:
+    """Compare the speed of extraction, from JPEG pictures to vectors, with that of the network alone."""
+    from components.benchmarks.features import run
+
+    _report(run(model=model, num_pictures=num_pictures, precision="bf16" if bf16 else "float32"), out)
+
+
 @app.command("quality")
 def bench_quality(  # noqa: PLR0917
     variants: Annotated[list[Path], typer.Argument(help="configuration files; their model and train sections count")],

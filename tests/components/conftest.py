@@ -59,7 +59,10 @@ def _prepare(root: Path, seed: int, *, incomplete: bool = False) -> dict[str, Pa
     dataset = write_dataset(root / "dataset", seed, incomplete=incomplete)
     paths = {"features": root / "features", "label_graph": root / "label_graph"}
     extract_features.run(
-        dataset=dataset, params=FeaturesConfig(image="precomputed", min_word_count=1), features_out=paths["features"]
+        dataset=dataset,
+        params=FeaturesConfig(image="precomputed", min_word_count=1),
+        cache=root / "cache",
+        features_out=paths["features"],
     )
     build_label_graph.run(dataset=dataset, params=LabelGraphConfig(threshold=0.3), label_graph_out=paths["label_graph"])
     return paths

@@ -36,7 +36,9 @@ def dataset(tmp_path):
 def test_step_writes_the_artifact_with_its_lineage(dataset, tmp_path, caplog):
     out = tmp_path / "features"
     with caplog.at_level(logging.INFO):
-        extract_features.run(dataset=dataset, params=FeaturesConfig(min_word_count=1), features_out=out)
+        extract_features.run(
+            dataset=dataset, params=FeaturesConfig(min_word_count=1), cache=tmp_path / "cache", features_out=out
+        )
     features = Features.read(out, verify=True)
     assert features.text.shape == (5, 4)
     assert features.artifact.provenance["step"] == "extract_features"
@@ -51,21 +53,28 @@ def test_two_runs_give_equal_content(dataset, tmp_path):
     digests = set()
     for name in ("one", "other"):
         out = tmp_path / name
-        extract_features.run(dataset=dataset, params=FeaturesConfig(text="tfidf", min_word_count=1), features_out=out)
+        extract_features.run(
+            dataset=dataset,
+            params=FeaturesConfig(text="tfidf", min_word_count=1),
+            cache=tmp_path / f"cache-{name}",
+            features_out=out,
+        )
         digests.add(Features.read(out).artifact.content_digest)
     assert len(digests) == 1
 
 
 def test_a_missing_data_set_names_the_stage_that_makes_it(tmp_path):
     with pytest.raises(ArtifactError, match=r"does not exist, expected a dataset artifact; run `dvc repro dataset`"):
-        extract_features.run(dataset=tmp_path / "no", params=FeaturesConfig(), features_out=tmp_path / "features")
+        extract_features.run(
+            dataset=tmp_path / "no", params=FeaturesConfig(), cache=tmp_path, features_out=tmp_path / "features"
+        )
 
 
 def test_command_line(dataset, tmp_path):
     out = tmp_path / "features"
 
     def command(params):
-        arguments = ["--dataset", dataset, "--params", params, "--features-out", out]
+        arguments = ["--dataset", dataset, "--params", params, "--cache", tmp_path / "cache", "--features-out", out]
         program = [sys.executable, "-m", "components.extract_features"]
         return subprocess.run([*program, *map(str, arguments)], capture_output=True, text=True, check=False)
 
@@ -76,8 +85,8 @@ def test_command_line(dataset, tmp_path):
     refused = command('{"image": "precomputed", "min_word_count": 1}')
     assert refused.returncode == 2
     assert refused.stderr == (
-        f"error: {dataset} has no ready image vectors, as features.image: precomputed expects; name their file in "
-        "dataset.folder.image_vectors, or choose another features.image in params.yaml\n"
+        f"error: {dataset} has no ready image vectors, as features.image: precomputed expects; name a file with them "
+        "in features.image_vectors, or choose another features.image in params.yaml\n"
     )
     assert Features.read(out).artifact.content_digest == digest  # what stood there stays
-    assert {entry.name for entry in tmp_path.iterdir()} == {"dataset", "features"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"cache", "dataset", "features"}

@@ -3,6 +3,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -16,11 +17,11 @@ from PIL import Image
 from components.register import run
 from components.services.registry import CHALLENGER, CHAMPION, RegisteredVersion
 from dagnn_core.artifacts import read_artifact, write_artifact, write_json
-from dagnn_core.config import ModelConfig, RegisterConfig
+from dagnn_core.config import FeaturesConfig, ModelConfig, RegisterConfig
 from dagnn_core.errors import ArtifactError, CheckRefusedError, InputError
 from dagnn_core.features.classic import ClassicEncoder
 from dagnn_core.features.descriptors import DIM
-from dagnn_core.features.encoders import PrecomputedEncoder
+from dagnn_core.features.encoders import PrecomputedEncoder, open_text_backbone
 from dagnn_core.features.words import WordEncoder
 from dagnn_core.model import TrainedModel, write_model
 from dagnn_core.nn.label_graphs import GraphTensors
@@ -264,9 +265,30 @@ print(json.dumps({
     assert "list of 5 numbers" in version_of(tracking, registered).description
 
 
+def test_a_pretrained_encoder_is_served_with_its_network(tracking, tmp_path, model_folder):
+    folder = shutil.copytree(model_folder("bert"), tmp_path / "bert")
+    encoder = open_text_backbone(FeaturesConfig(text="huggingface", text_model=str(folder), text_pooling="mean"))
+    model = make_model(tmp_path / "model", (RAW[0], encoder))
+    run(model=model, report=make_report(tmp_path / "report", model), params=PARAMS, tracking=tracking)
+    expected = TrainedModel.read(model).encode_texts(TEXTS)
+    shutil.rmtree(folder)
+    code = "print(json.dumps(model.predict([{'text': text} for text in arguments['texts']]).tolist()))"
+    got = in_new_process(tracking, code, uri=tracking.uri, texts=TEXTS)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert np.abs(expected[0] - expected[1]).max() > 1e-6
+    [stored] = stored_models(tracking)
+    assert_imports_are_pinned(stored, everywhere=True)
+
+
 def test_requirements_pin_what_the_stored_code_imports(tracking, model, report):
     run(model=model, report=report, params=PARAMS, tracking=tracking)
     [stored] = stored_models(tracking)
+    pinned = assert_imports_are_pinned(stored, everywhere=False)
+    assert "transformers" not in pinned
+
+
+def assert_imports_are_pinned(stored, *, everywhere):
+    """Also inside of functions, where transformers is imported, or not."""
     pinned = {}
     for line in (stored / "requirements.txt").read_text().split():
         package, _, number = line.partition("==")
@@ -280,14 +302,16 @@ def test_requirements_pin_what_the_stored_code_imports(tracking, model, report):
     files = json.loads(done.stdout)
     assert len(files) > 5
     for file in [*files, stored / "served_model.py"]:
-        for package in imported_packages(Path(file)):
+        for package in imported_packages(Path(file), everywhere=everywhere):
             assert set(distributions[package]) & set(pinned), f"{file} imports {package}"
     assert all(number and "+" not in number for number in pinned.values())
+    return pinned
 
 
-def imported_packages(file):
+def imported_packages(file, *, everywhere):
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

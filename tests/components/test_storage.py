@@ -19,7 +19,7 @@ from components.services import storage as module
 from components.services.storage import Digest, Download, Storage, parse_uri
 from dagnn_core.errors import InputError, SurroundingsError
 from tests.components.fault_proxy import Fault, FaultProxy, Request, only
-from tests.conftest import SECRET, Bucket
+from tests.fixtures.s3 import SECRET, Bucket
 
 CONTENT = random.Random(0).randbytes(3_500_000)
 MD5 = Digest("md5", hashlib.md5(CONTENT).hexdigest())

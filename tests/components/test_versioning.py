@@ -23,7 +23,7 @@ from components.services.storage import Storage
 from components.services.versioning import add
 from dagnn_core.errors import InputError, SurroundingsError
 from tests.components.fault_proxy import Fault, FaultProxy
-from tests.conftest import AWS, SECRET, Bucket, make_bucket
+from tests.fixtures.s3 import AWS, SECRET, Bucket, make_bucket
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

@@ -48,6 +48,14 @@ def test_pictures_come_in_the_order_asked_for(path):
     assert [picture for batch in dataset.iterate_pictures() for picture in batch] == [b"A", b"B", None, b"D"]
 
 
+@pytest.mark.parametrize("wanted", [[0, 3], [2], [], [0, 1, 2, 3]])
+def test_only_pictures_that_are_wanted_come(path, wanted):
+    dataset = Dataset.read(path)
+    mask = np.isin(np.arange(4), wanted)
+    pictures = [picture for batch in dataset.iterate_pictures(mask) for picture in batch]
+    assert pictures == dataset.pictures(wanted)
+
+
 def test_vectors_are_there_or_none(path):
     dataset = Dataset.read(path)
     assert dataset.vectors("image") is None

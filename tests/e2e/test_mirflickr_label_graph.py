@@ -199,6 +199,9 @@ def test_the_picture_is_drawn(built: Built) -> None:
 def test_features_are_refused_in_one_line(built: Built, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none of the 17815 training items has a picture, .* a label graph alone"):
         extract_features.run(
-            dataset=built.root / "dataset", params=FeaturesConfig(), features_out=tmp_path / "features"
+            dataset=built.root / "dataset",
+            params=FeaturesConfig(),
+            cache=tmp_path / "cache",
+            features_out=tmp_path / "features",
         )
     assert not list(tmp_path.iterdir())

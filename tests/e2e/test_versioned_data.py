@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dagnn_core.artifacts import read_artifact
-from tests.conftest import AWS, SECRET, Bucket
+from tests.fixtures.s3 import AWS, SECRET, Bucket
 
 pytestmark = pytest.mark.slow
 
@@ -78,4 +78,4 @@ def test_add_repro_change_and_go_back(make_checkout: Callable[[], Any], bucket: 
     assert again.content_digest == first.content_digest
     assert SECRET not in output
     for name in clone.run("git", "ls-files").split():
-        assert SECRET.encode() not in (clone.root / name).read_bytes() or name == "tests/conftest.py"
+        assert SECRET.encode() not in (clone.root / name).read_bytes() or name == "tests/fixtures/s3.py"

@@ -15,14 +15,18 @@ def test_a_text_encoder_is_loaded_by_its_kind(tmp_path, kind):
     encoder = WordEncoder.fit(["a boat", "the sea"], kind=kind, min_word_count=1, max_words=9)
     encoder.save(tmp_path)
     assert load_text_encoder(tmp_path) == encoder
-    with pytest.raises(ArtifactError, match=rf"kind '{kind}', expected one of classic, precomputed"):
+    with pytest.raises(
+        ArtifactError, match=rf"kind '{kind}', expected one of classic, huggingface, vgg19_bn, precomputed"
+    ):
         load_image_encoder(tmp_path)
 
 
 def test_an_image_encoder_is_loaded_by_its_kind(tmp_path):
     ClassicEncoder(mean=np.zeros(DIM, np.float32), deviation=np.ones(DIM, np.float32)).save(tmp_path)
     assert load_image_encoder(tmp_path).kind == "classic"
-    with pytest.raises(ArtifactError, match=r"kind 'classic', expected one of bow, tfidf, precomputed"):
+    with pytest.raises(
+        ArtifactError, match=r"kind 'classic', expected one of bow, tfidf, supervised_bow, huggingface, precomputed"
+    ):
         load_text_encoder(tmp_path)
 
 

@@ -46,11 +46,11 @@ def make_dataset(path, *, texts=WORDS * 4, pictures=None, splits=SPLITS * 3, vec
 
 def extract(path, dataset, config):
     with write_artifact(path, kind="features", provenance={}) as draft:
-        draft.content = write_features(draft.path, dataset, config)
+        draft.content = write_features(draft.path, dataset, config, cache=path.parent / "cache")
     return Features.read(path, verify=True)
 
 
-@pytest.mark.parametrize("text", ["bow", "tfidf"])
+@pytest.mark.parametrize("text", ["bow", "tfidf", "supervised_bow"])
 def test_features_are_those_of_the_saved_encoders_in_row_order(tmp_path, monkeypatch, text):
     monkeypatch.setattr(extraction, "BLOCK_ROWS", 5)
     dataset = make_dataset(tmp_path / "dataset")
@@ -68,9 +68,11 @@ def test_features_are_those_of_the_saved_encoders_in_row_order(tmp_path, monkeyp
     assert np.abs(features.image[features.rows("train")].mean(axis=0)).max() < 0.5
     samples = pq.read_table(features.artifact.file("samples.parquet"))
     assert samples["has_image"].to_pylist() == samples["has_text"].to_pylist() == [True] * len(dataset)
+    fitted = ("hidden.safetensors", "words/encoder.json") if text == "supervised_bow" else ()
     assert sorted(features.artifact.files) == [
         *("image.npy", "image_encoder/deviation.npy", "image_encoder/encoder.json", "image_encoder/mean.npy"),
         *("labels.npy", "samples.parquet", "text.npy", "text_encoder/encoder.json"),
+        *(f"text_encoder/{name}" for name in fitted),
     ]
 
 
@@ -97,20 +99,21 @@ def test_the_manifest_says_what_the_files_hold(tmp_path):
     }
 
 
-def test_encoders_see_the_training_split_alone(tmp_path):
+@pytest.mark.parametrize("text", ["bow", "tfidf", "supervised_bow"])
+def test_encoders_see_the_training_split_alone(tmp_path, text):
     def state(name, last_text, last_picture):
         dataset = make_dataset(
             tmp_path / f"dataset-{name}",
             texts=[*WORDS, "red sea", last_text],
             pictures=[*(picture(row) for row in range(4)), last_picture],
         )
-        features = extract(tmp_path / name, dataset, CLASSIC)
+        features = extract(tmp_path / name, dataset, FeaturesConfig(text=text, min_word_count=1, supervised_dim=4))
         return {file: entry.sha256 for file, entry in features.artifact.files.items() if "encoder/" in file}
 
     assert state("one", "red boat", picture(4)) == state("other", "green tree", picture(5))
 
 
-@pytest.mark.parametrize("text", ["bow", "tfidf"])
+@pytest.mark.parametrize("text", ["bow", "tfidf", "supervised_bow"])
 def test_missing_pictures_and_texts_are_zeros_and_fit_nothing(tmp_path, monkeypatch, text):
     """Encoders are those of the items that have the modality, as if the others were not there."""
     monkeypatch.setattr(extraction, "BLOCK_ROWS", 5)
@@ -173,7 +176,7 @@ def test_pairs_are_the_rows_of_a_split_that_have_both(tmp_path):
             {"without_image": range(12)},
             r"dataset: none of the 8 training items has a picture, .* dataset\.folder\.images or image_vectors",
         ),
-        ({"texts": [""] * 12}, r"none of the 8 training items has a text, .* in dataset\.folder\.text_column"),
+        ({"texts": [""] * 12}, r"none of the 8 training items has a text, .* dataset\.folder\.text_column\)"),
     ],
 )
 @pytest.mark.parametrize("config", [CLASSIC, PRECOMPUTED])
@@ -198,10 +201,10 @@ def test_precomputed_vectors_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (PRECOMPUTED, r"no ready text vectors.*dataset\.folder\.text_vectors, or choose another features\.text"),
+        (PRECOMPUTED, r"no ready text vectors.*in features\.text_vectors, or choose another features\.text"),
         (
             FeaturesConfig(image="precomputed"),
-            r"no ready image vectors.*dataset\.folder\.image_vectors, or choose another features\.image",
+            r"no ready image vectors.*in features\.image_vectors, or choose another features\.image",
         ),
     ],
 )
@@ -241,7 +244,7 @@ def test_vectors_that_are_not_finite_name_items_and_rows(tmp_path, monkeypatch):
 def test_items_without_a_picture_are_named_with_the_remedy(tmp_path):
     pictures = [None if row in (2, 5) else picture(row) for row in range(12)]
     dataset = make_dataset(tmp_path / "dataset", pictures=pictures)
-    message = r"no picture for the items 'item-2', 'item-5', .*dataset\.folder\.images.*features\.image: precomputed"
+    message = r"no picture for the items 'item-2', 'item-5', as features\.image: classic .*or set features\.image"
     with pytest.raises(InputError, match=message):
         extract(tmp_path / "features", dataset, CLASSIC)
 

@@ -1,0 +1,141 @@
+"""Decode and preprocess pictures in worker processes, ahead of the network.
+
+The workers are forked from a server process that has no threads and no GPU (`forkserver`), get encoded pictures, and
+hand back batches of pixels through shared memory. This module stays small: every worker imports it.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from dagnn_core.errors import InputError, SurroundingsError
+
+# B batch
+
+PICTURES_PER_WORKER = 256  # fewer are decoded sooner than a process starts
+
+Preprocess = Callable[[bytes], NDArray[Any]]
+
+
+class NumberedPicture(NamedTuple):
+    """An encoded picture and its row in the data set."""
+
+    row: int
+    encoded: bytes
+
+
+class PixelBatch(NamedTuple):
+    """Preprocessed pictures."""
+
+    rows: Tensor
+    """Rows of the pictures in the data set, [B]."""
+    pixels: Tensor
+    """What the network takes, [B, ...]."""
+
+
+class Fault(NamedTuple):
+    """Why a picture cannot be preprocessed."""
+
+    row: int
+    message: str
+
+
+def load_pixels(
+    batches: Iterable[list[NumberedPicture]],
+    preprocess: Preprocess,
+    *,
+    name: Callable[[int], str],
+    num_pictures: int,
+    workers: int,
+    pin_memory: bool,
+) -> Iterator[PixelBatch]:
+    """Preprocess batches of pictures, in order, while the caller works on earlier ones.
+
+    Args:
+        batches: encoded pictures.
+        preprocess: turns one into pixels; picklable.
+        name: names the picture of a row, for messages.
+        num_pictures: in all batches together; for few of them no processes are started.
+        workers: number of processes; 0: one for each core but one.
+        pin_memory: whether pixels go to a GPU.
+
+    Raises:
+        InputError: a picture cannot be decoded.
+        SurroundingsError: a worker process died.
+    """
+    num_workers = min(workers or max(1, _num_cores() - 1), num_pictures // PICTURES_PER_WORKER)
+    loader = DataLoader(
+        _Pixels(preprocess),
+        batch_sampler=batches,  # any iterable will do: its elements go to the workers
+        num_workers=num_workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        multiprocessing_context=_forkserver() if num_workers else None,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else seeds for the workers are drawn from the global one
+    )
+    try:
+        for batch in loader:
+            if isinstance(batch, Fault):
+                raise InputError(f"{name(batch.row)} {batch.message}")
+            yield batch
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two: it died with a batch to hand over
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise SurroundingsError(
+            f"a process that decodes pictures died ({error}); most likely memory ran out, or shared memory (/dev/shm): "
+            "lower features.workers or features.batch_size in params.yaml and run again, finished shards are kept"
+        ) from error
+
+
+class _Pixels(Dataset[tuple[int, Tensor] | Fault]):
+    """What a worker does with one picture."""
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        self._preprocess = preprocess
+
+    def __getitem__(self, picture: NumberedPicture) -> tuple[int, Tensor] | Fault:
+        try:
+            pixels = self._preprocess(picture.encoded)
+        except InputError as error:  # as a value: an exception would arrive with the worker's traceback as its text
+            return Fault(picture.row, str(error))
+        return picture.row, torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+
+
+def _collate(samples: list[tuple[int, Tensor] | Fault]) -> PixelBatch | Fault:
+    for sample in samples:
+        if isinstance(sample, Fault):
+            return sample
+    return PixelBatch(*default_collate(samples))  # in a worker, stacks straight into shared memory
+
+
+def _start_worker(_number: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one ends its workers itself
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
+
+
+def _end_with_main_process() -> None:
+    """End this worker where the main process was killed; its parent is the server, which lives while workers do."""
+    main = multiprocessing.parent_process()
+    assert main is not None
+    main.join()
+    os._exit(1)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _forkserver() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker
+    return context

@@ -39,7 +39,7 @@ def run(*, params: DatasetConfig, dataset_out: Path) -> None:
         raw = open_demo(load_spec(source, DemoSpec))
     with write_artifact(dataset_out, kind=KIND, provenance=provenance("dataset", params)) as draft:
         draft.content = write_dataset(draft.path, raw, params) | {"layout": params.layout}
-        write_card(Dataset.of(draft.so_far(KIND)), source=Path(raw.source).name)
+        write_card(Dataset.of(draft.so_far(KIND)))
     content = draft.content
     splits = ", ".join(f"{size} {split}" for split, size in content["splits"].items())
     log.info(

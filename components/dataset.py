@@ -51,7 +51,7 @@ def run(*, params: DatasetConfig, work: Path, dataset_out: Path) -> None:
         write_artifact(dataset_out, kind=KIND, provenance=record) as draft,
     ):
         draft.content = write_dataset(draft.path, raw, params, work=unfinished) | {"layout": params.layout}
-        write_card(Dataset.of(draft.so_far(KIND)), source=Path(raw.source).name)
+        write_card(Dataset.of(draft.so_far(KIND)))
     content = draft.content
     splits = ", ".join(f"{size} {split}" for split, size in content["splits"].items())
     log.info(

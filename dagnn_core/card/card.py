@@ -53,12 +53,10 @@ class _Matrix(NamedTuple):
     num_shown: int
 
 
-def write_card(dataset: Dataset, *, source: str) -> None:
-    """Describe a data set in its own folder; equal content gives equal bytes.
+def write_card(dataset: Dataset) -> None:
+    """Describe a data set, an artifact that is being written, in its own folder.
 
-    Args:
-        dataset: an artifact that is being written.
-        source: what the raw data is called; not its path, which would differ from machine to machine.
+    Equal content gives equal bytes, so neither date nor path of the source is in it: the manifest has them.
     """
     out = dataset.artifact.path
     facts = gather_facts(dataset, seed=SEED)
@@ -69,7 +67,6 @@ def write_card(dataset: Dataset, *, source: str) -> None:
     for template in TEMPLATES:
         page = read_template(template).render(
             artifact=dataset.artifact,
-            source=source,
             splits=SPLITS,
             facts=facts,
             samples=samples,

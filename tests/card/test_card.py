@@ -64,7 +64,7 @@ def write(
             "num_rows": len(items) + len(rejections),
             "dropped_labels": {"<rare>": 2},
         }
-        write_card(Dataset.of(draft.so_far(KIND)), source="table.csv")
+        write_card(Dataset.of(draft.so_far(KIND)))
     return Dataset.read(out, verify=True)
 
 

@@ -59,7 +59,7 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
     items, unusable = _without_faulty(raw, _picture_faults(raw, work / "checks.jsonl"), config)
     reject(unusable)
     items = quarantine(items, Reason.NO_MODALITY, lambda item: not item.has_image and not item.has_text)
-    items = [item._replace(split=_split(raw, item, config)) for item in items]
+    items = [item if _has_split(raw, item) else item._replace(split=_draw(raw, item, config)) for item in items]
     _check_complete(raw, items, config)
     items = quarantine(
         items, Reason.HELD_OUT_INCOMPLETE, lambda item: item.split != "train" and not _can_be_held_out(raw, item)
@@ -169,10 +169,11 @@ def _can_be_held_out(raw: RawData, item: RawItem) -> bool:
     return item.is_complete or raw.is_text_alone
 
 
-def _split(raw: RawData, item: RawItem, config: DatasetConfig) -> str:
-    is_settled = item.split != "train" if raw.draws_val else item.split != ""
-    if is_settled:
-        return item.split
+def _has_split(raw: RawData, item: RawItem) -> bool:
+    return item.split != "train" if raw.draws_val else item.split != ""
+
+
+def _draw(raw: RawData, item: RawItem, config: DatasetConfig) -> str:
     if not _can_be_held_out(raw, item):
         return "train"
     return draw_split(

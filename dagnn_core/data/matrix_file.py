@@ -4,10 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-import scipy.io
-import scipy.sparse
 from numpy.typing import NDArray
 
 from dagnn_core.errors import InputError
@@ -60,6 +57,9 @@ def _choose(path: Path, name: str, tables: Iterable[str], others: Iterable[str])
 
 
 def _read_mat(path: Path, name: str) -> NDArray[Any]:
+    import scipy.io  # noqa: PLC0415 -- 20 MB that other layouts do without
+    import scipy.sparse  # noqa: PLC0415
+
     try:
         listing = scipy.io.whosmat(path)
     except NotImplementedError:  # MATLAB 7.3 writes HDF5
@@ -71,6 +71,8 @@ def _read_mat(path: Path, name: str) -> NDArray[Any]:
 
 
 def _read_hdf5(path: Path, name: str) -> NDArray[Any]:
+    import h5py  # noqa: PLC0415 -- as above
+
     with h5py.File(path, "r") as file:
         # only what lies in this very file: links could lead to any other
         keys = [key for key in file if isinstance(file.get(key, getlink=True), h5py.HardLink)]

@@ -1,1 +1,1 @@
-"""What the steps stand on: provenance, experiment tracking, the model registry."""
+"""What the steps stand on: S3 and DVC, provenance, experiment tracking, the model registry."""

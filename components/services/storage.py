@@ -247,18 +247,17 @@ class Storage:
 
     def _download(self, job: Download, report: Report) -> None:
         digest = job.digest or job.source.digest
+        part = job.path.with_name(f".{job.path.name}.part")
+        mark = job.path.with_name(f".{job.path.name}.part.etag")
         if digest and _has(job.path, job.source.size, digest):
+            mark.unlink(missing_ok=True)  # a kill may have left it
             report(job.source.size)
             return
         job.path.parent.mkdir(parents=True, exist_ok=True)
-        part = job.path.with_name(f".{job.path.name}.part")
-        mark = job.path.with_name(f".{job.path.name}.part.etag")
         with part.open("ab+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise SurroundingsError(f"{job.path} is being fetched by another process; wait for it") from error
-            # the mark goes first, so that no content is ever taken for that of another object
+            if not _lock(stream, part):
+                raise SurroundingsError(f"{job.path} is being fetched by another process; wait for it")
+            # emptied before it is marked, so that no content is ever taken for that of another object
             if not mark.is_file() or mark.read_text() != job.source.etag:
                 stream.truncate(0)
                 mark.write_text(job.source.etag)
@@ -401,6 +400,15 @@ def _known_digest(answer: Mapping[str, Any]) -> Digest | None:
         return Digest("sha256", sha256)
     etag = answer["ETag"].strip('"')
     return Digest("md5", etag) if _etag_is_md5(answer) and _PLAIN_MD5.fullmatch(etag) else None
+
+
+def _lock(stream: BinaryIO, path: Path) -> bool:
+    """Take a file for this process alone; False where another has it, or has just moved it away."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return path.exists() and path.stat().st_ino == os.fstat(stream.fileno()).st_ino
 
 
 def _has(path: Path, size: int, digest: Digest) -> bool:

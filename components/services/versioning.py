@@ -122,6 +122,7 @@ def _fetch_source(uri: str, folder: Path, storage: Storage) -> Path:
         raise InputError(f"{uri} does not exist, expected an object or a folder of objects; check bucket and key")
     for name in names:
         check_name(name, uri)
+    remove_strangers(place, [Entry(name, "") for name in names])
     base = uri.rstrip("/")
     found_all = storage.stat_all([f"{base}/{name}" for name in names], description="looking for files")
     objects = [stored for stored in found_all if stored is not None]

@@ -140,11 +140,11 @@ def gather_facts(dataset: Dataset, *, seed: int) -> Facts:
             for row, picture in scan.samples.items()
         ],
         labels_per_item=dict(sorted(Counter(dataset.labels.sum(axis=1).tolist()).items())),
-        text_lengths=_text_lengths(dataset) if dataset.has_text.any() else None,
+        text_lengths=_text_lengths(dataset) if dataset.is_written.any() else None,
         pictures=_picture_stats(scan, scan.sizes[has_picture]) if has_picture.any() else None,
         overlaps=[
             _overlap(dataset, what, np.flatnonzero(present), keys)
-            for what, present, keys in (("pictures", has_picture, scan.keys), ("texts", dataset.has_text, text_keys))
+            for what, present, keys in (("pictures", has_picture, scan.keys), ("texts", dataset.is_written, text_keys))
             if present.any()
         ],
     )
@@ -190,13 +190,14 @@ def _picture_stats(scan: _Scan, sizes: NDArray[np.int64]) -> PictureStats:
 
 def _text_lengths(dataset: Dataset) -> TextLengths:
     lengths = np.array([len(text.split()) for text in dataset.texts])
-    low = int(lengths[dataset.has_text].min())
-    high = int(np.quantile(lengths[dataset.has_text], COVERED, method="higher"))
+    is_written = dataset.is_written
+    low = int(lengths[is_written].min())
+    high = int(np.quantile(lengths[is_written], COVERED, method="higher"))
     width = -(-(high - low + 1) // MAX_BINS)
     starts = range(low, high + 1, width)
     by_split = {}
     for split in SPLITS:
-        here = lengths[(dataset.splits == split) & dataset.has_text]
+        here = lengths[(dataset.splits == split) & is_written]
         if len(here):
             quantiles = np.quantile(here, list(QUANTILES.values()), method="nearest")
             bins = np.bincount(np.minimum((here - low) // width, len(starts) - 1), minlength=len(starts)) / len(here)

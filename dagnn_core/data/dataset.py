@@ -118,6 +118,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def is_written(self) -> NDArray[np.bool_]:
+        """Which items have a text in words, not a ready vector of it alone, [N]."""
+        return np.array([bool(text) for text in self.texts])
+
     def rows(self, split: str) -> NDArray[np.int64]:
         """Row numbers of one split, ascending."""
         return np.flatnonzero(self.splits == split)

@@ -100,8 +100,9 @@ class PictureFolder:
     def state(self, path: str) -> FileState | None:
         """The state of the picture's file; None where there is none."""
         try:
-            return FileState.of(self._root / path)
-        except (ValueError, OSError):  # read() says what is wrong
+            file = self._file(path)
+            return FileState.of(file) if file else None
+        except OSError:  # read() says what is wrong
             return None
 
 

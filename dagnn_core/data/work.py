@@ -23,7 +23,7 @@ from dagnn_core.errors import InputError, SurroundingsError
 
 
 def pictures_digest(raw: RawData, packages: Mapping[str, str]) -> str:
-    """Digest of the pictures of raw data: rows, ids, paths, the state of each picture, and the code that reads them.
+    """Digest of raw data's pictures: where, rows, ids, paths, the state of each, and the code that reads them.
 
     A picture is not read for it: see `Pictures.state`. That is a call of the system for each picture of a folder, about
     a second for 100,000 on a local disk, and one for a whole archive.
@@ -34,7 +34,7 @@ def pictures_digest(raw: RawData, packages: Mapping[str, str]) -> str:
     """
     state = raw.picture_state
     rows = ((item.row, item.id, item.image_path, item.has_image, state and state(item)) for item in raw.items)
-    return rows_digest([canonical_json(packages), _code_digest()], rows)
+    return rows_digest([raw.source, canonical_json(packages), _code_digest()], rows)
 
 
 def rows_digest(*parts: Iterable[object]) -> str:

@@ -172,7 +172,7 @@ def _shared(
         names=[*dataset.ids, *(f"{item} of the other" for item in other.ids)],
         groups=np.repeat([0, 1], sizes),
         counted=np.repeat([True, False], sizes),
-        has_text=np.concatenate([dataset.has_text, other.has_text]),
+        is_written=np.concatenate([dataset.is_written, other.is_written]),
         text_keys=np.concatenate([text_keys(dataset), text_keys(other)]),
         traits=traits.followed_by(other_traits),
     )

@@ -23,7 +23,8 @@ class Items(NamedTuple):
     """Numbers from 0."""
     counted: NDArray[np.bool_]
     """The items of which `CopyRate.across` is a fraction."""
-    has_text: NDArray[np.bool_]
+    is_written: NDArray[np.bool_]
+    """Which have a text in words."""
     text_keys: NDArray[np.uint64]
     """Hashes of text and labels."""
     traits: PictureTraits
@@ -80,7 +81,7 @@ def copy_rates(items: Items, *, near_distance: int) -> CopyRates:
         items.groups[distinct],
         max_distance=near_distance,
     )
-    written = np.flatnonzero(items.has_text)
+    written = np.flatnonzero(items.is_written)
     return CopyRates(
         pictures=_rate(items, pictured, identical),
         near_pictures=_rate(items, distinct, near),

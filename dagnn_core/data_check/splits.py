@@ -34,7 +34,7 @@ def _copies(dataset: Dataset, traits: PictureTraits, limits: Limits) -> Iterator
         names=[f"{item} ({split})" for item, split in zip(dataset.ids, splits, strict=True)],
         groups=np.array([SPLITS.index(split) for split in splits]),
         counted=dataset.splits != "train",
-        has_text=dataset.has_text,
+        is_written=dataset.is_written,
         text_keys=text_keys(dataset),
         traits=traits,
     )

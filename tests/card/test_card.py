@@ -184,7 +184,7 @@ def test_data_without_pictures(tmp_path: Path, vectors: bool) -> None:
 
 def test_items_without_text_and_one_label(tmp_path: Path) -> None:
     items = [
-        Item(f"i{number}", "", ["only"], encode(number, (30, 20 + number)), "", split)
+        Item(f"i{number}", "", ["only"], encode(number, (30, 20 + number)), "", split, has_text=False)
         for number, split in enumerate(["train", "train", "val", "test"])
     ]
     dataset = write(tmp_path / "dataset", items, labels=["only"])

@@ -117,7 +117,7 @@ def make_dataset(
                 image = (special or {}).get(row, picture(seed + row) if has_image else None)
                 text = "" if row % 7 == 5 else "boat " * (1 + (row + seed) * 37 % 11) + chr(ord("a") + row % 26)
                 split = "train" if row % 2 == 0 else "val"
-                writer.add(Item(f"item-{row}", text, ("boat",), image, f"{row}.png", split, has_image))
+                writer.add(Item(f"item-{row}", text, ("boat",), image, f"{row}.png", split, has_image, bool(text)))
             writer.write_rejected([])
         draft.content = writer.content
     return Dataset.read(path)

@@ -206,7 +206,7 @@ class Ledger:
         if all(entry.record.nonce != record.nonce for entry in state.moves):
             [mine] = [entry for entry in entries if entry.record.nonce == record.nonce]
             return f"{lost_to(mine, state)}; run the command again to stand against it"
-        position = self.look()
+        position = self.look(own=record.nonce)
         return position.refusal if position.stray else None
 
     def adopt(self, position: Position, *, who: str, why: str) -> Position:
@@ -214,12 +214,17 @@ class Ledger:
         source = position.state.champion
         self.append(Record(action=Action.ADOPTED, source=source, target=position.alias, who=who, why=why))
         log.warning(
-            "%s: adopted %s as champion, which no record explained (%s)", self.model, _version(position.alias), why
+            "%s: adopted %s as champion, which no record explains (%s)", self.model, _version(position.alias), why
         )
         return self.look()
 
-    def look(self, *, repair: bool = True) -> Position:
-        """Read ledger and alias until they agree; with `repair`, carry out a move whose mover has died in between."""
+    def look(self, *, repair: bool = True, own: str = "") -> Position:
+        """Read ledger and alias until they agree; with `repair`, carry out a move whose mover has died in between.
+
+        Args:
+            repair: False writes nothing.
+            own: nonce of the move that the caller is carrying out.
+        """
         mine: str | None = None
         finished: Entry | None = None
         for _ in range(LOOKS):
@@ -239,8 +244,9 @@ class Ledger:
                 if fault := self.fault(state.champion):
                     return Position(state, alias, f"{self._stray(state, alias)}, which {fault}")
                 self.client.set_registered_model_alias(self.model, self.alias, state.champion)
-                log.info("%s: alias %s moved to version %s (%s)", self.model, self.alias, state.champion, last)
                 mine = state.champion
+                if last.record.nonce != own:
+                    log.warning("%s: alias %s lagged, moved to version %s (%s)", self.model, self.alias, mine, last)
             else:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         return Position(state, alias, self._stray(state, alias))
@@ -252,8 +258,8 @@ class Ledger:
         return None if version is None else str(version)
 
     def _stray(self, state: State, alias: str | None) -> str:
-        known = f"version {state.champion} ({state.moves[-1]})" if state.moves and state.champion else "no version"
-        return f"alias {self.alias} is at {_version(alias)}, but the last record of {self.name} leads to {known}"
+        last = f" ({state.moves[-1]})" if state.moves else ""
+        return f"alias {self.alias} is at {_version(alias)}, the ledger at {_version(state.champion)}{last}"
 
 
 def ensure_registered_model(client: "MlflowClient", name: str, description: str) -> None:

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from components.params import read_yaml
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import MANIFEST
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-_MLMODEL = "MLmodel"
+_MLMODEL = "MLmodel"  # where MLflow says what it has stored
 
 
 def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
@@ -55,12 +56,8 @@ def _fault_of_files(repository: "ArtifactRepository", expected: dict[str, int]) 
 
 def _read_manifest(repository: "ArtifactRepository", directory: str) -> tuple[str, Any]:
     """Find the model artifact in a stored MLflow model; return where its manifest lies, and what that says."""
-    from mlflow.models import Model
-    from mlflow.pyfunc import FLAVOR_NAME
-
-    _download(repository, _MLMODEL, directory)
-    flavors = Model.load(directory).flavors
-    file = str(PurePosixPath(flavors[FLAVOR_NAME]["artifacts"]["model"]["path"], MANIFEST))
+    stored = read_yaml(_download(repository, _MLMODEL, directory))["flavors"]["python_function"]
+    file = str(PurePosixPath(stored["artifacts"]["model"]["path"], MANIFEST))
     return file, json.loads(_download(repository, file, directory).read_text(encoding="utf-8"))
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +15,7 @@ from dagnn_core.errors import CheckRefusedError
 if TYPE_CHECKING:
     from components.services.promotion import Event, Promotion
 
-COLUMNS = "{:16}  {:20}  {:11}  {:>4}  {:>4}  {:>8}  "  # of a history, before its reasons
-WIDTH = 100
+WIDTH = 100  # columns of a history
 
 Name = Annotated[str | None, typer.Argument(help="registered model; default: register.model_name")]
 Params = Annotated[str, typer.Option(help="params.yaml, or the section `register` as JSON")]
@@ -121,10 +121,8 @@ def history(
         for event in past.events:
             print(json.dumps(_event_object(event)))
         return
-    if past.events:
-        print((COLUMNS + "why").format("when (UTC)", "who", "what", "from", "to", "map_mean"))
-    for event in past.events:
-        print(_event_lines(event))
+    for line in _event_lines(past.events):
+        print(line)
     print(f"{CHAMPION}: {_version(past.champion)}")
 
 
@@ -139,17 +137,25 @@ def _event_object(event: "Event") -> dict[str, object]:
     }
 
 
-def _event_lines(event: "Event") -> str:
-    row = COLUMNS.format(
-        f"{event.when:%Y-%m-%d %H:%M}",
-        textwrap.shorten(event.who, 20, placeholder="...") if " " in event.who else event.who[:20],
-        event.what,
-        event.source or "-",
-        event.target or "-",
-        _figure(event.figures.get("map_mean")),
-    )
-    reasons = textwrap.wrap(event.why, WIDTH - len(row)) or [""]
-    return "\n".join([(row + reasons[0]).rstrip(), *(" " * len(row) + line for line in reasons[1:])])
+def _event_lines(events: "Sequence[Event]") -> Iterator[str]:
+    if not events:
+        return
+    longest = min(24, max(len(event.who) for event in events))
+    columns = f"{{:>3}}  {{:16}}  {{:{longest}}}  {{:11}}  {{:>4}}  {{:>4}}  {{:>8}}  "
+    yield columns.format("#", "when (UTC)", "who", "what", "from", "to", "map_mean") + "why"
+    for event in events:
+        row = columns.format(
+            event.entry,
+            f"{event.when:%Y-%m-%d %H:%M}",
+            event.who[:longest],
+            event.what,
+            event.source or "-",
+            event.target or "-",
+            _figure(event.figures.get("map_mean")),
+        )
+        reasons = textwrap.wrap(event.why, WIDTH - len(row), break_on_hyphens=False) or [""]
+        yield (row + reasons[0]).rstrip()
+        yield from (" " * len(row) + line for line in reasons[1:])
 
 
 def _version(version: str | None) -> str:

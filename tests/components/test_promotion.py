@@ -1,8 +1,10 @@
 import re
+from functools import partial
 
 import pytest
 
-from components.services.registry import CHALLENGER, CHAMPION, Scores, decide, promote
+from components.services.promotion import Scores, decide, promote
+from components.services.registry import CHALLENGER, CHAMPION
 from dagnn_core.errors import InputError
 
 SAME, OTHER = "d" * 64, "e" * 64
@@ -43,17 +45,10 @@ def test_decision(challenger, champion, tolerance, accepted, reason):
 
 
 @pytest.fixture
-def add_version(tracking):
-    """Adds a version with some tags to the registered model `dagnn`, and makes it challenger."""
-    client = tracking.client
-    client.create_registered_model("dagnn")
-
-    def add(**tags):
-        version = client.create_model_version("dagnn", source="s3://bucket/model", tags={"dataset_digest": SAME} | tags)
-        client.set_registered_model_alias("dagnn", CHALLENGER, version.version)
-        return str(version.version)
-
-    return add
+def add_version(tracking, store_version):
+    """Adds a whole version with some tags to the registered model `dagnn`, and makes it challenger."""
+    tracking.client.create_registered_model("dagnn")
+    return partial(store_version, tracking)
 
 
 def aliases(tracking):

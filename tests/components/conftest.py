@@ -54,7 +54,7 @@ def _store_version(tracking: Tracking, folder: Path, name: str, tags: dict[str, 
         source=logged.artifact_location,
         run_id=run.run_id,
         model_id=logged.model_id,
-        tags={"dataset_digest": "d" * 64, "model_digest": digest} | tags,
+        tags={"dataset_digest": "d" * 64, "model_digest": digest, "mlflow_model_id": logged.model_id} | tags,
     ).version
     client.set_registered_model_alias(name, CHALLENGER, version)
     return str(version)

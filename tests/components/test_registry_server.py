@@ -354,7 +354,11 @@ def make_model(sqlite_server, tmp_path_factory):
         direct.client.create_registered_model(name)
         for number, map_mean in enumerate(("0.5", "0.6", "0.7"), start=1):
             direct.client.create_model_version(
-                name, source=template.source, run_id=template.run_id, tags=template.tags | {"map_mean": map_mean}
+                name,
+                source=template.source,
+                run_id=template.run_id,
+                model_id=template.tags["mlflow_model_id"],
+                tags=template.tags | {"map_mean": map_mean},
             )
             if number < 3:
                 assert promote(direct, name=name, version=str(number), tolerance=0.0).decision.accepted

@@ -13,10 +13,10 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,13 +27,13 @@ from typing import NamedTuple
 import pytest
 
 from components.register import run as register
-from components.services.ledger import fold
+from components.services.ledger import Action, Ledger, Record
 from components.services.promotion import promote, read_history, rollback
 from components.services.registry import CHALLENGER, CHAMPION
 from components.services.stored_model import find_fault
 from components.services.tracking import Tracking
 from dagnn_core.config import RegisterConfig
-from dagnn_core.errors import DagnnError, SurroundingsError
+from dagnn_core.errors import SurroundingsError
 
 pytestmark = pytest.mark.slow
 PROCESSES = 16
@@ -126,10 +126,16 @@ def postgres_server(postgres, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sqlite_server(empty_database, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    with mlflow_server(f"sqlite:///{folder / 'mlflow.db'}", folder) as uri:
+def database(empty_database, tmp_path_factory):
+    """The tables of `sqlite_server`, for what a test prepares and checks: without the server, that is quick."""
+    file = tmp_path_factory.mktemp("server") / "mlflow.db"
+    shutil.copy(empty_database, file)
+    return Tracking(uri=f"sqlite:///{file}")
+
+
+@pytest.fixture(scope="module")
+def sqlite_server(database):
+    with mlflow_server(database.uri, Path(database.uri.removeprefix("sqlite:///")).parent) as uri:
         yield uri
 
 
@@ -305,21 +311,6 @@ def quick_retries(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
 
 
-@pytest.fixture
-def direct(sqlite_server):
-    return Tracking(uri=sqlite_server)
-
-
-def check_invariants(tracking: Tracking, name: str) -> None:
-    """No alias is on a version without files, no version is without files, and each request is recorded once."""
-    [registered] = tracking.client.search_registered_models(filter_string=f"name = '{name}'") or [None]
-    if registered is None:
-        return
-    versions = {str(v.version): v for v in tracking.client.search_model_versions(f"name = '{name}'")}
-    assert set(map(str, registered.aliases.values())) <= set(versions)
-    assert {version: find_fault(tracking, versions[version]) for version in versions} == dict.fromkeys(versions)
-
-
 def aliases(tracking: Tracking, name: str) -> dict[str, str]:
     [registered] = tracking.client.search_registered_models(filter_string=f"name = '{name}'")
     return {alias: str(version) for alias, version in registered.aliases.items()}
@@ -341,65 +332,61 @@ def try_with_fault(proxy: Proxy, fault: Fault, command) -> SurroundingsError | N
 
 
 @pytest.fixture(scope="module")
-def make_model(sqlite_server, tmp_path_factory):
+def make_model(database, sqlite_server, tmp_path_factory):
     """Make a registered model with three whole versions that share their files; two were made champion."""
-    direct = Tracking(uri=sqlite_server)
-    spec = importlib.util.spec_from_file_location("conftest", Path(__file__).with_name("conftest.py"))
-    conftest = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(conftest)
-    conftest._store_version(direct, tmp_path_factory.mktemp("stored") / "model", "template", {})
-    template = direct.client.get_model_version("template", "1")
+    load_beside("conftest")._store_version(
+        Tracking(uri=sqlite_server), tmp_path_factory.mktemp("stored") / "model", "template", {}
+    )
+    client, template = database.client, database.client.get_model_version("template", "1")
 
     def make(name: str) -> None:
-        direct.client.create_registered_model(name)
-        for number, map_mean in enumerate(("0.5", "0.6", "0.7"), start=1):
-            direct.client.create_model_version(
-                name,
-                source=template.source,
-                run_id=template.run_id,
-                model_id=template.tags["mlflow_model_id"],
-                tags=template.tags | {"map_mean": map_mean},
-            )
-            if number < 3:
-                assert promote(direct, name=name, version=str(number), tolerance=0.0).decision.accepted
-        direct.client.set_registered_model_alias(name, CHALLENGER, "3")
+        client.create_registered_model(name)
+        for map_mean in ("0.5", "0.6", "0.7"):
+            tags = template.tags | {"map_mean": map_mean}
+            client.create_model_version(name, source=template.source, run_id=template.run_id, tags=tags)
+        client.set_registered_model_alias(name, CHALLENGER, "3")
+        ledger = Ledger(client=client, model=name, alias=CHAMPION, fault=lambda version: None)
+        for source, target in ((None, "1"), ("1", "2")):
+            record = Record(action=Action.PROMOTED, source=source, target=target, who="ann", why="")
+            assert ledger.move(record) is None
 
     return make
 
 
 COMMANDS = {
-    "promote": (lambda name: partial(promote, name=name, version=None, tolerance=0.0), ("promoted", "2", "3")),
-    "rollback": (lambda name: partial(rollback, name=name, to=None), ("rolled back", "2", "1")),
-    "history": (lambda name: partial(read_history, name=name), ("promoted", "1", "2")),
+    "promote": (lambda name: partial(promote, name=name, version=None, tolerance=0.0), [("promoted", "2", "3")]),
+    "rollback": (lambda name: partial(rollback, name=name, to=None), [("rolled back", "2", "1")]),
+    "history": (lambda name: partial(read_history, name=name), []),
 }
+
+
+@pytest.fixture
+def survive(proxy, database, make_model):
+    """Fail at the first call of a command, at the second ...; return how many calls there are."""
+
+    def at_any_call(*, what: str, kind: str, retried: bool) -> int:
+        command_for, done = COMMANDS[what]
+        before = [("promoted", None, "1"), ("promoted", "1", "2")]
+        for at in count(1):
+            name = f"{what}-{kind}-{at}-{retried}"
+            make_model(name)
+            command = command_for(name)
+            error, calls = try_with_fault(proxy, Fault(kind, at), command), len(proxy.calls)
+            assert aliases(database, name)[CHAMPION] in ("2", *(target for _, _, target in done))
+            if error:
+                assert not retried
+                command(Tracking(uri=proxy.uri))
+            assert events(database, name) == before + done
+            assert aliases(database, name) == {CHALLENGER: "3", CHAMPION: (before + done)[-1][2]}
+            if at > calls:
+                return at - 1
+        raise AssertionError("unreachable")
+
+    return at_any_call
 
 
 def events(tracking: Tracking, name: str) -> list[tuple[str, str | None, str | None]]:
     return [(event.what, event.source, event.target) for event in read_history(tracking, name=name).events]
-
-
-@pytest.fixture
-def survive(proxy, direct, make_model):
-    """Fail at the first call of a command, at the second ...; return how many calls there are."""
-    return partial(_survive, proxy, direct, make_model)
-
-
-def _survive(proxy, direct, make_model, *, what, kind, retried):
-    command_for, last = COMMANDS[what]
-    for at in count(1):
-        name = f"{what}-{kind}-{at}-{retried}"
-        make_model(name)
-        command = command_for(name)
-        error = try_with_fault(proxy, Fault(kind, at), command)
-        calls = len(proxy.calls)
-        check_invariants(direct, name)
-        if error:
-            assert not retried
-            command(Tracking(uri=proxy.uri))
-        assert aliases(direct, name)[CHAMPION] == last[2]
-        assert events(direct, name) == [("promoted", None, "1"), ("promoted", "1", "2"), last][: 2 + (last[1] == "2")]
-        if calls < at:
-            return calls
 
 
 @pytest.mark.parametrize("kind", ["500", "403", "lost"])
@@ -414,3 +401,44 @@ def test_after_a_fault_at_any_call_a_second_try_completes(survive, what, kind):
 @pytest.mark.usefixtures("quick_retries")
 def test_one_fault_at_any_call_is_retried(survive, what, kind):
     assert survive(what=what, kind=kind, retried=True) > 10
+
+
+@pytest.mark.usefixtures("no_retries")
+@pytest.mark.parametrize("kind", ["500", "lost"])
+def test_registering_again_completes_after_a_fault_at_any_kind_of_call(proxy, sqlite_server, tmp_path, kind):
+    real = load_beside("test_register")
+    model = real.make_model(tmp_path / "model", real.RAW)
+    report = real.make_report(tmp_path / "report", model)
+
+    def registered_as(name: str):
+        params = RegisterConfig(model_name=name)
+        return lambda tracking: register(
+            model=model, report=report, params=params, tracking=replace(tracking, experiment=name)
+        )
+
+    assert try_with_fault(proxy, NO_FAULT, registered_as(f"register-{kind}")) is None
+    kinds = [re.sub(r"/[^/]*\d[^/]*|/code/.*", "/*", call) for call in proxy.calls]
+    once_each = sorted({kinds.index(call) for call in kinds} | {len(kinds) - 1 - kinds[::-1].index(c) for c in kinds})
+    assert len(once_each) > 15
+    server = Tracking(uri=sqlite_server)
+    for at in once_each:
+        name = f"register-{kind}-{at}"
+        error = try_with_fault(proxy, Fault(kind, at + 1), registered_as(name))
+        check_versions_are_whole(server, name)
+        if error:
+            registered_as(name)(server)
+        assert aliases(server, name) == {CHALLENGER: "1"}
+        assert len(server.client.search_model_versions(f"name = '{name}'")) == 1
+        check_versions_are_whole(server, name)
+
+
+def check_versions_are_whole(tracking: Tracking, name: str) -> None:
+    for version in tracking.client.search_model_versions(f"name = '{name}'"):
+        assert find_fault(tracking, version) is None
+
+
+def load_beside(module: str):
+    spec = importlib.util.spec_from_file_location(module, Path(__file__).with_name(f"{module}.py"))
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded

@@ -177,6 +177,8 @@ class Ledger:
 
     def append(self, record: Record) -> Book:
         """Write a record, once, and return the ledger with it."""
+        from mlflow.exceptions import MlflowException
+
         book = self.read()
         if not book.entries:
             ensure_registered_model(
@@ -193,7 +195,7 @@ class Ledger:
                     await_creation_for=0,
                 )
                 return self.read()
-            except _mlflow_exception():
+            except MlflowException:
                 book = self.read()
                 if any(entry.record.nonce == record.nonce for entry in book.entries):
                     return book
@@ -253,8 +255,7 @@ class Ledger:
 
     def read_alias(self) -> str | None:
         """Return the version that the alias is at."""
-        [registered] = self.client.search_registered_models(filter_string=f"name = '{self.model}'", max_results=1)
-        version = registered.aliases.get(self.alias)
+        version = self.client.get_registered_model(self.model).aliases.get(self.alias)
         return None if version is None else str(version)
 
     def _stray(self, state: State, alias: str | None) -> str:
@@ -307,9 +308,3 @@ def _parse(version: "ModelVersion") -> Entry | None:
 
 def _number(text: str) -> str | None:
     return None if text == NONE else str(int(text))
-
-
-def _mlflow_exception() -> type[Exception]:
-    from mlflow.exceptions import MlflowException
-
-    return MlflowException

@@ -361,7 +361,7 @@ def _probe_server(uri: str) -> None:
 
     credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
     answer = http_request(  # type: ignore[no-untyped-call]
-        credentials, "/health", "GET", max_retries=0, timeout=PROBE_SECONDS, raise_on_status=False
+        credentials, "/health", "GET", max_retries=1, timeout=PROBE_SECONDS, raise_on_status=False
     )
     if answer.status_code >= 500:
         raise OSError(f"it answers {answer.status_code} {answer.reason}")

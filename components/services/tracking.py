@@ -170,7 +170,7 @@ class Tracking:
         try:
             yield
         except _failures() as error:
-            if getattr(error, "error_code", None) in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+            if _not_permitted(error):
                 raise SurroundingsError(
                     f"MLflow at {self.address} does not permit this: {_one_line(error)}; "
                     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of an account that may do it"
@@ -394,6 +394,12 @@ def _failures() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return (MlflowException, SQLAlchemyError, OSError, ImportError)  # the last: no driver for this kind of database
+
+
+def _not_permitted(error: Exception) -> bool:
+    # calls about files raise what `requests` raises, or repeat its words
+    code = getattr(error, "error_code", None)
+    return code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or bool(re.search(r"\b40[13] Client Error", str(error)))
 
 
 def _without_credentials(text: str) -> str:

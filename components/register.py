@@ -36,7 +36,8 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
     _check_same_model(trained.artifact, evaluated)
     metrics = json.loads(evaluated.file("metrics.json").read_text(encoding="utf-8"))
     with tracking.resumed_run(trained.artifact) as tracked:
-        tracked.log_directory(evaluated.path, "report")
+        with tracking.answering():
+            tracking.client.log_artifacts(tracked.run_id, str(evaluated.path), "report")
         registered = register_version(
             tracking, tracked, name=params.model_name, model=trained, report=evaluated, metrics=metrics
         )

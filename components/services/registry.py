@@ -1,7 +1,6 @@
-"""The MLflow model registry: versions with their lineage, the aliases `challenger` and `champion`, promotion."""
+"""The MLflow model registry: versions with their lineage, and the alias `challenger`."""
 
 import json
-import math
 import re
 import tempfile
 import warnings
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagnn_core
+from components.services.ledger import SUFFIX, ensure_registered_model
+from components.services.stored_model import find_fault
 from components.services.tracking import Run, Tracking, lineage_tags
 from dagnn_core.artifacts import Artifact
 from dagnn_core.errors import InputError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 CHALLENGER = "challenger"
 CHAMPION = "champion"
 METRICS = ("map_i2t", "map_t2i", "map_mean")
-ROUNDING = 1e-9  # two equal figures may differ by this after a way through text
 
 # what dagnn_core needs to encode and embed, and the served file itself
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "torch", "tqdm")
@@ -47,65 +47,6 @@ class RegisteredVersion(NamedTuple):
     version: str
 
 
-class Scores(NamedTuple):
-    """What a version reached, and on which data."""
-
-    version: str
-    dataset_digest: str
-    """Content digest of the data set whose test split gave the figures; empty where it is unknown."""
-    map_i2t: float | None
-    map_t2i: float | None
-    map_mean: float | None
-
-
-class Decision(NamedTuple):
-    """Whether a challenger may become champion, and why."""
-
-    accepted: bool
-    reason: str
-
-
-class Promotion(NamedTuple):
-    """The outcome of a promotion: who stood against whom, and the decision, which has been carried out."""
-
-    name: str
-    challenger: Scores
-    champion: Scores | None
-    decision: Decision
-
-
-def decide(challenger: Scores, champion: Scores | None, tolerance: float) -> Decision:
-    """Compare a challenger with the champion: accepted when it is not worse by more than `tolerance` in map_mean.
-
-    Args:
-        challenger: the version that wants to be champion.
-        champion: the present champion; None where there is none.
-        tolerance: the drop of map_mean that is still accepted.
-    """
-    if champion is not None and champion.version == challenger.version:
-        return Decision(True, f"version {challenger.version} is the champion already")
-    for scores in (challenger, champion):
-        if scores is not None and (scores.map_mean is None or not scores.dataset_digest):
-            missing = "map_mean" if scores.map_mean is None else "digest of its data set"
-            return Decision(False, f"version {scores.version} has no {missing}; register it again with its report")
-    assert challenger.map_mean is not None
-    if champion is None:
-        return Decision(True, "there is no champion yet")
-    assert champion.map_mean is not None
-    if champion.dataset_digest != challenger.dataset_digest:
-        return Decision(
-            False,
-            f"versions {challenger.version} and {champion.version} were evaluated on different data sets "
-            f"({challenger.dataset_digest[:12]} and {champion.dataset_digest[:12]}), so their figures cannot be "
-            "compared; train both on the same data set",
-        )
-    change = challenger.map_mean - champion.map_mean
-    figures = f"map_mean {challenger.map_mean:.4f} against the champion's {champion.map_mean:.4f}"
-    if change < -tolerance - ROUNDING:
-        return Decision(False, f"{figures}: a drop of {-change:.4f}, more than register.tolerance = {tolerance}")
-    return Decision(True, figures)
-
-
 def register_version(
     tracking: Tracking, run: Run, *, name: str, model: "TrainedModel", report: Artifact, metrics: Mapping[str, float]
 ) -> RegisteredVersion:
@@ -123,7 +64,7 @@ def register_version(
         InputError: a name that MLflow does not take.
         SurroundingsError: the server failed.
     """
-    _check_name(name)
+    check_name(name)
     client = tracking.client
     provenance, digest = model.artifact.provenance, model.artifact.content_digest
     lineage = lineage_tags(provenance["ancestors"], provenance["git"])
@@ -132,17 +73,16 @@ def register_version(
     evaluation |= {"report_digest": report.content_digest}
     card = _model_card(name, model, metrics)
     with tracking.answering():
-        if _find_registered_model(client, name) is None:
-            client.create_registered_model(name, description="Texts and pictures to embeddings in one space (DAGNN)")
-        known = client.search_model_versions(f"name = '{name}' and tag.`model_digest` = '{digest}'")
-        if known:
-            version = str(known[0].version)
+        ensure_registered_model(client, name, "Texts and pictures to embeddings in one space (DAGNN)")
+        known = _versions_with(client, name, "model_digest", digest)
+        version = next((str(found.version) for found in known if find_fault(tracking, found) is None), None)
+        if version is not None:
             for tag, value in evaluation.items():
                 client.set_model_version_tag(name, version, tag, value)
             client.update_model_version(name, version, card)
         else:
             logged = _log_model(client, run, name, model)
-            created = client.create_model_version(
+            client.create_model_version(
                 name,
                 # not `models:/<id>`, which MLflow looks up on whatever server is its global default
                 source=logged.artifact_location,
@@ -151,76 +91,39 @@ def register_version(
                 tags=lineage | evaluation | {"mlflow_model_id": logged.model_id},
                 description=card,
             )
-            version = str(created.version)
+            # a request that was sent twice, for its answer was lost, has made two: as always, the first is the one
+            version = str(_versions_with(client, name, "mlflow_model_id", logged.model_id)[0].version)
         client.set_registered_model_alias(name, CHALLENGER, version)
     return RegisteredVersion(name, version)
 
 
-def promote(tracking: Tracking, *, name: str, version: str | None, tolerance: float) -> Promotion:
-    """Decide whether a version becomes champion, and if so move the alias.
-
-    Args:
-        tracking: where.
-        name: name of the registered model.
-        version: the version; None for the one with alias `challenger`.
-        tolerance: see `decide`.
+def check_name(name: str) -> None:
+    """Refuse a name that MLflow does not take, or that is that of a ledger.
 
     Raises:
-        InputError: no such model, version or challenger.
-        SurroundingsError: the server failed.
+        InputError: it is such a name.
     """
-    _check_name(name)
-    client = tracking.client
-    with tracking.answering():
-        registered = _find_registered_model(client, name)
-        if registered is None:
-            names = ", ".join(sorted(found.name for found in client.search_registered_models())) or "none"
-            raise InputError(
-                f"{tracking.address} has no registered model {name!r} (it has: {names}); run `dagnn register` first"
-            )
-        aliases = registered.aliases
-        if version is None and CHALLENGER not in aliases:
-            raise InputError(f"{name} has no version with alias {CHALLENGER}; run `dagnn register`, or give --version")
-        versions = {str(found.version): found for found in client.search_model_versions(f"name = '{name}'")}
-        challenger = _scores(_version(versions, name, version or str(aliases[CHALLENGER])))
-        champion = _scores(_version(versions, name, str(aliases[CHAMPION]))) if CHAMPION in aliases else None
-        decision = decide(challenger, champion, tolerance)
-        if decision.accepted and champion != challenger:
-            client.set_registered_model_alias(name, CHAMPION, challenger.version)
-    return Promotion(name, challenger, champion, decision)
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name):
         raise InputError(
-            f"the name of a registered model must consist of letters, digits, '_', '-' and '.', got {name!r}; "
-            "correct register.model_name in params.yaml"
+            "the name of a registered model must consist of letters, digits, '_', '-' and '.', at most 200, "
+            f"got {name!r}; correct register.model_name in params.yaml"
+        )
+    if name.endswith(SUFFIX):
+        raise InputError(
+            f"the name of a registered model must not end in {SUFFIX}, got {name!r}: that is the ledger of a model's "
+            "champion; give the model's own name"
         )
 
 
-def _find_registered_model(client: "MlflowClient", name: str) -> "RegisteredModel | None":
+def find_registered_model(client: "MlflowClient", name: str) -> "RegisteredModel | None":
+    """Return the registered model of this name; None where there is none."""
     found = client.search_registered_models(filter_string=f"name = '{name}'", max_results=1)
     return found[0] if found else None
 
 
-def _version(versions: "dict[str, ModelVersion]", name: str, version: str) -> "ModelVersion":
-    if version not in versions:
-        existing = ", ".join(sorted(versions, key=int)) or "none"
-        raise InputError(f"{name} has no version {version!r} (it has: {existing}); give one of these as --version")
-    return versions[version]
-
-
-def _scores(version: "ModelVersion") -> Scores:
-    figures = {metric: _figure(version.tags.get(metric)) for metric in METRICS}
-    return Scores(version=str(version.version), dataset_digest=version.tags.get("dataset_digest", ""), **figures)
-
-
-def _figure(text: str | None) -> float | None:
-    try:
-        value = float(text or "nan")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+def _versions_with(client: "MlflowClient", name: str, tag: str, value: str) -> "list[ModelVersion]":
+    found = client.search_model_versions(f"name = '{name}' and tag.`{tag}` = '{value}'")
+    return sorted(found, key=lambda version: int(version.version))
 
 
 def _log_model(client: "MlflowClient", run: Run, name: str, model: "TrainedModel") -> Any:

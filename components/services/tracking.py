@@ -4,10 +4,12 @@ Everything goes through an explicit `MlflowClient`: the fluent functions keep gl
 MLflow takes a second to import, so it is imported when a server is first needed.
 """
 
+import getpass
 import json
 import logging
 import os
 import re
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -102,6 +104,8 @@ class Tracking:
     experiment: str = DEFAULT_EXPERIMENT
     injected_run_id: str | None = None
     """A run that somebody else has opened for this training (MLFLOW_RUN_ID)."""
+    account: str | None = None
+    """The account on the server (MLFLOW_TRACKING_USERNAME)."""
 
     def __post_init__(self) -> None:
         for name, value in _ENVIRONMENT.items():
@@ -110,17 +114,29 @@ class Tracking:
 
     @classmethod
     def from_environment(cls) -> "Tracking":
-        """As MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME and MLFLOW_RUN_ID say; else SQLite in the current folder."""
+        """As the variables MLFLOW_... of the same names say; by default, SQLite in the current folder."""
         return cls(
             uri=os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI,
             experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT,
             injected_run_id=os.environ.get("MLFLOW_RUN_ID") or None,
+            account=os.environ.get("MLFLOW_TRACKING_USERNAME") or None,
         )
 
     @property
     def address(self) -> str:
         """The URI without credentials, fit to be shown."""
         return _without_credentials(self.uri)
+
+    @cached_property
+    def who(self) -> str:
+        """Who acts, for records: the account on the server, else user and machine."""
+        if self.account:
+            return self.account
+        try:
+            user = getpass.getuser()
+        except (OSError, KeyError):  # a container runs as a number without a name
+            user = str(os.getuid())
+        return f"{user}@{socket.gethostname()}"
 
     @property
     def browse(self) -> str:
@@ -154,6 +170,11 @@ class Tracking:
         try:
             yield
         except _failures() as error:
+            if _not_permitted(error):
+                raise SurroundingsError(
+                    f"MLflow at {self.address} does not permit this: {_one_line(error)}; "
+                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of an account that may do it"
+                ) from error
             remedy = (
                 "end the program that uses the file, or move a damaged file away"
                 if _sqlite_file(self.uri)
@@ -210,7 +231,7 @@ class Tracking:
         if not original:
             raise ArtifactError(f"{model.path}/manifest.json names no MLflow run; run `dvc repro --force train`")
         with self.answering():
-            run_id = original if self._knows(original) else self._recreated(original) or self._recreate(model, original)
+            run_id = original if self.knows(original) else self._recreated(original) or self._recreate(model, original)
             run = Run(self.client, run_id, self.address)
         yield run
 
@@ -242,7 +263,8 @@ class Tracking:
     def _create_run(self) -> str:
         return str(self.client.create_run(self._experiment_id).info.run_id)
 
-    def _knows(self, run_id: str) -> bool:
+    def knows(self, run_id: str) -> bool:
+        """Whether the server has this run, and it was not deleted."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -253,11 +275,11 @@ class Tracking:
             raise
 
     def _adopt(self, run_id: str | None, params: Mapping[str, str]) -> Run | None:
-        if run_id is None or not self._knows(run_id):
+        if run_id is None or not self.knows(run_id):
             run_id = self.injected_run_id
             if run_id is None:
                 return None
-            if not self._knows(run_id):
+            if not self.knows(run_id):
                 raise InputError(
                     f"MLFLOW_RUN_ID is {run_id}, a run that {self.address} does not have; "
                     "correct MLFLOW_TRACKING_URI, or unset MLFLOW_RUN_ID for a new run"
@@ -339,7 +361,7 @@ def _probe_server(uri: str) -> None:
 
     credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
     answer = http_request(  # type: ignore[no-untyped-call]
-        credentials, "/health", "GET", max_retries=0, timeout=PROBE_SECONDS, raise_on_status=False
+        credentials, "/health", "GET", max_retries=1, timeout=PROBE_SECONDS, raise_on_status=False
     )
     if answer.status_code >= 500:
         raise OSError(f"it answers {answer.status_code} {answer.reason}")
@@ -372,6 +394,12 @@ def _failures() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return (MlflowException, SQLAlchemyError, OSError, ImportError)  # the last: no driver for this kind of database
+
+
+def _not_permitted(error: Exception) -> bool:
+    # calls about files raise what `requests` raises, or repeat its words
+    code = getattr(error, "error_code", None)
+    return code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or bool(re.search(r"\b40[13] Client Error", str(error)))
 
 
 def _without_credentials(text: str) -> str:

@@ -25,6 +25,8 @@ app.command("compile")(kubeflow.compile_pipeline)
 app.command("results")(report.results)
 app.command("register", short_help="Register the trained model as the challenger.")(registry.register)
 app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)
+app.command("rollback", short_help="Make the champion before the present one champion again.")(registry.rollback)
+app.command("history", short_help="Show every promotion, refusal and rollback.")(registry.history)
 app.add_typer(bench.app, name="bench")
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from components import build_label_graph, extract_features
+from components.services.registry import CHALLENGER
 from components.services.tracking import Tracking
-from dagnn_core.artifacts import write_artifact
+from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config import FeaturesConfig, LabelGraphConfig
 from dagnn_core.data.dataset import Item
 from dagnn_core.data.writer import DatasetWriter
@@ -30,6 +31,53 @@ def tracking(empty_database, tmp_path) -> Tracking:
     file.parent.mkdir()
     shutil.copy(empty_database, file)
     return Tracking(uri=f"sqlite:///{file}")
+
+
+def _store_version(tracking: Tracking, folder: Path, name: str, tags: dict[str, str]) -> str:
+    """Store a model of two short files as `dagnn register` stores a real one, and make it challenger."""
+    folder.mkdir()
+    weights = f"weights of {folder}"
+    with write_artifact(folder / "artifacts" / "model", kind="model", provenance={}) as draft:
+        (draft.path / "parts").mkdir()
+        (draft.path / "parts" / "weights.txt").write_text(weights)
+        (draft.path / "config.json").write_text("{}")
+    (folder / "MLmodel").write_text("flavors: {python_function: {artifacts: {model: {path: artifacts/model}}}}")
+    client = tracking.client
+    with tracking.training_run(params={}, ancestors={}, git={"commit": "c0ffee", "dirty": False}) as run:
+        logged = client.create_logged_model(client.get_run(run.run_id).info.experiment_id, source_run_id=run.run_id)
+        client.log_model_artifacts(logged.model_id, str(folder))
+    if not client.search_registered_models(filter_string=f"name = '{name}'"):
+        client.create_registered_model(name)
+    digest = read_artifact(folder / "artifacts" / "model", "model").content_digest
+    version = client.create_model_version(
+        name,
+        source=logged.artifact_location,
+        run_id=run.run_id,
+        model_id=logged.model_id,
+        tags={"dataset_digest": "d" * 64, "model_digest": digest, "mlflow_model_id": logged.model_id} | tags,
+    ).version
+    client.set_registered_model_alias(name, CHALLENGER, version)
+    return str(version)
+
+
+@pytest.fixture
+def store_version(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Add a whole version with these tags to a registered model, and make it challenger."""
+
+    def store(tracking: Tracking, name: str = "dagnn", **tags: str) -> str:
+        return _store_version(tracking, tmp_path_factory.mktemp("stored") / "model", name, tags)
+
+    return store
+
+
+@pytest.fixture
+def files_of() -> Callable[[Tracking, str], Path]:
+    """Find the folder of a version's files, beside a local database."""
+
+    def find(tracking: Tracking, version: str) -> Path:
+        return Path(tracking.client.get_model_version("dagnn", version).source.removeprefix("file://"))
+
+    return find
 
 
 def write_dataset(out: Path, seed: int, *, incomplete: bool = False) -> Path:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from components.register import run
 from components.services.registry import CHALLENGER, CHAMPION, RegisteredVersion
+from components.services.stored_model import find_fault
 from dagnn_core.artifacts import read_artifact, write_artifact, write_json
 from dagnn_core.config import FeaturesConfig, ModelConfig, RegisterConfig
 from dagnn_core.errors import ArtifactError, CheckRefusedError, InputError
@@ -175,6 +176,16 @@ def test_same_model_keeps_its_version(tracking, tmp_path, model, report):
     version = version_of(tracking, again)
     assert version.tags["map_mean"] == "0.9"
     assert "| map_mean | 0.9000 |" in version.description
+
+
+def test_same_model_gets_a_new_version_where_the_files_of_the_old_are_gone(tracking, model, report):
+    first = run(model=model, report=report, params=PARAMS, tracking=tracking)
+    [stored] = stored_models(tracking)
+    (stored / "artifacts" / "model" / "history.jsonl").unlink()
+    assert run(model=model, report=report, params=PARAMS, tracking=tracking).version == "2"
+    assert run(model=model, report=report, params=PARAMS, tracking=tracking).version == "2"
+    assert find_fault(tracking, version_of(tracking, first)).endswith("history.jsonl is missing in its store")
+    assert find_fault(tracking, version_of(tracking, RegisteredVersion("scenes", "2"))) is None
 
 
 def test_no_pickle_and_no_bytecode_is_stored(tracking, model, report):
@@ -387,3 +398,56 @@ def test_commands_register_and_promote(tracking_by_environment, tmp_path, model,
     assert decision["accepted"] is False
     assert (decision["challenger"]["version"], decision["champion"]["version"]) == ("2", "1")
     assert str(tracking.client.get_model_version_by_alias("scenes", CHAMPION).version) == "1"
+
+
+def test_commands_rollback_and_history(tracking_by_environment, store_version, capsys):
+    def printed():
+        return capsys.readouterr().out.splitlines()
+
+    for map_mean in ("0.5", "0.6"):
+        store_version(tracking_by_environment, "scenes", map_mean=map_mean)
+        commands.promote(
+            name="scenes", params="{}", why="better for the sea, and for boats at night, as everybody said"
+        )
+    store_version(tracking_by_environment, "scenes", map_mean="0.7")
+    printed()
+    commands.promote(name="scenes", params="{}", dry_run=True)
+    assert printed()[-1] == "would become champion: version 3 (map_mean 0.7000 against the champion's 0.6000)"
+
+    commands.rollback(params='{"model_name": "scenes"}', why="ticket 7")
+    assert printed() == ["champion: version 1 of scenes, after version 2"]
+    commands.rollback(name="scenes", to="1", params="{}")
+    assert printed() == ["champion: version 1 of scenes, as before"]
+    commands.rollback(name="scenes", to="2", params="{}", as_json=True)
+    assert json.loads(printed()[0]) == {"name": "scenes", "champion": "2", "replaced": "1"}
+
+    commands.history(name="scenes", params="{}", as_json=True)
+    lines = [json.loads(line) for line in printed()]
+    assert [(line["entry"], line["what"], line["from"], line["to"]) for line in lines] == [
+        (1, "promoted", None, "1"),
+        (2, "promoted", "1", "2"),
+        (3, "rolled back", "2", "1"),
+        (4, "rolled back", "1", "2"),
+    ]
+    assert set(lines[0]) == {"entry", "when", "from", "to", "who", "what", "figures", "why"}
+    assert lines[1]["figures"] == {"map_mean": 0.6, "champion_map_mean": 0.5}
+    assert lines[2]["when"].endswith("+00:00")
+
+    commands.history(name="scenes", params="{}")
+    table = printed()
+    assert table[0].split() == ["#", "when", "(UTC)", "who", "what", "from", "to", "map_mean", "why"]
+    assert [line.split()[0] for line in table if line[:3].strip().isdigit()] == ["1", "2", "3", "4"]
+    assert all(len(line) <= 100 for line in table)
+    assert table[-1] == "champion: version 2"
+
+    tracking_by_environment.client.set_registered_model_alias("scenes", CHAMPION, "3")
+    commands.history(name="scenes", params="{}")
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == "champion: version 3"
+    assert captured.err.startswith("warning: alias champion is at version 3, the ledger at version 2 (entry 4, ")
+
+
+def test_history_without_an_event(tracking_by_environment, store_version, capsys):
+    store_version(tracking_by_environment, "scenes", map_mean="0.5")
+    commands.history(name="scenes", params="{}")
+    assert capsys.readouterr().out == "champion: none\n"

@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -297,3 +298,27 @@ def test_mlflow_starts_quietly_without_telemetry_and_without_uv():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split() == ["True", "False", str(logging.WARNING)]
+
+
+def test_who_acts_is_the_account_else_user_and_machine(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    assert Tracking.from_environment().who == "ann"
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    monkeypatch.setenv("USER", "bob")
+    monkeypatch.setenv("LOGNAME", "bob")
+    assert Tracking.from_environment().who == f"bob@{socket.gethostname()}"
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "UNAUTHENTICATED"), (403, "PERMISSION_DENIED")])
+def test_account_that_may_not_is_told_so(tracking, status, code):
+    from mlflow.exceptions import MlflowException, get_error_code
+
+    with (
+        pytest.raises(
+            SurroundingsError, match=r"does not permit this: no; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASS"
+        ),
+        tracking.answering(),
+    ):
+        error = MlflowException("no", error_code=get_error_code(status))
+        assert error.error_code == code
+        raise error

@@ -40,7 +40,18 @@ def test_compiling_does_not_import_torch(tmp_path: Path) -> None:
 def test_help_names_every_command() -> None:
     done = dagnn("--help")
     assert done.returncode == 0
-    for command in ("data", "params", "run", "compile", "results", "register", "promote", "bench"):
+    for command in (
+        "data",
+        "params",
+        "run",
+        "compile",
+        "results",
+        "register",
+        "promote",
+        "rollback",
+        "history",
+        "bench",
+    ):
         assert f"  {command} " in done.stdout
 
 

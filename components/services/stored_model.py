@@ -1,0 +1,73 @@
+"""What a version of a registered model stands on: its run and its files, without which it must not be served."""
+
+import json
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from components.params import read_yaml
+from components.services.tracking import Tracking
+from dagnn_core.artifacts import MANIFEST
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+_MLMODEL = "MLmodel"  # where MLflow says what it has stored
+
+
+def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
+    """Return what keeps a version from being served, as the end of a sentence about it; None where it is whole.
+
+    Its run must not be deleted (`mlflow gc` would take the files), and every file that the manifest of its model lists
+    must lie in the store with the size that the manifest states. Only two small files are downloaded.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if not version.run_id or not tracking.knows(version.run_id):
+        return f"stands on the MLflow run {version.run_id or '(none)'}, which was deleted"
+    source = tracking.client.get_model_version_download_uri(version.name, version.version)
+    repository = get_artifact_repository(source, tracking_uri=tracking.uri)
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            manifest_file, manifest = _read_manifest(repository, directory)
+        if manifest["content_digest"] != version.tags.get("model_digest"):
+            return f"has the files of another model: {manifest_file} has not the digest of the tag model_digest"
+        folder = str(PurePosixPath(manifest_file).parent)
+        expected = {f"{folder}/{name}": int(record["size"]) for name, record in manifest["files"].items()}
+    except FileNotFoundError as error:
+        return f"has lost its files: {error} is missing in its store"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"is no model of this program, or its files are damaged ({error!r})"
+    return _fault_of_files(repository, expected)
+
+
+def _fault_of_files(repository: "ArtifactRepository", expected: dict[str, int]) -> str | None:
+    present: dict[str, int] = {}
+    for folder in {str(PurePosixPath(name).parent) for name in expected}:
+        present |= _sizes(repository, folder)
+    for name, size in sorted(expected.items()):
+        if name not in present:
+            return f"has lost its files: {name} is missing in its store"
+        if present[name] != size:
+            return f"has damaged files: {name} has {present[name]} bytes in its store, expected {size}"
+    return None
+
+
+def _read_manifest(repository: "ArtifactRepository", directory: str) -> tuple[str, Any]:
+    """Find the model artifact in a stored MLflow model; return where its manifest lies, and what that says."""
+    stored = read_yaml(_download(repository, _MLMODEL, directory))["flavors"]["python_function"]
+    file = str(PurePosixPath(stored["artifacts"]["model"]["path"], MANIFEST))
+    return file, json.loads(_download(repository, file, directory).read_text(encoding="utf-8"))
+
+
+def _download(repository: "ArtifactRepository", file: str, directory: str) -> Path:
+    # every store lists alike, but each fails in its own way for a file that it does not have
+    if file not in _sizes(repository, str(PurePosixPath(file).parent)):
+        raise FileNotFoundError(file)
+    return Path(repository.download_artifacts(file, dst_path=directory))  # type: ignore[no-untyped-call]
+
+
+def _sizes(repository: "ArtifactRepository", folder: str) -> dict[str, int]:
+    listed = repository.list_artifacts(None if folder == "." else folder)
+    return {str(file.path): int(file.file_size or 0) for file in listed if not file.is_dir}

@@ -193,7 +193,7 @@ def test_no_pickle_and_no_bytecode_is_stored(tracking, model, report):
     [stored] = stored_models(tracking)
     files = [path for path in stored.rglob("*") if path.is_file()]
     suffixes = {path.suffix for path in files} | {""}
-    assert suffixes <= {"", ".j2", ".json", ".jsonl", ".npy", ".py", ".safetensors", ".txt", ".yaml"}
+    assert suffixes <= {"", ".css", ".j2", ".json", ".jsonl", ".npy", ".py", ".safetensors", ".txt", ".yaml"}
     assert {path.name for path in files if path.suffix == ""} == {"MLmodel"}
     assert any(path.parts[-3:] == ("code", "dagnn_core", "model.py") for path in files)
     for path in files:

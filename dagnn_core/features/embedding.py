@@ -5,6 +5,7 @@ are asked for.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -59,7 +60,7 @@ def embed_pictures(
         backbone.preprocess,
         name=_picture_namer(dataset),
         num_pictures=sum(sizes),
-        workers=config.workers,
+        workers=config.workers or _num_workers(device),
         pin_memory=device.type == "cuda",
     )
     batches = track(loaded, description="embedding pictures", total=sum(sizes), size=lambda batch: len(batch.rows))
@@ -96,6 +97,12 @@ def embed_texts(
             vectors[torch.tensor(batch) - rows.start] = torch.from_numpy(encoded)
         yield vectors
     backbone.to(torch.device("cpu"))
+
+
+def _num_workers(device: torch.device) -> int:
+    """One for each core but one; none where the network has the cores, since decoding is little beside it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if device.type == "cpu" else max(1, cores - 1)
 
 
 @contextmanager

@@ -65,14 +65,14 @@ def load_pixels(
         preprocess: turns one into pixels; picklable.
         name: names the picture of a row, for messages.
         num_pictures: in all batches together; for few of them no processes are started.
-        workers: number of processes; 0: one for each core but one.
+        workers: number of processes; 0: this one decodes.
         pin_memory: whether pixels go to a GPU.
 
     Raises:
         InputError: a picture cannot be decoded.
         SurroundingsError: a worker process died.
     """
-    num_workers = min(workers or max(1, _num_cores() - 1), num_pictures // PICTURES_PER_WORKER)
+    num_workers = min(workers, num_pictures // PICTURES_PER_WORKER)
     loader = DataLoader(
         _Pixels(preprocess),
         batch_sampler=batches,  # any iterable will do: its elements go to the workers
@@ -129,10 +129,6 @@ def _end_with_main_process() -> None:
     assert main is not None
     main.join()
     os._exit(1)
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _forkserver() -> Any:

@@ -33,7 +33,7 @@ def test_fashion(make_checkout: Callable[[], Any]) -> None:
     """9,583 product photos: under DVC, imported, encoded, trained on, evaluated, checked."""
     checkout = make_checkout()
     checkout.run("dagnn", "data", "add", "fashion", str(FASHION))
-    checkout.run("dagnn", "params", "use", "fashion")
+    checkout.run("dagnn", "params", "use", "fashion", "--force")
     checkout.set({"dataset": {"source": "data/fashion"}, "features": {"image": "precomputed"}})
     checkout.set({"model": {"embedding_dim": 64, "hops": 1}, "train": {"epochs": 2, "lr": 0.001}})
     checkout.run("dvc", "repro")
@@ -43,7 +43,7 @@ def test_fashion(make_checkout: Callable[[], Any]) -> None:
     assert dataset.provenance["raw"]["md5"] in (checkout.root / "data/fashion.dvc").read_text()
     assert "card.html" in dataset.files
     metrics = json.loads((checkout.root / "artifacts/report/metrics.json").read_text())
-    assert metrics["map_mean"] > 2 * 0.347, "chance MAP is 0.347"
+    assert metrics["map_mean"] > 1.5 * 0.347, "chance MAP is 0.347"
     status, found = findings(checkout, "artifacts/dataset")
     assert status == 1
     assert above(found, "failed") == {"leaked_pictures"}
@@ -54,9 +54,10 @@ def test_coco(make_checkout: Callable[[], Any], model_folder: Callable[[str], Pa
     """363 COCO photos with 80 categories, through a vision transformer with random weights and a sentence encoder."""
     checkout = make_checkout()
     checkout.run("dagnn", "data", "add", "coco", str(COCO))
-    checkout.run("dagnn", "params", "use", "coco")
+    checkout.run("dagnn", "params", "use", "coco", "--force")
     coco = {"parts": ["mini"], "test_parts": [], "images": "images"}
-    checkout.set({"dataset": {"source": "data/coco", "val_fraction": 0.2, "min_label_count": 5, "coco": coco}})
+    drawn = {"val_fraction": 0.2, "min_label_count": 5, "max_rejected": 0.1}  # every fifteenth has rare labels only
+    checkout.set({"dataset": {"source": "data/coco", **drawn, "coco": coco}})
     encoders = {"image": "huggingface", "image_model": str(model_folder("vit"))}
     encoders |= {"text": "huggingface", "text_model": str(model_folder("bert"))}
     graph = {"embedding": "ppmi_svd", "embedding_dim": 16}
@@ -74,7 +75,7 @@ def test_coco(make_checkout: Callable[[], Any], model_folder: Callable[[str], Pa
 
 
 def test_mirflickr_matrices(make_checkout: Callable[[], Any]) -> None:
-    """20,015 items as matrices of tags and labels: a data set of texts alone, its label graph, and its drift."""
+    """20,015 items as matrices of tags and labels: a data set of texts alone, its label graph, and no drift from itself."""
     checkout = make_checkout()
     checkout.run("dagnn", "data", "add", "mirflickr", str(MIRFLICKR))
     matrices = {"text": "mirflickr25k-yall.mat", "labels": "mirflickr25k-lall.mat", "image": ""}
@@ -91,8 +92,9 @@ def test_mirflickr_matrices(make_checkout: Callable[[], Any]) -> None:
     assert above(found, "failed") == set()
     assert status == 0
     rows = ("--text", matrices["text"], "--labels", matrices["labels"], "--label-names", "label_names.txt")
-    rows += ("--text-names", "common_tags.txt", "--incomplete", "keep")
+    rows += ("--image", "", "--text-names", "common_tags.txt", "--incomplete", "keep")
     checkout.run(*("dagnn", "data", "import", "features", "data/mirflickr", "other", *rows, "--test-rows", "0:500"))
     status, found = findings(checkout, "artifacts/dataset", "--against", "other")
-    assert status == 1
-    assert above(found, "failed") == {"shared_texts"} or above(found, "failed") == set()
+    assert status == 0, "the same items in other splits do not drift"
+    assert above(found, "warning") == {"shared_ids", "shared_texts"}
+    assert found["shared_ids"]["value"] == 20_015

@@ -75,7 +75,7 @@ def test_coco(make_checkout: Callable[[], Any], model_folder: Callable[[str], Pa
 
 
 def test_mirflickr_matrices(make_checkout: Callable[[], Any]) -> None:
-    """20,015 items as matrices of tags and labels: a data set of texts alone, its label graph, and no drift from itself."""
+    """20,015 items as matrices of tags and labels: a data set of texts alone, the label graph, no drift."""
     checkout = make_checkout()
     checkout.run("dagnn", "data", "add", "mirflickr", str(MIRFLICKR))
     matrices = {"text": "mirflickr25k-yall.mat", "labels": "mirflickr25k-lall.mat", "image": ""}

@@ -55,8 +55,12 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cup
 	nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
 	nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
 
-lock: setup ## pin requirements.in in requirements.lock
+# the images' lock is a part of the whole one; kfp goes without its dependencies: in a pod it needs none of them
+COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+	$(CUDA:%=--no-emit-package=%)
+lock: setup ## pin what requirements.in and infra/docker/requirements.in name
 	@PATH="$(SYSTEM_PATH)" $(PYTHON) -m venv --clear build/uv
 	@build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-		$(CUDA:%=--no-emit-package=%) requirements.in --output-file requirements.lock
+	@$(COMPILE) requirements.in --output-file requirements.lock
+	@$(COMPILE) infra/docker/requirements.in --constraints requirements.lock --output-file infra/docker/requirements.lock
+	@grep '^kfp==' requirements.lock >> infra/docker/requirements.lock

@@ -7,10 +7,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint types lock
+.PHONY: help setup demo test test-all test-containers images lint types lock
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make the virtual environment .venv
 
@@ -36,10 +36,16 @@ test test-all: export OMP_NUM_THREADS := 1
 PYTEST := pytest -q -n 2 --dist loadfile
 
 test: lint types ## all checks, and all tests but the slow ones
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow and not containers"
 
-test-all: lint types ## all checks and all tests
-	@$(PYTEST)
+test-all: lint types ## all checks and all tests but those in containers
+	@$(PYTEST) -m "not containers"
+
+test-containers: setup ## build the CPU image and run the pipeline in containers (needs Docker, or root on Debian)
+	@pytest -q -m containers tests/containers
+
+images: setup ## build the images of the commit; REGISTRY= pushes them, TARGETS=cpu is one of two, DOCKER_BUILD= options
+	@dagnn images $(if $(REGISTRY),--registry $(REGISTRY)) $(TARGETS:%=--target %) -- $(DOCKER_BUILD)
 
 lint: setup ## style, spelling, and who may import whom
 	@ruff check

@@ -44,7 +44,7 @@ test-all: lint types ## all checks and all tests but those in containers
 test-containers: setup ## build the CPU image and run the pipeline in containers (needs Docker, or root on Debian)
 	@pytest -q -m containers tests/containers
 
-images: setup ## build the images of the commit; REGISTRY= pushes them, TARGETS=cpu is one of two, DOCKER_BUILD= options
+images: setup ## build the images of the commit; REGISTRY= pushes them, TARGETS= chooses, DOCKER_BUILD= has options
 	@dagnn images $(if $(REGISTRY),--registry $(REGISTRY)) $(TARGETS:%=--target %) -- $(DOCKER_BUILD)
 
 lint: setup ## style, spelling, and who may import whom
@@ -61,12 +61,13 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cup
 	nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
 	nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
 
-# the images' lock is a part of the whole one; kfp goes without its dependencies: in a pod it needs none of them
+# the images' locks are parts of the whole one; kfp goes without its dependencies: in a pod it needs none of them
 COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
 	$(CUDA:%=--no-emit-package=%)
-lock: setup ## pin what requirements.in and infra/docker/requirements.in name
+lock: setup ## pin what requirements.in and infra/docker/*.in name
 	@PATH="$(SYSTEM_PATH)" $(PYTHON) -m venv --clear build/uv
 	@build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@$(COMPILE) requirements.in --output-file requirements.lock
-	@$(COMPILE) infra/docker/requirements.in --constraints requirements.lock --output-file infra/docker/requirements.lock
-	@grep '^kfp==' requirements.lock >> infra/docker/requirements.lock
+	@$(COMPILE) infra/docker/steps.in --constraints requirements.lock --output-file infra/docker/steps.lock
+	@grep '^kfp==' requirements.lock >> infra/docker/steps.lock
+	@$(COMPILE) infra/docker/mlflow.in --constraints requirements.lock --output-file infra/docker/mlflow.lock

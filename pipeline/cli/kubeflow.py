@@ -73,7 +73,7 @@ def images(
         list[str] | None, typer.Argument(metavar="-- [DOCKER BUILD OPTIONS]...", help="as --network host")
     ] = None,
     registry: Annotated[str | None, typer.Option(help="push there, as registry.example/team")] = None,
-    targets: Annotated[list[str], typer.Option("--target", help="cpu, gpu; once for each")] = ["cpu", "gpu"],  # noqa: B006
+    targets: Annotated[list[str], typer.Option("--target", help="once for each")] = ["cpu", "gpu", "mlflow"],  # noqa: B006
 ) -> None:
     """Build the container images of the commit that is checked out.
 

@@ -71,7 +71,9 @@ def engine() -> Iterator[docker.DockerClient]:
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         if not _answers():
             if os.getuid() != 0 or not shutil.which("dockerd"):
-                pytest.skip("no Docker engine answers, and none can be started: start one, or as root install docker.io")
+                pytest.skip(
+                    "no Docker engine answers, and none can be started: start one, or as root install docker.io"
+                )
             folder = ROOT / "build/engine"
             folder.mkdir(parents=True, exist_ok=True)
             patch.setenv("DOCKER_HOST", f"unix://{folder}/docker.sock")

@@ -53,7 +53,9 @@ def test_the_version_is_registered_with_its_files_in_s3(finished: str, tracking_
     ],
 )
 def test_every_task_left_a_whole_artifact_of_this_commit(finished: str, project: Path, task: str, kind: str) -> None:
-    (folder,) = (path for path in (project / ".dagnn/runs").iterdir() if path.is_dir() and path.name.startswith("dagnn"))
+    (folder,) = (
+        path for path in (project / ".dagnn/runs").iterdir() if path.is_dir() and path.name.startswith("dagnn")
+    )
     artifact = read_artifact(folder / task / f"{kind}_out", kind, verify=True)
     commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=ROOT, text=True).strip()
     assert artifact.provenance["git"] == {"commit": commit, "dirty": False}

@@ -1,13 +1,9 @@
 """Containers end as they ended: what kfp's own runner reports wrongly, ours reports rightly."""
 
-import contextlib
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import docker
 import pytest

@@ -7,11 +7,14 @@ first and removes then, in the place of kfp's function.
 
 import codecs
 import contextlib
+import io
 import os
+import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound
@@ -30,6 +33,7 @@ _ENVIRONMENT = (
     *(f"MLFLOW_{name}" for name in ("TRACKING_URI", "TRACKING_USERNAME", "TRACKING_PASSWORD", "TRACKING_TOKEN")),
     *(f"MLFLOW_{name}" for name in ("EXPERIMENT_NAME", "RUN_ID", "S3_ENDPOINT_URL")),
     "DAGNN_DEBUG",
+    "OMP_NUM_THREADS",
 )
 _SECONDS_TO_CLEAN_UP = 60
 
@@ -54,34 +58,41 @@ def container_runner(*, images: Images, memory: str | None, root: Path, work: Pa
         if os.getuid() == 0:  # the tasks do not run as root, even where root starts them
             os.chown(folder, *map(int, user.split(":")))
     here = str(Path.cwd())
-    return local.DockerRunner(
-        user=user if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}",
-        read_only=True,
-        tmpfs={"/tmp": ""},  # noqa: S108  # the container's own
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
-        mem_limit=memory,
-        memswap_limit=memory,  # of both together: no swap
-        shm_size="2g",  # processes that decode pictures hand them over in shared memory
-        network_mode="host",  # servers on this machine are reached by the same addresses
-        mounts=[
-            Mount(here, here, type="bind", read_only=True),
-            Mount(str(work.resolve()), str(work.resolve()), type="bind"),
-        ],
-        working_dir=here,
-        environment={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-    )
+    with redirect_stdout(io.StringIO()):  # kfp tells of installations, of which there are none
+        return local.DockerRunner(
+            user=user if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}",
+            read_only=True,
+            tmpfs={"/tmp": ""},  # noqa: S108  # the container's own
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            mem_limit=memory,
+            memswap_limit=memory,  # of both together: no swap
+            shm_size="2g",  # processes that decode pictures hand them over in shared memory
+            network_mode="host",  # servers on this machine are reached by the same addresses
+            mounts=[
+                Mount(here, here, type="bind", read_only=True),
+                Mount(str(work.resolve()), str(work.resolve()), type="bind"),
+            ],
+            working_dir=here,
+            environment={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        )
 
 
 @contextmanager
 def reliable_containers() -> Iterator[None]:
-    """Have kfp run its containers with `run_container`."""
+    """Have kfp run its containers with `run_container`, and end them when this process is asked to end."""
     theirs = docker_task_handler.run_docker_container
     docker_task_handler.run_docker_container = run_container
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         yield
     finally:
         docker_task_handler.run_docker_container = theirs
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def run_container(

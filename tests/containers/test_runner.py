@@ -1,9 +1,11 @@
 """Containers end as they ended: what kfp's own runner reports wrongly, ours reports rightly."""
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -13,7 +15,9 @@ from dagnn_core.errors import SurroundingsError
 from pipeline.containers import container_runner, reliable_containers, run_container
 from pipeline.images import Images, read_images
 
-WAIT = ["python", "-c", "import time\nprint('up', flush=True)\ntry: time.sleep(100)\nfinally: print('cleaned up')"]
+ROOT = Path(__file__).parents[2]
+SLEEP = "import time\nprint('up', flush=True)\ntry: time.sleep(100)\nfinally: print('cleaned up', flush=True)"
+WAIT = ["sh", "-c", 'python -c "$0"; exit $?', SLEEP]  # as kfp does it: a shell, and Python below it
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +72,31 @@ def test_an_image_that_cannot_be_had_is_one_line(engine: docker.DockerClient, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_lets_the_task_clean_up(engine: docker.DockerClient, image: str) -> None:
-    program = "import sys, docker; from pipeline.containers import run_container\n"
-    program += "run_container(docker.from_env(), sys.argv[1], sys.argv[2:], {}, network_mode='none')"
+def _start(engine: docker.DockerClient, image: str) -> tuple[subprocess.Popen[str], Any]:
+    """A process that runs WAIT in a container, and the container's logs."""
+    program = "import sys, docker; from pipeline.containers import reliable_containers, run_container\n"
+    program += "with reliable_containers():\n"
+    program += "    run_container(docker.from_env(), sys.argv[1], sys.argv[2:], {}, network_mode='none')"
     command = [sys.executable, "-c", program, image, *WAIT]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
+    process.stdout.close()
     (container,) = engine.containers.list()
-    logs = container.logs(stream=True, follow=True)
+    return process, container.logs(stream=True, follow=True)
+
+
+def test_ctrl_c_lets_the_task_clean_up(engine: docker.DockerClient, image: str) -> None:
+    process, logs = _start(engine, image)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) != 0
-    process.stdout.close()
     assert _containers(engine) == []
     assert b"cleaned up" in b"".join(logs)
+
+
+def test_no_container_outlives_a_process_that_is_ended(engine: docker.DockerClient, image: str) -> None:
+    process, _ = _start(engine, image)
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert _containers(engine) == []

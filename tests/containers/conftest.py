@@ -26,6 +26,7 @@ from pipeline.images import build_images
 
 ROOT = Path(__file__).parents[2]
 BASE_IMAGE = "python:3.11-slim-bookworm"
+WHEELS_PORT = 18765  # the same in every build: the address is a part of the cached layer's key
 TINY = {
     "dataset": {"min_label_count": 4},
     "model": {"embedding_dim": 16, "image_to_text_hidden": 16, "text_to_image_hidden": 16, "hops": 1},
@@ -59,9 +60,13 @@ def serving(command: list[str], url: str, **options: Any) -> Iterator[str]:
         process.wait(timeout=30)
 
 
-def free_port() -> int:
+def free_port(wanted: int = 0) -> int:
+    """A port that nobody listens on: the wanted one if possible."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
@@ -144,7 +149,7 @@ def _wheels(stack: contextlib.ExitStack) -> list[str]:
     folder = os.environ.get("PIP_FIND_LINKS", "")
     if not Path(folder).is_dir() or not folder:
         return []
-    port = free_port()
+    port = free_port(WHEELS_PORT)
     command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", folder]
     url = stack.enter_context(serving(command, f"http://127.0.0.1:{port}/"))
     settings = {"PIP_FIND_LINKS": url, "PIP_TRUSTED_HOST": "127.0.0.1", "PIP_EXTRA_INDEX_URL": ""}

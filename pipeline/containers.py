@@ -7,12 +7,12 @@ first and removes then, in the place of kfp's function.
 
 import codecs
 import contextlib
-import io
+import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -58,24 +58,24 @@ def container_runner(*, images: Images, memory: str | None, root: Path, work: Pa
         if os.getuid() == 0:  # the tasks do not run as root, even where root starts them
             os.chown(folder, *map(int, user.split(":")))
     here = str(Path.cwd())
-    with redirect_stdout(io.StringIO()):  # kfp tells of installations, of which there are none
-        return local.DockerRunner(
-            user=user if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}",
-            read_only=True,
-            tmpfs={"/tmp": ""},  # noqa: S108  # the container's own
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-            mem_limit=memory,
-            memswap_limit=memory,  # of both together: no swap
-            shm_size="2g",  # processes that decode pictures hand them over in shared memory
-            network_mode="host",  # servers on this machine are reached by the same addresses
-            mounts=[
-                Mount(here, here, type="bind", read_only=True),
-                Mount(str(work.resolve()), str(work.resolve()), type="bind"),
-            ],
-            working_dir=here,
-            environment={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-        )
+    logging.getLogger("kfp.local.pip_install_manager").setLevel(logging.WARNING)  # nothing is installed
+    return local.DockerRunner(
+        user=user if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}",
+        read_only=True,
+        tmpfs={"/tmp": ""},  # noqa: S108  # the container's own
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        mem_limit=memory,
+        memswap_limit=memory,  # of both together: no swap
+        shm_size="2g",  # processes that decode pictures hand them over in shared memory
+        network_mode="host",  # servers on this machine are reached by the same addresses
+        mounts=[
+            Mount(here, here, type="bind", read_only=True),
+            Mount(str(work.resolve()), str(work.resolve()), type="bind"),
+        ],
+        working_dir=here,
+        environment={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+    )
 
 
 @contextmanager

@@ -63,6 +63,7 @@ def serving(command: list[str], url: str, **options: Any) -> Iterator[str]:
 def free_port(wanted: int = 0) -> int:
     """A port that nobody listens on: the wanted one if possible."""
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else one just closed seems taken for a minute
         try:
             probe.bind(("127.0.0.1", wanted))
         except OSError:

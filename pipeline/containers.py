@@ -113,8 +113,7 @@ def run_container(
         container = client.containers.create(image, command, volumes=volumes, **settings)
         try:
             container.start()
-            _print_logs(container)
-            status = int(container.wait()["StatusCode"])
+            status = _follow(container)
             container.reload()
             if container.attrs["State"]["OOMKilled"]:
                 print(f"[container] SurroundingsError: a task needed more memory than {settings.get('mem_limit')}")
@@ -128,10 +127,16 @@ def run_container(
         raise SurroundingsError(f"Docker failed: {_reason(error)}") from error
 
 
-def _print_logs(container: Any) -> None:
+def _follow(container: Any) -> int:
+    """Print what a container says until it ends; return its exit status."""
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode  # a chunk may end inside a letter
+    printed = 0
     for chunk in container.logs(stream=True, follow=True):
         print(decode(chunk), end="")
+        printed += len(chunk)
+    status = int(container.wait()["StatusCode"])
+    print(decode(container.logs()[printed:], final=True), end="")  # the stream may end before the last line has come
+    return status
 
 
 def _interrupt(container: Any) -> None:

@@ -45,10 +45,12 @@ def test_kfps_own_function_is_put_back() -> None:
     assert docker_task_handler.run_docker_container is theirs
 
 
-def test_letters_survive_chunks(engine: docker.DockerClient, image: str, capsys: pytest.CaptureFixture[str]) -> None:
-    program = "print('✓é' * 20000)"
+def test_every_letter_arrives_and_the_last_one_too(
+    engine: docker.DockerClient, image: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = "print('✓é\\n' * 20000, end='✓')"
     assert run_container(engine, image, ["python", "-c", program], {}, network_mode="none") == 0
-    assert capsys.readouterr().out == "✓é" * 20000 + "\n"
+    assert capsys.readouterr().out == "✓é\n" * 20000 + "✓"
 
 
 def test_too_little_memory_is_named(

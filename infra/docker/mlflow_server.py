@@ -38,7 +38,8 @@ def write_auth_config() -> Path:
         "admin_username": "admin",
     }
     path = Path(tempfile.gettempdir(), "basic_auth.ini")
-    with path.open("w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+    path.touch(mode=0o600)
+    with path.open("w", encoding="utf-8") as file:
         config.write(file)
     return path
 

@@ -266,7 +266,7 @@ class FeaturesConfig:
     batch_size: int = 64
     """Pictures or texts that a pretrained model takes at a time."""
     workers: int = 0
-    """Processes that decode pictures for a pretrained model; 0: one for each core but one beside a GPU, none without."""
+    """Processes that decode pictures for a pretrained model; 0: one for each core but one with a GPU, else none."""
     precision: Literal["float32", "bf16"] = "float32"
     """Arithmetic of pretrained models; features are stored as float32 in any case."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

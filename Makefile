@@ -7,10 +7,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint types lock
+.PHONY: help setup demo test test-all test-containers images lint types lock
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make the virtual environment .venv
 
@@ -36,10 +36,16 @@ test test-all: export OMP_NUM_THREADS := 1
 PYTEST := pytest -q -n 2 --dist loadfile
 
 test: lint types ## all checks, and all tests but the slow ones
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow and not containers"
 
-test-all: lint types ## all checks and all tests
-	@$(PYTEST)
+test-all: lint types ## all checks and all tests but those in containers
+	@$(PYTEST) -m "not containers"
+
+test-containers: setup ## build the CPU image and run the pipeline in containers (needs Docker, or root on Debian)
+	@pytest -q -m containers tests/containers
+
+images: setup ## build the images of the commit; REGISTRY= pushes them, TARGETS= chooses, DOCKER_BUILD= has options
+	@dagnn images $(if $(REGISTRY),--registry $(REGISTRY)) $(TARGETS:%=--target %) -- $(DOCKER_BUILD)
 
 lint: setup ## style, spelling, and who may import whom
 	@ruff check
@@ -55,8 +61,13 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cup
 	nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
 	nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
 
-lock: setup ## pin requirements.in in requirements.lock
+# the images' locks are parts of the whole one; kfp goes without its dependencies: in a pod it needs none of them
+COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+	$(CUDA:%=--no-emit-package=%)
+lock: setup ## pin what requirements.in and infra/docker/*.in name
 	@PATH="$(SYSTEM_PATH)" $(PYTHON) -m venv --clear build/uv
 	@build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-		$(CUDA:%=--no-emit-package=%) requirements.in --output-file requirements.lock
+	@$(COMPILE) requirements.in --output-file requirements.lock
+	@$(COMPILE) infra/docker/steps.in --constraints requirements.lock --output-file infra/docker/steps.lock
+	@grep '^kfp==' requirements.lock >> infra/docker/steps.lock
+	@$(COMPILE) infra/docker/mlflow.in --constraints requirements.lock --output-file infra/docker/mlflow.lock

@@ -8,6 +8,7 @@ from kfp.dsl import Artifact, Model
 from kfp.dsl.base_component import BaseComponent
 
 from dagnn_core.config import section_json
+from pipeline.images import Images
 from pipeline.steps import build_steps
 
 DISPLAY_NAMES = {
@@ -29,14 +30,14 @@ class Outputs(NamedTuple):
     version: str
 
 
-def build_pipeline(*, image: str, params: Mapping[str, object]) -> BaseComponent:
+def build_pipeline(*, images: Images, params: Mapping[str, object]) -> BaseComponent:
     """The pipeline, with one parameter for each section of `params.yaml`, as JSON text.
 
     Args:
-        image: reference of the container image that the tasks run in.
+        images: references of the container images that the tasks run in.
         params: the sections; they become the defaults, so that a submitted run shows them and can override them.
     """
-    step = build_steps(image)
+    step = build_steps(images)
     default = {name: section_json(section) for name, section in params.items()}
 
     @dsl.pipeline(name="dagnn", description="From raw pictures and sentences to a registered model")  # type: ignore[untyped-decorator]

@@ -1,4 +1,4 @@
-"""Run the Kubeflow pipeline on this machine: every task is a local process, no container engine is needed."""
+"""Run the Kubeflow pipeline on this machine: every task is a local process, or with a container engine a container."""
 
 import io
 import logging
@@ -7,7 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -16,32 +16,44 @@ import psutil
 from kfp import local
 
 from dagnn_core.errors import DagnnError, SurroundingsError
+from pipeline.containers import container_runner, reliable_containers
 from pipeline.graph import Outputs, build_pipeline
+from pipeline.images import Images
 from pipeline.task import parse_task_line
 
+_PROCESSES = Images(tasks="none", train="none")  # kfp wants a name, which nothing looks up
+_WORK = Path(".dagnn/work")  # the default of the pipeline's parameter `work`
 _COLOUR = re.compile(r"\x1b\[\d+m")
 
 
-def run_locally(*, image: str, params: Mapping[str, object], root: Path) -> Outputs:
-    """Run all tasks in processes of this Python, in the current directory.
+def run_locally(
+    *, params: Mapping[str, object], root: Path, images: Images | None = None, memory: str | None = None
+) -> Outputs:
+    """Run all tasks, in the current directory: in processes of this Python, or in containers of `images`.
 
     The tasks' progress goes to standard output, everything that they and kfp say to a log file beside the run's
     folder.
 
     Args:
-        image: only named in the pipeline, not needed.
         params: the sections of `params.yaml`.
         root: folder for the runs; kfp makes one folder below it for each run.
+        images: run in containers of these.
+        memory: limit of each container, as `4g`.
 
     Raises:
         DagnnError: a task failed; the error is the task's own where it is one of `dagnn_core.errors`.
     """
-    pipeline = build_pipeline(image=image, params=params)
+    pipeline = build_pipeline(images=images or _PROCESSES, params=params)
+    runner = (
+        container_runner(images=images, memory=memory, root=root, work=_WORK)
+        if images
+        else local.SubprocessRunner(use_venv=False)
+    )
     root.mkdir(parents=True, exist_ok=True)
     log_path = root / f"{datetime.now(tz=UTC):%Y-%m-%d-%H-%M-%S}.log"
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    local.init(runner, pipeline_root=str(root))
     with log_path.open("w", encoding="utf-8") as log, warnings.catch_warnings():
-        # the tasks run in this very environment, whatever the image is called, and display names are for clusters
+        # processes run in this very environment, whatever the image is called, and display names are for clusters
         warnings.filterwarnings(
             "ignore", message="You may be .* to run a task that uses custom", category=RuntimeWarning
         )
@@ -49,7 +61,7 @@ def run_locally(*, image: str, params: Mapping[str, object], root: Path) -> Outp
         logging.getLogger().setLevel(logging.WARNING)  # kfp logs to the root logger that it has cleaned up
         transcript = _Transcript(log, terminal=sys.stdout)
         try:
-            with redirect_stdout(transcript):
+            with redirect_stdout(transcript), reliable_containers() if images else nullcontext():
                 outputs = pipeline().outputs
         except RuntimeError as error:
             reason = _COLOUR.sub("", str(error))

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
 
+from pipeline.images import Images
+
 
 def dataset(*, params: str, work: str, dataset_out: Output[Dataset]) -> None:
     """Read raw data into a data set."""
@@ -154,10 +156,15 @@ def register(
 STEPS = (dataset, extract_features, build_label_graph, train, evaluate, register)
 
 
-def build_steps(image: str) -> dict[str, Callable[..., dsl.PipelineTask]]:
-    """The tasks by name, to run in `image`, which holds the project with all it needs (nothing is installed in a pod).
+def build_steps(images: Images) -> dict[str, Callable[..., dsl.PipelineTask]]:
+    """The tasks by name, to run in `images`, which hold the project with all it needs (nothing is installed in a pod).
 
     Args:
-        image: reference of the container image, best by digest.
+        images: references of the container images, by digest.
     """
-    return {step.__name__: dsl.component(step, base_image=image, install_kfp_package=False) for step in STEPS}
+    return {
+        step.__name__: dsl.component(
+            step, base_image=images.train if step is train else images.tasks, install_kfp_package=False
+        )
+        for step in STEPS
+    }

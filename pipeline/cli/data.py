@@ -47,7 +47,7 @@ def add(
     git add data/{name}.dvc data/.gitignore && git commit -m "Add data {name}"
     dvc push
 use it (or set both keys in params.yaml, with those of the layout, and run `dvc repro`):
-    dvc exp run -S dataset.layout=folder -S dataset.source=data/{name}"""
+    dvc exp run -S dataset.layout=LAYOUT -S dataset.source=data/{name}   # LAYOUT: folder, coco, ..."""
     )
 
 

@@ -117,7 +117,7 @@ def _write_vectors(writer: DatasetWriter, raw: RawData, items: Sequence[RawItem]
     for modality, vectors in raw.vectors.items():
         present = [item.has_image if modality == "image" else item.has_text for item in items]
         ids = [item.id if has_it else None for item, has_it in zip(items, present, strict=True)]
-        writer.write_vectors(modality, vectors.of(ids))
+        writer.write_vectors(modality, vectors.features, vectors.rows_of(ids))
 
 
 def _picture_faults(raw: RawData, journal_path: Path) -> Mapping[int, Fault]:

@@ -2,13 +2,13 @@
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dagnn_core.errors import InputError
 
@@ -28,13 +28,33 @@ class ReadyVectors:
     not_finite: frozenset[str]
     """Ids whose vector has NaN or infinity."""
 
+    def rows_of(self, ids: Sequence[str | None]) -> NDArray[np.int64]:
+        """Rows of some ids in `features`; -1 for None."""
+        return np.array([-1 if item_id is None else self.row_of[item_id] for item_id in ids], dtype=np.int64)
+
     def of(self, ids: Sequence[str | None]) -> NDArray[np.floating[Any]]:
         """The vectors of some ids, [len(ids), dim]; zeros for None."""
-        vectors = np.zeros((len(ids), self.features.shape[1]), dtype=self.features.dtype)
-        for row, item_id in enumerate(ids):
-            if item_id is not None:
-                vectors[row] = self.features[self.row_of[item_id]]
-        return vectors
+        return take_rows(self.features, self.rows_of(ids))
+
+
+def take_rows(matrix: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Some rows of a matrix, which may be memory-mapped, [len(rows), dim]; zeros for -1."""
+    taken: NDArray[Any] = matrix[np.maximum(rows, 0)]
+    taken[rows < 0] = 0
+    return taken
+
+
+def write_matrix(path: Path, blocks: Iterable[NDArray[Any]], *, shape: Sequence[int], dtype: DTypeLike) -> None:
+    """Write an `.npy` file, given by its rows or by blocks of rows, without ever holding it in memory.
+
+    By plain writes: where the disk is full they raise an error, a memory map kills the process.
+    """
+    stored = np.dtype(dtype).newbyteorder("<")
+    header = {"descr": np.lib.format.dtype_to_descr(stored), "fortran_order": False, "shape": tuple(shape)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype=stored).data)
 
 
 def read_vectors(path: Path) -> ReadyVectors:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dagnn_core.data.dataset import REJECTED_SCHEMA, SHARD_BYTES, SPLITS, Item, Modality, Rejection
 from dagnn_core.data.shards import ShardWriter
+from dagnn_core.data.vectors import BLOCK_ROWS, take_rows, write_matrix
 
 MODALITIES = {(True, True): "complete", (True, False): "image_only", (False, True): "text_only"}
 """Whether an item has a picture, and a text -> what the manifest counts it as."""
@@ -91,11 +92,26 @@ class DatasetWriter:
         pq.write_table(table, self._folder / "rejected.parquet")
         self._rejected.update(rejection.reason for rejection in rejections)
 
-    def write_vectors(self, modality: Modality, vectors: NDArray[np.floating[Any]]) -> None:
-        """Write ready vectors [N, dim] of all items, in their order."""
+    def write_vectors(
+        self, modality: Modality, vectors: NDArray[np.floating[Any]], rows: NDArray[np.int64] | range
+    ) -> None:
+        """Write the ready vectors of all items, a few at a time.
+
+        Args:
+            modality: of which they are.
+            vectors: may be memory-mapped.
+            rows: row of each item in `vectors`; -1 writes zeros.
+
+        Shape:
+            vectors [M, dim], rows [N].
+        """
         path = self._folder / "vectors" / f"{modality}.npy"
         path.parent.mkdir(exist_ok=True)
-        np.save(path, vectors, allow_pickle=False)
+        blocks = (
+            take_rows(vectors, np.asarray(rows[start : start + BLOCK_ROWS]))
+            for start in range(0, len(rows), BLOCK_ROWS)
+        )
+        write_matrix(path, blocks, shape=(len(rows), *vectors.shape[1:]), dtype=vectors.dtype)
         self._vectors[modality] = {"dim": vectors.shape[1], "dtype": str(vectors.dtype)}
 
     @property

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dagnn_core.artifacts import sha256_of
 from dagnn_core.config import FeaturesConfig
 from dagnn_core.data.dataset import SPLITS, Dataset, Modality
+from dagnn_core.data.vectors import write_matrix
 from dagnn_core.errors import InputError
 from dagnn_core.features.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.classic import ClassicEncoder
@@ -97,7 +98,7 @@ def _extract_texts(dataset: Dataset, config: FeaturesConfig, cache: Path, path: 
         extract_with_text_backbone(dataset, backbone, config, cache, path)
         return backbone
     encoder = _fit_text_encoder(dataset, config)
-    _write_matrix(
+    _write_float32(
         path, (encoder.encode(dataset.texts[rows]) for rows in _blocks(len(dataset))), len(dataset), encoder.dim
     )
     return encoder
@@ -143,10 +144,10 @@ def extract_descriptors(dataset: Dataset, cache: Path, path: Path) -> ClassicEnc
     descriptors.fill(partial(describe_pictures, dataset), what="image descriptors")
     # mean and deviation are known after all pictures only, so the raw descriptors wait in a file
     raw_path = path.with_suffix(".raw.npy")
-    _write_matrix(raw_path, descriptors.blocks(), len(dataset), DIM)
+    _write_float32(raw_path, descriptors.blocks(), len(dataset), DIM)
     raw = np.load(raw_path, mmap_mode="r", allow_pickle=False)
     encoder = ClassicEncoder.fit(raw, np.flatnonzero((dataset.splits == "train") & dataset.has_image))
-    _write_matrix(path, _standardised_blocks(encoder, raw, dataset.has_image), len(dataset), DIM)
+    _write_float32(path, _standardised_blocks(encoder, raw, dataset.has_image), len(dataset), DIM)
     raw_path.unlink()
     return encoder
 
@@ -162,7 +163,7 @@ def extract_with_image_backbone(
     """
     vectors = _open_cache(cache, dataset, "image", backbone.identity, config.precision, backbone.dim)
     vectors.fill(partial(embed_pictures, dataset, backbone, config), what="image vectors")
-    _write_matrix(path, vectors.blocks(), len(dataset), backbone.dim)
+    _write_float32(path, vectors.blocks(), len(dataset), backbone.dim)
 
 
 def extract_with_text_backbone(
@@ -176,7 +177,7 @@ def extract_with_text_backbone(
     """
     vectors = _open_cache(cache, dataset, "text", backbone.identity, config.precision, backbone.dim)
     vectors.fill(partial(embed_texts, dataset, backbone, config), what="text vectors")
-    _write_matrix(path, vectors.blocks(), len(dataset), backbone.dim)
+    _write_float32(path, vectors.blocks(), len(dataset), backbone.dim)
 
 
 def _open_cache(  # noqa: PLR0917  # each of them decides the vectors
@@ -194,7 +195,7 @@ def _open_cache(  # noqa: PLR0917  # each of them decides the vectors
 
 def _extract_vectors(dataset: Dataset, modality: Modality, file: str, path: Path) -> Encoder:
     ready = join_vectors(dataset, modality, Path(file)) if file else own_vectors(dataset, modality)
-    _write_matrix(path, (ready.rows(rows) for rows in _blocks(len(dataset))), len(dataset), ready.dim)
+    _write_float32(path, (ready.rows(rows) for rows in _blocks(len(dataset))), len(dataset), ready.dim)
     return PrecomputedEncoder(modality, ready.dim)
 
 
@@ -211,16 +212,8 @@ def _blocks(num_rows: int) -> Iterator[slice]:
     return (slice(start, start + BLOCK_ROWS) for start in range(0, num_rows, BLOCK_ROWS))
 
 
-def _write_matrix(path: Path, blocks: Iterable[NDArray[np.float32]], num_rows: int, dim: int) -> None:
-    """Write a float32 matrix, given by its rows or by blocks of rows, without ever holding it in memory.
-
-    By plain writes: where the disk is full they raise an error, a memory map kills the process.
-    """
-    header = {"descr": "<f4", "fortran_order": False, "shape": (num_rows, dim)}
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for block in blocks:
-            file.write(np.ascontiguousarray(block, dtype="<f4").data)
+def _write_float32(path: Path, blocks: Iterable[NDArray[np.float32]], num_rows: int, dim: int) -> None:
+    write_matrix(path, blocks, shape=(num_rows, dim), dtype=np.float32)
 
 
 def _describe_matrix(

@@ -58,7 +58,7 @@ def write(
                 writer.add(item)
             writer.write_rejected(rejections)
             if vectors:
-                writer.write_vectors("image", np.ones((len(items), 7), np.float16))
+                writer.write_vectors("image", np.ones((1, 7), np.float16), np.zeros(len(items), np.int64))
         draft.content = writer.content | {
             "layout": "folder",
             "num_rows": len(items) + len(rejections),

@@ -98,7 +98,7 @@ def write_dataset(out: Path, seed: int, *, incomplete: bool = False) -> Path:
                 writer.add(Item(f"item-{number}", text, labels, None, "", split, *has_both))
                 vectors.append(has @ patterns + 0.1 * rng.normal(size=10))
             writer.write_rejected([])
-            writer.write_vectors("image", np.array(vectors, dtype=np.float32))
+            writer.write_vectors("image", np.array(vectors, dtype=np.float32), range(len(vectors)))
         draft.content = writer.content
     return out
 

@@ -22,7 +22,7 @@ def path(tmp_path):
             for item in ITEMS:
                 writer.add(item)
             writer.write_rejected([])
-            writer.write_vectors("text", np.eye(4, dtype=np.float32))
+            writer.write_vectors("text", np.eye(4, dtype=np.float32), range(4))
         draft.content = writer.content
     return out
 

@@ -54,7 +54,7 @@ def test_content_counts_items_labels_splits_and_reasons(tmp_path):
         writer.add(Item("c", "", ("water",), b"C", "c.jpg", "train", has_text=False))
         writer.add(Item("d", "t", ("water",), None, "", "train", has_image=False))
         writer.write_rejected([Rejection(2, "x", "no label"), Rejection(4, "y", "no label"), Rejection(5, "", "no id")])
-        writer.write_vectors("image", np.zeros((4, 7), np.float16))
+        writer.write_vectors("image", np.zeros((4, 7), np.float16), range(4))
     assert writer.content == {
         "label_names": ["boat", "water"],
         "num_items": 4,

@@ -53,7 +53,7 @@ def write(tmp_path: Path) -> WriteDataset:
                     writer.add(item)
                 writer.write_rejected([])
                 if image_vectors is not None:
-                    writer.write_vectors("image", image_vectors)
+                    writer.write_vectors("image", image_vectors, range(len(image_vectors)))
             draft.content = writer.content
         return read_artifact(tmp_path / name, KIND)
 

@@ -39,7 +39,7 @@ def make_dataset(path, *, texts=WORDS * 4, pictures=None, splits=SPLITS * 3, vec
                 writer.add(Item(f"item-{row}", text, (label,), image, f"{row}.png", split, *has))
             writer.write_rejected([])
             for modality, matrix in (vectors or {}).items():
-                writer.write_vectors(modality, matrix)
+                writer.write_vectors(modality, matrix, range(len(matrix)))
         draft.content = writer.content
     return Dataset.read(path)
 

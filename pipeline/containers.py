@@ -38,22 +38,22 @@ _ENVIRONMENT = (
 _SECONDS_TO_CLEAN_UP = 60
 
 
-def container_runner(*, images: Images, memory: str | None, root: Path, work: Path) -> local.DockerRunner:
+def container_runner(*, images: Images, memory: str | None, root: Path, writable: Sequence[Path]) -> local.DockerRunner:
     """Kfp's runner for containers without privileges, as on a cluster: no root, read-only, on the host's network.
 
-    The tasks see the current folder, read-only, and write to `root` and `work`.
+    The tasks see the current folder, read-only, and write to `root` and the folders of `writable`.
 
     Args:
         images: must be on this machine, or in a registry that it reaches.
         memory: limit of each container, as `4g`.
         root: folder for the artifacts; kfp mounts it.
-        work: folder for what a restart needs.
+        writable: folders for what a restart needs, and for what is made once.
 
     Raises:
         SurroundingsError: there is no engine, or an image cannot be had.
     """
     user = _prepare(images)
-    for folder in (root, work):
+    for folder in (root, *writable):
         folder.mkdir(parents=True, exist_ok=True)
         if os.getuid() == 0:  # the tasks do not run as root, even where root starts them
             os.chown(folder, *map(int, user.split(":")))
@@ -71,7 +71,7 @@ def container_runner(*, images: Images, memory: str | None, root: Path, work: Pa
         network_mode="host",  # servers on this machine are reached by the same addresses
         mounts=[
             Mount(here, here, type="bind", read_only=True),
-            Mount(str(work.resolve()), str(work.resolve()), type="bind"),
+            *(Mount(str(folder.resolve()), str(folder.resolve()), type="bind") for folder in writable),
         ],
         working_dir=here,
         environment={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},

@@ -22,7 +22,7 @@ from pipeline.images import Images
 from pipeline.task import parse_task_line
 
 _PROCESSES = Images(tasks="none", train="none")  # kfp wants a name, which nothing looks up
-_WORK = Path(".dagnn/work")  # the default of the pipeline's parameter `work`
+_WRITABLE = (Path(".dagnn/work"), Path(".dagnn/cache"))  # the pipeline's parameters `work` and `cache`
 _COLOUR = re.compile(r"\x1b\[\d+m")
 
 
@@ -45,7 +45,7 @@ def run_locally(
     """
     pipeline = build_pipeline(images=images or _PROCESSES, params=params)
     runner = (
-        container_runner(images=images, memory=memory, root=root, work=_WORK)
+        container_runner(images=images, memory=memory, root=root, writable=_WRITABLE)
         if images
         else local.SubprocessRunner(use_venv=False)
     )

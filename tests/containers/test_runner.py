@@ -72,7 +72,7 @@ def test_an_image_that_cannot_be_had_is_one_line(engine: docker.DockerClient, tm
     with pytest.raises(
         SurroundingsError, match=r"image registry\.invalid/dagnn@.* is not on this machine and cannot be pulled"
     ):
-        container_runner(images=Images(missing, missing), memory=None, root=tmp_path / "runs", work=tmp_path / "work")
+        container_runner(images=Images(missing, missing), memory=None, root=tmp_path / "runs", writable=[])
     assert list(tmp_path.iterdir()) == []
 
 

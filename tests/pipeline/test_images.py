@@ -121,7 +121,7 @@ def test_without_an_engine_a_run_is_one_line(tmp_path: Path) -> None:
     program = "from pathlib import Path; from pipeline.containers import container_runner as run\n"
     program += "from pipeline.images import Images; from components.command import run_command\n"
     program += f"images = Images({DIGEST!r}, {DIGEST!r})\n"
-    program += "run_command(lambda: run(images=images, memory=None, root=Path('root'), work=Path('work')))"
+    program += "run_command(lambda: run(images=images, memory=None, root=Path('root'), writable=[]))"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,

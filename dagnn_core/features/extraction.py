@@ -12,7 +12,7 @@ from dagnn_core.artifacts import sha256_of
 from dagnn_core.config import FeaturesConfig
 from dagnn_core.data.dataset import SPLITS, Dataset, Modality
 from dagnn_core.data.vectors import write_matrix
-from dagnn_core.errors import InputError
+from dagnn_core.errors import InputError, name_first
 from dagnn_core.features.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.classic import ClassicEncoder
 from dagnn_core.features.descriptors import DIM, VERSION
@@ -93,6 +93,7 @@ def _check_training_items(dataset: Dataset) -> None:
 def _extract_texts(dataset: Dataset, config: FeaturesConfig, cache: Path, path: Path) -> Encoder:
     if config.text == "precomputed":
         return _extract_vectors(dataset, "text", config.text_vectors, path)
+    _check_written(dataset, config.text)
     if config.text == "huggingface":
         backbone = open_text_backbone(config)
         extract_with_text_backbone(dataset, backbone, config, cache, path)
@@ -102,6 +103,17 @@ def _extract_texts(dataset: Dataset, config: FeaturesConfig, cache: Path, path: 
         path, (encoder.encode(dataset.texts[rows]) for rows in _blocks(len(dataset))), len(dataset), encoder.dim
     )
     return encoder
+
+
+def _check_written(dataset: Dataset, kind: str) -> None:
+    wordless = np.flatnonzero(dataset.has_text & ~dataset.is_written)
+    if len(wordless):
+        named = name_first([repr(dataset.ids[row]) for row in wordless])
+        raise InputError(
+            f"{dataset.artifact.path} has ready vectors and no words for {len(wordless)} texts ({named}), but "
+            f"features.text: {kind} expects words; set features.text: precomputed in params.yaml (layout features: "
+            "dataset.features.text_names makes words of the columns)"
+        )
 
 
 def _fit_text_encoder(dataset: Dataset, config: FeaturesConfig) -> WordEncoder | SupervisedEncoder:

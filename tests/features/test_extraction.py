@@ -267,3 +267,17 @@ def test_a_vocabulary_without_words_is_refused(tmp_path):
     dataset = make_dataset(tmp_path / "dataset")
     with pytest.raises(InputError, match=r"no word is in at least 99 of the 8 training texts.*min_word_count"):
         extract(tmp_path / "features", dataset, FeaturesConfig(min_word_count=99))
+
+
+@pytest.mark.parametrize("kind", ["bow", "supervised_bow"])
+def test_texts_that_are_vectors_alone_have_no_words_to_encode(tmp_path, kind):
+    with write_artifact(tmp_path / "dataset", kind="dataset", provenance={}) as draft:
+        with DatasetWriter(draft.path, ["boat", "sea"]) as writer:
+            for row, split in enumerate(SPLITS):
+                writer.add(Item(f"item-{row}", "", ("boat",), picture(row), f"{row}.png", split))
+            writer.write_rejected([])
+            writer.write_vectors("text", np.ones((len(SPLITS), 3), np.float32), range(len(SPLITS)))
+        draft.content = writer.content
+    message = rf"no words for {len(SPLITS)} texts \('item-0', .*features\.text: {kind} .*features\.text: precomputed"
+    with pytest.raises(InputError, match=message):
+        extract(tmp_path / "features", Dataset.read(tmp_path / "dataset"), FeaturesConfig(text=kind))

@@ -220,6 +220,15 @@ class Ledger:
         )
         return self.look()
 
+    def _settle(self, entry: Entry) -> None:
+        """Mark a move as carried out; it is, so a failure here is none of the move, which nobody shall do twice."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.set_model_version_tag(self.name, str(entry.number), SETTLED, "true")
+        except MlflowException as error:
+            log.warning("%s: entry %d is carried out, but not marked so (%s)", self.model, entry.number, error)
+
     def look(self, *, repair: bool = True, own: str = "") -> Position:
         """Read ledger and alias until they agree; with `repair`, carry out a move whose mover has died in between.
 
@@ -234,7 +243,7 @@ class Ledger:
             last = state.moves[-1] if state.moves else None
             if alias == state.champion:
                 if repair and last and not last.settled:
-                    self.client.set_model_version_tag(self.name, str(last.number), SETTLED, "true")
+                    self._settle(last)
                     finished = last
                 return Position(state, alias, None, finished)
             if last is None:

@@ -141,7 +141,8 @@ def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
     path = Path(path)
     manifest = path / MANIFEST
     if not manifest.is_file():
-        what = "has no manifest.json, so it is not an artifact" if path.is_dir() else "does not exist"
+        missing = "is a file" if path.exists() else "does not exist"
+        what = "has no manifest.json, so it is not an artifact" if path.is_dir() else missing
         raise ArtifactError(f"{path} {what}, expected a {kind} artifact; {_remedy(kind)}")
     try:
         record = json.loads(manifest.read_text(encoding="utf-8"))

@@ -114,3 +114,9 @@ def test_other_files_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     write(tmp_path / "empty", {"a.bin": b"abc"})
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_file_is_called_a_file(tmp_path):
+    (tmp_path / "dataset").write_text("x")
+    with pytest.raises(ArtifactError, match="dataset is a file, expected a dataset artifact"):
+        read_artifact(tmp_path / "dataset", "dataset")

@@ -34,3 +34,7 @@ app.add_typer(bench.app, name="bench")
 def main() -> NoReturn:
     """Run the command that the arguments name."""
     run_command(app)
+
+
+if __name__ == "__main__":  # in an image, which has no entry point `dagnn`
+    main()

@@ -108,7 +108,7 @@ def test_the_image_serves_a_version_as_the_manifest_says(
         environment={"MLFLOW_TRACKING_URI": tracking_uri},
         network_mode="host",
         read_only=True,
-        tmpfs={"/tmp": ""},  # noqa: S108  # the container's own
+        tmpfs={"/tmp": ""},  # the container's own
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
         mem_limit="4g",

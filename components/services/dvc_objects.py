@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,12 @@ from components.services.storage import Digest, Storage
 from dagnn_core.artifacts import MANIFEST
 
 _PLAIN_REMOTE = {"url", "endpointurl", "region"}
+_DEFAULTS = {
+    "use_ssl": True,
+    "listobjects": False,
+    "verify": False,
+    "allow_anonymous_login": False,
+}  # DVC fills them in
 
 
 class Place(Protocol):
@@ -80,39 +86,46 @@ def s3_place(remote: str, endpoint_url: str = "") -> S3Place:
     return S3Place(name=remote, remote=remote, storage=storage)
 
 
-def places(project: Path) -> list[Place]:
-    """DVC's cache and its default remote; none where the folder is no DVC repository.
+def is_plain_s3(remote: Mapping[str, Any]) -> bool:
+    """Whether a remote is S3 and has nothing in its configuration that only DVC knows to use."""
+    set_by_user = {key for key, value in remote.items() if key not in _DEFAULTS or value != _DEFAULTS[key]}
+    return str(remote.get("url", "")).startswith("s3://") and set_by_user <= _PLAIN_REMOTE
+
+
+def places(project: Path) -> Iterator[Place]:
+    """DVC's cache, and its default remote; none where the folder is no DVC repository.
 
     Raises:
-        DvcException: the configuration is wrong.
+        DvcException: the configuration is wrong, or a plugin is not installed.
     """
     if not (project / ".dvc").is_dir():
-        return []
+        return
     from dvc.repo import Repo
 
     repo = Repo(str(project))
-    cache: list[Place] = [DvcPlace(name="DVC's cache", objects=repo.cache.local)]
+    yield DvcPlace(name="DVC's cache", objects=repo.cache.local)
     name = repo.config["core"].get("remote")
-    if not name:
-        return cache
     remote = repo.config["remote"].get(name, {})
-    url = remote.get("url", "")
-    if url.startswith("s3://") and set(remote) <= _PLAIN_REMOTE:
-        return [*cache, s3_place(url, remote.get("endpointurl", ""))]
-    return [*cache, DvcPlace(name=f"the DVC remote {name}", objects=repo.cloud.get_remote_odb(name=name))]
+    if is_plain_s3(remote):
+        yield s3_place(remote["url"], remote.get("endpointurl", ""))
+    elif name:
+        yield DvcPlace(name=f"the DVC remote {name}", objects=repo.cloud.get_remote_odb(name=name))
 
 
 def tracked(project: Path, commit: str) -> dict[str, str]:
-    """What DVC tracks at a commit: path -> md5; nothing where the commit has no DVC files, or none that DVC reads."""
+    """What DVC tracks at a commit: path -> md5; nothing before `dvc init`.
+
+    Raises:
+        DvcException: the files of the commit are not such that DVC reads them.
+    """
     from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
-    from scmrepo.exceptions import SCMError
+    from dvc.exceptions import NotDvcRepoError
 
     try:
         outs = DVCFileSystem(str(project), rev=commit).repo.index.outs
-        return {out.fspath.lstrip("/"): out.hash_info.value for out in outs if out.hash_info}
-    except (DvcException, SCMError, OSError):
+    except NotDvcRepoError:
         return {}
+    return {out.fspath.lstrip("/"): out.hash_info.value for out in outs if out.hash_info}
 
 
 def objects_of(place: Place, md5: str) -> list[tuple[str, str]]:

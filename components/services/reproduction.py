@@ -28,7 +28,7 @@ class Comparison(NamedTuple):
 
 
 def recorded_params(recorded: Recorded) -> dict[str, Any]:
-    """The sections of `params.yaml` that made a version, with every value.
+    """A whole `params.yaml`: the sections that made a version with every value, those that change no figure by default.
 
     Raises:
         InputError: they are not recorded.
@@ -42,6 +42,7 @@ def recorded_params(recorded: Recorded) -> dict[str, Any]:
         )
     return sections | {
         "dataset": sections["dataset"] | {"source": _source(recorded)},
+        "evaluate": {},  # what the report shows beside the figures
         "register": {"model_name": recorded.name},
     }
 

@@ -2,7 +2,8 @@
 
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -48,6 +49,7 @@ class Whereabouts:
 
     def __init__(self, project: Path) -> None:
         self.project = project
+        self._failures: dict[str, str] = {}  # place -> why it cannot be asked
         self._tracked: dict[str, dict[str, str]] = {}  # commit -> path -> md5: each takes DVC a moment
 
     def commit(self, commit: str, changed: Sequence[str]) -> Finding:
@@ -104,7 +106,7 @@ class Whereabouts:
         kept = self._kept(commit, lambda _, candidate: candidate == md5)
         if kept.state is State.FOUND or not remote.startswith("s3://"):
             return kept
-        return _located([s3_place(remote)], md5)
+        return self._located([s3_place(remote)], md5)
 
     def in_git(self, path: str, commit: str) -> Finding:
         """Look for a file or folder that git has at a commit."""
@@ -118,7 +120,7 @@ class Whereabouts:
         if finding.state is State.MISSING:
             for out, md5 in self._tracked_at(commit).items():
                 if PurePosixPath(path).is_relative_to(out):
-                    found = _located(self._places, md5)
+                    found = self._located(self._places, md5)
                     return found._replace(reason=f"{found.reason} ({out} at {commit[:12]})")
         return finding
 
@@ -128,36 +130,37 @@ class Whereabouts:
 
     @cached_property
     def _places(self) -> list[Place]:
-        return places(self.project)
+        found = []
+        try:
+            for place in places(self.project):
+                found.append(place)  # the cache counts where the remote cannot be opened
+        except Exception as error:  # DVC's own, of its configuration
+            self._failures["DVC"] = f"DVC: {_one_line(error)}"
+        return found
 
     def _kept(self, commit: str, is_wanted: Callable[[str, str], bool]) -> Finding:
         """The first version that DVC tracks and that is the wanted one (path, md5), and which places have it."""
         if not self._is_checkout:
             return Finding(State.UNKNOWN, f"{self.project.resolve()} is not in a git checkout; run this in the project")
         seen: set[tuple[str, str]] = set()
-        failure = ""
-        try:
-            for revision in self._commits(commit):
-                for version in self._tracked_at(revision).items():
-                    if version in seen:
-                        continue
-                    seen.add(version)
-                    try:
-                        wanted = is_wanted(*version)
-                    except Exception as error:  # every kind of remote fails in its own way
-                        failure = _one_line(error)
-                        continue
-                    if wanted:
-                        path, md5 = version
-                        found = _located(self._places, md5)
-                        return found._replace(
-                            reason=f"{found.reason} ({path} at {revision[:12]})", commit=revision, path=path
-                        )
-        except Exception as error:  # DVC itself
-            failure = _one_line(error)
-        if failure:
-            return Finding(State.UNKNOWN, failure)
-        return Finding(State.MISSING, "no commit has it in a dvc.lock or .dvc file")
+        unreadable = ""
+        for revision in self._commits(commit):
+            try:
+                versions = self._tracked_at(revision).items() - seen
+            except Exception as error:  # DVC's own, of files that it cannot read
+                unreadable = f"DVC cannot read {revision[:12]}: {_one_line(error)}"
+                continue
+            seen |= versions
+            for path, md5 in sorted(versions):
+                if is_wanted(path, md5):
+                    found = self._located(self._places, md5)
+                    return found._replace(
+                        reason=f"{found.reason} ({path} at {revision[:12]})", commit=revision, path=path
+                    )
+        failures = [*self._failures.values(), *([unreadable] if unreadable else [])]
+        if failures:
+            return Finding(State.UNKNOWN, "; ".join(failures))
+        return Finding(State.MISSING, "no commit has it in a dvc.lock or .dvc file, or its files are gone")
 
     def _commits(self, commit: str) -> list[str]:
         """The commit, and those after it, in any branch or experiment, that change what DVC tracks; the oldest first.
@@ -178,9 +181,40 @@ class Whereabouts:
     def _digest(self, md5: str) -> str | None:
         """Content digest of an artifact that DVC keeps; None where no place has it."""
         for place in self._places:
-            if not place.lacks([md5]):
-                return content_digest(place, md5)
+            with self._asking(place):
+                if place.name not in self._failures and not place.lacks([md5]):
+                    return content_digest(place, md5)
         return None
+
+    def _located(self, candidates: Sequence[Place], md5: str) -> Finding:
+        """Which places have all files of a version."""
+        having, lacking = [], []
+        for place in candidates:
+            with self._asking(place):
+                if place.name in self._failures:
+                    continue
+                if place.lacks([md5]):
+                    lacking.append(f"{place.name} lacks it")
+                    continue
+                files = objects_of(place, md5)
+                lost = set(place.lacks([file for _, file in files]))
+                if lost:
+                    first = next(name for name, file in files if file in lost)
+                    lacking.append(f"{place.name} lacks {len(lost)} of {len(files)} files, such as {first}")
+                else:
+                    having.append(place.name)
+        if having:
+            return Finding(State.FOUND, f"in {' and '.join(having)}")
+        reason = "; ".join([*lacking, *self._failures.values()]) or "there is no DVC here"
+        return Finding(State.UNKNOWN if self._failures else State.MISSING, reason)
+
+    @contextmanager
+    def _asking(self, place: Place) -> Iterator[None]:
+        """Keep in mind that a place cannot be asked: it may have taken long to say so."""
+        try:
+            yield
+        except Exception as error:  # every kind of remote fails in its own way
+            self._failures[place.name] = f"{place.name}: {_one_line(error)}"
 
     def _has(self, commit: str) -> bool:
         return self._git("cat-file", "-e", f"{commit}^{{commit}}") is not None
@@ -210,29 +244,6 @@ def _has_content(folder: Path, kind: str, digest: str) -> bool:
         return read_artifact(folder, kind).content_digest == digest
     except ArtifactError:
         return False
-
-
-def _located(candidates: Sequence[Place], md5: str) -> Finding:
-    """Which places have all files of a version."""
-    having, lacking, failures = [], [], []
-    for place in candidates:
-        try:
-            if place.lacks([md5]):
-                lacking.append(f"{place.name} lacks it")
-                continue
-            files = objects_of(place, md5)
-            lost = set(place.lacks([file for _, file in files]))
-        except Exception as error:  # every kind of remote fails in its own way
-            failures.append(_one_line(error))
-            continue
-        if lost:
-            first = next(name for name, file in files if file in lost)
-            lacking.append(f"{place.name} lacks {len(lost)} of {len(files)} files, such as {first or md5}")
-        else:
-            having.append(place.name)
-    if having:
-        return Finding(State.FOUND, f"in {' and '.join(having)}")
-    return Finding(State.UNKNOWN if failures else State.MISSING, "; ".join([*lacking, *failures]) or "no DVC here")
 
 
 def _one_line(error: Exception) -> str:

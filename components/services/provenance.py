@@ -70,7 +70,7 @@ def git_state() -> dict[str, Any]:
         return {"commit": baked_in, "dirty": False, "changed": []}
     commit = _git("rev-parse", "HEAD")
     # -z: names as they are, unquoted; --relative: not those of a larger repository around this project
-    changed = _git("diff", "--name-only", "--relative", "-z", "HEAD")
+    changed = _git("diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD")
     if commit is None or changed is None:
         return {"commit": "unknown", "dirty": True, "changed": []}
     names = sorted(filter(None, changed.split("\0")))

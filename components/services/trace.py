@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from components.services.registry import CHAMPION, METRICS, check_name, find_registered_model
 from components.services.stored_model import find_fault, read_manifest
 from components.services.tracking import RECREATED_FROM, Tracking
-from components.services.whereabouts import Finding, State, Whereabouts, lost_changes
+from components.services.whereabouts import Finding, State, Whereabouts, lost_changes, one_line
 from dagnn_core.errors import InputError, SurroundingsError
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _read_files(tracking: Tracking, version: "ModelVersion") -> tuple[Finding, d
             fault = find_fault(tracking, version)
             manifest = read_manifest(tracking, version)
     except Exception as error:  # every kind of store fails in its own way
-        return Finding(State.UNKNOWN, f"its files cannot be looked for: {error}"), {}
+        return Finding(State.UNKNOWN, f"its files cannot be looked for: {one_line(error)}"), {}
     provenance = manifest.get("provenance", {}) if isinstance(manifest, dict) else {}
     if fault:
         return Finding(State.MISSING, fault), provenance
@@ -280,7 +280,7 @@ def _artifact_node(kind: str, recorded: Recorded, whereabouts: Whereabouts) -> N
     section = recorded.sections.get(kind, {})
     for key in _FILES.get(kind, ()):
         if path := section.get(key):
-            revision = section.get(key.replace("_model", "_revision"), "")
+            revision = key.endswith("_model") and section.get(f"{key.removesuffix('_model')}_revision")
             of_hub = Finding(State.RECORDED, f"revision {revision} of a hub, which was not asked for it")
             children.append(_node(key, path, of_hub if revision else whereabouts.input_file(path, commit)))
     if kind == "dataset":

@@ -135,7 +135,7 @@ class Whereabouts:
             for place in places(self.project):
                 found.append(place)  # the cache counts where the remote cannot be opened
         except Exception as error:  # DVC's own, of its configuration
-            self._failures["DVC"] = f"DVC: {_one_line(error)}"
+            self._failures["DVC"] = f"DVC: {one_line(error)}"
         return found
 
     def _kept(self, commit: str, is_wanted: Callable[[str, str], bool]) -> Finding:
@@ -148,7 +148,7 @@ class Whereabouts:
             try:
                 versions = self._tracked_at(revision).items() - seen
             except Exception as error:  # DVC's own, of files that it cannot read
-                unreadable = f"DVC cannot read {revision[:12]}: {_one_line(error)}"
+                unreadable = f"DVC cannot read {revision[:12]}: {one_line(error)}"
                 continue
             seen |= versions
             for path, md5 in sorted(versions):
@@ -214,7 +214,7 @@ class Whereabouts:
         try:
             yield
         except Exception as error:  # every kind of remote fails in its own way
-            self._failures[place.name] = f"{place.name}: {_one_line(error)}"
+            self._failures[place.name] = f"{place.name}: {one_line(error)}"
 
     def _has(self, commit: str) -> bool:
         return self._git("cat-file", "-e", f"{commit}^{{commit}}") is not None
@@ -246,5 +246,6 @@ def _has_content(folder: Path, kind: str, digest: str) -> bool:
         return False
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an error says, in one line and without credentials."""
     return re.sub(r"://[^/@\s]+@", "://", " ".join(str(error).split())) or type(error).__name__

@@ -26,11 +26,13 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"], *, key: str) -> torch.
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """What the last digits of figures depend on: processor, device, and number of threads."""
+    """What the last digits of figures depend on: processor, device, number of threads and of processes (torchrun)."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     return {
         "processor": _processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "processes": torch.distributed.get_world_size() if distributed else 1,
     }
 
 

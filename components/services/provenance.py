@@ -61,7 +61,7 @@ def execution() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of this code's checkout, whether tracked files differ from it, and which (`changed`).
+    """Commit of this code's checkout, and which tracked files differ from it (`changed`), apart from `dvc.lock`.
 
     An image, which has no git, names its commit in DAGNN_GIT_COMMIT.
     """
@@ -69,8 +69,9 @@ def git_state() -> dict[str, Any]:
     if baked_in:
         return {"commit": baked_in, "dirty": False, "changed": []}
     commit = _git("rev-parse", "HEAD")
-    # -z: names as they are, unquoted; --relative: not those of a larger repository around this project
-    changed = _git("diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD")
+    # -z: names as they are, unquoted; DVC writes dvc.lock after every stage, so by the next one it differs
+    differing = ("diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD")
+    changed = _git(*differing, "--", ".", ":(exclude)dvc.lock")
     if commit is None or changed is None:
         return {"commit": "unknown", "dirty": True, "changed": []}
     names = sorted(filter(None, changed.split("\0")))

@@ -57,7 +57,8 @@ def commands(recorded: Recorded, raw: Finding) -> list[str]:
     Raises:
         InputError: its commit or its parameters are not recorded.
     """
-    params, git, execution = recorded_params(recorded), recorded.git, recorded.execution
+    recorded_params(recorded)  # refuses where they are not recorded
+    git, execution = recorded.git, recorded.execution
     if git["commit"] == "unknown":
         raise InputError(
             f"{recorded.name}/{recorded.version} was made by code in no git checkout, so it cannot be made again"
@@ -69,16 +70,17 @@ def commands(recorded: Recorded, raw: Finding) -> list[str]:
         *_remarks(recorded),
         f"git worktree add --detach {folder} {git['commit']}",
         f"dagnn lineage {version} --show-params > {folder}/params.yaml",
-        *_raw_commands(recorded, raw, folder, params["dataset"]["source"]),
+        *_raw_commands(recorded, raw, folder),
         f"make -C {folder} setup",
         f'(cd {folder} && PATH="$PWD/.venv/bin:$PATH" MLFLOW_TRACKING_URI={DEFAULT_URI} {threads}dvc repro --force)',
         f"dagnn lineage {version} --compare {folder}/artifacts",
     ]
     if "image" in execution:
-        compiled = f"build/{recorded.name}-{recorded.version}.yaml"
+        image = shlex.quote(execution["image"])
+        data = f" --data {shlex.quote(raw.path)} --revision {raw.commit}" if raw.commit else ""
         lines += [
-            "# the same as a pipeline, in the image that trained it:",
-            f"dagnn compile {compiled} --params {folder}/params.yaml --image {shlex.quote(execution['image'])}",
+            "# the same on a cluster, in the image that trained it:",
+            f"dagnn submit --image {image} --params {folder}/params.yaml{data}",
         ]
     return lines
 
@@ -112,6 +114,8 @@ def _remarks(recorded: Recorded) -> list[str]:
     remarks = []
     if machine is None:
         remarks.append("the machine that trained it is not recorded: figures may differ in the last digits")
+    elif machine["processes"] > 1:
+        remarks.append(f"trained by {machine['processes']} processes: figures of one differ in the last digits")
     elif machine["device"] == "cpu" or train.get("deterministic"):
         remarks.append(f"figures are the same on the same kind of machine: {machine_words(machine)}")
     else:
@@ -130,23 +134,24 @@ def _remarks(recorded: Recorded) -> list[str]:
 
 def _source(recorded: Recorded) -> str:
     """Where the raw data goes in the project; a task of a pipeline found it in a folder of its own."""
-    source = recorded.source
-    if not PurePosixPath(source).is_absolute():
-        return source
-    return str(recorded.origin("dataset").get("raw", {}).get("path") or "data/raw")
+    fetched = recorded.origin("dataset").get("raw", {}).get("path")
+    source = str(fetched or recorded.source)
+    return "data/raw" if PurePosixPath(source).is_absolute() else source
 
 
-def _raw_commands(recorded: Recorded, raw: Finding, folder: str, source: str) -> list[str]:
-    md5, target = recorded.digests.get("raw", ""), f"{folder}/{source}"
-    remote = recorded.origin("dataset").get("raw", {}).get("remote", "")
+def _raw_commands(recorded: Recorded, raw: Finding, folder: str) -> list[str]:
+    """How the raw data comes into the folder, where it is not in git."""
+    md5, fetched = recorded.digests.get("raw", ""), recorded.origin("dataset").get("raw", {})
+    target = shlex.quote(f"{folder}/{_source(recorded)}")
     if not md5:
         lost = f"# no version of the raw data is recorded; it was {recorded.source}, put it at {target}"
         return [] if raw.state is State.FOUND else [lost]
     if raw.state is State.FOUND and raw.commit:
-        path = shlex.quote(raw.path)
-        return [f"dvc get . {path} --rev {raw.commit} --out {folder}/{path}"]
-    if remote:
-        return [f"dagnn data fetch {shlex.quote(target)} --md5 {md5} --remote {shlex.quote(remote)}"]
+        # `dataset.source` may be a part of what DVC tracks
+        target = target if fetched.get("path") else shlex.quote(f"{folder}/{raw.path}")
+        return [f"dvc get . {shlex.quote(raw.path)} --rev {raw.commit} --out {target}"]
+    if fetched.get("remote"):
+        return [f"dagnn data fetch {target} --md5 {md5} --remote {shlex.quote(fetched['remote'])}"]
     return [f"# the raw data {md5} is not to be had: {raw.reason}; put it at {target}"]
 
 

@@ -22,9 +22,12 @@ def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
     Its run must not be deleted (`mlflow gc` would take the files), and every file that the manifest of its model lists
     must lie in the store with the size that the manifest states. Only two small files are downloaded.
     """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
     if not version.run_id or not tracking.knows(version.run_id):
         return f"stands on the MLflow run {version.run_id or '(none)'}, which was deleted"
-    repository = _repository(tracking, version)
+    source = tracking.client.get_model_version_download_uri(version.name, version.version)
+    repository = get_artifact_repository(source, tracking_uri=tracking.uri)
     try:
         with tempfile.TemporaryDirectory() as directory:
             manifest_file, manifest = _read_manifest(repository, directory)
@@ -37,22 +40,6 @@ def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"is no model of this program, or its files are damaged ({error!r})"
     return _fault_of_files(repository, expected)
-
-
-def read_manifest(tracking: Tracking, version: "ModelVersion") -> Any | None:
-    """What the manifest of a version's model says; None where it is lost or damaged."""
-    try:
-        with tempfile.TemporaryDirectory() as directory:
-            return _read_manifest(_repository(tracking, version), directory)[1]
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _repository(tracking: Tracking, version: "ModelVersion") -> "ArtifactRepository":
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    source = tracking.client.get_model_version_download_uri(version.name, version.version)
-    return get_artifact_repository(source, tracking_uri=tracking.uri)
 
 
 def _fault_of_files(repository: "ArtifactRepository", expected: dict[str, int]) -> str | None:
@@ -72,6 +59,18 @@ def _read_manifest(repository: "ArtifactRepository", directory: str) -> tuple[st
     stored = read_yaml(_download(repository, _MLMODEL, directory))["flavors"]["python_function"]
     file = str(PurePosixPath(stored["artifacts"]["model"]["path"], MANIFEST))
     return file, json.loads(_download(repository, file, directory).read_text(encoding="utf-8"))
+
+
+def read_manifest(tracking: Tracking, version: "ModelVersion") -> Any | None:
+    """What the manifest of a version's model says; None where it is lost or damaged."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    source = tracking.client.get_model_version_download_uri(version.name, version.version)
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            return _read_manifest(get_artifact_repository(source, tracking_uri=tracking.uri), directory)[1]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _download(repository: "ArtifactRepository", file: str, directory: str) -> Path:

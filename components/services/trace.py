@@ -116,8 +116,10 @@ class Node:
 
 def machine_words(machine: Mapping[str, Any]) -> str:
     """A machine, for readers."""
-    threads = machine["threads"]
-    return f"{machine['processor']}, {machine['device']}, {threads} thread{'' if threads == 1 else 's'}"
+    counts = {"thread": machine["threads"], "process": machine["processes"]}
+    plural = {"thread": "threads", "process": "processes"}
+    words = [f"{count} {what if count == 1 else plural[what]}" for what, count in counts.items()]
+    return ", ".join([machine["processor"], machine["device"], *words])
 
 
 def parse_reference(text: str) -> Reference:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from components.services.dvc_objects import is_plain_s3
 from components.services.dvc_store import Entry, check_digests, has_md5, remove_strangers
 from components.services.lineage import LINEAGE, RawLineage, read_pointer
 from components.services.raw_files import check_name, check_space, copy_packed, is_archive, list_files, unpack
@@ -34,6 +33,7 @@ DATA = Path("data")
 WORK = Path(".dagnn/add")
 LOOSE = 1000  # files from which on DVC becomes slow
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PLAIN_REMOTE = {"url", "endpointurl", "region"}
 
 
 class Version(NamedTuple):
@@ -249,6 +249,7 @@ def resolve(repository: str, revision: str, path: str) -> Version:
             "file without its ending"
         )
     remote = config["remote"].get(config["core"].get("remote"), {})
+    url = remote.get("url", "")
     lineage = RawLineage(
         md5=md5,
         size=0,
@@ -257,9 +258,9 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         revision=revision,
         commit=commit,
         path=path,
-        remote=_shown(remote.get("url", "")),
+        remote=_shown(url),
     )
-    return Version(lineage, remote.get("endpointurl", ""), is_plain_s3(remote))
+    return Version(lineage, remote.get("endpointurl", ""), url.startswith("s3://") and set(remote) <= _PLAIN_REMOTE)
 
 
 def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLineage:

@@ -17,8 +17,8 @@ MAX_COMMITS = 50
 """Commits whose `dvc.lock` and `.dvc` files are read, from the one that made the model on."""
 # folders of artifacts: those of the DVC stages, and the outputs of the tasks of `dagnn run`
 _ARTIFACTS = ("artifacts/{kind}", ".dagnn/runs/*/*/{kind}_out")
-# files that a training itself changes, or whose content its record repeats
-_RECORDED_FILES = {"dvc.lock", "params.yaml", ".gitignore"}
+# what they say of a training, its record repeats
+_RECORDED_FILES = {"params.yaml", ".gitignore"}
 
 
 class State(StrEnum):

@@ -1,7 +1,6 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +34,7 @@ def tracking(empty_database, tmp_path) -> Tracking:
 
 
 def _store_version(
-    tracking: Tracking, folder: Path, name: str, tags: dict[str, str], provenance: dict[str, Any]
+    tracking: Tracking, folder: Path, name: str, tags: dict[str, str], provenance: dict[str, object]
 ) -> str:
     """Store a model of two short files as `dagnn register` stores a real one, and make it challenger."""
     folder.mkdir()
@@ -67,7 +66,9 @@ def _store_version(
 def store_version(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Add a whole version with these tags and this provenance to a registered model, and make it challenger."""
 
-    def store(tracking: Tracking, name: str = "dagnn", *, provenance: dict[str, Any] | None = None, **tags: str) -> str:
+    def store(
+        tracking: Tracking, name: str = "dagnn", *, provenance: dict[str, object] | None = None, **tags: str
+    ) -> str:
         return _store_version(tracking, tmp_path_factory.mktemp("stored") / "model", name, tags, provenance or {})
 
     return store

@@ -92,7 +92,7 @@ def test_the_commit_is_that_of_the_code_wherever_it_is_called_from(
     checkout = tmp_path / "checkout"
     git = ["git", "-C", str(checkout), "-c", "user.name=test", "-c", "user.email=test@localhost"]
     subprocess.run(["git", "init", "-q", str(checkout)], check=True)
-    for name in ("code.py", "an old name", "moved"):
+    for name in ("code.py", "an old name", "moved", "dvc.lock"):
         (checkout / name).write_text(f"{name}\n")
     for arguments in (["add", "-A"], ["commit", "-q", "-m", "Test"]):
         subprocess.run([*git, *arguments], check=True)
@@ -100,6 +100,7 @@ def test_the_commit_is_that_of_the_code_wherever_it_is_called_from(
     monkeypatch.setattr(module, "_CHECKOUT", checkout)
     monkeypatch.chdir(tmp_path)
     (checkout / "untracked").write_text("data")
+    (checkout / "dvc.lock").write_text("stages: {}\n")  # DVC writes it after every stage
     assert git_state() == {"commit": commit, "dirty": False, "changed": []}
     (checkout / "code.py").write_text("2\n")
     (checkout / "an old name").unlink()

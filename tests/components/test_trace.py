@@ -24,7 +24,7 @@ from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
-MACHINE = {"processor": "x86_64", "device": "cpu", "threads": 2}
+MACHINE = {"processor": "x86_64", "device": "cpu", "threads": 2, "processes": 1}
 IMAGE = f"registry.example/dagnn-gpu@sha256:{'a' * 64}"
 RAW = asdict(RawLineage(md5="b" * 32 + ".dir", size=5, num_files=2))
 
@@ -156,7 +156,7 @@ def test_a_version_and_everything_before_it(
         assert tree[kind].state is State.FOUND, tree[kind]
     assert tree["MLflow run"].details["status"] == "FINISHED"
     assert tree["git commit"].reason == "in main"
-    assert tree["machine"].identity == "x86_64, cpu, 2 threads"
+    assert tree["machine"].identity == "x86_64, cpu, 2 threads, 1 process"
     assert tree["parameters"].details == {"dataset.seed": "103", "features.seed": "103", "train.seed": "103"}
     assert tree["raw data"].reason == f"in git at {git['commit'][:12]}"
     assert {kind for kind, node in tree.items() if node.state is State.MISSING} == {
@@ -188,7 +188,7 @@ def test_a_version_of_a_pipeline(tracking: Tracking, add: Callable[..., str], pr
 @pytest.mark.usefixtures("project")
 def test_code_that_was_not_committed(tracking: Tracking, add: Callable[..., str], provenance: dict[str, Any]) -> None:
     dirty = provenance["git"] | {"dirty": True}
-    add(provenance | {"git": dirty | {"changed": ["dvc.lock", "params.yaml"]}})
+    add(provenance | {"git": dirty | {"changed": ["data/photos.dvc", "params.yaml"]}})
     assert traced(tracking)["git commit"].state is State.FOUND
     for git, reason in (
         (dirty | {"changed": ["components/train.py"]}, "uncommitted changes of that time are not recorded: "),
@@ -309,7 +309,7 @@ def test_commands(tracking: Tracking, add: Callable[..., str], provenance: dict[
     recorded = read_recorded(tracking, Reference("dagnn", "challenger"))
     environment = 'PATH="$PWD/.venv/bin:$PATH" MLFLOW_TRACKING_URI=sqlite:///mlflow.db OMP_NUM_THREADS=2'
     assert commands(recorded, find_raw(recorded, Whereabouts(Path()))) == [
-        "# figures are the same on the same kind of machine: x86_64, cpu, 2 threads",
+        "# figures are the same on the same kind of machine: x86_64, cpu, 2 threads, 1 process",
         f"git worktree add --detach ../dagnn-1 {git['commit']}",
         "dagnn lineage dagnn/1 --show-params > ../dagnn-1/params.yaml",
         "make -C ../dagnn-1 setup",
@@ -326,7 +326,7 @@ def test_commands_for_raw_data(tracking: Tracking, add: Callable[..., str], prov
     add(provenance)
     recorded = read_recorded(tracking, Reference("dagnn", "challenger"))
     tracked = Finding(State.FOUND, "in DVC's cache", "c0ffee", "data/my photos")
-    assert "dvc get . 'data/my photos' --rev c0ffee --out ../dagnn-1/'data/my photos'" in commands(recorded, tracked)
+    assert "dvc get . 'data/my photos' --rev c0ffee --out ../dagnn-1/data/photos" in commands(recorded, tracked)
     lost = Finding(State.MISSING, "the cache lacks it", "c0ffee", "data/photos")
     fetch = f"dagnn data fetch ../dagnn-1/data/photos --md5 {RAW['md5']} --remote s3://bucket/dvc"
     assert fetch in commands(recorded, lost)
@@ -349,12 +349,17 @@ def test_remarks_say_what_may_differ(tracking: Tracking, add: Callable[..., str]
     assert first_remark(execution=gpu) == (
         "# trained on NVIDIA H100 without train.deterministic: figures may differ in the last digits"
     )
+    two = {"machine": MACHINE | {"processes": 2}}
+    assert first_remark(execution=two) == "# trained by 2 processes: figures of one differ in the last digits"
     deterministic = provenance["params"] | {"TrainConfig": {"deterministic": True}}
     assert first_remark(execution=gpu, params=deterministic).startswith("# figures are the same on the same kind")
     assert first_remark(execution={}).endswith("is not recorded: figures may differ in the last digits")
-    compiled = commands(replace(recorded, provenance=provenance | {"execution": gpu}), found)[-1]
-    assert compiled == f"dagnn compile build/dagnn-1.yaml --params ../dagnn-1/params.yaml --image {IMAGE}"
-    dirty = provenance["git"] | {"dirty": True, "changed": ["components/train.py", "dvc.lock"]}
+    submit = f"dagnn submit --image {IMAGE} --params ../dagnn-1/params.yaml"
+    of_image = replace(recorded, provenance=provenance | {"execution": gpu})
+    assert commands(of_image, found)[-1] == submit
+    in_dvc = Finding(State.FOUND, "", "c0ffee", "data/photos")
+    assert commands(of_image, in_dvc)[-1] == f"{submit} --data data/photos --revision c0ffee"
+    dirty = provenance["git"] | {"dirty": True, "changed": ["components/train.py", "params.yaml"]}
     remarks = [
         line for line in commands(replace(recorded, provenance=provenance | {"git": dirty}), found) if line[0] == "#"
     ]

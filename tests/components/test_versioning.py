@@ -626,13 +626,3 @@ def test_damaged_records(tmp_path: Path) -> None:
     (tmp_path / "x.dvc").write_text("outs: 5\n")
     with pytest.raises(InputError, match=r"x\.dvc is not a file that `dvc add` made"):
         raw_lineage(tmp_path / "x")
-
-
-def test_a_remote_without_special_settings_is_plain_s3(project: Project, source: Path, bucket: Bucket) -> None:
-    project.add(source)
-    for number, (key, value, is_plain) in enumerate((("region", "here", True), ("profile", "mine", False))):
-        project.run("dvc", "remote", "add", "--default", f"storage{number}", f"{bucket.uri}/dvc")
-        project.run("dvc", "remote", "modify", f"storage{number}", key, value)
-        commit = project.commit()
-        version = versioning.resolve(str(project.root), commit, "data/photos")
-        assert (version.lineage.remote, version.is_plain_s3) == (f"{bucket.uri}/dvc", is_plain)

@@ -12,12 +12,8 @@ from components.services.storage import Digest, Storage
 from dagnn_core.artifacts import MANIFEST
 
 _PLAIN_REMOTE = {"url", "endpointurl", "region"}
-_DEFAULTS = {
-    "use_ssl": True,
-    "listobjects": False,
-    "verify": False,
-    "allow_anonymous_login": False,
-}  # DVC fills them in
+# what DVC fills in for a remote that does not say
+_DEFAULTS = {"use_ssl": True, "listobjects": False, "verify": False, "allow_anonymous_login": False}
 
 
 class Place(Protocol):
@@ -129,16 +125,23 @@ def tracked(project: Path, commit: str) -> dict[str, str]:
 
 
 def objects_of(place: Place, md5: str) -> list[tuple[str, str]]:
-    """Path and md5 of every file of a version; of a single file, the path is empty."""
+    """Path and md5 of every file of a version; the path of a single file is not in it.
+
+    Raises:
+        ValueError: the list of files is damaged.
+    """
     if not md5.endswith(".dir"):
-        return [("", md5)]
+        return [(md5, md5)]
     listing = place.read(md5)
     if hashlib.md5(listing, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
         raise ValueError(f"the list of files {md5} is damaged")
-    return [(entry["relpath"], entry["md5"]) for entry in json.loads(listing)]
+    return [(str(entry["relpath"]), str(entry["md5"])) for entry in json.loads(listing)]
 
 
 def content_digest(place: Place, md5: str) -> str | None:
-    """Content digest of an artifact, as its manifest in this place says; None where it is not an artifact."""
-    manifest = dict(objects_of(place, md5)).get(MANIFEST)
-    return None if manifest is None else json.loads(place.read(manifest))["content_digest"]
+    """Content digest of an artifact, as its manifest in this place says; None where that is lost or damaged."""
+    try:
+        manifest = dict(objects_of(place, md5))[MANIFEST]
+        return str(json.loads(place.read(manifest))["content_digest"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None

@@ -50,12 +50,12 @@ def provenance(
         "origins": origins,
         **({"raw": asdict(raw)} if raw else {}),
         "git": git_state(),
-        "execution": execution() | ({"machine": dict(machine)} if machine else {}),
+        "execution": _execution() | ({"machine": dict(machine)} if machine else {}),
         "packages": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }
 
 
-def execution() -> dict[str, str]:
+def _execution() -> dict[str, str]:
     """The image and the run of the pipeline that this process belongs to, as far as its environment names them."""
     return {name: os.environ[variable] for variable, name in _EXECUTION.items() if os.environ.get(variable)}
 

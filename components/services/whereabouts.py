@@ -144,7 +144,8 @@ class Whereabouts:
             return Finding(State.UNKNOWN, f"{self.project.resolve()} is not in a git checkout; run this in the project")
         seen: set[tuple[str, str]] = set()
         unreadable = ""
-        for revision in self._commits(commit):
+        revisions = self._commits(commit)
+        for revision in revisions:
             try:
                 versions = self._tracked_at(revision).items() - seen
             except Exception as error:  # DVC's own, of files that it cannot read
@@ -160,7 +161,8 @@ class Whereabouts:
         failures = [*self._failures.values(), *([unreadable] if unreadable else [])]
         if failures:
             return Finding(State.UNKNOWN, "; ".join(failures))
-        return Finding(State.MISSING, "no commit has it in a dvc.lock or .dvc file, or its files are gone")
+        lost = f"no dvc.lock or .dvc file of {len(revisions)} commits looked at has it, or its files are gone"
+        return Finding(State.MISSING, lost)
 
     def _commits(self, commit: str) -> list[str]:
         """The commit, and those after it, in any branch or experiment, that change what DVC tracks; the oldest first.
@@ -183,7 +185,9 @@ class Whereabouts:
         for place in self._places:
             with self._asking(place):
                 if place.name not in self._failures and not place.lacks([md5]):
-                    return content_digest(place, md5)
+                    digest = content_digest(place, md5)
+                    if digest is not None:
+                        return digest
         return None
 
     def _located(self, candidates: Sequence[Place], md5: str) -> Finding:
@@ -196,7 +200,11 @@ class Whereabouts:
                 if place.lacks([md5]):
                     lacking.append(f"{place.name} lacks it")
                     continue
-                files = objects_of(place, md5)
+                try:
+                    files = objects_of(place, md5)
+                except ValueError as error:
+                    lacking.append(f"{place.name}: {error}")
+                    continue
                 lost = set(place.lacks([file for _, file in files]))
                 if lost:
                     first = next(name for name, file in files if file in lost)

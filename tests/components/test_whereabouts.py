@@ -1,5 +1,6 @@
 """Commits, artifacts and raw data, looked for in a real repository, in DVC's cache, and in a real S3 server."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from botocore.retries.standard import ExponentialBackoff
 
 from components.services.lineage import read_pointer
 from components.services.whereabouts import Finding, State, Whereabouts, lost_changes
-from dagnn_core.artifacts import read_artifact, write_artifact
+from dagnn_core.artifacts import MANIFEST, read_artifact, write_artifact
 from tests.fixtures.s3 import SECRET, Bucket
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -172,8 +173,28 @@ def test_features_in_the_remote_alone(project: Project, bucket: Bucket) -> None:
 
 def test_features_that_are_lost(project: Project) -> None:
     project.lose("artifacts/features", ".dvc/cache")
-    lost = Finding(State.MISSING, "no commit has it in a dvc.lock or .dvc file, or its files are gone")
-    assert features(project) == lost
+    lost = "no dvc.lock or .dvc file of 3 commits looked at has it, or its files are gone"
+    assert features(project) == Finding(State.MISSING, lost)
+
+
+@pytest.mark.parametrize(("lost", "content"), [("list", None), ("list", "[]"), ("list", "{"), ("manifest", None)])
+def test_what_is_damaged_in_the_cache_is_looked_for_in_the_remote(
+    project: Project, bucket: Bucket, lost: str, content: str | None
+) -> None:
+    project.push(bucket)
+    project.lose("artifacts/features")
+    cache = project.root / ".dvc/cache/files/md5"
+    md5 = read_pointer(project.root / "artifacts/features.dvc").md5
+    file = cache / md5[:2] / md5[2:]
+    if lost == "manifest":
+        (md5,) = (entry["md5"] for entry in json.loads(file.read_text()) if entry["relpath"] == MANIFEST)
+        file = cache / md5[:2] / md5[2:]
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    finding = features(project)
+    assert finding.state is State.FOUND
+    assert finding.reason == f"in {bucket.uri}/dvc (artifacts/features at {project.data[:12]})"
 
 
 # raw data

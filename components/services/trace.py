@@ -10,19 +10,14 @@ from components.services.registry import CHAMPION, METRICS, check_name, find_reg
 from components.services.stored_model import find_fault, read_manifest
 from components.services.tracking import RECREATED_FROM, Tracking
 from components.services.whereabouts import Finding, State, Whereabouts, lost_changes, one_line
+from dagnn_core import config
 from dagnn_core.errors import InputError, SurroundingsError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 ANCESTORS = ("features", "label_graph", "dataset")
-SECTIONS = {
-    "dataset": "DatasetConfig",
-    "features": "FeaturesConfig",
-    "label_graph": "LabelGraphConfig",
-    "model": "ModelConfig",
-    "train": "TrainConfig",
-}
+SECTIONS = {name: config.SECTIONS[name].__name__ for name in ("dataset", "features", "label_graph", "model", "train")}
 """Section of `params.yaml` that makes a model -> its name in a manifest."""
 _FILES = {
     "features": ("image_model", "text_model", "image_vectors", "text_vectors"),

@@ -180,10 +180,11 @@ def test_an_interrupted_training_with_everything_resumes_to_the_bit(tmp_path: Pa
         reconstruct_from=2,
     )
     split = make_incomplete(make_split(129, seed=1))
-    expected = run(tmp_path / "whole", config, train_split=split)
+    model = replace(MODEL, image_dropout=0.2, text_dropout=0.1)
+    expected = run(tmp_path / "whole", config, train_split=split, model_config=model)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "resumed", config, train_split=split, logger=Recorder(interrupt_at=4))
-    assert same(expected, run(tmp_path / "resumed", config, train_split=split))
+        run(tmp_path / "resumed", config, train_split=split, model_config=model, logger=Recorder(interrupt_at=4))
+    assert same(expected, run(tmp_path / "resumed", config, train_split=split, model_config=model))
 
 
 def test_averaged_weights_are_what_is_validated_and_kept(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Step `train` on small real artifacts: what it writes, resumes, and refuses; and the model that comes out."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +149,39 @@ def test_an_interrupted_training_goes_on_in_the_same_mlflow_run(
     assert len(calls) == 4, "epoch 1 is not trained again"
     assert model.content_digest == expected and model.provenance["mlflow_run_id"] == run_id
     assert tracking.client.get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_torchrun_trains_one_model_in_one_mlflow_run(
+    inputs: dict[str, Path], tracking: Tracking, tmp_path: Path
+) -> None:
+    alone = run(inputs, tracking, tmp_path / "alone")
+    params = tmp_path / "params.yaml"
+    params.write_text(json.dumps({"model": asdict(MODEL), "train": asdict(PARAMS)}))
+    torchrun = ["-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    torchrun += ["--rdzv-endpoint=127.0.0.1:0", "-m", "components.train", f"--params={params}"]
+    torchrun += [f"--features={inputs['features']}", f"--label-graph={inputs['label_graph']}"]
+    torchrun += [f"--work={tmp_path / 'work'}", f"--model-out={tmp_path / 'model'}"]
+    done = subprocess.run(
+        [sys.executable, *torchrun],
+        env=os.environ | {"MLFLOW_TRACKING_URI": tracking.uri},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("epoch 3 of 3") == 1, "one process reports"
+    model = read_artifact(tmp_path / "model", "model", verify=True)
+    assert tracking.client.get_run(model.provenance["mlflow_run_id"]).info.status == "FINISHED"
+    assert len(tracking.client.search_runs(["1"])) == 2, "one run for each training"
+    assert list((tmp_path / "work").iterdir()) == []
+    expected, got = (
+        [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        for folder in (alone, tmp_path / "model")
+    )
+    assert got == [pytest.approx(epoch, rel=1e-3) for epoch in expected]
 
 
 def test_features_and_label_graph_of_different_data_are_refused(

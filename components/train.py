@@ -4,7 +4,9 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -141,6 +143,16 @@ def _split(data: Features, name: str, device: torch.device) -> Split:
     return Split(image, text, labels, torch.tensor(data.has_image[rows]), torch.tensor(data.has_text[rows]))
 
 
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, with which torchrun and clusters end a process, do what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 if __name__ == "__main__":
 
     def main(
@@ -152,7 +164,7 @@ if __name__ == "__main__":
     ) -> None:
         """Train a DAGNN on features and a label graph; with torchrun on several GPUs or CPUs."""
         train_params = load_section(params, TrainConfig)
-        with joined_processes(choose_device(train_params.device, key="train.device")):
+        with _terminated_like_interrupted(), joined_processes(choose_device(train_params.device, key="train.device")):
             if not is_main():
                 logging.getLogger().setLevel(logging.WARNING)
             run(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from dagnn_core.errors import InputError
+from dagnn_core.errors import InputError, SurroundingsError
 
 
 @contextmanager
@@ -58,9 +58,8 @@ def from_main(value: int) -> int:
     """What the first process says, whatever the others say."""
     if num_processes() == 1:
         return value
-    said = torch.tensor(value, device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.broadcast(said, src=0)
-    return int(said)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    return int(_sum(torch.tensor(int(value) if is_main() else 0, device=device)))
 
 
 def by_rows(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -73,7 +72,7 @@ def by_rows(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return layers(x)
     start, stop = (len(x) * rank // dist.get_world_size() for rank in (dist.get_rank(), dist.get_rank() + 1))
     padded = functional.pad(layers(x[start:stop]), (0, 0, start, len(x) - stop))
-    output: Tensor = _Sum.apply(padded)  # type: ignore[no-untyped-call]
+    output: Tensor = _DifferentiableSum.apply(padded)  # type: ignore[no-untyped-call]
     return output
 
 
@@ -86,22 +85,33 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if num_processes() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    total = parameters_to_vector(gradients)  # one message instead of many
-    dist.all_reduce(total)
+    total = _sum(parameters_to_vector(gradients))  # one message instead of many
     vector_to_parameters(total / num_processes(), gradients)
 
 
-class _Sum(torch.autograd.Function):
+def _sum(x: Tensor) -> Tensor:
+    """Sum over the processes, in place.
+
+    Raises:
+        SurroundingsError: one of them cannot be reached any more.
+    """
+    try:
+        dist.all_reduce(x)
+    except RuntimeError as error:  # so does gloo say it
+        raise SurroundingsError(
+            "another process of this training has ended, or cannot be reached; when its own message is dealt with, run "
+            "the same command again to go on"
+        ) from error
+    return x
+
+
+class _DifferentiableSum(torch.autograd.Function):
     """Sum over the processes; its adjoint is the same sum of the gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        return _sum(x.clone(memory_format=torch.contiguous_format))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        return _sum(gradient.clone(memory_format=torch.contiguous_format))

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dagnn_core import parallel
 from dagnn_core.config import ModelConfig, TrainConfig
-from dagnn_core.errors import InputError
+from dagnn_core.errors import InputError, SurroundingsError
 from dagnn_core.nn.label_graphs import GraphTensors
-from dagnn_core.parallel import joined_processes
 from dagnn_core.training import loop
 from tests.training.together import VARIANTS, Fatal, make_split, run
 
@@ -112,12 +112,24 @@ def test_different_checkpoints_are_refused(tmp_path: Path, monkeypatch: pytest.M
         train(tmp_path, ModelConfig(embedding_dim=8))
 
 
+def test_a_lost_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_: torch.Tensor) -> None:
+        raise RuntimeError("Connection closed by peer [127.0.0.1]:43210")
+
+    monkeypatch.setattr(parallel, "num_processes", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", closed)
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    with pytest.raises(SurroundingsError, match=r"another process .* has ended, .*; .* run the same command again"):
+        parallel.average_gradients([weight])
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with (
         pytest.raises(InputError, match=r"more processes on this machine than it has GPUs \(2\), .*; lower --nproc"),
-        joined_processes(torch.device("cuda")),
+        parallel.joined_processes(torch.device("cuda")),
     ):
         raise AssertionError

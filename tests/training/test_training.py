@@ -231,6 +231,27 @@ def test_the_same_seed_gives_the_same_result_and_another_seed_another(tmp_path: 
     assert not same(first, run(tmp_path / "c", other))
 
 
+def test_deterministic_algorithms_give_the_result_that_a_cpu_gives_in_any_case(tmp_path: Path) -> None:
+    expected = run(tmp_path / "a")
+    assert not torch.are_deterministic_algorithms_enabled()
+    try:
+        assert same(expected, run(tmp_path / "b", replace(CONFIG, deterministic=True)))
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("preset", ["aaai21", "tpami22", "best"])
+def test_bf16_is_close_to_float32(tmp_path: Path, preset: str) -> None:
+    model = parse_section(ModelConfig, SMALL | {"preset": preset}, "model")
+    single = run(tmp_path / "float32", model_config=model)
+    half = run(tmp_path / "bf16", replace(CONFIG, precision="bf16"), model_config=model)
+    for expected, got in zip(single.history, half.history, strict=True):
+        assert expected["loss_total"] != got["loss_total"] == pytest.approx(expected["loss_total"], rel=1e-2)
+        assert got["val_map_mean"] == pytest.approx(expected["val_map_mean"], abs=0.02)
+    assert all(half.weights[name].dtype == weight.dtype for name, weight in single.weights.items())
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 4])
 def test_an_interrupted_training_resumes_to_the_bit(tmp_path: Path, epoch: int) -> None:
     expected = run(tmp_path / "whole")

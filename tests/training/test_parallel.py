@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,9 +22,11 @@ ROOT = Path(__file__).parents[2]
 NUM_PROCESSES = 3  # shares of a batch are unequal, and of two items one share is empty
 
 
-def run_together(names: Sequence[str], out: Path, *, die_in_epoch: int = 0) -> int:
-    arguments = [str(out), str(die_in_epoch), *names]
-    torchrun = ["-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={NUM_PROCESSES}"]
+def run_together(
+    names: Iterable[str], out: Path, *, die_in_epoch: int = 0, device: str = "cpu", num_processes: int = NUM_PROCESSES
+) -> int:
+    arguments = [str(out), str(die_in_epoch), device, *names]
+    torchrun = ["-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={num_processes}"]
     torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]  # a free port
     return subprocess.run(
         [sys.executable, *torchrun, "-m", "tests.training.together", *arguments], cwd=ROOT, check=False, timeout=300
@@ -41,14 +43,14 @@ def double_precision() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("alone")
-    run(list(VARIANTS), out)
+    run(VARIANTS, out)
     return out
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("together")
-    assert run_together(list(VARIANTS), out) == 0
+    assert run_together(VARIANTS, out) == 0
     return out
 
 

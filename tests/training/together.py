@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def make_split(num_items: int, seed: int) -> Split:
+def make_split(num_items: int, seed: int, device: str = "cpu") -> Split:
     """Labels are visible in both modalities through two fixed random maps, with noise; some items are incomplete."""
     maps = [torch.randn(4, dim, generator=torch.Generator().manual_seed(dim)) for dim in (20, 12)]
     generator = torch.Generator().manual_seed(seed)
@@ -54,18 +54,19 @@ def make_split(num_items: int, seed: int) -> Split:
     labels[:, 0] = 1
     image, text = (labels @ to + 0.3 * torch.randn(num_items, to.shape[1], generator=generator) for to in maps)
     position = torch.arange(num_items)
-    return Split(image, text, labels, position % 5 != 1, position % 5 != 2)
+    matrices = (matrix.to(device) for matrix in (image, text, labels))
+    return Split(*matrices, position % 5 != 1, position % 5 != 2)
 
 
-def run(names: Sequence[str], out: Path, *, die_in_epoch: int = 0) -> None:
+def run(names: Iterable[str], out: Path, *, die_in_epoch: int = 0, device: str = "cpu") -> None:
     """Train these variants, and write the results below `out`, as the first process has them."""
     torch.set_default_dtype(torch.float64)
     graph = GraphTensors(torch.randn(4, 6, generator=torch.Generator().manual_seed(3)), torch.eye(4), torch.eye(4), 0.4)
     for name in names:
         model, config = VARIANTS[name]
         result = train(
-            train_split=make_split(67, seed=1),
-            val_split=make_split(50, seed=2).pairs(),
+            train_split=make_split(67, 1, device),
+            val_split=make_split(50, 2, device).pairs(),
             graph=graph,
             model_config=parse_section(ModelConfig, SMALL | model, "model"),
             config=parse_section(
@@ -81,5 +82,5 @@ def run(names: Sequence[str], out: Path, *, die_in_epoch: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    with joined_processes(torch.device("cpu")):
-        run(sys.argv[3:], Path(sys.argv[1]), die_in_epoch=int(sys.argv[2]))
+    with joined_processes(torch.device(sys.argv[3])):
+        run(sys.argv[4:], Path(sys.argv[1]), die_in_epoch=int(sys.argv[2]), device=sys.argv[3])

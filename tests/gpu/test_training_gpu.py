@@ -1,4 +1,4 @@
-"""Training on a GPU: the same losses as on the CPU; to the bit where that is asked for; on several the same as on one."""
+"""Training on a GPU: the same losses as on the CPU; the same to the bit where asked for; on several GPUs as on one."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -86,9 +86,7 @@ def test_deterministic_training_gives_the_same_weights_to_the_bit(
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_give_the_result_of_one(tmp_path: Path) -> None:
     names = ["aaai21", "tpami22", "best", "incomplete"]
-    before = torch.get_default_dtype()
     together.run(names, tmp_path / "one", device="cuda")
-    torch.set_default_dtype(before)
     assert run_together(names, tmp_path / "two", device="cuda", num_processes=2) == 0
     for name in names:
         assert_equal_but_for_rounding(tmp_path / "one" / name, tmp_path / "two" / name)

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -31,13 +31,6 @@ def run_together(
     return subprocess.run(
         [sys.executable, *torchrun, "-m", "tests.training.together", *arguments], cwd=ROOT, check=False, timeout=300
     ).returncode
-
-
-@pytest.fixture(autouse=True)
-def double_precision() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")

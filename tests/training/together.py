@@ -60,7 +60,15 @@ def make_split(num_items: int, seed: int, device: str = "cpu") -> Split:
 
 def run(names: Iterable[str], out: Path, *, die_in_epoch: int = 0, device: str = "cpu") -> None:
     """Train these variants, and write the results below `out`, as the first process has them."""
+    before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
+    try:
+        _run(names, out, die_in_epoch, device)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _run(names: Iterable[str], out: Path, die_in_epoch: int, device: str) -> None:
     graph = GraphTensors(torch.randn(4, 6, generator=torch.Generator().manual_seed(3)), torch.eye(4), torch.eye(4), 0.4)
     for name in names:
         model, config = VARIANTS[name]

@@ -2,7 +2,12 @@
 
 import hashlib
 import logging
+import os
 import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,10 +26,18 @@ from dagnn_core.features.features import Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model import KIND, write_model
 from dagnn_core.nn.label_graphs import GraphTensors
+from dagnn_core.parallel import is_main, joined_processes
 from dagnn_core.training.loop import train
 from dagnn_core.training.split import Split
 
 log = logging.getLogger(__name__)
+
+
+class _Untracked:
+    """Takes no figures: of several processes the first one tracks them."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Take none."""
 
 
 def run(
@@ -39,7 +52,8 @@ def run(
 ) -> None:
     """Train on the train split, select on the val split, and write the model.
 
-    An interrupted run resumes from its checkpoint below `work`, in the same MLflow run.
+    An interrupted run resumes from its checkpoint below `work`, in the same MLflow run. Of several processes (see
+    `dagnn_core.parallel`) the first one tracks and writes.
 
     Args:
         features: features artifact.
@@ -59,15 +73,26 @@ def run(
     graph = LabelGraph.read(label_graph, verify=True)
     _check_same_dataset(data, graph)
     device = choose_device(params.device, key="train.device")
-    embeddings, adjacency, normalized = (
-        torch.tensor(array, dtype=torch.float32) for array in (graph.embeddings, graph.adjacency, graph.normalized)
-    )
-    tensors = GraphTensors(embeddings, adjacency, normalized, graph.threshold)
+    if params.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    tensors = _graph_tensors(graph)
     record = provenance(
         "train", model_params, params, parents=[data.artifact, graph.artifact], machine=describe_machine(device)
     )
     inputs = [record["ancestors"], section_json(model_params), section_json(params)]
     checkpoints = work / hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:16]
+    training = partial(
+        train,
+        train_split=_split(data, "train", device),
+        val_split=_split(data, "val", device),
+        graph=tensors,
+        model_config=model_params,
+        config=params,
+        checkpoint=checkpoints / "checkpoint.safetensors",
+    )
+    if not is_main():
+        training(logger=_Untracked())
+        return
     run_id_file = checkpoints / "mlflow_run_id"
     with tracking.training_run(
         params={"model": model_params, "train": params},
@@ -78,15 +103,7 @@ def run(
     ) as tracked:
         checkpoints.mkdir(parents=True, exist_ok=True)
         run_id_file.write_text(tracked.run_id)
-        result = train(
-            train_split=_split(data, "train", device),
-            val_split=_split(data, "val", device),
-            graph=tensors,
-            model_config=model_params,
-            config=params,
-            logger=tracked,
-            checkpoint=checkpoints / "checkpoint.safetensors",
-        )
+        result = training(logger=tracked)
         with write_artifact(model_out, kind=KIND, provenance=record | {"mlflow_run_id": tracked.run_id}) as draft:
             draft.content = write_model(
                 draft.path,
@@ -115,11 +132,28 @@ def _check_same_dataset(features: Features, graph: LabelGraph) -> None:
         )
 
 
+def _graph_tensors(graph: LabelGraph) -> GraphTensors:
+    embeddings, adjacency, normalized = (
+        torch.tensor(array, dtype=torch.float32) for array in (graph.embeddings, graph.adjacency, graph.normalized)
+    )
+    return GraphTensors(embeddings, adjacency, normalized, graph.threshold)
+
+
 def _split(data: Features, name: str, device: torch.device) -> Split:
     rows = data.rows(name)
     matrices = (data.image, data.text, data.labels)
     image, text, labels = (torch.tensor(matrix[rows], dtype=torch.float32, device=device) for matrix in matrices)
     return Split(image, text, labels, torch.tensor(data.has_image[rows]), torch.tensor(data.has_text[rows]))
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, with which torchrun and clusters end a process, do what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
@@ -131,15 +165,19 @@ if __name__ == "__main__":
         params: ParamsOption = "params.yaml",
         work: WorkOption = WORK,
     ) -> None:
-        """Train a DAGNN on features and a label graph."""
-        run(
-            features=features,
-            label_graph=label_graph,
-            model_params=load_section(params, ModelConfig),
-            params=load_section(params, TrainConfig),
-            tracking=Tracking.from_environment(),
-            work=work,
-            model_out=model_out,
-        )
+        """Train a DAGNN on features and a label graph; with torchrun on several GPUs or CPUs."""
+        train_params = load_section(params, TrainConfig)
+        with _terminated_like_interrupted(), joined_processes(choose_device(train_params.device, key="train.device")):
+            if not is_main():
+                logging.getLogger().setLevel(logging.WARNING)
+            run(
+                features=features,
+                label_graph=label_graph,
+                model_params=load_section(params, ModelConfig),
+                params=train_params,
+                tracking=Tracking.from_environment(),
+                work=work,
+                model_out=model_out,
+            )
 
     run_step(main)

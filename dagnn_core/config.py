@@ -491,6 +491,10 @@ class TrainConfig:
     `reconstruct_from` on the generators make the missing features. The baselines always leave them out."""
     reconstruct_from: int = 6
     """First epoch with reconstructed features."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Arithmetic of forward and backward passes; weights, optimizer and validation are float32 in any case."""
+    deterministic: bool = False
+    """On a GPU, take algorithms that give the same result every time; on a CPU they do in any case."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where there is one."""
 

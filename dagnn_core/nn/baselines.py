@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dagnn_core.nn.cross_modal import CrossModalNetwork
 from dagnn_core.nn.feed_forward import FeedForward, Norm
+from dagnn_core.parallel import by_rows
 
 
 class PairOutput(NamedTuple):
@@ -55,8 +56,8 @@ class DSCMR(CrossModalNetwork):
         self.classifier = nn.Linear(dim, num_labels)
 
     def forward(self, image: Tensor, text: Tensor) -> PairOutput:
-        """Embed a batch of pairs."""
-        return PairOutput(self.image_encoder(image), self.text_encoder(text))
+        """Embed a batch of pairs, in training."""
+        return PairOutput(by_rows(self.image_encoder, image), by_rows(self.text_encoder, text))
 
 
 class LinearTowers(CrossModalNetwork):

@@ -8,6 +8,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dagnn_core.parallel import by_rows
+
 Activation = Callable[[Tensor], Tensor]
 Norm = Literal["none", "batch", "unit"]
 
@@ -62,6 +64,9 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the network."""
         x = self.dropout(self.norm(x))
+        return by_rows(self._layers, x) if self.training else self._layers(x)
+
+    def _layers(self, x: Tensor) -> Tensor:
         for linear in self.linears[:-1]:
             x = linear(x) if self.hidden is None else self.hidden(linear(x))
         output: Tensor = self.output(self.linears[-1](x))

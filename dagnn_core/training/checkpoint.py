@@ -5,6 +5,7 @@ import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -50,6 +51,8 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
         tensors |= {f"average.{name}": value.clone() for name, value in state.average.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
     tensors["generator"] = state.generator.get_state()
+    name, dropout = _dropout_generator(state)
+    tensors[name] = dropout.get_rng_state()
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
     record = json.dumps({"history": state.history, "best_metrics": state.best_metrics})
@@ -85,10 +88,19 @@ def restore_checkpoint(path: Path, state: TrainingState) -> None:
         state.average.load_state_dict(_under(tensors, "average."))
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
     state.generator.set_state(tensors["generator"])
+    name, dropout = _dropout_generator(state)
+    if name in tensors:  # not where a training goes on on another kind of device
+        dropout.set_rng_state(tensors[name])
     state.history = record["history"]
     state.best_weights = _under(tensors, "best.")
     state.best_metrics = record["best_metrics"]
     log.info("resuming after epoch %d from %s", len(state.history), path)
+
+
+def _dropout_generator(state: TrainingState) -> tuple[str, ModuleType]:
+    # dropout draws from the global generator of the device
+    on_gpu = next(state.network.parameters()).is_cuda
+    return ("dropout.cuda", torch.cuda) if on_gpu else ("dropout.cpu", torch.random)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from dagnn_core.nn.baselines import LinearTowers
 from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.nn.network import Network, build_network
+from dagnn_core.parallel import average_gradients, from_main, is_main, num_processes
 from dagnn_core.progress import track
 from dagnn_core.retrieval.ranking import evaluate_retrieval
 from dagnn_core.training.checkpoint import Epoch, TrainingState, restore_checkpoint, save_checkpoint
@@ -62,7 +63,8 @@ def train(
 ) -> TrainingResult:
     """Train a network, or fit it in closed form; resume from `checkpoint` where one is found.
 
-    Same seed, same machine: same result to the bit.
+    Same seed, same kind of machine, same number of processes: same result to the bit, on a GPU with
+    `config.deterministic`. With another number of processes (see `parallel`): the same result but for rounding.
 
     Args:
         train_split: what the network learns from.
@@ -70,12 +72,16 @@ def train(
         graph: label graph, of the training labels.
         model_config: kind, architecture and objective.
         config: optimisation.
-        logger: gets the figures of every epoch.
-        checkpoint: path of the checkpoint file; it stays until the caller removes it.
+        logger: gets the figures of every epoch, of several processes that of the first one.
+        checkpoint: path of the checkpoint file, the same for every process; it stays until the caller removes it.
         checkpoint_seconds: least time between two checkpoints.
 
+    Returns:
+        The result; the first process alone has all of it.
+
     Raises:
-        InputError: a split is too small, reconstruction without generators, or a loss is no longer finite.
+        InputError: a split is too small, reconstruction without generators, a loss is no longer finite, or several
+            processes cannot train this together.
     """
     is_dagnn = model_config.kind == "dagnn"
     if config.incomplete == "skip" or not is_dagnn:
@@ -84,6 +90,7 @@ def train(
     if model_config.kind in CLOSED_FORM:
         fit = fit_cca_towers if model_config.kind == "cca" else fit_ridge_towers
         return _closed_form_result(fit(train_split, val_split), val_split, logger)
+    torch.use_deterministic_algorithms(config.deterministic)
     torch.manual_seed(config.seed)  # initial weights
     network = build_network(
         model_config, image_dim=train_split.image.shape[1], text_dim=train_split.text.shape[1], graph=graph
@@ -99,14 +106,17 @@ def train(
         generator=torch.Generator().manual_seed(config.seed),
     )
     restore_checkpoint(checkpoint, state)
+    _check_same_start(state, checkpoint)
     validated: Network = network if average is None else average.module  # type: ignore[assignment]
     saved = time.monotonic()
-    while len(state.history) < config.epochs and _epochs_since_best(state) < config.patience:
+    while from_main(len(state.history) < config.epochs and _epochs_since_best(state) < config.patience):
         number = len(state.history) + 1
         epoch = {"epoch": number} | _train_epoch(state, train_split, model_config, config, number)
+        state.history.append(epoch)
+        if not is_main():
+            continue
         val_metrics = _validate(validated, val_split)
         epoch |= {name: val_metrics[name] for name in VAL_MAP}
-        state.history.append(epoch)
         if val_metrics["val_map_mean"] > state.best_metrics.get("val_map_mean", -1.0):
             state.best_metrics = val_metrics | {"best_epoch": number}
             state.best_weights = _weights(validated)
@@ -127,6 +137,11 @@ def train(
 
 
 def _check(train_split: Split, val_split: Split, model_config: ModelConfig, config: TrainConfig) -> None:
+    if model_config.kind in CLOSED_FORM and num_processes() > 1:
+        raise InputError(
+            f"model.kind {model_config.kind} is fitted in closed form, by one process, but torchrun started "
+            f"{num_processes()}; run `python -m components.train` without torchrun"
+        )
     for name, split in (("train", train_split), ("val", val_split)):
         counts = {"images": int(split.has_image.sum()), "texts": int(split.has_text.sum())}
         for what, count in counts.items():
@@ -139,6 +154,15 @@ def _check(train_split: Split, val_split: Split, model_config: ModelConfig, conf
         raise InputError(
             "train.incomplete is reconstruct, which takes the generators, but model.discriminator is none; "
             "set model.discriminator to relu, or train.incomplete to mask"
+        )
+
+
+def _check_same_start(state: TrainingState, checkpoint: Path) -> None:
+    here, main = len(state.history), from_main(len(state.history))
+    if here != main:
+        raise InputError(
+            f"one process of this training has {checkpoint} of epoch {here}, another one of epoch {main}, expected the "
+            "same for all; let --work be one folder that all machines share"
         )
 
 
@@ -172,15 +196,18 @@ def _train_epoch(
         split = reconstruct(split, network)
     network.train()
     sums: Tensor | None = None
-    for step, rows in enumerate(track(batches, description=f"epoch {number}", total=len(batches))):
+    shown = track(batches, description=f"epoch {number}", total=len(batches)) if is_main() else batches
+    for step, rows in enumerate(shown):
         epochs_done = number - 1 + step / len(batches)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, epochs_done + 1 / len(batches))
         batch = split.batch(rows, reconstructed=reconstructed)
-        losses = compute_losses(network, batch, model_config, reversal=reversal_strength(config, epochs_done))
+        with torch.autocast(batch.image.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+            losses = compute_losses(network, batch, model_config, reversal=reversal_strength(config, epochs_done))
         _check_finite(losses, number, step + 1)
         optimizer.zero_grad()
         torch.autograd.backward(losses.total)
+        average_gradients(network.parameters())
         optimizer.step()
         if state.average is not None:
             state.average.update_parameters(network)

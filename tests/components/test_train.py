@@ -1,9 +1,12 @@
 """Step `train` on small real artifacts: what it writes, resumes, and refuses; and the model that comes out."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,23 @@ def run(inputs: dict[str, Path], tracking: Tracking, root: Path, params: TrainCo
     out = root / "model"
     train.run(**inputs, model_params=MODEL, params=params, tracking=tracking, work=root / "work", model_out=out)
     return out
+
+
+def start(
+    python: list[str], inputs: dict[str, Path], tracking: Tracking, root: Path, params: TrainConfig
+) -> subprocess.Popen[str]:
+    """Start the step as a program of its own."""
+    file = root / "params.yaml"
+    file.write_text(json.dumps({"model": asdict(MODEL), "train": asdict(params)}))
+    paths = {"params": file, **inputs, "work": root / "work", "model_out": root / "model"}
+    flags = [f"--{name.replace('_', '-')}={path}" for name, path in paths.items()]
+    return subprocess.Popen(
+        [sys.executable, *python, "components.train", *flags],
+        env=os.environ | {"MLFLOW_TRACKING_URI": tracking.uri},
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_the_model_is_self_sufficient_and_tracked(inputs: dict[str, Path], tracking: Tracking, tmp_path: Path) -> None:
@@ -146,6 +166,43 @@ def test_an_interrupted_training_goes_on_in_the_same_mlflow_run(
     assert len(calls) == 4, "epoch 1 is not trained again"
     assert model.content_digest == expected and model.provenance["mlflow_run_id"] == run_id
     assert tracking.client.get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_training_that_is_told_to_terminate_ends_like_an_interrupted_one(
+    inputs: dict[str, Path], tracking: Tracking, tmp_path: Path
+) -> None:
+    program = start(["-m"], inputs, tracking, tmp_path, replace(PARAMS, epochs=10_000, patience=10_000))
+    assert program.stderr is not None
+    while "epoch 2 of" not in program.stderr.readline():
+        assert program.poll() is None
+    program.terminate()
+    _, stderr = program.communicate(timeout=60)
+    assert program.returncode == 130
+    assert "Traceback" not in stderr and "error: interrupted; nothing was left half written" in stderr
+    assert [run.info.status for run in tracking.client.search_runs(["1"])] == ["KILLED"]
+    assert {path.name for path in tmp_path.iterdir()} == {"params.yaml", "tracking", "work"}
+
+
+@pytest.mark.slow
+def test_torchrun_trains_one_model_in_one_mlflow_run(
+    inputs: dict[str, Path], tracking: Tracking, tmp_path: Path
+) -> None:
+    alone = run(inputs, tracking, tmp_path / "alone")
+    torchrun = ["-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    program = start([*torchrun, "--rdzv-endpoint=127.0.0.1:0", "-m"], inputs, tracking, tmp_path, PARAMS)
+    _, stderr = program.communicate(timeout=300)
+    assert program.returncode == 0, stderr
+    assert stderr.count("epoch 3 of 3") == 1, "one process reports"
+    model = read_artifact(tmp_path / "model", "model", verify=True)
+    assert tracking.client.get_run(model.provenance["mlflow_run_id"]).info.status == "FINISHED"
+    assert len(tracking.client.search_runs(["1"])) == 2, "one run for each training"
+    assert list((tmp_path / "work").iterdir()) == []
+    expected, got = (
+        [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        for folder in (alone, tmp_path / "model")
+    )
+    assert got == [pytest.approx(epoch, rel=1e-3) for epoch in expected]
 
 
 def test_features_and_label_graph_of_different_data_are_refused(

@@ -1,4 +1,4 @@
-"""Training on a GPU: the same losses as on the CPU, for every preset, also with incomplete items."""
+"""Training on a GPU: the same losses as on the CPU; the same to the bit where asked for; on several GPUs as on one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,8 @@ from dagnn_core.config import ModelConfig, TrainConfig, parse_section
 from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.training.loop import TrainingResult, train
 from dagnn_core.training.split import Split
+from tests.training import together
+from tests.training.test_parallel import assert_equal_but_for_rounding, run_together
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -57,3 +59,34 @@ def test_losses_are_those_of_the_cpu(tmp_path: Path, preset: str, incomplete: An
         for name, value in expected.items():
             if name.startswith("loss"):
                 assert got[name] == pytest.approx(value, rel=1e-3), name
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_deterministic_training_gives_the_same_weights_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    changes = {"preset": "tpami22", "reconstruction_weight": 0.3, "text_dropout": 0.1}
+    weights = [
+        train(
+            train_split=make_split(80, "cuda"),
+            val_split=make_split(40, "cuda").pairs(),
+            graph=GRAPH,
+            model_config=parse_section(ModelConfig, SMALL | changes, "model"),
+            config=TrainConfig(epochs=3, batch_size=16, deterministic=True, precision=precision),
+            logger=NoLogger(),
+            checkpoint=tmp_path / name / "checkpoint.safetensors",
+        ).weights
+        for name in ("first", "second")
+    ]
+    torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_give_the_result_of_one(tmp_path: Path) -> None:
+    names = ["aaai21", "tpami22", "best", "incomplete"]
+    together.run(names, tmp_path / "one", device="cuda")
+    assert run_together(names, tmp_path / "two", device="cuda", num_processes=2) == 0
+    for name in names:
+        assert_equal_but_for_rounding(tmp_path / "one" / name, tmp_path / "two" / name)

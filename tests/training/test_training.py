@@ -180,10 +180,11 @@ def test_an_interrupted_training_with_everything_resumes_to_the_bit(tmp_path: Pa
         reconstruct_from=2,
     )
     split = make_incomplete(make_split(129, seed=1))
-    expected = run(tmp_path / "whole", config, train_split=split)
+    model = replace(MODEL, image_dropout=0.2, text_dropout=0.1)
+    expected = run(tmp_path / "whole", config, train_split=split, model_config=model)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "resumed", config, train_split=split, logger=Recorder(interrupt_at=4))
-    assert same(expected, run(tmp_path / "resumed", config, train_split=split))
+        run(tmp_path / "resumed", config, train_split=split, model_config=model, logger=Recorder(interrupt_at=4))
+    assert same(expected, run(tmp_path / "resumed", config, train_split=split, model_config=model))
 
 
 def test_averaged_weights_are_what_is_validated_and_kept(tmp_path: Path) -> None:
@@ -228,6 +229,27 @@ def test_the_same_seed_gives_the_same_result_and_another_seed_another(tmp_path: 
     assert same(first, run(tmp_path / "b"))
     other = TrainConfig(epochs=6, batch_size=16, lr=3e-3, seed=104)
     assert not same(first, run(tmp_path / "c", other))
+
+
+def test_deterministic_algorithms_give_the_result_that_a_cpu_gives_in_any_case(tmp_path: Path) -> None:
+    expected = run(tmp_path / "a")
+    assert not torch.are_deterministic_algorithms_enabled()
+    try:
+        assert same(expected, run(tmp_path / "b", replace(CONFIG, deterministic=True)))
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("preset", ["aaai21", "tpami22", "best"])
+def test_bf16_is_close_to_float32(tmp_path: Path, preset: str) -> None:
+    model = parse_section(ModelConfig, SMALL | {"preset": preset}, "model")
+    single = run(tmp_path / "float32", model_config=model)
+    half = run(tmp_path / "bf16", replace(CONFIG, precision="bf16"), model_config=model)
+    for expected, got in zip(single.history, half.history, strict=True):
+        assert expected["loss_total"] != got["loss_total"] == pytest.approx(expected["loss_total"], rel=1e-2)
+        assert got["val_map_mean"] == pytest.approx(expected["val_map_mean"], abs=0.02)
+    assert all(half.weights[name].dtype == weight.dtype for name, weight in single.weights.items())
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 4])

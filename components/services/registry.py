@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagnn_core
 from components.services.ledger import SUFFIX, ensure_registered_model
 from components.services.stored_model import find_fault
-from components.services.tracking import MAX_DIGEST, Run, Tracking, lineage_tags
+from components.services.tracking import Run, Tracking, lineage_tags, split_of_data
 from dagnn_core.artifacts import Artifact, canonical_json
 from dagnn_core.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-    from mlflow.entities import Dataset
     from mlflow.models import ModelSignature
 
     from dagnn_core.features.encoders import Encoder
@@ -182,29 +181,9 @@ def _log_evaluation(
 ) -> None:
     """Tie the figures of a report to the stored model, and to the test split that they were measured on."""
     from mlflow.entities import DatasetInput, InputTag, Metric
-
-    dataset = _test_split(data)
-    client.log_inputs(run.run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])])
-    now = int(time.time() * 1000)
-    tied = [
-        Metric(name, value, now, 0, model_id=model_id, dataset_name=dataset.name, dataset_digest=dataset.digest)
-        for name, value in metrics.items()
-    ]
-    client.log_batch(run.run_id, metrics=tied, synchronous=True)
-
-
-def _test_split(data: Mapping[str, Any]) -> "Dataset":
-    """The test split as `mlflow.data` has it.
-
-    MLflow takes data of one name and digest for the same. DVC's md5 of the raw data says what they were made from, the
-    name says what became of them: another split, say.
-    """
-    from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.entities import Dataset
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import Array
 
-    raw = _known_of(data["raw"])
     columns = [ColSpec("string", "id"), ColSpec("string", "text"), ColSpec("binary", "image")]
     schema = Schema([*columns, ColSpec(Array("string"), "labels")])
     profile = {
@@ -213,14 +192,20 @@ def _test_split(data: Mapping[str, Any]) -> "Dataset":
         "num_rejected": sum(data["rejected"].values()),
         "label_counts": data["label_counts"]["test"],
     }
-    return Dataset(
-        name=f"test-{data['content_digest'][:12]}",
-        digest=raw.get("md5") or data["content_digest"][:MAX_DIGEST],
-        source_type=CodeDatasetSource._get_source_type(),
-        source=CodeDatasetSource({"content_digest": data["content_digest"]} | raw).to_json(),
+    dataset = split_of_data(
+        "test",
+        data["content_digest"],
+        _known_of(data["raw"]),
         schema=json.dumps({"mlflow_colspec": schema.to_dict()}),
         profile=json.dumps(profile),
     )
+    client.log_inputs(run.run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])])
+    now = int(time.time() * 1000)
+    tied = [
+        Metric(name, value, now, 0, model_id=model_id, dataset_name=dataset.name, dataset_digest=dataset.digest)
+        for name, value in metrics.items()
+    ]
+    client.log_batch(run.run_id, metrics=tied, synchronous=True)
 
 
 def _log_model(client: "MlflowClient", run: Run, name: str, model: "TrainedModel") -> str:

@@ -26,7 +26,7 @@ from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+    from mlflow.entities import Dataset, Metric
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +63,10 @@ class Run:
         """Add figures of one step (an epoch, for training)."""
         self._send(self._client.log_batch, metrics=_metrics(metrics, step), synchronous=True)
 
-    def log_dataset(self, *, name: str, digest: str, context: str) -> None:
-        """Name a data set that the run used, with the start of its content digest, and what for (`training`)."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
+    def log_dataset(self, dataset: "Dataset", *, context: str) -> None:
+        """Name a data set that the run used, and what for: `training`, `test`."""
+        from mlflow.entities import DatasetInput, InputTag
 
-        dataset = Dataset(
-            name=name, digest=digest[:MAX_DIGEST], source_type="dagnn", source=json.dumps({"content_digest": digest})
-        )
         tags = [InputTag("mlflow.data.context", context)]
         self._send(self._client.log_inputs, datasets=[DatasetInput(dataset, tags)])
 
@@ -305,7 +302,8 @@ class Tracking:
             synchronous=True,
         )
         if "dataset" in ancestors:
-            run.log_dataset(name="dataset", digest=ancestors["dataset"], context="training")
+            raw = {"md5": ancestors["raw"]} if "raw" in ancestors else {}
+            run.log_dataset(split_of_data("train", ancestors["dataset"], raw), context="training")
 
     def _recreated(self, original: str) -> str | None:
         found = self.client.search_runs(
@@ -336,6 +334,34 @@ def lineage_tags(ancestors: Mapping[str, str], git: Mapping[str, Any]) -> dict[s
     """Tags that tie a run or a model version to its origin: git commit and content digests."""
     digests = {f"{kind}_digest": digest for kind, digest in ancestors.items()}
     return digests | {"git_commit": str(git["commit"]), "git_dirty": str(git["dirty"]).lower()}
+
+
+def split_of_data(
+    split: str, content_digest: str, raw: Mapping[str, str], *, schema: str | None = None, profile: str | None = None
+) -> "Dataset":
+    """One split of a data set artifact as MLflow has data sets; `mlflow.data.get_source` tells where it is from.
+
+    MLflow takes data of one name and one digest for the same. The digest is DVC's of the raw data, where it is known;
+    the name tells apart what was made from them.
+
+    Args:
+        split: train, val or test.
+        content_digest: of the artifact.
+        raw: what is known of the version of its raw data.
+        schema: columns, as JSON.
+        profile: counts, as JSON.
+    """
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.entities import Dataset
+
+    return Dataset(
+        name=f"{split}-{content_digest[:12]}",
+        digest=raw.get("md5", content_digest)[:MAX_DIGEST],
+        source_type="code",
+        source=CodeDatasetSource({"content_digest": content_digest, **raw}).to_json(),
+        schema=schema,
+        profile=profile,
+    )
 
 
 def _metrics(metrics: Mapping[str, float], step: int) -> "list[Metric]":

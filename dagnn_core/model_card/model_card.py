@@ -73,6 +73,7 @@ def render_model_card(
         "rare": [label for label in model.label_names if data["label_counts"]["train"][label] < RARE],
         "rare_below": RARE,
         "is_small": data["splits"]["train"] < SMALL,
+        "is_better": metrics["map_mean_low"] > metrics["cca_map_mean"],
         "methods": [method for method, _ in _METHODS],
         "figures": _figures(metrics),
         "num_test": report.content["num_test"],

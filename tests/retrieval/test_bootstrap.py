@@ -47,9 +47,7 @@ def test_the_interval_of_a_mean_is_that_of_the_difference_from_nothing() -> None
 
 
 def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
-    intervals = [
-        bootstrap_mean(figures(150, seed)[0], num_resamples=400, seed=seed, level=0.9) for seed in range(400)
-    ]
+    intervals = [bootstrap_mean(figures(150, seed)[0], num_resamples=400, seed=seed, level=0.9) for seed in range(400)]
     covered = statistics.fmean(interval.low <= 0.65 <= interval.high for interval in intervals)
     assert covered == pytest.approx(0.9, abs=0.045)
 

@@ -83,7 +83,7 @@ class Run:
             return
         try:
             call(self.run_id, **arguments)
-        except _failures() as error:
+        except (*_failures(), *_store_failures()) as error:
             self._lost = True
             log.warning(
                 "MLflow at %s failed: %s; the work goes on, but run %s gets no more of its figures and files",
@@ -159,13 +159,18 @@ class Tracking:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Turn a failure of the server or database in the body into one clear line.
+        """Turn a failure of the server, the database or the store of files in the body into one clear line.
 
         Raises:
-            SurroundingsError: the server or database failed.
+            SurroundingsError: one of them failed.
         """
         try:
             yield
+        except _store_failures() as error:
+            raise SurroundingsError(
+                f"the store of MLflow's files, to which {self.address} leads, cannot be used: {_one_line(error)}; set "
+                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL as it needs them, and try again"
+            ) from error
         except _failures() as error:
             if _not_permitted(error):
                 raise SurroundingsError(
@@ -420,6 +425,14 @@ def _failures() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return (MlflowException, SQLAlchemyError, OSError, ImportError)  # the last: no driver for this kind of database
+
+
+def _store_failures() -> tuple[type[Exception], ...]:
+    """What S3 raises where MLflow's server does not stand before it."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (Boto3Error, BotoCoreError, ClientError)
 
 
 def _not_permitted(error: Exception) -> bool:

@@ -233,7 +233,8 @@ class Tracking:
         if not original:
             raise ArtifactError(f"{model.path}/manifest.json names no MLflow run; run `dvc repro --force train`")
         with self.answering():
-            run_id = original if self.knows(original) else self._recreated(original) or self._recreate(model, original)
+            resumable = self._can_resume(original)
+            run_id = original if resumable else self._recreated(original) or self._recreate(model, original)
             run = Run(self.client, run_id, self.address)
         yield run
 
@@ -273,6 +274,17 @@ class Tracking:
             return self.client.get_run(run_id).info.lifecycle_stage == "active"
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return False
+            raise
+
+    def _can_resume(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.knows(run_id)
+        except MlflowException as error:
+            # what a server with accounts answers about a run that it does not have, unless an administrator asks
+            if error.error_code == "PERMISSION_DENIED":
                 return False
             raise
 

@@ -247,7 +247,10 @@ def test_figures_are_tied_to_model_and_test_split(tracking, model, report):
 
 def test_data_that_is_not_under_dvc_is_known_by_its_content(tracking, model, report):
     report = make_report(report, model, raw=None)
-    version = version_of(tracking, run(model=model, report=report, params=PARAMS, tracking=tracking))
+    params = RegisterConfig(model_name="scenes")
+    version = version_of(tracking, run(model=model, report=report, params=params, tracking=tracking))
+    assert version.tags["data_licence"] == ""
+    assert "Licence or terms: not stated" in version.description
     assert not [tag for tag in version.tags if tag.startswith("raw_")]
     logged = tracking.client.get_logged_model(version.tags["mlflow_model_id"])
     assert {metric.dataset_digest for metric in logged.metrics} == {"d" * 36}

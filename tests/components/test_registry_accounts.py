@@ -1,6 +1,7 @@
 """Registering at an MLflow server with accounts (basic auth): who may, who may not, and who it was."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -24,6 +25,7 @@ ACCOUNTS = {"owner": "password-of-owner", "reader": "password-of-reader", "edito
 def server(empty_database, tmp_path_factory):
     """URI of the server; `owner` is its administrator, and the others may read everything, but nothing more."""
     folder = tmp_path_factory.mktemp("accounts")
+    shutil.copy(empty_database, folder / "mlflow.db")
     settings = folder / "accounts.ini"
     settings.write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/accounts.db\n"

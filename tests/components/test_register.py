@@ -216,6 +216,12 @@ def test_run_holds_report_and_model(tracking, model, report):
     assert tracking.client.get_logged_model(output.model_id).status == "READY"
 
 
+def test_same_model_gets_a_new_version_where_mlflows_record_of_the_old_was_deleted(tracking, model, report):
+    first = version_of(tracking, run(model=model, report=report, params=PARAMS, tracking=tracking))
+    tracking.client.delete_logged_model(first.tags["mlflow_model_id"])
+    assert run(model=model, report=report, params=PARAMS, tracking=tracking).version == "2"
+
+
 def test_figures_are_tied_to_model_and_test_split(tracking, model, report):
     version = version_of(tracking, run(model=model, report=report, params=PARAMS, tracking=tracking))
     logged = tracking.client.get_logged_model(version.tags["mlflow_model_id"])

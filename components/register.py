@@ -23,7 +23,7 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
     Args:
         model: model artifact.
         report: report artifact of this very model.
-        params: the registered model's name.
+        params: the registered model's name, and the licence of the data.
         tracking: where the registry is.
 
     Raises:
@@ -39,7 +39,13 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
         with tracking.answering():
             tracking.client.log_artifacts(tracked.run_id, str(evaluated.path), "report")
         registered = register_version(
-            tracking, tracked, name=params.model_name, model=trained, report=evaluated, metrics=metrics
+            tracking,
+            tracked,
+            name=params.model_name,
+            model=trained,
+            report=evaluated,
+            metrics=metrics,
+            data_licence=params.data_licence,
         )
     log.info("%s version %s, alias %s (%s)", *registered, CHALLENGER, tracking.address)
     return registered
@@ -48,3 +54,5 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
 def _check_same_model(model: Artifact, report: Artifact) -> None:
     if report.provenance["ancestors"].get(model.kind) != model.content_digest:
         raise ArtifactError(f"{report.path} is the report of another model than {model.path}; run `dvc repro evaluate`")
+    if "data" not in report.content:
+        raise ArtifactError(f"{report.path} was made by an older program; run `dvc repro evaluate`")

@@ -550,6 +550,8 @@ class RegisterConfig:
 
     model_name: str = "dagnn"
     """Name of the registered model."""
+    data_licence: str = ""
+    """Licence or terms of the data, for the model card."""
     tolerance: float = 0.0
     """`dagnn promote` accepts a challenger whose map_mean is at most this much below the champion's."""
 

@@ -1,8 +1,10 @@
 """The MLflow model registry: versions with their lineage, and the alias `challenger`."""
 
+import hashlib
 import json
 import re
 import tempfile
+import time
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version as installed_version
@@ -12,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagnn_core
 from components.services.ledger import SUFFIX, ensure_registered_model
 from components.services.stored_model import find_fault
-from components.services.tracking import Run, Tracking, lineage_tags
-from dagnn_core.artifacts import Artifact
+from components.services.tracking import Run, Tracking, lineage_tags, split_of_data
+from dagnn_core.artifacts import Artifact, canonical_json
 from dagnn_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,10 +25,14 @@ if TYPE_CHECKING:
 
     from dagnn_core.features.encoders import Encoder
     from dagnn_core.model import TrainedModel
+    from dagnn_core.model_card.model_card import ModelCard
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
 METRICS = ("map_i2t", "map_t2i", "map_mean")
+MODEL_ID = "mlflow_model_id"  # tag of a version: MLflow's record of its model
+MAX_DESCRIPTION = 5000  # characters that MLflow's database has for it
+RAW_FIELDS = ("md5", "repository", "revision", "commit", "path", "remote")  # of the version of raw data, in tags
 
 # what dagnn_core needs to encode and embed, and the served file itself
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "torch", "tqdm")
@@ -48,7 +54,14 @@ class RegisteredVersion(NamedTuple):
 
 
 def register_version(
-    tracking: Tracking, run: Run, *, name: str, model: "TrainedModel", report: Artifact, metrics: Mapping[str, float]
+    tracking: Tracking,
+    run: Run,
+    *,
+    name: str,
+    model: "TrainedModel",
+    report: Artifact,
+    metrics: Mapping[str, float],
+    data_licence: str,
 ) -> RegisteredVersion:
     """Store a model in its run and make it the version with alias `challenger`; equal content keeps its version.
 
@@ -59,40 +72,48 @@ def register_version(
         model: the model.
         report: report artifact of this model.
         metrics: the report's figures.
+        data_licence: licence or terms of the data.
 
     Raises:
         InputError: a name that MLflow does not take.
         SurroundingsError: the server failed.
     """
+    from dagnn_core.model_card.model_card import render_model_card, shorten
+
     check_name(name)
-    client = tracking.client
-    provenance, digest = model.artifact.provenance, model.artifact.content_digest
-    lineage = lineage_tags(provenance["ancestors"], provenance["git"], provenance.get("execution"))
-    lineage |= {"model_digest": digest, "mlflow_run_id": run.run_id}
-    evaluation = {metric: repr(metrics[metric]) for metric in METRICS if metric in metrics}
-    evaluation |= {"report_digest": report.content_digest}
-    card = _model_card(name, model, metrics)
+    client, digest = tracking.client, model.artifact.content_digest
+    card = render_model_card(name, model, report, metrics, licence=data_licence)
+    description = shorten(card.markdown, MAX_DESCRIPTION)
+    evaluation = {metric: repr(metrics[metric]) for metric in METRICS}
+    evaluation |= {"report_digest": report.content_digest, "data_licence": data_licence}
     with tracking.answering():
         ensure_registered_model(client, name, "Texts and pictures to embeddings in one space (DAGNN)")
         known = _versions_with(client, name, "model_digest", digest)
-        version = next((str(found.version) for found in known if find_fault(tracking, found) is None), None)
-        if version is not None:
+        found = next((version for version in known if find_fault(tracking, version) is None), None)
+        model_id = found.tags[MODEL_ID] if found else _log_model(client, run, name, model)
+        # all that a version holds is in the store before there is a version
+        _log_card(client, model_id, card)
+        _log_evaluation(client, run, model_id, metrics, report.content["data"])
+        if found:
+            version = str(found.version)
             for tag, value in evaluation.items():
                 client.set_model_version_tag(name, version, tag, value)
-            client.update_model_version(name, version, card)
+            client.update_model_version(name, version, description)
         else:
-            logged = _log_model(client, run, name, model)
+            provenance = model.artifact.provenance
+            tags = lineage_tags(provenance["ancestors"], provenance["git"], provenance.get("execution"))
+            tags |= _origin_tags(model.artifact, report.content["data"]["raw"]) | evaluation
             client.create_model_version(
                 name,
                 # not `models:/<id>`, which MLflow looks up on whatever server is its global default
-                source=logged.artifact_location,
+                source=client.get_logged_model(model_id).artifact_location,
                 run_id=run.run_id,
-                model_id=logged.model_id,
-                tags=lineage | evaluation | {"mlflow_model_id": logged.model_id},
-                description=card,
+                model_id=model_id,
+                tags=tags | {MODEL_ID: model_id, "mlflow_run_id": run.run_id, "registered_by": tracking.who},
+                description=description,
             )
             # a request that was sent twice, for its answer was lost, has made two: as always, the first is the one
-            version = str(_versions_with(client, name, "mlflow_model_id", logged.model_id)[0].version)
+            version = str(_versions_with(client, name, MODEL_ID, model_id)[0].version)
         client.set_registered_model_alias(name, CHALLENGER, version)
     return RegisteredVersion(name, version)
 
@@ -126,8 +147,69 @@ def _versions_with(client: "MlflowClient", name: str, tag: str, value: str) -> "
     return sorted(found, key=lambda version: int(version.version))
 
 
-def _log_model(client: "MlflowClient", run: Run, name: str, model: "TrainedModel") -> Any:
-    """Store the model in its run as an MLflow model made from code; return MLflow's record of it."""
+def _origin_tags(model: Artifact, raw: Mapping[str, Any] | None) -> dict[str, str]:
+    """What a model was made of: seed, parameters, packages, and the version of its raw data."""
+    provenance = model.provenance
+    params = hashlib.sha256(canonical_json(provenance["params"]).encode()).hexdigest()
+    return {
+        "model_digest": model.content_digest,
+        "seed": str(provenance["params"]["TrainConfig"]["seed"]),
+        "params_digest": params,
+        "python_version": provenance["packages"]["python"],
+        "torch_version": provenance["packages"]["torch"],
+        **{f"raw_{key}": value for key, value in _known_of(raw).items()},
+    }
+
+
+def _known_of(raw: Mapping[str, Any] | None) -> dict[str, str]:
+    """What is known of the version of raw data."""
+    return {key: raw[key] for key in RAW_FIELDS if raw[key]} if raw else {}
+
+
+def _log_card(client: "MlflowClient", model_id: str, card: "ModelCard") -> None:
+    """Put the model card beside the files of a stored model."""
+    from dagnn_core.model_card.model_card import HTML, MARKDOWN
+
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / MARKDOWN).write_text(card.markdown, encoding="utf-8")
+        (Path(directory) / HTML).write_text(card.html, encoding="utf-8")
+        client.log_model_artifacts(model_id, directory)
+
+
+def _log_evaluation(
+    client: "MlflowClient", run: Run, model_id: str, metrics: Mapping[str, float], data: Mapping[str, Any]
+) -> None:
+    """Tie the figures of a report to the stored model, and to the test split that they were measured on."""
+    from mlflow.entities import DatasetInput, InputTag, Metric
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import Array
+
+    columns = [ColSpec("string", "id"), ColSpec("string", "text"), ColSpec("binary", "image")]
+    schema = Schema([*columns, ColSpec(Array("string"), "labels")])
+    profile = {
+        "num_rows": data["splits"]["test"],
+        "splits": data["splits"],
+        "num_rejected": sum(data["rejected"].values()),
+        "label_counts": data["label_counts"]["test"],
+    }
+    dataset = split_of_data(
+        "test",
+        data["content_digest"],
+        _known_of(data["raw"]),
+        schema=json.dumps({"mlflow_colspec": schema.to_dict()}),
+        profile=json.dumps(profile),
+    )
+    client.log_inputs(run.run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])])
+    now = int(time.time() * 1000)
+    tied = [
+        Metric(name, value, now, 0, model_id=model_id, dataset_name=dataset.name, dataset_digest=dataset.digest)
+        for name, value in metrics.items()
+    ]
+    client.log_batch(run.run_id, metrics=tied, synchronous=True)
+
+
+def _log_model(client: "MlflowClient", run: Run, name: str, model: "TrainedModel") -> str:
+    """Store the model in its run as an MLflow model made from code; return the id of MLflow's record of it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*inferred as AnyType")  # about MLflow's own types
         import mlflow.pyfunc
@@ -151,7 +233,7 @@ def _log_model(client: "MlflowClient", run: Run, name: str, model: "TrainedModel
         client.log_model_artifacts(logged.model_id, str(local))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return logged
+    return str(logged.model_id)
 
 
 def _pip_requirements(model: "TrainedModel") -> list[str]:
@@ -180,36 +262,6 @@ def _input_example(model: "TrainedModel") -> Any:
 
 def _vector_example(encoder: "Encoder") -> str | None:
     return json.dumps([0.0] * encoder.dim) if encoder.kind == "precomputed" else None
-
-
-def _model_card(name: str, model: "TrainedModel", metrics: Mapping[str, float]) -> str:
-    vector = "the JSON text of a list of {} numbers, for this model was trained on ready vectors"
-    text, image = (
-        vector.format(encoder.dim) if encoder.kind == "precomputed" else raw
-        for encoder, raw in ((model.text_encoder, "a sentence"), (model.image_encoder, "a picture as base64 text"))
-    )
-    what = {
-        "dagnn": f"DAGNN (Qian et al., AAAI 2021), preset `{model.config.preset}`",
-        "two_tower": "Two towers with InfoNCE",
-        "dscmr": "DSCMR (Zhen et al., CVPR 2019)",
-        "cca": "Linear CCA",
-        "ridge": "Ridge regression to the labels",
-    }[model.config.kind]
-    figures = "\n".join(f"| {metric} | {metrics[metric]:.4f} |" for metric in METRICS if metric in metrics)
-    return f"""\
-{what}: texts and pictures to embeddings [N, {_embedding_dim(model)}] in one space, compared by cosine.
-Trained on {len(model.label_names)} labels: {", ".join(model.label_names[:50])}.
-
-| test split | |
-|---|---|
-{figures}
-
-Each row of the input fills one of two columns: `text` ({text}) or `image` ({image}).
-
-```python
-mlflow.pyfunc.load_model("models:/{name}@{CHALLENGER}").predict([{{"text": "..."}}, {{"image": "..."}}])
-```
-"""
 
 
 def _embedding_dim(model: "TrainedModel") -> int:

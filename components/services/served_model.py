@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
@@ -48,8 +49,15 @@ class ServedModel(PythonModel):
             N rows -> [N, d].
 
         Raises:
-            InputError: a row has both or neither of text and image, or one that cannot be read.
+            MlflowException: a row has both or neither of text and image, or one that cannot be read. A server answers
+                400 with its words; any other exception would become a traceback.
         """
+        try:
+            return self._embed(model_input)
+        except InputError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+    def _embed(self, model_input: pd.DataFrame) -> NDArray[np.float32]:
         texts, images = _filled_cells(model_input, "text"), _filled_cells(model_input, "image")
         _check_one_each(len(model_input), texts, images)
         embeddings = np.empty((len(model_input), self._model.artifact.content["output_dim"]), np.float32)
@@ -89,6 +97,8 @@ def _filled_cells(table: pd.DataFrame, column: str) -> list[Cell]:
 
 
 def _check_one_each(num_rows: int, texts: list[Cell], images: list[Cell]) -> None:
+    if num_rows == 0:  # also where all columns have other names: MLflow takes those away, and the rows with them
+        raise InputError("the input has no row with a column text or image, expected at least one; name one of them so")
     with_text, with_image = {cell.row for cell in texts}, {cell.row for cell in images}
     for row in range(1, num_rows + 1):
         if (row in with_text) == (row in with_image):

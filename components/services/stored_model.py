@@ -19,13 +19,17 @@ _MLMODEL = "MLmodel"  # where MLflow says what it has stored
 def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
     """Return what keeps a version from being served, as the end of a sentence about it; None where it is whole.
 
-    Its run must not be deleted (`mlflow gc` would take the files), and every file that the manifest of its model lists
-    must lie in the store with the size that the manifest states. Only two small files are downloaded.
+    Neither its run nor MLflow's record of its model must be deleted (`mlflow gc` would take the files), and every file
+    that the manifest of its model lists must lie in the store with the size that the manifest states. Only two small
+    files are downloaded.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     if not version.run_id or not tracking.knows(version.run_id):
         return f"stands on the MLflow run {version.run_id or '(none)'}, which was deleted"
+    model_id = version.tags.get("mlflow_model_id")
+    if model_id and not _has_logged_model(tracking, model_id):
+        return f"stands on the MLflow model {model_id}, which was deleted"
     source = tracking.client.get_model_version_download_uri(version.name, version.version)
     repository = get_artifact_repository(source, tracking_uri=tracking.uri)
     try:
@@ -40,6 +44,18 @@ def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"is no model of this program, or its files are damaged ({error!r})"
     return _fault_of_files(repository, expected)
+
+
+def _has_logged_model(tracking: Tracking, model_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tracking.client.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return True
 
 
 def _fault_of_files(repository: "ArtifactRepository", expected: dict[str, int]) -> str | None:

@@ -26,7 +26,7 @@ from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+    from mlflow.entities import Dataset, Metric
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +63,10 @@ class Run:
         """Add figures of one step (an epoch, for training)."""
         self._send(self._client.log_batch, metrics=_metrics(metrics, step), synchronous=True)
 
-    def log_dataset(self, *, name: str, digest: str, context: str) -> None:
-        """Name a data set that the run used, with the start of its content digest, and what for (`training`)."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
+    def log_dataset(self, dataset: "Dataset", *, context: str) -> None:
+        """Name a data set that the run used, and what for: `training`, `test`."""
+        from mlflow.entities import DatasetInput, InputTag
 
-        dataset = Dataset(
-            name=name, digest=digest[:MAX_DIGEST], source_type="dagnn", source=json.dumps({"content_digest": digest})
-        )
         tags = [InputTag("mlflow.data.context", context)]
         self._send(self._client.log_inputs, datasets=[DatasetInput(dataset, tags)])
 
@@ -86,7 +83,7 @@ class Run:
             return
         try:
             call(self.run_id, **arguments)
-        except _failures() as error:
+        except (*_failures(), *_store_failures()) as error:
             self._lost = True
             log.warning(
                 "MLflow at %s failed: %s; the work goes on, but run %s gets no more of its figures and files",
@@ -162,13 +159,18 @@ class Tracking:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Turn a failure of the server or database in the body into one clear line.
+        """Turn a failure of the server, the database or the store of files in the body into one clear line.
 
         Raises:
-            SurroundingsError: the server or database failed.
+            SurroundingsError: one of them failed.
         """
         try:
             yield
+        except _store_failures() as error:
+            raise SurroundingsError(
+                f"the store of MLflow's files, to which {self.address} leads, cannot be used: {_one_line(error)}; set "
+                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL as it needs them, and try again"
+            ) from error
         except _failures() as error:
             if _not_permitted(error):
                 raise SurroundingsError(
@@ -233,7 +235,8 @@ class Tracking:
         if not original:
             raise ArtifactError(f"{model.path}/manifest.json names no MLflow run; run `dvc repro --force train`")
         with self.answering():
-            run_id = original if self.knows(original) else self._recreated(original) or self._recreate(model, original)
+            resumable = self._can_resume(original)
+            run_id = original if resumable else self._recreated(original) or self._recreate(model, original)
             run = Run(self.client, run_id, self.address)
         yield run
 
@@ -276,6 +279,17 @@ class Tracking:
                 return False
             raise
 
+    def _can_resume(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.knows(run_id)
+        except MlflowException as error:
+            # what a server with accounts answers about a run that it does not have, unless an administrator asks
+            if error.error_code == "PERMISSION_DENIED":
+                return False
+            raise
+
     def _adopt(self, run_id: str | None, params: Mapping[str, str]) -> Run | None:
         if run_id is None or not self.knows(run_id):
             run_id = self.injected_run_id
@@ -307,7 +321,8 @@ class Tracking:
             synchronous=True,
         )
         if "dataset" in ancestors:
-            run.log_dataset(name="dataset", digest=ancestors["dataset"], context="training")
+            raw = {"md5": ancestors["raw"]} if "raw" in ancestors else {}
+            run.log_dataset(split_of_data("train", ancestors["dataset"], raw), context="training")
 
     def _recreated(self, original: str) -> str | None:
         found = self.client.search_runs(
@@ -344,6 +359,34 @@ def lineage_tags(
     tags |= {"git_commit": str(git["commit"]), "git_dirty": str(git["dirty"]).lower()}
     named = {"image_digest": "image", "pipeline_run": "pipeline_run"}
     return tags | {tag: str(execution[key]) for tag, key in named.items() if execution and key in execution}
+
+
+def split_of_data(
+    split: str, content_digest: str, raw: Mapping[str, str], *, schema: str | None = None, profile: str | None = None
+) -> "Dataset":
+    """One split of a data set artifact as MLflow has data sets; `mlflow.data.get_source` tells where it is from.
+
+    MLflow takes data of one name and one digest for the same. The digest is DVC's of the raw data, where it is known;
+    the name tells apart what was made from them.
+
+    Args:
+        split: train, val or test.
+        content_digest: of the artifact.
+        raw: what is known of the version of its raw data.
+        schema: columns, as JSON.
+        profile: counts, as JSON.
+    """
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.entities import Dataset
+
+    return Dataset(
+        name=f"{split}-{content_digest[:12]}",
+        digest=raw.get("md5", content_digest)[:MAX_DIGEST],
+        source_type="code",
+        source=CodeDatasetSource({"content_digest": content_digest, **raw}).to_json(),
+        schema=schema,
+        profile=profile,
+    )
 
 
 def _metrics(metrics: Mapping[str, float], step: int) -> "list[Metric]":
@@ -402,6 +445,14 @@ def _failures() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return (MlflowException, SQLAlchemyError, OSError, ImportError)  # the last: no driver for this kind of database
+
+
+def _store_failures() -> tuple[type[Exception], ...]:
+    """What S3 raises where MLflow's server does not stand before it."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (Boto3Error, BotoCoreError, ClientError)
 
 
 def _not_permitted(error: Exception) -> bool:

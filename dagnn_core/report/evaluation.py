@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model import TrainedModel
+from dagnn_core.retrieval.bootstrap import Interval, bootstrap_mean
 from dagnn_core.retrieval.cca import SelectedCCA, select_cca
 from dagnn_core.retrieval.ranking import (
     RECALL_STEPS,
@@ -22,6 +23,7 @@ from dagnn_core.retrieval.ranking import (
 )
 
 DIRECTIONS = ("i2t", "t2i")  # image to text, text to image
+INTERVAL_SEED = 103  # draws the resamples of the confidence intervals
 COUNTS = ("num_queries", "num_queries_excluded")  # of the test split, not of a method
 
 
@@ -54,11 +56,15 @@ class Evaluation:
     """The model's text embeddings, [N, d]."""
     average_precision: Mapping[str, NDArray[np.float64]]
     """The model's average precision of every query, [N]; NaN where nothing is relevant."""
+    intervals: Mapping[str, Interval]
+    """95 % confidence interval of the model's figures that are a mean average precision, over other test items."""
 
     @property
     def metrics(self) -> dict[str, float]:
         """Every figure by the name that DVC and MLflow show."""
         figures = {name: self.methods[0].metrics[name] for name in COUNTS}
+        for name, interval in self.intervals.items():
+            figures |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
         for method in self.methods:
             figures |= {f"{method.prefix}{name}": value for name, value in method.metrics.items() if name not in COUNTS}
         return figures
@@ -106,6 +112,7 @@ def evaluate(model: TrainedModel, features: Features) -> Evaluation:
     image = model.embed_image_features(features.image[test])
     text = model.embed_text_features(features.text[test])
     scored, scores = _score("model", "", image, text, labels)
+    average_precision = {direction: scores[direction].average_precision for direction in DIRECTIONS}
     baselines = score_baselines(features)
     return Evaluation(
         methods=(scored, baselines.cca, baselines.chance),
@@ -113,8 +120,16 @@ def evaluate(model: TrainedModel, features: Features) -> Evaluation:
         rows=test,
         image=image,
         text=text,
-        average_precision={direction: scores[direction].average_precision for direction in DIRECTIONS},
+        average_precision=average_precision,
+        intervals=map_intervals(average_precision),
     )
+
+
+def map_intervals(average_precision: Mapping[str, NDArray[np.float64]]) -> dict[str, Interval]:
+    """Confidence intervals of both MAPs and of their mean; for that, both queries of an item are drawn together."""
+    both = (average_precision["i2t"] + average_precision["t2i"]) / 2
+    figures = {f"map_{direction}": average_precision[direction] for direction in DIRECTIONS} | {"map_mean": both}
+    return {name: bootstrap_mean(values, seed=INTERVAL_SEED) for name, values in figures.items()}
 
 
 def _score(

@@ -101,6 +101,7 @@ def render_report(
     page = read_template(TEMPLATE).render(
         titles=TITLES,
         methods=evaluation.methods,
+        intervals=evaluation.intervals,
         columns=list(COLUMNS.values()),
         table=_table(evaluation, [*_in_both_directions(COLUMNS), "map_mean"]),
         graded_columns=list(GRADED_COLUMNS.values()),

@@ -51,7 +51,12 @@ def write_report(
         config=config,
     )
     (draft.path / PAGE).write_text(page, encoding="utf-8")
-    draft.content |= {"metrics": metrics, "num_test": len(evaluation.rows)}
+    data = dataset.artifact
+    draft.content |= {
+        "metrics": metrics,
+        "num_test": len(evaluation.rows),
+        "data": data.content | {"content_digest": data.content_digest, "raw": data.provenance.get("raw")},
+    }
 
 
 def _precision_recall(evaluation: Evaluation) -> list[dict[str, float]]:

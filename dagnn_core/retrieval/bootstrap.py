@@ -1,4 +1,4 @@
-"""Paired bootstrap over queries: how sure the difference between two methods on the same test items is.
+"""Bootstrap over queries: how sure a figure is, and the difference between two methods on the same test items.
 
 Shapes: Q queries.
 """
@@ -22,6 +22,30 @@ class Difference(NamedTuple):
     """Lower end of the confidence interval."""
     high: float
     """Upper end of the confidence interval."""
+
+
+class Interval(NamedTuple):
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+
+def bootstrap_mean(
+    figures: NDArray[np.float64], *, num_resamples: int = 2000, seed: int, level: float = 0.95
+) -> Interval:
+    """Percentile interval of a mean over resampled queries (Efron, 1979), as `paired_bootstrap` has it of a difference.
+
+    Args:
+        figures: a figure of every query; NaN where no item is relevant.
+        num_resamples: how many resamples.
+        seed: of the resamples.
+        level: probability that the interval covers the mean.
+
+    Shape:
+        figures [Q], at least one defined.
+    """
+    return _percentiles(_resampled_means(figures[~np.isnan(figures)], num_resamples, seed), level)
 
 
 def paired_bootstrap(
@@ -58,15 +82,24 @@ def paired_bootstrap(
             "expected at least one resample and a level between 0 and 1"
         )
     differences = _differences(challenger, reference)
+    interval = _percentiles(_resampled_means(differences, num_resamples, seed), level)
+    return Difference(float(differences.mean()), *interval)
+
+
+def _resampled_means(figures: NDArray[np.float64], num_resamples: int, seed: int) -> NDArray[np.float64]:
     draw = np.random.default_rng(seed)
     means = np.empty(num_resamples)
-    block = max(1, BLOCK_ENTRIES // len(differences))
+    block = max(1, BLOCK_ENTRIES // len(figures))
     for start in range(0, num_resamples, block):
         part = means[start : start + block]
-        queries = draw.integers(len(differences), size=(len(part), len(differences)))
-        part[:] = differences[queries].mean(axis=1)
+        queries = draw.integers(len(figures), size=(len(part), len(figures)))
+        part[:] = figures[queries].mean(axis=1)
+    return means
+
+
+def _percentiles(means: NDArray[np.float64], level: float) -> Interval:
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(float(differences.mean()), float(low), float(high))
+    return Interval(float(low), float(high))
 
 
 def _differences(challenger: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:

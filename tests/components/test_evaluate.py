@@ -69,7 +69,10 @@ def test_the_report_holds_the_figures_of_the_test_split(
     assert set(artifact.files) == {"metrics.json", "history.csv", "precision_recall.csv", "report.html"}
     metrics = json.loads((out / "metrics.json").read_text())
     expected = {f"{prefix}{name}" for prefix in ("", "cca_", "chance_") for name in FIGURES}
-    assert set(metrics) == expected | {"num_queries", "num_queries_excluded"}
+    maps = ("map_i2t", "map_t2i", "map_mean")
+    intervals = {f"{name}_{end}" for name in maps for end in ("low", "high")}
+    assert set(metrics) == expected | intervals | {"num_queries", "num_queries_excluded"}
+    assert all(metrics[f"{name}_low"] < metrics[name] < metrics[f"{name}_high"] for name in maps)
     assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values())
     data = Features.read(trained["features"])
     rows = data.rows("test")
@@ -79,6 +82,9 @@ def test_the_report_holds_the_figures_of_the_test_split(
     )
     assert {name: metrics[name] for name in direct} == direct
     assert metrics["chance_map_mean"] < metrics["map_mean"] and metrics["chance_map_mean"] < metrics["cca_map_mean"]
+    dataset = read_artifact(trained["dataset"], "dataset")
+    described = {"content_digest": dataset.content_digest, "raw": None}
+    assert artifact.content["data"] == dataset.content | described
     ancestors = artifact.provenance["ancestors"]
     assert ancestors["model"] == model.artifact.content_digest and set(ancestors) == {
         *("dataset", "features", "label_graph", "model")

@@ -1,5 +1,6 @@
 import ast
 import base64
+import hashlib
 import io
 import json
 import os
@@ -32,11 +33,33 @@ from pipeline.cli import registry as commands
 LABELS = ["boat", "sea", "night"]
 TEXTS = ["a boat on the sea", "night at sea"]
 CONFIG = ModelConfig(embedding_dim=8, image_to_text_hidden=4, text_to_image_hidden=4, hops=2)
-PARAMS = RegisterConfig(model_name="scenes")
+PARAMS = RegisterConfig(model_name="scenes", data_licence="CC BY 4.0")
+AT = (("map", "_at_50"), ("ndcg", "_at_10"), ("recall", "_at_10"))
 RAW = (
     ClassicEncoder(mean=np.zeros(DIM, np.float32), deviation=np.ones(DIM, np.float32)),
     WordEncoder.fit(TEXTS, kind="tfidf", min_word_count=1, max_words=100),
 )
+METRICS = {
+    f"{prefix}{name}": figure
+    for prefix, share in (("", 1), ("cca_", 0.9), ("chance_", 0.5))
+    for name, figure in {
+        "map_i2t": 0.7 * share,
+        "map_t2i": 0.6 * share,
+        "map_mean": 0.65 * share,
+        **({"map_mean_low": 0.6, "map_mean_high": 0.7} if not prefix else {}),
+        **{f"{kind}_{way}{at}": 0.8 * share for kind, at in AT for way in ("i2t", "t2i")},
+    }.items()
+}
+RAW_DATA = {
+    "md5": f"{'b' * 32}.dir",
+    "size": 12345,
+    "num_files": 3,
+    "repository": "https://git.example.org/scenes.git",
+    "revision": "v1",
+    "commit": "b" * 40,
+    "path": "data/photos",
+    "remote": "s3://bucket/dvc",
+}
 VECTORS = (PrecomputedEncoder(modality="image", dim=5), PrecomputedEncoder(modality="text", dim=3))
 
 
@@ -53,9 +76,10 @@ def make_model(path, encoders, *, seed=0):
         draft.content["label_names"] = LABELS
     provenance = {
         "mlflow_run_id": "a" * 32,
-        "params": {"ModelConfig": {"hops": 2}, "TrainConfig": {"lr": 5e-5}},
+        "params": {"ModelConfig": {"hops": 2}, "TrainConfig": {"lr": 5e-5, "seed": 103}},
         "ancestors": {"dataset": "d" * 64, "features": "f" * 64, "label_graph": "9" * 64},
         "git": {"commit": "c0ffee", "dirty": False},
+        "packages": {"python": "3.11.2", "torch": "2.13.0"},
     }
     with write_artifact(path, kind="model", provenance=provenance) as draft:
         draft.content = write_model(
@@ -70,10 +94,25 @@ def make_model(path, encoders, *, seed=0):
     return path
 
 
-def make_report(path, model, **metrics):
+def make_report(path, model, *, raw=RAW_DATA, label_names=LABELS, **metrics):
     ancestors = {"dataset": "d" * 64, "model": read_artifact(model, "model").content_digest}
     with write_artifact(path, kind="report", provenance={"ancestors": ancestors}) as draft:
-        write_json(draft.path / "metrics.json", {"map_i2t": 0.7, "map_t2i": 0.6, "map_mean": 0.65} | metrics)
+        draft.content = {
+            "num_test": 20,
+            "data": {
+                "content_digest": "d" * 64,
+                "raw": raw,
+                "layout": "folder",
+                "label_names": list(label_names),
+                "num_rows": 103,
+                "num_items": 100,
+                "splits": {"train": 70, "val": 10, "test": 20},
+                "modalities": {"complete": 90, "image_only": 6, "text_only": 4},
+                "label_counts": {split: dict.fromkeys(label_names, 60) for split in ("train", "val", "test")},
+                "rejected": {"no text": 2, "picture cannot be decoded": 1},
+            },
+        }
+        write_json(draft.path / "metrics.json", METRICS | metrics)
         (draft.path / "report.html").write_text("<html>")
     return path
 
@@ -135,6 +174,7 @@ def test_version_has_its_lineage(tracking, model, report):
     version = version_of(tracking, registered)
     tags = dict(version.tags)
     assert tags.pop("mlflow_model_id").startswith("m-")
+    params = b'{"ModelConfig":{"hops":2},"TrainConfig":{"lr":5e-05,"seed":103}}'
     assert tags == {
         "git_commit": "c0ffee",
         "git_dirty": "false",
@@ -144,13 +184,24 @@ def test_version_has_its_lineage(tracking, model, report):
         "model_digest": read_artifact(model, "model").content_digest,
         "report_digest": read_artifact(report, "report").content_digest,
         "mlflow_run_id": version.run_id,
+        "params_digest": hashlib.sha256(params).hexdigest(),
+        "seed": "103",
+        "python_version": "3.11.2",
+        "torch_version": "2.13.0",
+        "raw_md5": RAW_DATA["md5"],
+        "raw_repository": "https://git.example.org/scenes.git",
+        "raw_revision": "v1",
+        "raw_commit": "b" * 40,
+        "raw_path": "data/photos",
+        "raw_remote": "s3://bucket/dvc",
+        "data_licence": "CC BY 4.0",
+        "registered_by": tracking.who,
         "map_i2t": "0.7",
         "map_t2i": "0.6",
         "map_mean": "0.65",
     }
     assert tracking.client.get_model_version_by_alias("scenes", CHALLENGER).version == version.version
-    assert "| map_mean | 0.6500 |" in version.description
-    assert "3 labels: boat, sea, night" in version.description
+    assert "| MAP | mean | 0.650 (0.600 to 0.700) |" in version.description
 
 
 def test_run_holds_report_and_model(tracking, model, report):
@@ -165,6 +216,73 @@ def test_run_holds_report_and_model(tracking, model, report):
     assert tracking.client.get_logged_model(output.model_id).status == "READY"
 
 
+def test_same_model_gets_a_new_version_where_mlflows_record_of_the_old_was_deleted(tracking, model, report):
+    first = version_of(tracking, run(model=model, report=report, params=PARAMS, tracking=tracking))
+    tracking.client.delete_logged_model(first.tags["mlflow_model_id"])
+    assert run(model=model, report=report, params=PARAMS, tracking=tracking).version == "2"
+
+
+def test_figures_are_tied_to_model_and_test_split(tracking, model, report):
+    version = version_of(tracking, run(model=model, report=report, params=PARAMS, tracking=tracking))
+    logged = tracking.client.get_logged_model(version.tags["mlflow_model_id"])
+    assert {metric.key: metric.value for metric in logged.metrics} == METRICS
+    name, digest = f"test-{'d' * 12}", RAW_DATA["md5"]
+    assert {(metric.dataset_name, metric.dataset_digest) for metric in logged.metrics} == {(name, digest)}
+
+    import mlflow.data
+
+    inputs = tracking.client.get_run(version.run_id).inputs.dataset_inputs
+    [used] = [used for used in inputs if used.dataset.name == name]
+    assert (used.dataset.digest, [tag.value for tag in used.tags]) == (digest, ["test"])
+    assert mlflow.data.get_source(used).to_dict()["tags"] == {
+        "content_digest": "d" * 64,
+        **{key: RAW_DATA[key] for key in ("md5", "repository", "revision", "commit", "path", "remote")},
+    }
+    assert [column["name"] for column in json.loads(used.dataset.schema)["mlflow_colspec"]] == [
+        *("id", "text", "image", "labels")
+    ]
+    profile = json.loads(used.dataset.profile)
+    assert (profile["num_rows"], profile["num_rejected"], profile["label_counts"]["sea"]) == (20, 3, 60)
+    [found] = tracking.client.search_logged_models(
+        [logged.experiment_id],
+        filter_string="metrics.map_mean > 0.6",
+        datasets=[{"dataset_name": name, "dataset_digest": digest}],
+    )
+    assert found.model_id == logged.model_id
+
+
+def test_data_that_is_not_under_dvc_is_known_by_its_content(tracking, model, report):
+    report = make_report(report, model, raw=None)
+    params = RegisterConfig(model_name="scenes")
+    version = version_of(tracking, run(model=model, report=report, params=params, tracking=tracking))
+    assert version.tags["data_licence"] == ""
+    assert "Licence or terms: not stated" in version.description
+    assert not [tag for tag in version.tags if tag.startswith("raw_")]
+    logged = tracking.client.get_logged_model(version.tags["mlflow_model_id"])
+    assert {metric.dataset_digest for metric in logged.metrics} == {"d" * 36}
+
+
+def test_a_long_card_is_whole_in_the_files_and_shortened_in_the_description(tracking, tmp_path, model):
+    names = [f"label number {number} with a long name" for number in range(200)]
+    report = make_report(tmp_path / "report", model, label_names=[*LABELS, *names])
+    version = version_of(tracking, run(model=model, report=report, params=PARAMS, tracking=tracking))
+    [stored] = stored_models(tracking)
+    card = (stored / "card.md").read_text()
+    assert "| label number 199 with a long name | 60 | 60 | 60 |" in card
+    assert len(version.description) <= 5000 < len(card)
+    assert version.description.endswith("The rest is in `card.md` and `card.html` beside the model's files.\n")
+    assert "<h1>Model card: scenes</h1>" in (stored / "card.html").read_text()
+
+
+def test_report_of_an_older_program_is_refused(tracking, tmp_path, model):
+    ancestors = {"model": read_artifact(model, "model").content_digest}
+    with write_artifact(tmp_path / "old", kind="report", provenance={"ancestors": ancestors}) as draft:
+        write_json(draft.path / "metrics.json", METRICS)
+    with pytest.raises(ArtifactError, match=r"old was made by an older program; run `dvc repro evaluate`"):
+        run(model=model, report=tmp_path / "old", params=PARAMS, tracking=tracking)
+    assert tracking.client.search_registered_models() == []
+
+
 def test_same_model_keeps_its_version(tracking, tmp_path, model, report):
     first = run(model=model, report=report, params=PARAMS, tracking=tracking)
     other = make_model(tmp_path / "other", RAW, seed=1)
@@ -175,7 +293,11 @@ def test_same_model_keeps_its_version(tracking, tmp_path, model, report):
     assert str(tracking.client.get_model_version_by_alias("scenes", CHALLENGER).version) == "1"
     version = version_of(tracking, again)
     assert version.tags["map_mean"] == "0.9"
-    assert "| map_mean | 0.9000 |" in version.description
+    assert "| MAP | mean | 0.900 (0.600 to 0.700) |" in version.description
+    [card] = [folder / "card.md" for folder in stored_models(tracking) if folder.parent.name in version.source]
+    assert "| MAP | mean | 0.900 (0.600 to 0.700) |" in card.read_text()
+    logged = tracking.client.get_logged_model(version.tags["mlflow_model_id"])
+    assert {metric.value for metric in logged.metrics if metric.key == "map_mean"} >= {0.9}
 
 
 def test_same_model_gets_a_new_version_where_the_files_of_the_old_are_gone(tracking, model, report):
@@ -193,7 +315,8 @@ def test_no_pickle_and_no_bytecode_is_stored(tracking, model, report):
     [stored] = stored_models(tracking)
     files = [path for path in stored.rglob("*") if path.is_file()]
     suffixes = {path.suffix for path in files} | {""}
-    assert suffixes <= {"", ".css", ".j2", ".json", ".jsonl", ".npy", ".py", ".safetensors", ".txt", ".yaml"}
+    of_code, of_model = {".css", ".html", ".j2", ".py"}, {".json", ".jsonl", ".npy", ".safetensors"}
+    assert suffixes <= of_code | of_model | {"", ".md", ".txt", ".yaml"}
     assert {path.name for path in files if path.suffix == ""} == {"MLmodel"}
     assert any(path.parts[-3:] == ("code", "dagnn_core", "model.py") for path in files)
     for path in files:

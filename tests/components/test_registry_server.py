@@ -2,20 +2,12 @@
 
 import importlib.util
 import json
-import os
-import pwd
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from http.client import HTTPConnection
@@ -34,89 +26,10 @@ from components.services.stored_model import find_fault
 from components.services.tracking import Tracking
 from dagnn_core.config import RegisterConfig
 from dagnn_core.errors import SurroundingsError
+from tests.fixtures.mlflow_server import mlflow_server
 
 pytestmark = pytest.mark.slow
 PROCESSES = 16
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def running(*command: str, until, **options):
-    """A program that runs during the body, from the moment when `until()` is true."""
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, text=True, **options)
-        try:
-            deadline = time.monotonic() + 120
-            while not until():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    output.seek(0)
-                    raise AssertionError(f"{command[0]} did not start: {output.read()[-3000:]}")
-                time.sleep(0.1)
-            yield
-        finally:
-            process.send_signal(signal.SIGINT)  # PostgreSQL waits for its clients after SIGTERM
-            process.wait(timeout=60)
-
-
-def postgres_binaries() -> Path | None:
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    if shutil.which("initdb"):
-        folders.insert(0, Path(str(shutil.which("initdb"))).resolve().parent)
-    if shutil.which("pg_config"):
-        done = subprocess.run(["pg_config", "--bindir"], capture_output=True, text=True, check=False)
-        folders.append(Path(done.stdout.strip()))
-    return next((folder for folder in folders if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    """URI of an empty Postgres database that lives in a temporary folder, behind a Unix socket."""
-    binaries = postgres_binaries()
-    if binaries is None:
-        pytest.skip("PostgreSQL's initdb and postgres are not installed")
-    pytest.importorskip("psycopg", reason="psycopg, the driver for PostgreSQL, is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: the path of a socket has at most 107 characters
-    account = {}
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        account = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
-        shutil.chown(folder, "nobody")
-    data, port = folder / "data", free_port()
-    try:
-        subprocess.run(
-            [binaries / "initdb", "--pgdata", data, "--auth", "trust", "--username", "mlflow", "--no-sync"],
-            check=True,
-            capture_output=True,
-            **account,
-        )
-        server = [binaries / "postgres", "-D", data, "-k", folder, "-p", str(port), "-c", "listen_addresses="]
-        with running(*map(str, server), "-c", "fsync=off", until=(folder / f".s.PGSQL.{port}").exists, **account):
-            yield f"postgresql+psycopg://mlflow@/postgres?host={folder}&port={port}"
-    finally:
-        shutil.rmtree(folder)
-
-
-@contextmanager
-def mlflow_server(database: str, files: Path):
-    """URI of an MLflow server that keeps its tables in a database, and its files in a folder that it serves itself."""
-    address = ("127.0.0.1", free_port())
-
-    def answers() -> bool:
-        try:
-            with urllib.request.urlopen(f"http://{address[0]}:{address[1]}/health", timeout=5) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
-
-    arguments = ["--host", address[0], "--port", str(address[1]), "--workers", "1"]
-    stores = ["--backend-store-uri", database, "--artifacts-destination", files.as_uri()]
-    command = [sys.executable, "-m", "mlflow", "server", *arguments, *stores]
-    with running(*command, until=answers, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, cwd=files):
-        yield f"http://{address[0]}:{address[1]}"
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,12 @@ def test_deleted_run(tracking, version):
     assert find_fault(tracking, version) == f"stands on the MLflow run {version.run_id}, which was deleted"
 
 
+def test_deleted_model(tracking, version):
+    model_id = version.tags["mlflow_model_id"]
+    tracking.client.delete_logged_model(model_id)
+    assert find_fault(tracking, version) == f"stands on the MLflow model {model_id}, which was deleted"
+
+
 def test_version_without_a_run(tracking):
     tracking.client.create_registered_model("other")
     version = tracking.client.create_model_version("other", source="s3://bucket/model")

@@ -59,7 +59,17 @@ def model(tmp_path):
     return make_model(tmp_path / "model", provenance)
 
 
+def test_the_digest_of_data_under_dvc_is_that_of_dvc(tracking):
+    md5 = "b" * 32 + ".dir"
+    with tracking.training_run(**TRAINING | {"ancestors": DIGESTS | {"raw": md5}}) as run:
+        pass
+    [dataset] = run_of(tracking, run.run_id).inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("train-" + "d" * 12, md5)
+
+
 def test_training_run_holds_everything_about_a_training(tracking):
+    from mlflow.data import get_source
+
     with tracking.training_run(**TRAINING) as run:
         assert run_of(tracking, run.run_id).info.status == "RUNNING"
         run.log_metrics({"loss_total": 2.5}, 1)
@@ -74,7 +84,8 @@ def test_training_run_holds_everything_about_a_training(tracking):
     assert stored.data.tags["label_graph_digest"] == "9" * 64
     assert history_of(tracking, run.run_id, "loss_total") == [(1, 2.5), (2, 1.5)]
     [dataset] = stored.inputs.dataset_inputs
-    assert dataset.dataset.digest == "d" * 36
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("train-" + "d" * 12, "d" * 36)
+    assert get_source(dataset).to_dict() == {"tags": {"content_digest": "d" * 64}}
     assert tracking.client.get_experiment(stored.info.experiment_id).name == "dagnn"
 
 

@@ -15,7 +15,7 @@ from dagnn_core.config import EvaluateConfig
 from dagnn_core.data.dataset import Dataset, Item
 from dagnn_core.data.writer import DatasetWriter
 from dagnn_core.page.thumbnail import THUMBNAIL_PIXELS
-from dagnn_core.report.evaluation import DIRECTIONS, Evaluation, Method
+from dagnn_core.report.evaluation import DIRECTIONS, Evaluation, Method, map_intervals
 from dagnn_core.report.html import render_report
 from dagnn_core.retrieval.cca import SelectedCCA, fit_cca
 from dagnn_core.retrieval.ranking import RECALL_STEPS, mean_scores, precision_recall, score_queries
@@ -72,6 +72,7 @@ def make_evaluation(dataset: Dataset) -> Evaluation:
         "t2i": precision_recall(text, image, labels, labels),
     }
     cca = fit_cca(image, text, regularization=1.0)
+    average_precision = {direction: scores[direction].average_precision for direction in DIRECTIONS}
     half = {name: value / 2 for name, value in metrics.items()}
     return Evaluation(
         methods=(
@@ -83,7 +84,8 @@ def make_evaluation(dataset: Dataset) -> Evaluation:
         rows=rows,
         image=image,
         text=text,
-        average_precision={direction: scores[direction].average_precision for direction in DIRECTIONS},
+        average_precision=average_precision,
+        intervals=map_intervals(average_precision),
     )
 
 
@@ -199,6 +201,9 @@ def test_table_labels_and_origin(dataset: Dataset) -> None:
     assert [page.text.count(title) for title in ("NDCG@10, Jaccard", "mean MAP")] == [2, 1]
     for name in ("map_i2t", "ndcg_i2t", "ndcg_jaccard_t2i_at_10"):
         assert f"{evaluation.methods[0].metrics[name]:.3f}" in page.text
+    low, high = evaluation.intervals["map_i2t"]
+    assert 0 < low < evaluation.methods[0].metrics["map_i2t"] < high < 1
+    assert f"95 % interval {low:.3f} to {high:.3f}" in page.text
     assert "11 test pairs" in page.text and "(1 without a label left out)" in page.text
     assert page.count("bar", "div") == 3, "no test item has the label `never`"
     assert "abc123" in page.text and "with uncommitted changes" in page.text and "5e-05" in page.text

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dagnn_core.errors import InputError
 from dagnn_core.retrieval import bootstrap
-from dagnn_core.retrieval.bootstrap import Difference, paired_bootstrap
+from dagnn_core.retrieval.bootstrap import Difference, bootstrap_mean, paired_bootstrap
 
 
 def figures(num: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -36,6 +36,20 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says() -> None:
     intervals = [paired_bootstrap(*figures(150, seed), num_resamples=400, seed=seed, level=0.9) for seed in range(400)]
     covered = statistics.fmean(interval.low <= 0.05 <= interval.high for interval in intervals)
     assert covered == pytest.approx(0.9, abs=0.045)  # three standard deviations of 400 draws
+
+
+def test_the_interval_of_a_mean_is_that_of_the_difference_from_nothing() -> None:
+    values, _ = figures(40)
+    values[3] = np.nan
+    nothing = np.where(np.isnan(values), np.nan, 0.0)
+    assert bootstrap_mean(values, seed=5) == paired_bootstrap(values, nothing, seed=5)[1:]
+    assert bootstrap_mean(np.array([0.25]), seed=5) == (0.25, 0.25)
+
+
+def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
+    intervals = [bootstrap_mean(figures(150, seed)[0], num_resamples=400, seed=seed, level=0.9) for seed in range(400)]
+    covered = statistics.fmean(interval.low <= 0.65 <= interval.high for interval in intervals)
+    assert covered == pytest.approx(0.9, abs=0.045)
 
 
 def test_pairing_makes_the_interval_narrow() -> None:

@@ -1,0 +1,1 @@
+"""The model card: a page for whoever thinks of using a registered model."""

@@ -43,7 +43,7 @@ def provenance(
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of this code's checkout, and whether tracked files differ from it.
+    """Commit of this code's checkout, and whether tracked files differ from it, apart from `dvc.lock`.
 
     An image, which has no git, names its commit in DAGNN_GIT_COMMIT.
     """
@@ -53,7 +53,9 @@ def git_state() -> dict[str, Any]:
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return {"commit": "unknown", "dirty": True}
-    return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    # DVC writes dvc.lock after every stage, so by the next one it differs
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
+    return {"commit": commit, "dirty": bool(changed)}
 
 
 def _git(*arguments: str) -> str | None:

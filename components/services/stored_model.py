@@ -2,18 +2,21 @@
 
 import json
 import tempfile
+import zipfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from components.params import read_yaml
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import MANIFEST
+from dagnn_core.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 _MLMODEL = "MLmodel"  # where MLflow says what it has stored
+_PICKLED = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt"}
 
 
 def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
@@ -40,6 +43,55 @@ def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"is no model of this program, or its files are damaged ({error!r})"
     return _fault_of_files(repository, expected)
+
+
+def download(tracking: Tracking, version: "ModelVersion", folder: Path) -> Path:
+    """Bring all files of a version into a folder; return where they lie.
+
+    Raises:
+        SurroundingsError: the server or its store failed.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with tracking.answering():
+        source = tracking.client.get_model_version_download_uri(version.name, version.version)
+        repository = get_artifact_repository(source, tracking_uri=tracking.uri)
+        folder.mkdir()
+        return Path(repository.download_artifacts("", dst_path=str(folder)))  # type: ignore[no-untyped-call]
+
+
+def model_folder(stored: Path) -> Path:
+    """Where the model artifact lies in the files of a version.
+
+    Raises:
+        ArtifactError: they do not say, or name a place elsewhere.
+    """
+    try:
+        flavor = read_yaml(stored / _MLMODEL)["flavors"]["python_function"]
+        folder = stored / str(flavor["artifacts"]["model"]["path"])
+    except (InputError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{stored / _MLMODEL} is not that of a model of this program ({error!r})") from error
+    if not folder.resolve().is_relative_to(stored.resolve()):
+        raise ArtifactError(f"{stored / _MLMODEL} names a model outside of its own folder: {folder}")
+    return folder
+
+
+def pickled_files(folder: Path) -> list[str]:
+    """The files of a folder that hold pickled objects, by name or by content: loading them may run anything."""
+    return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file() and _is_pickled(path)]
+
+
+def _is_pickled(path: Path) -> bool:
+    if path.suffix.lower() in _PICKLED:
+        return True
+    with path.open("rb") as stream:
+        start = stream.read(512)
+    if start.startswith(b"\x93NUMPY"):
+        return b"'descr': '|O'" in start or b"'O'" in start  # an array of objects
+    if zipfile.is_zipfile(path):  # torch.save, numpy.savez
+        with zipfile.ZipFile(path) as archive:
+            return any(Path(name).suffix in {*_PICKLED, ".npy"} for name in archive.namelist())
+    return start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and len(start) > 1
 
 
 def _fault_of_files(repository: "ArtifactRepository", expected: dict[str, int]) -> str | None:

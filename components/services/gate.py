@@ -5,6 +5,7 @@ champion yet, or no text in words) says so, and its checks are shown as such.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -160,9 +161,11 @@ def decide(checks: Sequence[Check]) -> Decision:
     if failed:
         return Decision(False, f"{len(failed)} of {len(checks)} checks failed: {_reasons(failed)}")
     allowed = [check for check in checks if check.verdict == "allowed"]
-    passed = sum(check.verdict == "passed" for check in checks)
+    counts = Counter(check.verdict for check in checks)
+    parts = [f"{counts['passed']} of {len(checks)} checks passed"]
+    parts += [f"{counts['not applicable']} not applicable"] if counts["not applicable"] else []
     locks = [check.explanation for check in checks if check.name == "dvc_lock" and check.verdict == "passed"]
-    reason = "; ".join([f"{passed} of {len(checks)} checks passed", *locks])
+    reason = "; ".join([", ".join(parts), *locks])
     return Decision(True, f"{reason}; allowed by --allow-dirty: {_reasons(allowed)}" if allowed else reason)
 
 

@@ -209,10 +209,11 @@ def _promotion_lines(promotion: "Promotion", *, dry_run: bool) -> Iterator[str]:
     if promotion.checks:
         width = max(len(check.name) for check in promotion.checks)
         yield f"{'verdict':<14}  {'check':<{width}}  {'value':>9}  {'limit':>9}"
-        for check in promotion.checks:
+        for check, following in zip(promotion.checks, (*promotion.checks[1:], None), strict=True):
             figures = f"{_limit(check.value):>9}  {_limit(check.limit):>9}"
             yield f"{check.verdict:<14}  {check.name:<{width}}  {figures}".rstrip()
-            if check.verdict != "passed":
+            shared = following is not None and following.explanation == check.explanation  # shown once, below the last
+            if check.verdict != "passed" and not shared:
                 for line in textwrap.wrap(check.explanation, WIDTH - 16, break_on_hyphens=False):
                     yield " " * 16 + line
     if promotion.decision.accepted:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components.services.gate import DIRECTIONS, Comparison, NotApplicable
+from components.services.gate import DIRECTIONS, SLICES, Comparison, NotApplicable
 from dagnn_core.config import GateConfig
 from dagnn_core.data.dataset import Dataset, Modality
 from dagnn_core.errors import InputError
@@ -103,7 +103,7 @@ def compare(challenger: Scored, champion: Scored, dataset: Dataset, config: Gate
     def of_slice(directions: Iterable[str], part: NDArray[np.bool_], what: str) -> Difference | NotApplicable:
         num_queries = int((part & ~np.isnan(challenger.average_precision["i2t"])).sum())
         if num_queries < 2:
-            return NotApplicable(f"{num_queries} queries of the test split are {what}: too few to compare")
+            return NotApplicable(f"{what} in the test split: {num_queries}, too few to compare")
         return difference(directions, part)
 
     rare = rare_label_items(
@@ -115,8 +115,8 @@ def compare(challenger: Scored, champion: Scored, dataset: Dataset, config: Gate
         champion.figures,
         {direction: difference([direction]) for direction in DIRECTIONS},
         {
-            "rare_labels": of_slice(DIRECTIONS, rare, "of a rare label"),
-            "short_texts": of_slice(["t2i"], short, "short texts")
+            "rare_labels": of_slice(DIRECTIONS, rare, SLICES["rare_labels"]),
+            "short_texts": of_slice(["t2i"], short, SLICES["short_texts"])
             if written
             else NotApplicable("the data set has ready text vectors, not texts in words"),
         },
@@ -191,7 +191,7 @@ def _ready_vectors(
     elif vectors is None:
         fault = f"it takes ready {modality} vectors, and the data set has none"
     elif vectors.shape[1:] != (dim,):
-        fault = f"it takes {modality} vectors of {dim} numbers, and those of the data set have {vectors.shape[1:]}"
+        fault = f"it takes {modality} vectors of {dim} numbers, and those of the data set have {vectors.shape[-1]}"
     if fault or vectors is None:
         raise InputError(f"{name} cannot encode these data: {fault}; train on the data set's own vectors or raw data")
     return vectors[rows].astype(np.float32)

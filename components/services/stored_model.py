@@ -1,10 +1,13 @@
 """What a version of a registered model stands on: its run and its files, without which it must not be served."""
 
 import json
+import re
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from components.params import read_yaml
 from components.services.tracking import Tracking
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 _MLMODEL = "MLmodel"  # where MLflow says what it has stored
 _PICKLED = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt"}
+_NUMPY = b"\x93NUMPY"
 
 
 def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
@@ -82,16 +86,24 @@ def pickled_files(folder: Path) -> list[str]:
 
 
 def _is_pickled(path: Path) -> bool:
-    if path.suffix.lower() in _PICKLED:
-        return True
-    with path.open("rb") as stream:
-        start = stream.read(512)
-    if start.startswith(b"\x93NUMPY"):
-        return b"'descr': '|O'" in start or b"'O'" in start  # an array of objects
-    if zipfile.is_zipfile(path):  # torch.save, numpy.savez
-        with zipfile.ZipFile(path) as archive:
-            return any(Path(name).suffix in {*_PICKLED, ".npy"} for name in archive.namelist())
-    return start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and len(start) > 1
+    try:
+        if zipfile.is_zipfile(path):  # torch.save, numpy.savez
+            with zipfile.ZipFile(path) as archive:
+                return any(_is_pickled_stream(archive.open(name), Path(name)) for name in archive.namelist())
+        with path.open("rb") as stream:
+            return _is_pickled_stream(stream, path)
+    except (ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
+        return True  # what is damaged, or encrypted, may hold anything
+
+
+def _is_pickled_stream(stream: IO[bytes], name: Path) -> bool:
+    start = stream.read(len(_NUMPY))
+    if start == _NUMPY:
+        stream.seek(0)
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return bool(read(stream)[2].hasobject)
+    return name.suffix.lower() in _PICKLED or bool(re.match(rb"\x80[\x02-\x05]", start))
 
 
 def _fault_of_files(repository: "ArtifactRepository", expected: dict[str, int]) -> str | None:

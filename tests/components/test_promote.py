@@ -182,10 +182,16 @@ def test_uncommitted_code_is_accepted_on_demand_alone_and_recorded(scenes, tmp_p
             r"^the version does not work in a fresh process: ModuleNotFoundError: No module named 'components'",
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            "__import__('os').environ['AWS_SECRET_ACCESS_KEY']",
+            r"^the version does not work in a fresh process: KeyError: 'AWS_SECRET_ACCESS_KEY'",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["other embeddings", "needs the project"],
+    ids=["other embeddings", "needs the project", "takes credentials"],
 )
-def test_a_version_that_serves_something_else(scenes, tmp_path, spoil, reason):
+def test_a_version_that_serves_something_else(scenes, tmp_path, monkeypatch, spoil, reason):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     stored = shutil.copytree(scenes.files("good"), tmp_path / "stored")
     served = stored / "served_model.py"
     served.write_text(served.read_text().replace("        return embeddings\n", f"        return {spoil}\n"))

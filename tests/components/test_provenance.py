@@ -45,12 +45,14 @@ def test_the_commit_is_that_of_the_code_wherever_it_is_called_from(
     git = ["git", "-C", str(checkout), "-c", "user.name=test", "-c", "user.email=test@localhost"]
     subprocess.run(["git", "init", "-q", str(checkout)], check=True)
     (checkout / "code.py").write_text("1\n")
+    (checkout / "dvc.lock").write_text("stages: {}\n")
     for arguments in (["add", "-A"], ["commit", "-q", "-m", "Test"]):
         subprocess.run([*git, *arguments], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     monkeypatch.setattr(module, "_CHECKOUT", checkout)
     monkeypatch.chdir(tmp_path)
     (checkout / "untracked").write_text("data")
+    (checkout / "dvc.lock").write_text("stages: {dataset: {}}\n")  # DVC writes it after every stage
     assert git_state() == {"commit": commit, "dirty": False}
     (checkout / "code.py").write_text("2\n")
     assert git_state() == {"commit": commit, "dirty": True}

@@ -127,8 +127,8 @@ def test_a_version_on_ready_vectors_is_loaded_apart_from_this_process(scenes, mo
 
 def test_difference_of_embeddings_is_relative_to_their_length():
     expected = np.array([[3.0, 4.0], [0.1, 0.0]])
-    assert load_test_module._difference(expected + [[0.5, 0.0], [0.0, 0.0]], expected) == pytest.approx(0.1)
-    assert load_test_module._difference(expected + [[0.0, 0.0], [0.0, 0.2]], expected) == pytest.approx(0.2)
+    assert load_test_module._difference(expected + np.array([[0.5, 0.0], [0.0, 0.0]]), expected) == pytest.approx(0.1)
+    assert load_test_module._difference(expected + np.array([[0.0, 0.0], [0.0, 0.2]]), expected) == pytest.approx(0.2)
     assert load_test_module._difference(expected[:, :1], expected) == math.inf
     assert math.isnan(load_test_module._difference(expected * math.nan, expected))
 

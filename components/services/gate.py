@@ -138,6 +138,8 @@ def judge(evidence: Evidence, config: GateConfig, *, allow_dirty: bool) -> Exami
         values = source.figures if isinstance(source, Comparison) else source
         if isinstance(values, Mapping):
             figures |= {f"{prefix}{name}": values[name] for name in ("map_i2t", "map_t2i", "map_mean")}
+    if isinstance(evidence.load_test, LoadTest):
+        figures["latency_p50_ms"] = evidence.load_test.latency_p50_ms
     return Examination(checks, {name: value for name, value in figures.items() if math.isfinite(value)})
 
 

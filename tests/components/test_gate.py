@@ -133,7 +133,8 @@ def test_checks_are_the_same_whatever_they_find():
 
 def test_figures_name_the_champion_too():
     figures = judge(GOOD, CONFIG, allow_dirty=False).figures
-    assert (figures["map_mean"], figures["champion_map_mean"], figures["latency_p95_ms"]) == (0.65, 0.64, 9.0)
+    assert (figures["map_mean"], figures["champion_map_mean"]) == (0.65, 0.64)
+    assert (figures["latency_p50_ms"], figures["latency_p95_ms"]) == (5.0, 9.0)
     assert figures["drop_i2t"] == -0.005
     assert len(json.dumps(dict(figures))) < 2000
 

@@ -59,7 +59,7 @@ def examine(
     files = Files(pickled_files(stored), challenger.description or "", challenger.tags.get("data_licence", ""))
     model = _try(lambda: TrainedModel.read(model_folder(stored), verify=True))
     if isinstance(model, Unmeasured):
-        origin = Origin(["the model's manifest"], "unknown", is_dirty=True, lock=model)
+        origin = Origin(["the model's manifest"], "unknown", ["model"], lock=model)
         return Evidence(origin=origin, figures=model, comparison=model, load_test=model, files=files, findings=model)
     commit = find_commit(Path(), dvc_digest(model.artifact.path))
     data = _data_of(model.artifact, label, dataset, commit)
@@ -133,6 +133,8 @@ def _origin(version: "ModelVersion", model: Artifact, commit: str | None) -> Ori
     missing = [tag for tag, value in named.items() if value in (None, "", "unknown") or tags.get(tag) != value]
     missing += [] if tags.get("report_digest") else ["report_digest"]
     missing += [section for section in ("ModelConfig", "TrainConfig") if section not in provenance.get("params", {})]
+    made = provenance.get("origins", {}) | {"model": provenance}  # each with the commit that it was made at
+    uncommitted = [kind for kind, record in made.items() if record.get("git", {}).get("dirty", True)]
     image = provenance.get("execution", {}).get("image")
     lock: str | Unmeasured
     if commit:
@@ -144,7 +146,7 @@ def _origin(version: "ModelVersion", model: Artifact, commit: str | None) -> Ori
             "no commit in this folder's repository has a dvc.lock that lists this model; where it was trained, run "
             "`git add dvc.lock && git commit`, or accept that with --allow-dirty"
         )
-    return Origin(missing, str(git.get("commit", "unknown")), is_dirty=bool(git.get("dirty", True)), lock=lock)
+    return Origin(missing, str(git.get("commit", "unknown")), uncommitted, lock)
 
 
 def _data_of(model: Artifact, label: str, named: Path | None, commit: str | None) -> Dataset:

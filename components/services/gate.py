@@ -68,8 +68,8 @@ class Origin(NamedTuple):
     missing: Sequence[str]
     """Parts of its lineage that it does not name, or names in two ways."""
     commit: str
-    is_dirty: bool
-    """Tracked files differed from the commit when it was trained."""
+    uncommitted: Sequence[str]
+    """Its artifacts, of which the tracked files differed from the commit when they were made."""
     lock: str | Unmeasured
     """What holds the versions of its data: the commit of its `dvc.lock`, or the image that it was trained in."""
 
@@ -197,11 +197,12 @@ def _judge_origin(origin: Origin, *, allow_dirty: bool) -> Iterable[Check]:
     otherwise: Verdict = "allowed" if allow_dirty else "failed"
     yield Check(
         "committed",
-        otherwise if origin.is_dirty else "passed",
+        otherwise if origin.uncommitted else "passed",
         None,
         None,
-        f"code or params.yaml differed from commit {origin.commit[:12]} when it was trained; commit, and train again"
-        if origin.is_dirty
+        f"code or params.yaml differed from the commit when these were made: {', '.join(origin.uncommitted)}; commit, "
+        "and make them again"
+        if origin.uncommitted
         else f"code and params.yaml as in commit {origin.commit[:12]}",
     )
     if isinstance(origin.lock, Unmeasured):

@@ -37,7 +37,7 @@ def finding(name, value, limit, verdict):
 
 
 GOOD = Evidence(
-    origin=Origin((), "c0ffee", is_dirty=False, lock="dvc.lock of commit c0ffee lists this model"),
+    origin=Origin((), "c0ffee", uncommitted=(), lock="dvc.lock of commit c0ffee lists this model"),
     figures={"map_i2t": 0.7, "map_t2i": 0.6, "map_mean": 0.65},
     comparison=Comparison(
         {"map_i2t": 0.69, "map_t2i": 0.59, "map_mean": 0.64},
@@ -68,7 +68,7 @@ FLOORS = ("map_i2t", "map_t2i")
 TABLE = [
     ({}, ()),
     ({"origin": GOOD.origin._replace(missing=("report_digest",))}, ("lineage",)),
-    ({"origin": GOOD.origin._replace(is_dirty=True)}, ("committed",)),
+    ({"origin": GOOD.origin._replace(uncommitted=("dataset",))}, ("committed",)),
     ({"origin": GOOD.origin._replace(lock=LOST)}, ("dvc_lock",)),
     ({"figures": {"map_i2t": 0.5, "map_t2i": 0.4, "map_mean": 0.45}}, ()),
     ({"figures": {"map_i2t": 0.4999, "map_t2i": 0.6, "map_mean": 0.55}}, ("map_i2t",)),
@@ -177,7 +177,7 @@ evidence = st.builds(
         Origin,
         st.lists(st.sampled_from(["report_digest"])),
         st.just("c0"),
-        is_dirty=st.booleans(),
+        uncommitted=st.lists(st.just("dataset")),
         lock=st.one_of(st.just("lock"), st.just(LOST)),
     ),
     figures=st.one_of(st.just(LOST), st.fixed_dictionaries(dict.fromkeys(("map_i2t", "map_t2i", "map_mean"), finite))),
@@ -201,7 +201,7 @@ def test_accepted_only_where_all_was_measured_and_is_within_its_limits(found, al
     accepted = decide(checks).accepted
     holds = (
         not found.origin.missing
-        and (allow_dirty or not (found.origin.is_dirty or found.origin.lock == LOST))
+        and (allow_dirty or not (found.origin.uncommitted or found.origin.lock == LOST))
         and LOST not in (found.figures, found.comparison, found.load_test, found.findings)
         and found.figures["map_i2t"] >= 0.5
         and found.figures["map_t2i"] >= 0.4

@@ -130,7 +130,7 @@ def test_every_fault_of_a_version_is_found_and_nothing_but_the_refusal_is_writte
     (stored / "artifacts" / "model" / "extra.bin").write_bytes(b"\x80\x04]\x94.")
     manifest = model_folder(stored) / "manifest.json"
     record = json.loads(manifest.read_text())
-    record["provenance"]["git"]["dirty"] = True
+    record["provenance"]["origins"] = {"dataset": {"git": {"commit": "c0ffee", "dirty": True}}}
     leaky = read_artifact(scenes.datasets["leaky"], "dataset").content_digest
     record["provenance"]["ancestors"]["dataset"] = leaky
     manifest.write_text(json.dumps(record))
@@ -154,8 +154,9 @@ def test_every_fault_of_a_version_is_found_and_nothing_but_the_refusal_is_writte
     }
     assert "missing: features_digest, report_digest" in reasons["lineage"]
     assert "artifacts/model/extra.bin" in reasons["pickled_files"]
-    allowed = [check.name for check in promotion.checks if check.verdict == "allowed"]
-    assert allowed == ["committed", "dvc_lock"]
+    allowed = {check.name: check.explanation for check in promotion.checks if check.verdict == "allowed"}
+    assert list(allowed) == ["committed", "dvc_lock"]
+    assert "differed from the commit when these were made: dataset; commit" in allowed["committed"]
     assert promotion.decision.reason.startswith(f"8 of {len(promotion.checks)} checks failed: lineage: 2 against 0, ")
     assert aliases(scenes, "spoiled") == {CHALLENGER: "1"}
     [event] = read_history(scenes.tracking, name="spoiled").events

@@ -25,7 +25,7 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
     Args:
         model: model artifact.
         report: report artifact of this very model.
-        params: the registered model's name, and the floors below which nothing is registered.
+        params: the registered model's name; below the floors of `gate` nothing is registered.
         tracking: where the registry is.
 
     Raises:
@@ -49,11 +49,6 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
     return registered
 
 
-def _check_same_model(model: Artifact, report: Artifact) -> None:
-    if report.provenance["ancestors"].get(model.kind) != model.content_digest:
-        raise ArtifactError(f"{report.path} is the report of another model than {model.path}; run `dvc repro evaluate`")
-
-
 def _check_floors(report: Path, metrics: Mapping[str, float], gate: GateConfig) -> None:
     failed = [check for check in judge_floors(metrics, gate) if check.verdict == "failed"]
     if failed:
@@ -62,3 +57,8 @@ def _check_floors(report: Path, metrics: Mapping[str, float], gate: GateConfig) 
             f"{report}: {below}; nothing is registered: train a better model, or correct the floors in "
             "register.gate of params.yaml"
         )
+
+
+def _check_same_model(model: Artifact, report: Artifact) -> None:
+    if report.provenance["ancestors"].get(model.kind) != model.content_digest:
+        raise ArtifactError(f"{report.path} is the report of another model than {model.path}; run `dvc repro evaluate`")

@@ -23,6 +23,7 @@ from dagnn_core.data.dataset import Dataset, Item
 from dagnn_core.data.writer import DatasetWriter
 
 LABELS = ("boat", "night", "sea", "tree")
+_SAID_BY_THE_STEP = {"layout": "folder", "num_rows": 90, "dropped_labels": {}}  # beside what the writer says
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +109,7 @@ def write_dataset(out: Path, seed: int, *, incomplete: bool = False) -> Path:
                 vectors.append(has @ patterns + 0.1 * rng.normal(size=10))
             writer.write_rejected([])
             writer.write_vectors("image", np.array(vectors, dtype=np.float32), range(len(vectors)))
-        draft.content = writer.content
+        draft.content = writer.content | _SAID_BY_THE_STEP
     return out
 
 
@@ -191,7 +192,7 @@ def _leaky(scenes: Path, out: Path) -> Path:
                 picture = next(training) if split == "test" else pictures[row]
                 writer.add(Item(item, text, labels, picture, f"{item}.png", split))
             writer.write_rejected([])
-        draft.content = writer.content
+        draft.content = writer.content | _SAID_BY_THE_STEP
     return out
 
 

@@ -15,7 +15,7 @@ from components.services.provenance import provenance
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import canonical_json, write_artifact
 from dagnn_core.config import ModelConfig, TrainConfig, section_json
-from dagnn_core.devices import choose_device
+from dagnn_core.devices import choose_device, describe_machine
 from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import Features
 from dagnn_core.label_graph.label_graph import LabelGraph
@@ -63,7 +63,9 @@ def run(
         torch.tensor(array, dtype=torch.float32) for array in (graph.embeddings, graph.adjacency, graph.normalized)
     )
     tensors = GraphTensors(embeddings, adjacency, normalized, graph.threshold)
-    record = provenance("train", model_params, params, parents=[data.artifact, graph.artifact])
+    record = provenance(
+        "train", model_params, params, parents=[data.artifact, graph.artifact], machine=describe_machine(device)
+    )
     inputs = [record["ancestors"], section_json(model_params), section_json(params)]
     checkpoints = work / hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:16]
     run_id_file = checkpoints / "mlflow_run_id"
@@ -71,6 +73,7 @@ def run(
         params={"model": model_params, "train": params},
         ancestors=record["ancestors"],
         git=record["git"],
+        execution=record["execution"],
         run_id=run_id_file.read_text() if run_id_file.is_file() else None,
     ) as tracked:
         checkpoints.mkdir(parents=True, exist_ok=True)

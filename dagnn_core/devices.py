@@ -1,6 +1,9 @@
 """Which device the networks run on."""
 
-from typing import Literal
+import platform
+import re
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
@@ -20,3 +23,22 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"], *, key: str) -> torch.
     if wanted == "cuda" and not torch.cuda.is_available():
         raise InputError(f"{key} is cuda, but this machine has no usable GPU; set {key} to auto or cpu")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """What the last digits of figures depend on: processor, device, number of threads and of processes (torchrun)."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return {
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "processes": torch.distributed.get_world_size() if distributed else 1,
+    }
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:  # not Linux
+        found = None
+    return f"{platform.machine()} {found[1]}" if found else platform.machine()

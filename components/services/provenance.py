@@ -1,9 +1,9 @@
-"""Where an artifact came from: ancestors, parameters, git commit, package versions."""
+"""Where an artifact came from: ancestors, parameters, git commit, package versions, and what ran it."""
 
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,49 +13,69 @@ from components.services.lineage import RawLineage
 from dagnn_core.artifacts import Artifact
 
 _CHECKOUT = Path(__file__).resolve().parents[2]  # of the code that runs, wherever it is called from
+# what is set where a step runs in an image or as a task of a pipeline -> its name in the record
+_EXECUTION = {"DAGNN_IMAGE": "image", "DAGNN_PIPELINE_RUN": "pipeline_run"}
 _PACKAGES = ("numpy", "pillow", "pyarrow", "safetensors", "torch")
 
 
 def provenance(
-    step: str, *sections: Any, parents: Sequence[Artifact] = (), raw: RawLineage | None = None
+    step: str,
+    *sections: Any,
+    parents: Sequence[Artifact] = (),
+    raw: RawLineage | None = None,
+    machine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record for a manifest: `ancestors` maps every artifact it was made from to its content digest.
 
-    It holds no time, so that equal work makes equal files.
+    `origins` has the records of these artifacts themselves: each may be of another commit, and only together do they
+    say how to make this one again. It holds no time, so that equal work makes equal files.
 
     Args:
         step: name of the step.
         sections: the sections of the configuration that the step was run with.
         parents: the artifacts that it read.
         raw: the version of the raw data that it read; `raw` among the ancestors is its md5.
+        machine: what its figures depend on, see `dagnn_core.devices.describe_machine`.
     """
     ancestors: dict[str, str] = {"raw": raw.md5} if raw else {}
+    origins: dict[str, Any] = {}
     for parent in parents:
-        ancestors |= parent.provenance.get("ancestors", {}) | {parent.kind: parent.content_digest}
+        record = dict(parent.provenance)
+        ancestors |= record.pop("ancestors", {}) | {parent.kind: parent.content_digest}
+        origins |= record.pop("origins", {}) | {parent.kind: record}
     return {
         "step": step,
         "params": {type(section).__name__: asdict(section) for section in sections},
         "ancestors": ancestors,
+        "origins": origins,
         **({"raw": asdict(raw)} if raw else {}),
         "git": git_state(),
+        "execution": _execution() | ({"machine": dict(machine)} if machine else {}),
         "packages": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }
 
 
+def _execution() -> dict[str, str]:
+    """The image and the run of the pipeline that this process belongs to, as far as its environment names them."""
+    return {name: os.environ[variable] for variable, name in _EXECUTION.items() if os.environ.get(variable)}
+
+
 def git_state() -> dict[str, Any]:
-    """Commit of this code's checkout, and whether tracked files differ from it, apart from `dvc.lock`.
+    """Commit of this code's checkout, and which tracked files differ from it (`changed`), apart from `dvc.lock`.
 
     An image, which has no git, names its commit in DAGNN_GIT_COMMIT.
     """
     baked_in = os.environ.get("DAGNN_GIT_COMMIT")
     if baked_in:
-        return {"commit": baked_in, "dirty": False}
+        return {"commit": baked_in, "dirty": False, "changed": []}
     commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {"commit": "unknown", "dirty": True}
-    # DVC writes dvc.lock after every stage, so by the next one it differs
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
-    return {"commit": commit, "dirty": bool(changed)}
+    # -z: names as they are, unquoted; DVC writes dvc.lock after every stage, so by the next one it differs
+    differing = ("diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD")
+    changed = _git(*differing, "--", ".", ":(exclude)dvc.lock")
+    if commit is None or changed is None:
+        return {"commit": "unknown", "dirty": True, "changed": []}
+    names = sorted(filter(None, changed.split("\0")))
+    return {"commit": commit, "dirty": bool(names), "changed": names}
 
 
 def _git(*arguments: str) -> str | None:

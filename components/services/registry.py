@@ -67,7 +67,7 @@ def register_version(
     check_name(name)
     client = tracking.client
     provenance, digest = model.artifact.provenance, model.artifact.content_digest
-    lineage = lineage_tags(provenance["ancestors"], provenance["git"])
+    lineage = lineage_tags(provenance["ancestors"], provenance["git"], provenance.get("execution"))
     lineage |= {"model_digest": digest, "mlflow_run_id": run.run_id}
     evaluation = {metric: repr(metrics[metric]) for metric in METRICS if metric in metrics}
     evaluation |= {"report_digest": report.content_digest}

@@ -125,6 +125,18 @@ def _read_manifest(repository: "ArtifactRepository", directory: str) -> tuple[st
     return file, json.loads(_download(repository, file, directory).read_text(encoding="utf-8"))
 
 
+def read_manifest(tracking: Tracking, version: "ModelVersion") -> Any | None:
+    """What the manifest of a version's model says; None where it is lost or damaged."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    source = tracking.client.get_model_version_download_uri(version.name, version.version)
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            return _read_manifest(get_artifact_repository(source, tracking_uri=tracking.uri), directory)[1]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def _download(repository: "ArtifactRepository", file: str, directory: str) -> Path:
     # every store lists alike, but each fails in its own way for a file that it does not have
     if file not in _sizes(repository, str(PurePosixPath(file).parent)):

@@ -189,6 +189,7 @@ class Tracking:
         params: Mapping[str, Any],
         ancestors: Mapping[str, str],
         git: Mapping[str, Any],
+        execution: Mapping[str, Any] | None = None,
         run_id: str | None = None,
     ) -> Iterator[Run]:
         """Open a run for a training: `run_id` where this server knows it, else the injected one, else a new one.
@@ -199,6 +200,7 @@ class Tracking:
             params: name of a section of the configuration -> the section.
             ancestors: kind of artifact -> content digest, of everything that the training reads.
             git: commit of the checkout, and whether it is dirty.
+            execution: image and run of the pipeline, as far as they are known.
             run_id: the run that an interrupted training had opened.
 
         Raises:
@@ -208,7 +210,7 @@ class Tracking:
         flat = _flatten({name: asdict(section) for name, section in params.items()})
         with self.answering():
             run = self._adopt(run_id, flat) or Run(self.client, self._create_run(), self.address)
-            self._describe(run, flat, ancestors, git)
+            self._describe(run, flat, ancestors, lineage_tags(ancestors, git, execution))
         log.info("MLflow run %s (%s)", run.run_id, self.address)
         try:
             yield run
@@ -294,14 +296,14 @@ class Tracking:
         return Run(self.client, run_id, self.address)
 
     def _describe(
-        self, run: Run, params: Mapping[str, str], ancestors: Mapping[str, str], git: Mapping[str, Any]
+        self, run: Run, params: Mapping[str, str], ancestors: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
         from mlflow.entities import Param, RunTag
 
         self.client.log_batch(
             run.run_id,
             params=[Param(name, value) for name, value in params.items()],
-            tags=[RunTag(name, value) for name, value in lineage_tags(ancestors, git).items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
             synchronous=True,
         )
         if "dataset" in ancestors:
@@ -320,7 +322,9 @@ class Tracking:
             for name, section in SECTIONS.items()
             if section.__name__ in model.provenance["params"]
         }
-        self._describe(run, _flatten(sections), model.provenance["ancestors"], model.provenance["git"])
+        ancestors, git = model.provenance["ancestors"], model.provenance["git"]
+        tags = lineage_tags(ancestors, git, model.provenance.get("execution"))
+        self._describe(run, _flatten(sections), ancestors, tags)
         for line in model.file("history.jsonl").read_text(encoding="utf-8").splitlines():
             epoch = json.loads(line)
             step = epoch.pop("epoch")
@@ -332,10 +336,14 @@ class Tracking:
         return run.run_id
 
 
-def lineage_tags(ancestors: Mapping[str, str], git: Mapping[str, Any]) -> dict[str, str]:
-    """Tags that tie a run or a model version to its origin: git commit and content digests."""
-    digests = {f"{kind}_digest": digest for kind, digest in ancestors.items()}
-    return digests | {"git_commit": str(git["commit"]), "git_dirty": str(git["dirty"]).lower()}
+def lineage_tags(
+    ancestors: Mapping[str, str], git: Mapping[str, Any], execution: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """Tags that tie a run or a model version to its origin: content digests, git commit, image, run of the pipeline."""
+    tags = {f"{kind}_digest": digest for kind, digest in ancestors.items()}
+    tags |= {"git_commit": str(git["commit"]), "git_dirty": str(git["dirty"]).lower()}
+    named = {"image_digest": "image", "pipeline_run": "pipeline_run"}
+    return tags | {tag: str(execution[key]) for tag, key in named.items() if execution and key in execution}
 
 
 def _metrics(metrics: Mapping[str, float], step: int) -> "list[Metric]":

@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from components.command import run_command
-from pipeline.cli import bench, data, kubeflow, params, registry, report
+from pipeline.cli import bench, data, kubeflow, lineage, params, registry, report
 
 app = typer.Typer(
     help="Find pictures by text and texts by picture: train, evaluate, register and promote DAGNN models.",
@@ -28,9 +28,14 @@ app.command("register", short_help="Register the trained model as the challenger
 app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)
 app.command("rollback", short_help="Make the champion before the present one champion again.")(registry.rollback)
 app.command("history", short_help="Show every promotion, refusal and rollback.")(registry.history)
+app.command("lineage", short_help="Show what a version was made from, and how to make it again.")(lineage.lineage)
 app.add_typer(bench.app, name="bench")
 
 
 def main() -> NoReturn:
     """Run the command that the arguments name."""
     run_command(app)
+
+
+if __name__ == "__main__":  # in an image, which has no entry point `dagnn`
+    main()

@@ -43,11 +43,13 @@ def tracking(empty_database, tmp_path) -> Tracking:
     return Tracking(uri=f"sqlite:///{file}")
 
 
-def _store_version(tracking: Tracking, folder: Path, name: str, tags: dict[str, str]) -> str:
+def _store_version(
+    tracking: Tracking, folder: Path, name: str, tags: dict[str, str], provenance: dict[str, object]
+) -> str:
     """Store a model of two short files as `dagnn register` stores a real one, and make it challenger."""
     folder.mkdir()
     weights = f"weights of {folder}"
-    with write_artifact(folder / "artifacts" / "model", kind="model", provenance={}) as draft:
+    with write_artifact(folder / "artifacts" / "model", kind="model", provenance=provenance) as draft:
         (draft.path / "parts").mkdir()
         (draft.path / "parts" / "weights.txt").write_text(weights)
         (draft.path / "config.json").write_text("{}")
@@ -72,10 +74,12 @@ def _store_version(tracking: Tracking, folder: Path, name: str, tags: dict[str, 
 
 @pytest.fixture
 def store_version(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Add a whole version with these tags to a registered model, and make it challenger."""
+    """Add a whole version with these tags and this provenance to a registered model, and make it challenger."""
 
-    def store(tracking: Tracking, name: str = "dagnn", **tags: str) -> str:
-        return _store_version(tracking, tmp_path_factory.mktemp("stored") / "model", name, tags)
+    def store(
+        tracking: Tracking, name: str = "dagnn", *, provenance: dict[str, object] | None = None, **tags: str
+    ) -> str:
+        return _store_version(tracking, tmp_path_factory.mktemp("stored") / "model", name, tags, provenance or {})
 
     return store
 

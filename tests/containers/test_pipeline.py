@@ -1,13 +1,20 @@
 """The whole pipeline in containers: no root, read-only, little memory, with servers for MLflow and S3."""
 
+import contextlib
+import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
+import requests
 from mlflow import MlflowClient
+from ruamel.yaml import YAML
 
 from dagnn_core.artifacts import read_artifact
 
@@ -80,3 +87,45 @@ def test_a_local_database_is_refused(project: Path) -> None:
     done = dagnn("run", "--docker", cwd=project)
     assert done.returncode == 2
     assert done.stderr.startswith("error: a container cannot use sqlite:///mlflow.db, expected a server in MLFLOW_")
+
+
+def test_the_image_serves_a_version_as_the_manifest_says(
+    finished: str, engine: docker.DockerClient, project: Path, tracking_uri: str
+) -> None:
+    manifest = YAML(typ="safe").load(ROOT / "infra/kubernetes/serving/champion.yaml")
+    (container,) = manifest["spec"]["predictor"]["containers"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    changes = {"@champion": "@challenger", "--host=0.0.0.0": "--host=127.0.0.1", "--port=8080": f"--port={port}"}
+    command = container["command"]
+    for old, new in changes.items():
+        assert any(old in word for word in command)
+        command = [word.replace(old, new) for word in command]
+    server = engine.containers.run(
+        json.loads((project / "infra/images.json").read_text())["cpu"],
+        command,
+        environment={"MLFLOW_TRACKING_URI": tracking_uri},
+        network_mode="host",
+        read_only=True,
+        tmpfs={"/tmp": ""},  # the container's own
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        mem_limit="4g",
+        detach=True,
+    )
+    try:
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        while True:
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(f"{url}{container['readinessProbe']['httpGet']['path']}", timeout=5).ok:
+                    break
+            server.reload()
+            assert server.status == "running" and time.monotonic() < deadline, server.logs().decode()
+            time.sleep(0.2)
+        rows = {"dataframe_records": [{"text": "two boats"}, {"text": "a tree"}, {"text": "two boats"}]}
+        answer = requests.post(f"{url}/invocations", json=rows, timeout=60)
+        first, second, third = answer.json()["predictions"]
+        assert len(first) == 16 and first == third != second
+    finally:
+        server.remove(force=True)

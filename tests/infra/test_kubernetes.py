@@ -1,130 +1,282 @@
-"""The manifests: each overlay renders, Kubernetes' own schemas accept it, and it keeps what we promise."""
+"""The manifests: each folder renders, Kubernetes' own schemas accept it, and it keeps what we promise.
 
+Kinds of Kubeflow Trainer and KServe have no schema here: the pods within them are checked as pods of Kubernetes.
+"""
+
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from ruamel.yaml import YAML
 
 FOLDER = Path(__file__).parents[2] / "infra/kubernetes"
-OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
+OVERLAYS = sorted(f"overlays/{path.name}" for path in (FOLDER / "overlays").iterdir())
+RENDERED = [*OVERLAYS, "training", "serving"]
 KUBERNETES = "1.34"
+TRAIN_JOB = "train"  # gives the container of its runtime command, environment and resources
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on PATH")
+for_each = pytest.mark.parametrize("folder", RENDERED)
+for_each_overlay = pytest.mark.parametrize("folder", OVERLAYS)
+
+
+class Pod(NamedTuple):
+    """A pod that some object makes: its labels and its spec."""
+
+    labels: dict[str, str]
+    spec: dict[str, Any]
+
+    @property
+    def containers(self) -> list[dict[str, Any]]:
+        return [*self.spec.get("initContainers", []), *self.spec["containers"]]
 
 
 @cache
-def rendered(overlay: str) -> str:
-    command = ["kubectl", "kustomize", str(FOLDER / "overlays" / overlay)]
+def rendered(folder: str) -> str:
+    command = ["kubectl", "kustomize", str(FOLDER / folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def objects(overlay: str) -> list[dict[str, Any]]:
-    return list(YAML(typ="safe").load_all(rendered(overlay)))
+def objects(folder: str) -> list[dict[str, Any]]:
+    return list(YAML(typ="safe").load_all(rendered(folder)))
 
 
-def pods(overlay: str) -> dict[str, dict[str, Any]]:
-    workloads = [entry for entry in objects(overlay) if entry["kind"] in ("Deployment", "StatefulSet")]
-    return {entry["metadata"]["name"]: entry["spec"]["template"]["spec"] for entry in workloads}
+def only(folder: str, kind: str) -> dict[str, Any]:
+    (found,) = (entry for entry in objects(folder) if entry["kind"] == kind)
+    return found
 
 
-def containers(overlay: str) -> list[dict[str, Any]]:
-    return [container for pod in pods(overlay).values() for container in pod["containers"]]
+def pods(folder: str) -> dict[str, Pod]:
+    """Name of the object that makes a pod -> the pod, with what a TrainJob adds to it."""
+    return {entry["metadata"]["name"]: pod for entry in objects(folder) for pod in _pods(folder, entry)}
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_schemas_accept_every_object(overlay: str, tmp_path: Path) -> None:
+def _pods(folder: str, entry: dict[str, Any]) -> Iterator[Pod]:
+    spec = entry.get("spec")
+    if entry["kind"] in ("Deployment", "StatefulSet", "Job"):
+        template = spec["template"]
+    elif entry["kind"] == "TrainingRuntime":
+        (job,) = spec["template"]["spec"]["replicatedJobs"]
+        template = job["template"]["spec"]["template"]
+        trainer = only(folder, "TrainJob")["spec"]["trainer"]
+        (node,) = template["spec"]["containers"]
+        node |= {key: trainer[key] for key in ("command", "args", "env")} | {"resources": trainer["resourcesPerNode"]}
+    elif entry["kind"] == "InferenceService":
+        own = ("minReplicas", "maxReplicas", "labels")  # KServe's, the rest is a pod's
+        predictor = {key: value for key, value in spec["predictor"].items() if key not in own}
+        template = {"metadata": {"labels": spec["predictor"]["labels"]}, "spec": predictor}
+    else:
+        return
+    yield Pod(template["metadata"]["labels"], template["spec"])
+
+
+def containers(folder: str) -> list[dict[str, Any]]:
+    return [container for pod in pods(folder).values() for container in pod.containers]
+
+
+def variables(folder: str) -> Iterator[dict[str, Any]]:
+    for container in containers(folder):
+        yield from container.get("env", [])
+
+
+@for_each
+def test_the_schemas_accept_every_object(folder: str, tmp_path: Path) -> None:
     pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed: make setup")
+    core = [
+        entry
+        for entry in objects(folder)
+        if "kubeflow" not in entry["apiVersion"] and "kserve" not in entry["apiVersion"]
+    ]
+    foreign = [entry for entry in objects(folder) if entry not in core and entry["kind"] != "TrainJob"]
+    assert {entry["kind"] for entry in foreign} <= {"TrainingRuntime", "InferenceService"}
+    bare = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "labels": pod.labels}, "spec": pod.spec}
+        for entry in foreign
+        for pod in [pods(folder)[entry["metadata"]["name"]]]
+    ]
     file = tmp_path / "rendered.yaml"
-    file.write_text(rendered(overlay))
+    with file.open("w", encoding="utf-8") as stream:
+        yaml = YAML(typ="safe")
+        yaml.explicit_start = True  # type: ignore[assignment]
+        yaml.dump_all([*core, *bare], stream)
     program = Path(sys.executable).with_name("kubernetes-validate")
     done = subprocess.run(
         [program, "--strict", "--kubernetes-version", KUBERNETES, file], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (done.stdout + done.stderr).count(" passed ") == len(objects(overlay))
+    assert (done.stdout + done.stderr).count(" passed ") == len(core) + len(foreign)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_everything_is_in_the_namespace(overlay: str) -> None:
-    assert {entry["metadata"].get("namespace", "dagnn") for entry in objects(overlay)} == {"dagnn"}
+@for_each
+def test_everything_is_in_the_namespace(folder: str) -> None:
+    assert {entry["metadata"].get("namespace", "dagnn") for entry in objects(folder)} == {"dagnn"}
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_pods_have_no_privileges(overlay: str) -> None:
-    for pod in pods(overlay).values():
-        assert pod["automountServiceAccountToken"] is False
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in containers(overlay):
-        context = container["securityContext"]
-        assert context == {
+@for_each
+def test_pods_have_no_privileges(folder: str) -> None:
+    for pod in pods(folder).values():
+        assert pod.spec["automountServiceAccountToken"] is False
+        assert pod.spec["securityContext"]["runAsNonRoot"] is True
+        assert pod.spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in containers(folder):
+        assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_containers_have_probes_and_limits(overlay: str) -> None:
-    for container in containers(overlay):
-        assert {"readinessProbe", "livenessProbe"} <= set(container)
+@for_each
+def test_containers_have_requests_and_limits(folder: str) -> None:
+    for container in containers(folder):
         assert {"cpu", "memory"} <= set(container["resources"]["requests"])
         assert "memory" in container["resources"]["limits"]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_images_have_a_version_or_a_digest(overlay: str) -> None:
-    for container in containers(overlay):
-        _, _, tag = container["image"].rpartition(":")
-        assert tag != container["image"] and tag != "latest", container["image"]
+@pytest.mark.parametrize("folder", [*OVERLAYS, "serving"])
+def test_servers_have_probes(folder: str) -> None:
+    for container in containers(folder):
+        assert {"readinessProbe", "livenessProbe"} <= set(container)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_secrets_are_references_that_the_example_explains(overlay: str) -> None:
-    assert "Secret" not in {entry["kind"] for entry in objects(overlay)}
+@for_each
+def test_images_have_a_version_or_a_digest(folder: str) -> None:
+    for container in containers(folder):
+        name, _, tag = container["image"].rpartition(":")
+        assert name and tag != "latest" and "/" not in tag, container["image"]
+        if folder != "overlays/kind" and "dagnn" in name:
+            assert name.endswith("@sha256"), "images of ours go by digest"
+
+
+@for_each
+def test_what_a_pod_mounts_and_reads_exists(folder: str) -> None:
+    claims = {entry["metadata"]["name"] for entry in objects(folder) if entry["kind"] == "PersistentVolumeClaim"}
+    settings = {
+        (entry["metadata"]["name"], key)
+        for entry in objects(folder)
+        if entry["kind"] == "ConfigMap"
+        for key in entry["data"]
+    }
+    for name, pod in pods(folder).items():
+        volumes = {volume["name"]: volume for volume in pod.spec.get("volumes", [])}
+        templates = [
+            entry["spec"].get("volumeClaimTemplates", [])
+            for entry in objects(folder)
+            if entry["metadata"]["name"] == name and "spec" in entry
+        ]
+        known = set(volumes) | {claim["metadata"]["name"] for claims_of in templates for claim in claims_of}
+        for container in pod.containers:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= known
+            names = {variable["name"] for variable in container.get("env", [])}
+            words = [*container.get("command", []), *container.get("args", [])]
+            if words and words[0] == "python":
+                assert set(re.findall(r"\$\((\w+)\)", " ".join(words))) <= names
+        assert {
+            volume["persistentVolumeClaim"]["claimName"]
+            for volume in volumes.values()
+            if "persistentVolumeClaim" in volume
+        } <= claims
+    used = {
+        tuple(ref[key] for key in ("name", "key"))
+        for variable in variables(folder)
+        if (ref := variable.get("valueFrom", {}).get("configMapKeyRef"))
+    }
+    assert used == settings
+
+
+def test_secrets_are_references_that_the_example_explains() -> None:
     example = YAML(typ="safe").load_all((FOLDER / "secrets.example.yaml").read_text())
     explained = {(entry["metadata"]["name"], key) for entry in example for key in entry["stringData"]}
     used = set()
-    for container in containers(overlay):
-        for variable in container["env"]:
+    for folder in RENDERED:
+        assert "Secret" not in {entry["kind"] for entry in objects(folder)}
+        for variable in variables(folder):
             reference = variable.get("valueFrom", {}).get("secretKeyRef")
             if reference:
                 used.add((reference["name"], reference["key"]))
             else:
-                assert "PASSWORD" not in variable["name"] and "SECRET" not in variable["name"]
+                assert not re.search("PASSWORD|SECRET|ACCESS_KEY|TOKEN", variable["name"])
     assert used == explained
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_everything_is_denied_that_is_not_allowed(overlay: str) -> None:
+@for_each_overlay
+def test_everything_is_denied_that_is_not_allowed(folder: str) -> None:
     policies = {
-        entry["metadata"]["name"]: entry["spec"] for entry in objects(overlay) if entry["kind"] == "NetworkPolicy"
+        entry["metadata"]["name"]: entry["spec"] for entry in objects(folder) if entry["kind"] == "NetworkPolicy"
     }
     assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     guarded = {str(policy["podSelector"]) for policy in policies.values() if "ingress" in policy}
-    assert guarded == {str({"matchLabels": {"app.kubernetes.io/name": name}}) for name in pods(overlay)}
+    assert guarded == {str({"matchLabels": {"app.kubernetes.io/name": name}}) for name in pods(folder)}
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_tasks_may_do_only_what_they_need(overlay: str) -> None:
-    (role,) = (entry for entry in objects(overlay) if entry["kind"] == "Role")
+@pytest.mark.parametrize("folder", ["training", "serving"])
+def test_network_policies_are_about_the_pods_and_the_server_lets_them_in(folder: str) -> None:
+    policy = only(folder, "NetworkPolicy")["spec"]
+    labels = [pod.labels for pod in pods(folder).values()]
+    assert all(policy["podSelector"]["matchLabels"].items() <= found.items() for found in labels)
+    for overlay in OVERLAYS:
+        (server,) = (
+            entry
+            for entry in objects(overlay)
+            if entry["kind"] == "NetworkPolicy" and entry["metadata"]["name"] == "mlflow"
+        )
+        peers = [peer.get("podSelector", {}) for peer in server["spec"]["ingress"][0]["from"]]
+        names = {
+            name for peer in peers for expression in peer.get("matchExpressions", ()) for name in expression["values"]
+        }
+        assert {found["app.kubernetes.io/name"] for found in labels} <= names
+
+
+@for_each_overlay
+def test_tasks_may_do_only_what_they_need(folder: str) -> None:
+    role = only(folder, "Role")
     for rule in role["rules"]:
         assert "*" not in rule["resources"] + rule["verbs"]
         assert rule["apiGroups"] != [""] or rule["resourceNames"]
-    assert not any(entry["kind"].startswith("Cluster") for entry in objects(overlay))
+    assert not any(entry["kind"].startswith("Cluster") for entry in objects(folder))
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_server_answers_to_every_name_of_its_service(overlay: str) -> None:
-    (server,) = pods(overlay)["mlflow"]["containers"]
+@for_each_overlay
+def test_the_server_answers_to_every_name_of_its_service(folder: str) -> None:
+    (server,) = pods(folder)["mlflow"].containers
     values = {variable["name"]: variable.get("value") for variable in server["env"]}
     names = ["localhost", "127.0.0.1", "mlflow", "mlflow.dagnn", "mlflow.dagnn.svc", "mlflow.dagnn.svc.cluster.local"]
     allowed = str(values["MLFLOW_SERVER_ALLOWED_HOSTS"]).split(",")
     assert all(name in allowed and (f"{name}:5000" in allowed or f"{name}:*" in allowed) for name in names)
+
+
+def test_a_train_job_takes_its_runtime() -> None:
+    runtime, job = only("training", "TrainingRuntime"), only("training", "TrainJob")
+    assert job["spec"]["runtimeRef"] == {
+        "apiGroup": runtime["apiVersion"].split("/")[0],
+        "kind": runtime["kind"],
+        "name": runtime["metadata"]["name"],
+    }
+    resources = job["spec"]["trainer"]["resourcesPerNode"]
+    assert int(resources["requests"]["nvidia.com/gpu"]) == int(resources["limits"]["nvidia.com/gpu"]) > 1
+
+
+@pytest.mark.parametrize("folder", ["training", "serving"])
+def test_commands_take_the_options_that_they_are_given(folder: str) -> None:
+    """Every module that a container runs has each option; what torchrun and mlflow do themselves is theirs."""
+    for container in containers(folder):
+        words = [*container["command"], *container.get("args", [])]
+        assert words[0] in ("python", "torchrun", "mlflow")
+        if words[0] == "mlflow":
+            continue
+        module, *rest = words[words.index("-m") + 1 :]
+        given = [word.split("=")[0] for word in rest if word.startswith("--")]
+        subcommand = [word for word in rest[:1] if not word.startswith("--")]
+        done = subprocess.run(
+            [sys.executable, "-m", module, *subcommand, "--help"], capture_output=True, text=True, check=True
+        )
+        missing = [option for option in given if option not in done.stdout]
+        assert not missing, f"{module}: {missing}"

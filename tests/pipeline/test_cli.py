@@ -43,7 +43,7 @@ def test_help_names_every_command() -> None:
     assert done.returncode == 0
     for command in (
         *("data", "params", "run", "compile", "images", "results"),
-        *("register", "promote", "rollback", "history", "bench"),
+        *("register", "promote", "rollback", "history", "lineage", "bench"),
     ):
         assert f"  {command} " in done.stdout
 

@@ -5,13 +5,15 @@ It writes outside the workspace, so it is no DVC stage; its command line is `dag
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
+from components.services.gate import judge_floors
 from components.services.registry import CHALLENGER, RegisteredVersion, register_version
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import Artifact, read_artifact
-from dagnn_core.config import RegisterConfig
-from dagnn_core.errors import ArtifactError
+from dagnn_core.config import GateConfig, RegisterConfig
+from dagnn_core.errors import ArtifactError, CheckRefusedError
 from dagnn_core.model import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -23,11 +25,13 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
     Args:
         model: model artifact.
         report: report artifact of this very model.
-        params: the registered model's name, and the licence of the data.
+        params: the registered model's name, and the licence of the data; below the floors of `gate` nothing is
+            registered.
         tracking: where the registry is.
 
     Raises:
         ArtifactError: an artifact is missing or damaged, or the report is about another model.
+        CheckRefusedError: the report's figures are below the floors.
         InputError: a name that MLflow does not take.
         SurroundingsError: the server cannot be reached.
     """
@@ -35,6 +39,7 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
     evaluated = read_artifact(report, "report", verify=True)
     _check_same_model(trained.artifact, evaluated)
     metrics = json.loads(evaluated.file("metrics.json").read_text(encoding="utf-8"))
+    _check_floors(report, metrics, params.gate)
     with tracking.resumed_run(trained.artifact) as tracked:
         with tracking.answering():
             tracking.client.log_artifacts(tracked.run_id, str(evaluated.path), "report")
@@ -49,6 +54,16 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
         )
     log.info("%s version %s, alias %s (%s)", *registered, CHALLENGER, tracking.address)
     return registered
+
+
+def _check_floors(report: Path, metrics: Mapping[str, float], gate: GateConfig) -> None:
+    failed = [check for check in judge_floors(metrics, gate) if check.verdict == "failed"]
+    if failed:
+        below = ", ".join(f"{check.name} {check.value:.4f} is below {check.limit}" for check in failed)
+        raise CheckRefusedError(
+            f"{report}: {below}; nothing is registered: train a better model, or correct the floors in "
+            "register.gate of params.yaml"
+        )
 
 
 def _check_same_model(model: Artifact, report: Artifact) -> None:

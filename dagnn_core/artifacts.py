@@ -166,6 +166,8 @@ def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
         raise ArtifactError(f"{path} is a {artifact.kind} artifact, expected a {kind} artifact; {_remedy(kind)}")
     for name, entry in artifact.files.items():
         _check_file(path / name, entry, kind, verify=verify)
+    if verify and _digest(artifact.files) != artifact.content_digest:
+        raise ArtifactError(f"{manifest} is damaged: content_digest is not that of its files; {_remedy(kind)}")
     return artifact
 
 

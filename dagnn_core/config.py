@@ -545,19 +545,67 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GateConfig:
+    """What a version must hold to become champion (`dagnn promote`); the two floors, to be registered at all.
+
+    A drop is that of the mean average precision (MAP) below the champion's on the same test split: the upper end of its
+    one-sided interval by paired bootstrap, so that a challenger must show that it is not worse, and few test items
+    show little.
+    """
+
+    min_map_i2t: float = 0.0
+    """Least MAP of images as queries for texts, on the test split."""
+    min_map_t2i: float = 0.0
+    """Least MAP of texts as queries for images, on the test split."""
+    max_drop_i2t: float = 0.02
+    """Largest drop of MAP, image to text."""
+    max_drop_t2i: float = 0.02
+    """Largest drop of MAP, text to image."""
+    max_slice_drop: float = 0.05
+    """Largest drop of MAP over the queries of each slice."""
+    rare_labels: float = 0.25
+    """This fraction of the test split's labels, the least frequent in training, is the slice of rare labels."""
+    short_texts: float = 0.25
+    """This fraction of the test split's texts, those of the fewest words, is the slice of short texts."""
+    confidence: float = 0.95
+    """Probability that a drop is within its bound."""
+    num_resamples: int = 2000
+    """Resamples of the bootstrap."""
+    seed: int = 103
+    """Draws the resamples."""
+    max_latency_ms: float = 500.0
+    """Milliseconds that a single query takes at most, at the 95th percentile, in a fresh process."""
+    max_memory_mib: float = 4096.0
+    """Peak memory of that process, in MiB."""
+
+    def __post_init__(self) -> None:
+        key = "register.gate"
+        for name in ("min_map_i2t", "min_map_t2i"):
+            _require(0 <= getattr(self, name) <= 1, f"{key}.{name}", "between 0 and 1", getattr(self, name))
+        for name in ("max_drop_i2t", "max_drop_t2i", "max_slice_drop"):
+            _require(0 <= getattr(self, name) < 1, f"{key}.{name}", "at least 0 and below 1", getattr(self, name))
+        for name in ("rare_labels", "short_texts"):
+            _require(0 < getattr(self, name) <= 1, f"{key}.{name}", "above 0 and at most 1", getattr(self, name))
+        _require(0.5 < self.confidence < 1, f"{key}.confidence", "above 0.5 and below 1", self.confidence)
+        _require(self.num_resamples >= 100, f"{key}.num_resamples", ">= 100", self.num_resamples)
+        _require(self.seed >= 0, f"{key}.seed", ">= 0", self.seed)
+        for name in ("max_latency_ms", "max_memory_mib"):
+            _require(getattr(self, name) > 0, f"{key}.{name}", "> 0", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RegisterConfig:
-    """The registered model, and when a challenger may become champion."""
+    """The registered model, and what its versions must hold."""
 
     model_name: str = "dagnn"
     """Name of the registered model."""
     data_licence: str = ""
     """Licence or terms of the data, for the model card."""
-    tolerance: float = 0.0
-    """`dagnn promote` accepts a challenger whose map_mean is at most this much below the champion's."""
+    gate: GateConfig = field(default_factory=GateConfig)
+    """What a version must hold to become champion."""
 
     def __post_init__(self) -> None:
         _require(self.model_name != "", "register.model_name", "a name", self.model_name)
-        _require(0 <= self.tolerance < 1, "register.tolerance", "at least 0 and below 1", self.tolerance)
 
 
 SECTIONS: dict[str, type[Any]] = {

@@ -69,6 +69,11 @@ def test_a_kill_leaves_no_artifact(tmp_path: Path) -> None:
         read_artifact(out, "dataset")
 
 
+def _change_digest(out: Path) -> None:
+    record = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(record | {"content_digest": "0" * 64}))
+
+
 @pytest.mark.parametrize(
     ("damage", "verify", "message"),
     [
@@ -77,6 +82,7 @@ def test_a_kill_leaves_no_artifact(tmp_path: Path) -> None:
         (lambda out: (out / "a.bin").write_bytes(b"xyz"), True, r"a.bin does not have the checksum of its manifest"),
         (lambda out: (out / "manifest.json").write_text("{"), False, r"manifest.json is damaged"),
         (lambda out: (out / "manifest.json").write_text("[]"), False, r"manifest.json is damaged"),
+        (_change_digest, True, r"manifest.json is damaged: content_digest is not that of its files"),
         (lambda out: (out / "manifest.json").unlink(), False, r"has no manifest.json"),
     ],
 )

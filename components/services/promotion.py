@@ -1,13 +1,13 @@
-"""Who is champion: the rule that decides about a challenger, and the moves of the alias `champion` with their audit."""
+"""Who is champion: the moves of the alias `champion`, behind the gate, with their audit."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from components.services.gate import Check, Decision, Examination, decide
 from components.services.ledger import SUFFIX, Action, Entry, Ledger, Position, Record, State, fold, lost_to
-from components.services.registry import CHALLENGER, CHAMPION, METRICS, check_name, find_registered_model
+from components.services.registry import CHALLENGER, CHAMPION, check_name, find_registered_model
 from components.services.stored_model import find_fault
 from components.services.tracking import Tracking
 from dagnn_core.errors import CheckRefusedError, InputError
@@ -15,35 +15,24 @@ from dagnn_core.errors import CheckRefusedError, InputError
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-ROUNDING = 1e-9  # two equal figures may differ by this after a way through text
 MAX_WHY = 1000  # characters
-
-
-class Scores(NamedTuple):
-    """What a version reached, and on which data."""
-
-    version: str
-    dataset_digest: str
-    """Content digest of the data set whose test split gave the figures; empty where it is unknown."""
-    map_i2t: float | None
-    map_t2i: float | None
-    map_mean: float | None
-
-
-class Decision(NamedTuple):
-    """Whether a challenger may become champion, and why."""
-
-    accepted: bool
-    reason: str
 
 
 class Promotion(NamedTuple):
     """The outcome of a promotion: who stood against whom, and the decision, which has been carried out."""
 
     name: str
-    challenger: Scores
-    champion: Scores | None
+    version: str
+    champion: str | None
+    """The champion before."""
+    checks: tuple[Check, ...]
+    """None of them where the decision needed none."""
+    figures: Mapping[str, float]
     decision: Decision
+
+
+Examine = Callable[["ModelVersion", "ModelVersion | None"], Examination]
+"""Measures a version, beside the present champion, and judges it."""
 
 
 class Rollback(NamedTuple):
@@ -79,44 +68,12 @@ class History(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def decide(challenger: Scores, champion: Scores | None, tolerance: float) -> Decision:
-    """Compare a challenger with the champion: accepted when it is not worse by more than `tolerance` in map_mean.
-
-    Args:
-        challenger: the version that wants to be champion.
-        champion: the present champion; None where there is none.
-        tolerance: the drop of map_mean that is still accepted.
-    """
-    if champion is not None and champion.version == challenger.version:
-        return Decision(True, f"version {challenger.version} is the champion already")
-    for scores in (challenger, champion):
-        if scores is not None and (scores.map_mean is None or not scores.dataset_digest):
-            missing = "map_mean" if scores.map_mean is None else "digest of its data set"
-            return Decision(False, f"version {scores.version} has no {missing}; register it again with its report")
-    assert challenger.map_mean is not None
-    if champion is None:
-        return Decision(True, "there is no champion yet")
-    assert champion.map_mean is not None
-    if champion.dataset_digest != challenger.dataset_digest:
-        return Decision(
-            False,
-            f"versions {challenger.version} and {champion.version} were evaluated on different data sets "
-            f"({challenger.dataset_digest[:12]} and {champion.dataset_digest[:12]}), so their figures cannot be "
-            "compared; train both on the same data set",
-        )
-    change = challenger.map_mean - champion.map_mean
-    figures = f"map_mean {challenger.map_mean:.4f} against the champion's {champion.map_mean:.4f}"
-    if change < -tolerance - ROUNDING:
-        return Decision(False, f"{figures}: a drop of {-change:.4f}, more than register.tolerance = {tolerance}")
-    return Decision(True, figures)
-
-
 def promote(
     tracking: Tracking,
     *,
     name: str,
     version: str | None,
-    tolerance: float,
+    examine: Examine,
     why: str = "",
     adopt: bool = False,
     dry_run: bool = False,
@@ -127,13 +84,13 @@ def promote(
         tracking: where.
         name: name of the registered model.
         version: the version; None for the one with alias `challenger`.
-        tolerance: see `decide`.
+        examine: the gate; it is asked only where nothing else keeps the version from being champion.
         why: the user's own words, for the record.
         adopt: accept an alias that somebody has moved by hand.
         dry_run: decide only: move and record nothing.
 
     Raises:
-        InputError: no such model, version or challenger.
+        InputError: no such model, version or challenger, or what `examine` raises.
         SurroundingsError: the server failed.
     """
     _check_why(why)
@@ -141,31 +98,37 @@ def promote(
         registered, versions = _registered(tracking, name)
         if version is None and CHALLENGER not in registered.aliases:
             raise InputError(f"{name} has no version with alias {CHALLENGER}; run `dagnn register`, or give --version")
-        challenger = _scores(_version(versions, name, version or str(registered.aliases[CHALLENGER])))
+        challenger = _version(versions, name, version or str(registered.aliases[CHALLENGER]))
+        number = str(challenger.version)
         ledger = _ledger(tracking, name)
         position = _position(ledger, tracking, adopt=adopt, why=why, dry_run=dry_run)
         present = position.state.champion
-        champion = _scores(versions[present]) if present in versions else None
-        decision = decide(challenger, champion, tolerance)
-        if position.stray:
-            decision = Decision(False, position.refusal)
-        elif decision.accepted and (fault := ledger.fault(challenger.version)):
-            decision = Decision(False, f"version {challenger.version} {fault}; register it again")
-        if not dry_run and not (decision.accepted and present == challenger.version):
-            record = Record(
-                action=Action.PROMOTED if decision.accepted else Action.REFUSED,
-                source=present,
-                target=challenger.version,
-                who=tracking.who,
-                why=_joined(why, decision.reason),
-                figures=_figures(challenger, champion),
-            )
-            if decision.accepted:
-                refusal = ledger.move(record)
-                decision = Decision(False, refusal) if refusal else decision
-            else:
+        refusal = position.refusal if position.stray else None
+        if present == number and not refusal:
+            decision = Decision(True, f"version {number} is the champion already")
+            return Promotion(name, number, present, (), {}, decision)
+        if refusal is None and (fault := ledger.fault(number)):
+            refusal = f"version {number} {fault}; register it again"
+    if refusal is None:
+        checks, figures = examine(challenger, versions.get(present or ""))
+        decision = decide(checks)
+    else:
+        checks, figures, decision = (), {}, Decision(False, refusal)
+    if not dry_run:
+        record = Record(
+            action=Action.PROMOTED if decision.accepted else Action.REFUSED,
+            source=present,
+            target=number,
+            who=tracking.who,
+            why=_joined(why, decision.reason),
+            figures=figures,
+        )
+        with tracking.answering():
+            if not decision.accepted:
                 ledger.append(record)
-    return Promotion(name, challenger, champion, decision)
+            elif lost := ledger.move(record):
+                decision = Decision(False, lost)
+    return Promotion(name, number, present, checks, figures, decision)
 
 
 def rollback(tracking: Tracking, *, name: str, to: str | None, why: str = "", adopt: bool = False) -> Rollback:
@@ -318,27 +281,8 @@ def _present(state: State) -> str:
     return f"version {state.champion}" if state.champion else "now"
 
 
-def _figures(challenger: Scores, champion: Scores | None) -> dict[str, float]:
-    pairs = [(metric, getattr(challenger, metric)) for metric in METRICS]
-    pairs += [(f"champion_{metric}", getattr(champion, metric)) for metric in METRICS if champion]
-    return {metric: value for metric, value in pairs if value is not None}
-
-
 def _version(versions: "dict[str, ModelVersion]", name: str, version: str) -> "ModelVersion":
     if version not in versions:
         existing = ", ".join(sorted(versions, key=int)) or "none"
         raise InputError(f"{name} has no version {version!r} (it has: {existing}); give one of these as --version")
     return versions[version]
-
-
-def _scores(version: "ModelVersion") -> Scores:
-    figures = {metric: _figure(version.tags.get(metric)) for metric in METRICS}
-    return Scores(version=str(version.version), dataset_digest=version.tags.get("dataset_digest", ""), **figures)
-
-
-def _figure(text: str | None) -> float | None:
-    try:
-        value = float(text or "nan")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

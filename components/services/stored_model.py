@@ -1,19 +1,26 @@
 """What a version of a registered model stands on: its run and its files, without which it must not be served."""
 
 import json
+import re
 import tempfile
+import zipfile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from components.params import read_yaml
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import MANIFEST
+from dagnn_core.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 _MLMODEL = "MLmodel"  # where MLflow says what it has stored
+_PICKLED = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt"}
+_NUMPY = b"\x93NUMPY"
 
 
 def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
@@ -56,6 +63,63 @@ def _has_logged_model(tracking: Tracking, model_id: str) -> bool:
             return False
         raise
     return True
+
+
+def download(tracking: Tracking, version: "ModelVersion", folder: Path) -> Path:
+    """Bring all files of a version into a folder; return where they lie.
+
+    Raises:
+        SurroundingsError: the server or its store failed.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with tracking.answering():
+        source = tracking.client.get_model_version_download_uri(version.name, version.version)
+        repository = get_artifact_repository(source, tracking_uri=tracking.uri)
+        folder.mkdir()
+        return Path(repository.download_artifacts("", dst_path=str(folder)))  # type: ignore[no-untyped-call]
+
+
+def model_folder(stored: Path) -> Path:
+    """Where the model artifact lies in the files of a version.
+
+    Raises:
+        ArtifactError: they do not say, or name a place elsewhere.
+    """
+    try:
+        flavor = read_yaml(stored / _MLMODEL)["flavors"]["python_function"]
+        folder = stored / str(flavor["artifacts"]["model"]["path"])
+    except (InputError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{stored / _MLMODEL} is not that of a model of this program ({error!r})") from error
+    if not folder.resolve().is_relative_to(stored.resolve()):
+        raise ArtifactError(f"{stored / _MLMODEL} names a model outside of its own folder: {folder}")
+    return folder
+
+
+def pickled_files(folder: Path) -> list[str]:
+    """The files of a folder that hold pickled objects, by name or by content: loading them may run anything."""
+    return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file() and _is_pickled(path)]
+
+
+def _is_pickled(path: Path) -> bool:
+    try:
+        if zipfile.is_zipfile(path):  # torch.save, numpy.savez
+            with zipfile.ZipFile(path) as archive:
+                return any(_is_pickled_stream(archive.open(name), Path(name)) for name in archive.namelist())
+        with path.open("rb") as stream:
+            return _is_pickled_stream(stream, path)
+    except (ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
+        return True  # what is damaged, or encrypted, may hold anything
+
+
+def _is_pickled_stream(stream: IO[bytes], name: Path) -> bool:
+    start = stream.read(len(_NUMPY))
+    if start == _NUMPY:
+        stream.seek(0)
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return bool(read(stream)[2].hasobject)
+    return name.suffix.lower() in _PICKLED or bool(re.match(rb"\x80[\x02-\x05]", start))
 
 
 def _fault_of_files(repository: "ArtifactRepository", expected: dict[str, int]) -> str | None:

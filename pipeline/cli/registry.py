@@ -1,6 +1,7 @@
 """`dagnn register`, `promote`, `rollback` and `history`: the model registry."""
 
 import json
+import math
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from dagnn_core.config import RegisterConfig
 from dagnn_core.errors import CheckRefusedError
 
 if TYPE_CHECKING:
+    from components.services.gate import Check
     from components.services.promotion import Event, Promotion
 
 WIDTH = 100  # columns of a history
@@ -50,31 +52,50 @@ def promote(
     name: Name = None,
     *,
     version: Annotated[str | None, typer.Option(help="version; default: the one with alias challenger")] = None,
+    to: Annotated[str, typer.Option(help="the alias; champion is the only one behind the gate")] = "champion",
+    dataset: Annotated[
+        Path | None, typer.Option(help="its data set artifact; default: artifacts/dataset, else fetched by DVC")
+    ] = None,
     why: Why = "",
     adopt: Adopt = False,
+    allow_dirty: Annotated[
+        bool, typer.Option("--allow-dirty", help="accept code or dvc.lock that were not committed; recorded")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="decide only: move and record nothing")] = False,
     params: Params = "params.yaml",
     as_json: Json = False,
 ) -> None:
-    """Make a version champion when it is not worse than the present one; exit status 1 when it is."""
+    """Make a version champion when it passes the gate (register.gate in params.yaml); exit status 1 when it does not.
+
+    The gate: complete lineage and committed code, floors of MAP, no significant drop below the champion on the same
+    test data, neither overall nor for rare labels and short texts, a load test in a fresh process, no pickle, card and
+    licence, no leaks in the data.
+    """
+    from components import promote as step
     from components.params import load_section
-    from components.services.promotion import promote as decide_and_move
     from components.services.tracking import Tracking
 
     config = load_section(params, RegisterConfig)
-    promotion = decide_and_move(
-        Tracking.from_environment(),
+    promotion = step.run(
         name=name or config.model_name,
         version=version,
-        tolerance=config.tolerance,
+        params=config,
+        dataset=dataset,
+        to=to,
         why=why,
         adopt=adopt,
+        allow_dirty=allow_dirty,
         dry_run=dry_run,
+        tracking=Tracking.from_environment(),
     )
-    print(_as_json(promotion) if as_json else _as_table(promotion, dry_run=dry_run))
+    if as_json:
+        print(json.dumps(_promotion_object(promotion, dry_run=dry_run)))
+    else:
+        for line in _promotion_lines(promotion, dry_run=dry_run):
+            print(line)
     if not promotion.decision.accepted:
         raise CheckRefusedError(
-            f"{promotion.name} version {promotion.challenger.version} is not promoted: {promotion.decision.reason}"
+            f"{promotion.name} version {promotion.version} is not promoted: {promotion.decision.reason}"
         )
 
 
@@ -162,35 +183,46 @@ def _version(version: str | None) -> str:
     return f"version {version}" if version else "none"
 
 
-def _as_json(promotion: "Promotion") -> str:
-    return json.dumps(
-        {
-            "name": promotion.name,
-            "accepted": promotion.decision.accepted,
-            "reason": promotion.decision.reason,
-            "challenger": promotion.challenger._asdict(),
-            "champion": promotion.champion and promotion.champion._asdict(),
-        }
-    )
+def _promotion_object(promotion: "Promotion", *, dry_run: bool) -> dict[str, object]:
+    return {
+        "name": promotion.name,
+        "version": promotion.version,
+        "champion": promotion.champion,
+        "accepted": promotion.decision.accepted,
+        "reason": promotion.decision.reason,
+        "dry_run": dry_run,
+        "checks": [_check_object(check) for check in promotion.checks],
+        "figures": dict(promotion.figures),
+    }
 
 
-def _as_table(promotion: "Promotion", *, dry_run: bool) -> str:
-    from components.services.registry import METRICS
+def _check_object(check: "Check") -> dict[str, object]:
+    """JSON has no NaN and no infinity."""
+    finite = check.value is not None and math.isfinite(check.value)
+    return check._asdict() | {"value": check.value if finite else None}
 
-    challenger, champion, decision = promotion.challenger, promotion.champion, promotion.decision
-    lines = [f"{promotion.name:10}{'version ' + challenger.version:>12}{_heading(promotion):>16}{'change':>10}"]
-    for metric in METRICS:
-        new, old = getattr(challenger, metric), getattr(champion, metric, None)
-        change = f"{new - old:+.4f}" if new is not None and old is not None else "-"
-        lines.append(f"{metric:10}{_figure(new):>12}{_figure(old):>16}{change:>10}")
-    if decision.accepted:
+
+def _promotion_lines(promotion: "Promotion", *, dry_run: bool) -> Iterator[str]:
+    """A table of the checks, with explanations of those that did not simply pass."""
+    against = f"champion {promotion.champion}" if promotion.champion else "no champion"
+    yield f"{promotion.name} version {promotion.version}, {against}"
+    if promotion.checks:
+        width = max(len(check.name) for check in promotion.checks)
+        yield f"{'verdict':<14}  {'check':<{width}}  {'value':>9}  {'limit':>9}"
+        for check, following in zip(promotion.checks, (*promotion.checks[1:], None), strict=True):
+            figures = f"{_limit(check.value):>9}  {_limit(check.limit):>9}"
+            yield f"{check.verdict:<14}  {check.name:<{width}}  {figures}".rstrip()
+            shared = following is not None and following.explanation == check.explanation  # shown once, below the last
+            if check.verdict != "passed" and not shared:
+                for line in textwrap.wrap(check.explanation, WIDTH - 16, break_on_hyphens=False):
+                    yield " " * 16 + line
+    if promotion.decision.accepted:
         would = "would become " if dry_run else ""
-        lines.append(f"{would}champion: version {challenger.version} ({decision.reason})")
-    return "\n".join(lines)
+        yield f"{would}champion: version {promotion.version} ({promotion.decision.reason})"
 
 
-def _heading(promotion: "Promotion") -> str:
-    return f"champion, {promotion.champion.version}" if promotion.champion else "no champion"
+def _limit(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"
 
 
 def _figure(value: float | None) -> str:

@@ -1,19 +1,29 @@
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from components import build_label_graph, extract_features
+from components import build_label_graph, dataset, evaluate, extract_features, register, train
 from components.services.registry import CHALLENGER
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact, write_artifact
-from dagnn_core.config import FeaturesConfig, LabelGraphConfig
-from dagnn_core.data.dataset import Item
+from dagnn_core.config import (
+    DatasetConfig,
+    EvaluateConfig,
+    FeaturesConfig,
+    LabelGraphConfig,
+    ModelConfig,
+    RegisterConfig,
+    TrainConfig,
+)
+from dagnn_core.data.dataset import Dataset, Item
 from dagnn_core.data.writer import DatasetWriter
 
 LABELS = ("boat", "night", "sea", "tree")
+_SAID_BY_THE_STEP = {"layout": "folder", "num_rows": 90, "dropped_labels": {}}  # beside what the writer says
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +113,7 @@ def write_dataset(out: Path, seed: int, *, incomplete: bool = False) -> Path:
                 vectors.append(has @ patterns + 0.1 * rng.normal(size=10))
             writer.write_rejected([])
             writer.write_vectors("image", np.array(vectors, dtype=np.float32), range(len(vectors)))
-        draft.content = writer.content
+        draft.content = writer.content | _SAID_BY_THE_STEP
     return out
 
 
@@ -136,3 +146,110 @@ def prepare_incomplete() -> Callable[[Path], dict[str, Path]]:
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What a training reads: `features` and `label_graph`."""
     return _prepare(tmp_path_factory.mktemp("inputs"), 0)
+
+
+class Scenes(NamedTuple):
+    """Small real models in a registry, each a version of its own name."""
+
+    tracking: Tracking
+    datasets: Mapping[str, Path]
+    models: Mapping[str, Path]
+
+    def version(self, model: str) -> Any:
+        """The version that holds a model."""
+        return self.tracking.client.get_model_version(model, "1")
+
+    def files(self, model: str) -> Path:
+        """Where its files lie."""
+        return Path(self.version(model).source.removeprefix("file://"))
+
+    def register(self, name: str, model: str, *, source: Path | None = None, **tags: str | None) -> str:
+        """Make a model a version of another name, with alias challenger.
+
+        Its files may be another folder; a description is taken from the tags; tags that are None are left out.
+        """
+        client, known = self.tracking.client, self.version(model)
+        if not client.search_registered_models(filter_string=f"name = '{name}'"):
+            client.create_registered_model(name)
+        description = tags.pop("description", known.description)
+        kept = {tag: value for tag, value in (known.tags | tags).items() if value is not None}
+        version = client.create_model_version(
+            name,
+            source=source.as_uri() if source else known.source,
+            run_id=known.run_id,
+            tags=kept,
+            description=description,
+        ).version
+        client.set_registered_model_alias(name, CHALLENGER, version)
+        return str(version)
+
+
+def _leaky(scenes: Path, out: Path) -> Path:
+    """A data set whose test pictures are those of the training split."""
+    source = Dataset.read(scenes)
+    training = iter(source.pictures(source.rows("train").tolist()))
+    pictures = source.pictures(range(len(source)))
+    with write_artifact(out, kind="dataset", provenance={"ancestors": {}}) as draft:
+        with DatasetWriter(draft.path, source.label_names) as writer:
+            for row, (item, text, split) in enumerate(zip(source.ids, source.texts, source.splits, strict=True)):
+                labels = [source.label_names[label] for label in np.flatnonzero(source.labels[row])]
+                picture = next(training) if split == "test" else pictures[row]
+                writer.add(Item(item, text, labels, picture, f"{item}.png", split))
+            writer.write_rejected([])
+        draft.content = writer.content | _SAID_BY_THE_STEP
+    return out
+
+
+def _train_and_register(root: Path, data: Path, tracking: Tracking, *, name: str, kind: str, image: str) -> Path:
+    made = {kind: root / name / kind for kind in ("features", "label_graph", "model", "report")}
+    features = FeaturesConfig(image=image, min_word_count=1)
+    extract_features.run(dataset=data, params=features, cache=root / "cache", features_out=made["features"])
+    build_label_graph.run(dataset=data, params=LabelGraphConfig(), label_graph_out=made["label_graph"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0de")  # committed, whatever the state of this checkout
+        train.run(
+            features=made["features"],
+            label_graph=made["label_graph"],
+            model_params=ModelConfig(kind=kind, embedding_dim=8),
+            params=TrainConfig(),
+            tracking=tracking,
+            work=root / "work",
+            model_out=made["model"],
+        )
+    evaluate.run(
+        dataset=data,
+        features=made["features"],
+        model=made["model"],
+        params=EvaluateConfig(num_queries=1, num_retrieved=1),
+        tracking=tracking,
+        report_out=made["report"],
+    )
+    params = RegisterConfig(model_name=name, data_licence="no rights reserved")
+    version = register.run(model=made["model"], report=made["report"], params=params, tracking=tracking)
+    tracking.client.set_model_version_tag(*version, "data_licence", params.data_licence)
+    return made["model"]
+
+
+@pytest.fixture(scope="session")
+def scenes(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    """Models `good` and `weak` of rendered scenes, and `vectors` of ready vectors; also data with a leak, `leaky`."""
+    root = tmp_path_factory.mktemp("scenes")
+    shutil.copy(empty_database, root / "mlflow.db")
+    tracking = Tracking(uri=f"sqlite:///{root}/mlflow.db")
+    (root / "spec.yaml").write_text("{num_scenes: 150, width: 96, height: 96}")
+    demo = DatasetConfig(source=str(root / "spec.yaml"), test_fraction=0.4, min_label_count=2)
+    dataset.run(params=demo, work=root / "work", dataset_out=root / "scenes")
+    datasets = {
+        "scenes": root / "scenes",
+        "leaky": _leaky(root / "scenes", root / "leaky_scenes"),
+        "vectors": write_dataset(root / "ready_vectors", 0),
+    }
+    models = {
+        name: _train_and_register(root, datasets[data], tracking, name=name, kind=kind, image=image)
+        for name, data, kind, image in (
+            ("good", "scenes", "ridge", "classic"),
+            ("weak", "scenes", "cca", "classic"),
+            ("vectors", "vectors", "ridge", "precomputed"),
+        )
+    }
+    return Scenes(tracking, datasets, models)

@@ -6,48 +6,25 @@ from functools import partial
 import pytest
 
 from components.services import ledger as ledger_module
+from components.services.gate import Check, Examination
 from components.services.ledger import Action, Ledger, Record
-from components.services.promotion import Scores, decide, promote, read_history, rollback
+from components.services.promotion import promote as promote_by_gate
+from components.services.promotion import read_history, rollback
 from components.services.registry import CHALLENGER, CHAMPION
 from dagnn_core.errors import CheckRefusedError, InputError
 
 pytestmark = pytest.mark.usefixtures("quick_looks")
 
-SAME, OTHER = "d" * 64, "e" * 64
+
+def examine(challenger, champion):
+    """A gate of one check, of what the tags say."""
+    new, old = float(challenger.tags["map_mean"]), float(champion.tags["map_mean"]) if champion else 0.0
+    figures = {"map_mean": new} | ({"champion_map_mean": old} if champion else {})
+    words = f"map_mean {new:.4f} against {old:.4f}"
+    return Examination((Check("map_mean", "passed" if new >= old else "failed", new, old, words),), figures)
 
 
-def scores(version, map_mean, dataset=SAME):
-    return Scores(version=version, dataset_digest=dataset, map_i2t=map_mean, map_t2i=map_mean, map_mean=map_mean)
-
-
-@pytest.mark.parametrize(
-    ("challenger", "champion", "tolerance", "accepted", "reason"),
-    [
-        (scores("1", 0.7), None, 0.0, True, "there is no champion yet"),
-        (scores("2", 0.8), scores("1", 0.7), 0.0, True, "map_mean 0.8000 against the champion's 0.7000"),
-        (scores("2", 0.7), scores("1", 0.7), 0.0, True, "map_mean 0.7000"),
-        (scores("2", 0.6999), scores("1", 0.7), 0.0, False, "a drop of 0.0001, more than register.tolerance = 0.0"),
-        (scores("2", 0.7), scores("1", 0.8), 0.1, True, "map_mean 0.7000"),  # 0.8 - 0.1 is above 0.7 in binary
-        (scores("2", 0.69), scores("1", 0.8), 0.1, False, "a drop of 0.1100, more than register.tolerance = 0.1"),
-        (scores("1", 0.7), scores("1", 0.7), 0.0, True, "version 1 is the champion already"),
-        (
-            scores("2", 0.9, OTHER),
-            scores("1", 0.7),
-            0.0,
-            False,
-            "evaluated on different data sets .* cannot be compared",
-        ),
-        (scores("2", 0.9, OTHER), None, 0.0, True, "there is no champion yet"),
-        (scores("2", None), scores("1", 0.7), 0.0, False, "version 2 has no map_mean; register it again"),
-        (scores("2", None), None, 0.0, False, "version 2 has no map_mean; register it again"),
-        (scores("2", 0.9), scores("1", None), 0.0, False, "version 1 has no map_mean; register it again"),
-        (scores("2", 0.9, ""), scores("1", 0.7, ""), 0.0, False, "version 2 has no digest of its data set"),
-    ],
-)
-def test_decision(challenger, champion, tolerance, accepted, reason):
-    decision = decide(challenger, champion, tolerance)
-    assert decision.accepted is accepted
-    assert re.search(reason, decision.reason)
+promote = partial(promote_by_gate, examine=examine)
 
 
 @pytest.fixture
@@ -68,64 +45,84 @@ def aliases(tracking):
 
 def test_first_challenger_becomes_champion(tracking, add_version):
     add_version(map_mean="0.7")
-    promotion = promote(tracking, name="dagnn", version=None, tolerance=0.0)
+    promotion = promote(tracking, name="dagnn", version=None)
     assert promotion.decision.accepted
-    assert (promotion.challenger.map_mean, promotion.champion) == (0.7, None)
+    assert (promotion.version, promotion.champion, promotion.figures) == ("1", None, {"map_mean": 0.7})
     assert aliases(tracking) == {CHALLENGER: "1", CHAMPION: "1"}
 
 
 def test_champion_stays_when_the_challenger_is_refused(tracking, add_version):
     add_version(map_mean="0.7")
-    promote(tracking, name="dagnn", version=None, tolerance=0.0)
+    promote(tracking, name="dagnn", version=None)
     add_version(map_mean="0.6")
-    promotion = promote(tracking, name="dagnn", version=None, tolerance=0.05)
-    assert not promotion.decision.accepted
+    promotion = promote(tracking, name="dagnn", version=None)
+    assert (promotion.champion, promotion.decision.accepted) == ("1", False)
     assert aliases(tracking) == {CHALLENGER: "2", CHAMPION: "1"}
-    assert promote(tracking, name="dagnn", version=None, tolerance=0.2).decision.accepted
-    assert aliases(tracking) == {CHALLENGER: "2", CHAMPION: "2"}
+    add_version(map_mean="0.8")
+    promotion = promote(tracking, name="dagnn", version=None)
+    assert (promotion.champion, promotion.decision.accepted) == ("1", True)
+    assert aliases(tracking) == {CHALLENGER: "3", CHAMPION: "3"}
 
 
 def test_named_version_is_promoted_instead_of_the_challenger(tracking, add_version):
     add_version(map_mean="0.7")
     add_version(map_mean="0.6")
-    assert promote(tracking, name="dagnn", version="1", tolerance=0.0).challenger.version == "1"
+    assert promote(tracking, name="dagnn", version="1").version == "1"
     assert aliases(tracking) == {CHALLENGER: "2", CHAMPION: "1"}
 
 
 def test_champion_is_not_promoted_again(tracking, add_version):
     add_version(map_mean="0.7")
-    promote(tracking, name="dagnn", version=None, tolerance=0.0)
-    again = promote(tracking, name="dagnn", version=None, tolerance=0.0)
+    promote(tracking, name="dagnn", version=None)
+    again = promote(tracking, name="dagnn", version=None)
     assert again.decision == (True, "version 1 is the champion already")
 
 
-@pytest.mark.parametrize("figure", ["nan", "inf", "good"])
-def test_unusable_figure_counts_as_missing(tracking, add_version, figure):
-    add_version(map_mean=figure)
-    promotion = promote(tracking, name="dagnn", version=None, tolerance=0.0)
-    assert promotion.decision == (False, "version 1 has no map_mean; register it again with its report")
+def test_nothing_is_examined_where_the_decision_needs_it_not(tracking, add_version, files_of):
+    def never(challenger, champion):
+        raise AssertionError("examined")
+
+    add_version(map_mean="0.7")
+    promote(tracking, name="dagnn", version=None)
+    add_version(map_mean="0.8")
+    assert promote_by_gate(tracking, name="dagnn", version="1", examine=never).decision.accepted
+    shutil.rmtree(files_of(tracking, "2"))
+    assert promote_by_gate(tracking, name="dagnn", version="2", examine=never).checks == ()
+    tracking.client.set_registered_model_alias("dagnn", CHAMPION, "2")
+    assert not promote_by_gate(tracking, name="dagnn", version="1", examine=never).decision.accepted
+
+
+def test_failure_while_examining_leaves_no_trace(tracking, add_version):
+    def fail(challenger, champion):
+        raise InputError("no data")
+
+    add_version(map_mean="0.7")
+    with pytest.raises(InputError, match="no data"):
+        promote_by_gate(tracking, name="dagnn", version=None, examine=fail)
+    assert events(tracking) == []
+    assert aliases(tracking) == {CHALLENGER: "1"}
 
 
 def test_unknown_names_and_versions_say_what_exists(tracking, add_version):
     with pytest.raises(InputError, match=r"has no registered model 'other' \(it has: dagnn\); run `dagnn register`"):
-        promote(tracking, name="other", version=None, tolerance=0.0)
+        promote(tracking, name="other", version=None)
     with pytest.raises(InputError, match=r"dagnn has no version with alias challenger; run `dagnn register`"):
-        promote(tracking, name="dagnn", version=None, tolerance=0.0)
+        promote(tracking, name="dagnn", version=None)
     add_version(map_mean="0.7")
     add_version(map_mean="0.8")
     with pytest.raises(InputError, match=r"dagnn has no version '9' \(it has: 1, 2\); give one of these as --version"):
-        promote(tracking, name="dagnn", version="9", tolerance=0.0)
+        promote(tracking, name="dagnn", version="9")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "it's", "a" * 201])
 def test_name_that_mlflow_does_not_take(tracking, name):
     with pytest.raises(InputError, match=r"must consist of letters.*; correct register.model_name"):
-        promote(tracking, name=name, version=None, tolerance=0.0)
+        promote(tracking, name=name, version=None)
 
 
 def test_name_of_a_ledger(tracking):
     with pytest.raises(InputError, match=r"must not end in -promotions, got 'dagnn-promotions': that is the ledger"):
-        promote(tracking, name="dagnn-promotions", version=None, tolerance=0.0)
+        promote(tracking, name="dagnn-promotions", version=None)
 
 
 def test_name_of_a_ledger_is_not_offered(tracking, add_version):
@@ -138,7 +135,7 @@ def test_name_of_a_ledger_is_not_offered(tracking, add_version):
 
 def promote_next(tracking, add_version, map_mean, **options):
     add_version(map_mean=map_mean)
-    return promote(tracking, name="dagnn", version=None, tolerance=0.0, **options)
+    return promote(tracking, name="dagnn", version=None, **options)
 
 
 def events(tracking):
@@ -162,10 +159,10 @@ def test_history_tells_who_what_and_why(tracking, add_version):
         ("rolled back", "3", "1"),
     ]
     first, refused, _, back = history.events
-    assert (first.who, first.why) == ("ann", "the first of all; there is no champion yet")
+    assert (first.who, first.why) == ("ann", "the first of all; 1 of 1 checks passed")
     assert first.figures == {"map_mean": 0.5}
     assert refused.figures == {"map_mean": 0.4, "champion_map_mean": 0.5}
-    assert "a drop of 0.1000" in refused.why
+    assert refused.why == "1 of 1 checks failed: map_mean: 0.4 against 0.5, map_mean 0.4000 against 0.5000"
     assert (back.who, back.why) == ("ann", "ticket 7")
     assert refused.who == tracking.who
     assert "@" in refused.who
@@ -183,7 +180,7 @@ def test_dry_run_decides_and_leaves_no_trace(tracking, add_version):
 
 def test_champion_is_no_event(tracking, add_version):
     promote_next(tracking, add_version, "0.5")
-    promote(tracking, name="dagnn", version=None, tolerance=0.0)
+    promote(tracking, name="dagnn", version=None)
     assert events(tracking) == [("promoted", None, "1")]
 
 
@@ -214,9 +211,9 @@ def test_champion_set_by_hand_stops_promotion_and_rollback(tracking, add_version
         rollback(tracking, name="dagnn", to=None)
     assert aliases(tracking)[CHAMPION] == "3"
 
-    dry = promote(tracking, name="dagnn", version=None, tolerance=0.0, adopt=True, dry_run=True)
-    assert (dry.decision.accepted, dry.champion.version) == (True, "3")
-    assert promote(tracking, name="dagnn", version=None, tolerance=0.0, adopt=True).decision.accepted
+    dry = promote(tracking, name="dagnn", version=None, adopt=True, dry_run=True)
+    assert (dry.decision.accepted, dry.champion) == (True, "3")
+    assert promote(tracking, name="dagnn", version=None, adopt=True).decision.accepted
     assert events(tracking)[2:] == [
         ("refused", "2", "4"),
         ("refused", "2", "1"),
@@ -263,7 +260,7 @@ def test_version_whose_files_are_gone_is_neither_promoted_nor_restored(tracking,
     for version in ("1", "3"):
         shutil.rmtree(files_of(tracking, version))
 
-    decision = promote(tracking, name="dagnn", version=None, tolerance=0.0).decision
+    decision = promote(tracking, name="dagnn", version=None).decision
     assert decision == (
         False,
         "version 3 has lost its files: MLmodel is missing in its store; register it again",
@@ -298,7 +295,7 @@ def test_deleted_champion(tracking, add_version):
 def test_challenger_whose_run_was_deleted(tracking, add_version):
     add_version(map_mean="0.5")
     tracking.client.delete_run(tracking.client.get_model_version("dagnn", "1").run_id)
-    decision = promote(tracking, name="dagnn", version=None, tolerance=0.0).decision
+    decision = promote(tracking, name="dagnn", version=None).decision
     assert re.search(
         r"^version 1 stands on the MLflow run \w{32}, which was deleted; register it again", decision.reason
     )
@@ -325,6 +322,6 @@ def test_history_tells_of_damage(tracking, add_version):
 
 
 def test_long_reason(tracking, add_version):
-    for command in (partial(promote, version=None, tolerance=0.0), partial(rollback, to=None)):
+    for command in (partial(promote, version=None), partial(rollback, to=None)):
         with pytest.raises(InputError, match=r"--why has 1001 characters, expected at most 1000"):
             command(tracking, name="dagnn", why="x" * 1001)

@@ -16,10 +16,12 @@ import torch
 from PIL import Image
 
 from components.register import run
+from components.services.gate import Examination
+from components.services.promotion import promote
 from components.services.registry import CHALLENGER, CHAMPION, RegisteredVersion
 from components.services.stored_model import find_fault
 from dagnn_core.artifacts import read_artifact, write_artifact, write_json
-from dagnn_core.config import FeaturesConfig, ModelConfig, RegisterConfig
+from dagnn_core.config import FeaturesConfig, GateConfig, ModelConfig, RegisterConfig
 from dagnn_core.errors import ArtifactError, CheckRefusedError, InputError
 from dagnn_core.features.classic import ClassicEncoder
 from dagnn_core.features.descriptors import DIM
@@ -492,50 +494,43 @@ def tracking_by_environment(tracking, monkeypatch):
     return tracking
 
 
-def test_commands_register_and_promote(tracking_by_environment, tmp_path, model, report, capsys):
-    tracking = tracking_by_environment
-    params = '{"model_name": "scenes"}'
+def test_report_below_the_floors_is_not_registered(tracking, model, report):
+    params = RegisterConfig(model_name="scenes", gate=GateConfig(min_map_i2t=0.7, min_map_t2i=0.61))
+    with pytest.raises(
+        CheckRefusedError, match=r"report: map_t2i 0.6000 is below 0.61; nothing is registered.*register.gate of params"
+    ) as refused:
+        run(model=model, report=report, params=params, tracking=tracking)
+    assert refused.value.exit_status == 1
+    assert "map_i2t" not in str(refused.value)
+    assert tracking.client.search_registered_models() == []
+    assert tracking.client.search_experiments(filter_string="name = 'dagnn'") == []
 
+
+def test_command_registers(tracking_by_environment, tmp_path, model, report, capsys):
+    params = '{"model_name": "scenes"}'
     commands.register(model=model, report=report, params=params)
     printed = capsys.readouterr().out
     assert "scenes version 1, alias challenger" in printed
-    assert f"mlflow ui --backend-store-uri {tracking.uri}" in printed
+    assert f"mlflow ui --backend-store-uri {tracking_by_environment.uri}" in printed
     assert 'mlflow.pyfunc.load_model("models:/scenes@challenger")' in printed
 
-    commands.promote(params=params)
-    assert "champion: version 1 (there is no champion yet)" in capsys.readouterr().out
-
-    worse = make_model(tmp_path / "worse", RAW, seed=1)
-    worse_report = make_report(tmp_path / "worse_report", worse, map_mean=0.5)
-    commands.register(model=worse, report=worse_report, params=params, as_json=True)
+    other = make_model(tmp_path / "other", RAW, seed=1)
+    other_report = make_report(tmp_path / "other_report", other, map_mean=0.5)
+    commands.register(model=other, report=other_report, params=params, as_json=True)
     registered = json.loads(capsys.readouterr().out)
     assert (registered["version"], registered["alias"]) == ("2", "challenger")
-
-    with pytest.raises(CheckRefusedError, match=r"scenes version 2 is not promoted: map_mean 0.5000 against .*0.6500"):
-        commands.promote(params=params)
-    assert "map_mean" in (table := capsys.readouterr().out)
-    assert "-0.1500" in table
-    with pytest.raises(CheckRefusedError):
-        commands.promote(name="scenes", version="2", params="{}", as_json=True)
-    decision = json.loads(capsys.readouterr().out)
-    assert decision["accepted"] is False
-    assert (decision["challenger"]["version"], decision["champion"]["version"]) == ("2", "1")
-    assert str(tracking.client.get_model_version_by_alias("scenes", CHAMPION).version) == "1"
 
 
 def test_commands_rollback_and_history(tracking_by_environment, store_version, capsys):
     def printed():
         return capsys.readouterr().out.splitlines()
 
-    for map_mean in ("0.5", "0.6"):
-        store_version(tracking_by_environment, "scenes", map_mean=map_mean)
-        commands.promote(
-            name="scenes", params="{}", why="better for the sea, and for boats at night, as everybody said"
-        )
-    store_version(tracking_by_environment, "scenes", map_mean="0.7")
-    printed()
-    commands.promote(name="scenes", params="{}", dry_run=True)
-    assert printed()[-1] == "would become champion: version 3 (map_mean 0.7000 against the champion's 0.6000)"
+    why = "better for the sea, and for boats at night, as everybody said"
+    for map_mean in (0.5, 0.6):
+        store_version(tracking_by_environment, "scenes")
+        found = Examination((), {"map_mean": map_mean})
+        promote(tracking_by_environment, name="scenes", version=None, examine=lambda *_, found=found: found, why=why)
+    store_version(tracking_by_environment, "scenes")
 
     commands.rollback(params='{"model_name": "scenes"}', why="ticket 7")
     assert printed() == ["champion: version 1 of scenes, after version 2"]
@@ -553,7 +548,7 @@ def test_commands_rollback_and_history(tracking_by_environment, store_version, c
         (4, "rolled back", "1", "2"),
     ]
     assert set(lines[0]) == {"entry", "when", "from", "to", "who", "what", "figures", "why"}
-    assert lines[1]["figures"] == {"map_mean": 0.6, "champion_map_mean": 0.5}
+    assert lines[1]["figures"] == {"map_mean": 0.6}
     assert lines[2]["when"].endswith("+00:00")
 
     commands.history(name="scenes", params="{}")

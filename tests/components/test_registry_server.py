@@ -19,6 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from components.register import run as register
+from components.services.gate import Examination
 from components.services.ledger import Action, Ledger, Record
 from components.services.promotion import promote, read_history, rollback
 from components.services.registry import CHALLENGER, CHAMPION
@@ -54,10 +55,16 @@ def sqlite_server(database):
 
 RACE = """
 import json, multiprocessing, sys
+from components.services.gate import Check, Examination
 from components.services.ledger import Action, Ledger, Record
 from components.services.promotion import promote
 from components.services.tracking import Tracking
 import mlflow
+
+def examine(challenger, champion):
+    new, old = float(challenger.tags["map_mean"]), float(champion.tags["map_mean"]) if champion else 0.0
+    verdict = "passed" if new >= old else "failed"
+    return Examination((Check("map_mean", verdict, new, old, "of the tags"),), {})
 
 uri, name, how, processes = sys.argv[1:3] + [sys.argv[3], int(sys.argv[4])]
 
@@ -73,7 +80,7 @@ def compete(version, barrier, results):
         if how == "ledger":
             refusal = ledger.move(record)
         else:
-            decision = promote(tracking, name=name, version=str(version), tolerance=0.0).decision
+            decision = promote(tracking, name=name, version=str(version), examine=examine).decision
             refusal = None if decision.accepted else decision.reason
     except Exception as error:
         refusal = f"FAILED {error!r}"
@@ -144,7 +151,7 @@ def test_sixteen_promotions_at_once_are_a_chain(request, tracking, store_version
     assert {event.target for event in promoted} == {version for version, refusal in refusals.items() if refusal is None}
     for refusal in filter(None, refusals.values()):
         assert re.match(
-            r"another move came first \(entry \d|map_mean 0.\d+ against the champion's 0.\d+: a drop", refusal
+            r"another move came first \(entry \d|1 of 1 checks failed: map_mean: 0.\d+ against 0.\d+", refusal
         )
 
 
@@ -266,8 +273,12 @@ def make_model(database, sqlite_server, tmp_path_factory):
     return make
 
 
+def pass_all(challenger, champion) -> Examination:
+    return Examination((), {})
+
+
 COMMANDS = {
-    "promote": (lambda name: partial(promote, name=name, version=None, tolerance=0.0), [("promoted", "2", "3")]),
+    "promote": (lambda name: partial(promote, name=name, version=None, examine=pass_all), [("promoted", "2", "3")]),
     "rollback": (lambda name: partial(rollback, name=name, to=None), [("rolled back", "2", "1")]),
     "history": (lambda name: partial(read_history, name=name), []),
 }

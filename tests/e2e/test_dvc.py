@@ -63,7 +63,7 @@ def test_a_change_touches_only_the_stage_that_it_is_about(checkout: Any) -> None
         "build_label_graph": {"threshold": 0.3},
         "train": {"patience": 3},
         "evaluate": {"seed": 1},
-        None: {"tolerance": 0.1},
+        None: {"model_name": "other"},
     }
     section = {"extract_features": "features", "build_label_graph": "label_graph", None: "register"}
     for stage, change in touched.items():

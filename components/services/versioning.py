@@ -74,7 +74,7 @@ def add(name: str, source: str, *, project: Path, storage: Storage) -> RawLineag
             (work / "old").rename(target)
         for leftover in ("old", "unpacked", "new"):
             shutil.rmtree(work / leftover, ignore_errors=True)
-        local = _fetch_source(source, work / "source", storage) if source.startswith("s3://") else Path(source)
+        local = fetch_source(source, work / "source", storage) if source.startswith("s3://") else Path(source)
         _check_apart(local, target)
         if local.resolve() != target.resolve():
             _check_replaceable(target, project)
@@ -109,8 +109,13 @@ def _work_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _fetch_source(uri: str, folder: Path, storage: Storage) -> Path:
-    """Bring an object, or all objects below a folder, to `folder`; what an earlier try has brought is kept."""
+def fetch_source(uri: str, folder: Path, storage: Storage) -> Path:
+    """Bring an object, or all objects below a folder, to `folder`; what an earlier try has brought is kept.
+
+    Raises:
+        InputError: there is nothing at `uri`, or a name leads out of its folder.
+        SurroundingsError: the store cannot be reached or refuses, or the disk has no room.
+    """
     place = folder / hashlib.sha256(uri.encode()).hexdigest()[:16]
     found = storage.find(uri) if parse_uri(uri).key.strip("/") and not uri.endswith("/") else None
     if found is not None:

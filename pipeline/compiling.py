@@ -32,8 +32,8 @@ def find_raw_data(data: str, revision: str) -> RawData:
     found = version.lineage
     if not version.is_plain_s3:
         raise InputError(
-            f"the DVC remote of {data} is {found.remote or 'not set'}, expected s3://... with url "
-            "and endpointurl alone in its configuration, from where tasks can fetch; run `dvc remote add -d storage s3://BUCKET/dvc` and `dvc push`"
+            f"the DVC remote of {data} is {found.remote or 'not set'}, expected s3://..., configured by url and "
+            "endpointurl alone, so that tasks can fetch from it; run `dvc remote add -d storage s3://BUCKET/dvc`"
         )
     return RawData(
         md5=found.md5,

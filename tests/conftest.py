@@ -1,3 +1,3 @@
 """Fixtures that several folders of tests share."""
 
-pytest_plugins = ("tests.fixtures.layouts", "tests.fixtures.pretrained", "tests.fixtures.s3")
+pytest_plugins = ("tests.fixtures.layouts", "tests.fixtures.pretrained", "tests.fixtures.s3", "tests.fixtures.webhook")

@@ -1,54 +1,20 @@
 """Step `record_outcome`: the log, MLflow, and a real HTTP server as the webhook."""
 
-import json
 import logging
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from components.record_outcome import run
 from components.services.tracking import Tracking
+from tests.fixtures.webhook import SECRET_PATH, Webhook
 
-SECRET = "/services/T00/very-secret"
 NOWHERE = Tracking(uri="http://127.0.0.1:9")
 
 
-class Webhook(HTTPServer):
-    """A server that keeps what it is sent, and answers `status`."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.status = 200
-        self.got: list[tuple[str, dict[str, str]]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}{SECRET}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Webhook
-
-    def do_POST(self) -> None:
-        content = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append((self.path, json.loads(content)))
-        self.send_response(self.server.status)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def webhook() -> Iterator[Webhook]:
-    with Webhook() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+@pytest.fixture(autouse=True)
+def fresh(webhook: Webhook) -> None:
+    webhook.status = 200
+    webhook.got.clear()
 
 
 def outcome(webhook: str, tracking: Tracking, state: str = "FAILED", error: str = "train failed") -> None:
@@ -76,7 +42,7 @@ def test_the_webhook_gets_it(tracking: Tracking, webhook: Webhook) -> None:
     outcome(webhook.url, tracking)
     outcome(webhook.url, tracking, state="SUCCEEDED", error="")
     (path, failed), (_, succeeded) = webhook.got
-    assert path == SECRET
+    assert path == SECRET_PATH
     text = "dagnn: run run-7 ended: FAILED: train failed"
     assert failed == {"text": text, "pipeline_run": "run-7", "state": "FAILED", "error": "train failed"}
     assert succeeded["text"] == "dagnn: run run-7 ended: SUCCEEDED"
@@ -93,9 +59,9 @@ def test_a_webhook_that_refuses_is_a_warning(
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        (f"http://127.0.0.1:9{SECRET}", "the webhook cannot be reached (ConnectionError)"),
-        (f"127.0.0.1{SECRET}", "the webhook cannot be reached (MissingSchema)"),
-        (f"http://[{SECRET}", "the webhook cannot be reached (InvalidURL)"),
+        (f"http://127.0.0.1:9{SECRET_PATH}", "the webhook cannot be reached (ConnectionError)"),
+        (f"127.0.0.1{SECRET_PATH}", "the webhook cannot be reached (MissingSchema)"),
+        (f"http://[{SECRET_PATH}", "the webhook cannot be reached (InvalidURL)"),
     ],
 )
 def test_a_webhook_that_is_not_there_is_a_warning_without_its_address(

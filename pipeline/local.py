@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import TextIO
 
 import psutil
@@ -87,10 +88,16 @@ class _Transcript(io.TextIOBase):
         self._log = log
         self._terminal = terminal
         self._pending = ""
+        self._lock = Lock()  # trainings with several seeds run in threads of kfp
         self.failure: DagnnError | None = None
         """How a task failed, as far as it could say."""
 
     def write(self, text: str) -> int:
+        with self._lock:
+            self._take(text)
+        return len(text)
+
+    def _take(self, text: str) -> None:
         self._log.write(text)
         *lines, self._pending = (self._pending + text).split("\n")
         for line in lines:
@@ -100,7 +107,6 @@ class _Transcript(io.TextIOBase):
                 if entry.failure is None:
                     self._terminal.write(f"[{entry.task}] {entry.message}\n")
                     self._terminal.flush()
-        return len(text)
 
 
 def _wait_for_tasks() -> None:

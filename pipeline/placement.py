@@ -23,7 +23,7 @@ _NEEDS = {
     "dataset": _Needs("heavy"),
     "extract_features": _Needs("heavy"),
     "build_label_graph": _Needs("heavy"),
-    "train": _Needs("train", retries=5, mlflow=True, s3=True),  # cheap: it goes on from its checkpoint
+    "train": _Needs("train", retries=3, mlflow=True, s3=True),  # cheap: it goes on from its checkpoint
     "select_model": _Needs("light"),
     "evaluate": _Needs("heavy", mlflow=True),
     "register": _Needs("light", mlflow=True),  # the same model again keeps its version

@@ -235,7 +235,7 @@ def test_tasks_are_tried_again_where_that_is_sound(pipeline: Spec) -> None:
     assert {name for name, policy in retries.items() if policy is None} == {"promote", "record-outcome"}
     for name, policy in retries.items():
         if policy:
-            assert policy["maxRetryCount"] == (5 if name == "train" else 2)
+            assert policy["maxRetryCount"] == (3 if name == "train" else 2)
             assert (policy["backoffDuration"], policy["backoffFactor"]) == ("30s", 2.0)
 
 

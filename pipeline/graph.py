@@ -175,6 +175,7 @@ def _chain(start: Callable[..., dsl.PipelineTask], given: Mapping[str, Any], sha
         "checkpoints_uri": given.get("checkpoints", ""),
     }
     if len(shape.seeds) > 1:
+        # a training in a loop is not tried again by back ends that overlook its retries (kubeflow/pipelines#13897)
         with dsl.ParallelFor([str(seed) for seed in shape.seeds]) as seed:
             trained = start("train", **training, seed=seed)
         trained = start("select_model", models=dsl.Collected(trained.outputs["model_out"]))

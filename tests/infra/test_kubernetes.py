@@ -10,6 +10,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from components.params import load_params
+from pipeline.compiling import write_pipeline
+from pipeline.images import Images
+from pipeline.target import read_target
+from tests.pipeline.specs import kubernetes_of, read_specs
+
 FOLDER = Path(__file__).parents[2] / "infra/kubernetes"
 OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
 KUBERNETES = "1.34"
@@ -86,12 +92,24 @@ def test_images_have_a_version_or_a_digest(overlay: str) -> None:
         assert tag != container["image"] and tag != "latest", container["image"]
 
 
+def secrets_of_tasks(overlay: str, folder: Path) -> set[tuple[str, str]]:
+    """Names and keys of the secrets that the pipeline refers to, compiled for the cluster of the same name."""
+    root = FOLDER.parents[1]
+    image = "registry.example/dagnn@sha256:" + "0" * 64
+    target = read_target(str(root / f"configs/clusters/{overlay}.yaml"))
+    params = load_params(root / "params.yaml")
+    write_pipeline(folder / "pipeline.yaml", images=Images(image, image), params=params, target=target)
+    _, platform = read_specs(folder / "pipeline.yaml")
+    entries = [entry for config in kubernetes_of(platform).values() for entry in config.get("secretAsEnv", [])]
+    return {(entry["secretName"], key["secretKey"]) for entry in entries for key in entry["keyToEnv"]}
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_secrets_are_references_that_the_example_explains(overlay: str) -> None:
+def test_secrets_are_references_that_the_example_explains(overlay: str, tmp_path: Path) -> None:
     assert "Secret" not in {entry["kind"] for entry in objects(overlay)}
     example = YAML(typ="safe").load_all((FOLDER / "secrets.example.yaml").read_text())
     explained = {(entry["metadata"]["name"], key) for entry in example for key in entry["stringData"]}
-    used = set()
+    used = secrets_of_tasks(overlay, tmp_path)
     for container in containers(overlay):
         for variable in container["env"]:
             reference = variable.get("valueFrom", {}).get("secretKeyRef")

@@ -27,14 +27,6 @@ def test_shipped_clusters_write_out_every_key(path: Path) -> None:
     assert keys(read_yaml(path)) == expected(read_target(str(path)))
 
 
-@pytest.mark.parametrize("path", CLUSTERS, ids=lambda path: path.name)
-def test_their_secrets_are_explained(path: Path) -> None:
-    target = read_target(str(path))
-    example = (ROOT / "infra/kubernetes/secrets.example.yaml").read_text()
-    for name in (target.mlflow_secret, target.s3_secret):
-        assert f"  name: {name}\n" in example
-
-
 def test_clusters_and_overlays_have_the_same_names() -> None:
     assert [path.stem for path in CLUSTERS] == sorted(path.name for path in ROOT.glob("infra/kubernetes/overlays/*"))
 

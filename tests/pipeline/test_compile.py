@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kfp.compiler import Compiler
 from ruamel.yaml import YAML
 
 from components.params import load_params
@@ -20,7 +21,7 @@ from dagnn_core.config import SECTIONS, parse_section
 from dagnn_core.errors import InputError
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.compiling import write_pipeline
-from pipeline.graph import DISPLAY_NAMES, RawData, Shape
+from pipeline.graph import DISPLAY_NAMES, RawData, Shape, build_pipeline
 from pipeline.images import Images
 from pipeline.target import Gpu, Target
 from tests.pipeline.specs import Spec, faults, kubernetes_of, read_specs, tasks_of
@@ -39,6 +40,7 @@ TARGET = Target(
     webhook_secret="webhook",
     gpu=GPU,
 )
+STAGES = ("dataset", "extract-features", "build-label-graph", "train", "evaluate")
 MD5 = "0123456789abcdef0123456789abcdef"
 RAW = RawData(md5=f"{MD5}.dir", remote="s3://dagnn/dvc", revision="c0ffee", path="data/photos")
 WHOLE = Shape(raw=RAW, seeds=(103, 104, 105), promote=True)
@@ -99,7 +101,7 @@ def test_compiling_twice_gives_the_same_bytes(tmp_path: Path, native: bool) -> N
 def test_every_shape_hangs_together(tmp_path: Path, shape: Shape) -> None:
     pipeline, platform = compiled(tmp_path, shape=shape)
     assert faults(pipeline, platform) == []
-    expected = {"dataset", "extract-features", "build-label-graph", "train", "evaluate", "register", "record-outcome"}
+    expected = {*STAGES, "register", "record-outcome"}
     expected |= {"fetch-dataset"} if shape.raw else set()
     expected |= {"select-model"} if len(shape.seeds) > 1 else set()
     expected |= {"promote"} if shape.promote else set()
@@ -386,6 +388,22 @@ def test_data_under_dvc_is_found_by_its_digest(tmp_path: Path, monkeypatch: pyte
     assert (defaults["data_revision"], defaults["data_path"]) == (head, "photos")
     with pytest.raises(InputError, match=r"'none' is not in"):
         compile_pipeline(out, **arguments | {"data": "none"})
+
+
+@pytest.mark.parametrize("images", [None, Images(TASKS, TRAIN)])
+def test_on_this_machine_there_is_nothing_of_a_cluster(tmp_path: Path, images: Images | None) -> None:
+    out = tmp_path / "pipeline.yaml"
+    Compiler().compile(build_pipeline(images=images, params=PARAMS), package_path=str(out))
+    (pipeline,) = YAML(typ="safe", pure=True).load_all(out.read_text())  # no platform
+    assert set(tasks_of(pipeline)) == {*STAGES, "register"}
+    assert set(pipeline["root"]["outputDefinitions"]["artifacts"]) == {"model", "report"}
+    assert set(pipeline["root"]["outputDefinitions"]["parameters"]) == {"name", "version"}
+    for name, executor in pipeline["deploymentSpec"]["executors"].items():
+        container = executor["container"]
+        assert "resources" not in container
+        variables = {entry["name"]: entry["value"] for entry in container.get("env", [])}
+        expected = {"DAGNN_IMAGE": TRAIN if name == "exec-train" else TASKS}
+        assert variables == (expected if images else {})
 
 
 class TestWrongInput:

@@ -30,7 +30,7 @@ from dagnn_core.data.work import pictures_digest, work_folder
 log = logging.getLogger(__name__)
 
 
-def run(*, params: DatasetConfig, work: Path, dataset_out: Path) -> None:
+def run(*, params: DatasetConfig, work: Path, dataset_out: Path, source: Path | None = None) -> None:
     """Read the raw data of one layout, quarantine unusable rows, split, and write the data set.
 
     An interrupted run leaves what it has done below `work`, and the next one goes on there.
@@ -39,13 +39,15 @@ def run(*, params: DatasetConfig, work: Path, dataset_out: Path) -> None:
         params: which raw data, and how it is split.
         work: folder for unfinished work, one folder for each set of pictures.
         dataset_out: where the data set goes.
+        source: where the raw data is, if not where `params` says.
 
     Raises:
         InputError: a file, column, row or label is wrong, or too many rows are.
         SurroundingsError: another import of the same pictures is running.
     """
-    raw = _open(params)
-    record = provenance("dataset", params, raw=raw_lineage(Path(params.source)))
+    source = source or Path(params.source)
+    raw = _open(source, params)
+    record = provenance("dataset", params, raw=raw_lineage(source))
     with (
         work_folder(work / pictures_digest(raw, record["packages"])) as unfinished,
         write_artifact(dataset_out, kind=KIND, provenance=record) as draft,
@@ -66,8 +68,7 @@ def run(*, params: DatasetConfig, work: Path, dataset_out: Path) -> None:
         )
 
 
-def _open(params: DatasetConfig) -> RawData:
-    source = Path(params.source)
+def _open(source: Path, params: DatasetConfig) -> RawData:
     keep_incomplete = params.incomplete == "keep"
     match params.layout:
         case "demo":

@@ -4,6 +4,7 @@ A Kubeflow pod, which has no checkout, begins with it; elsewhere `dvc pull` does
 """
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from components.command import run_step
 from components.services.dvc_store import fetch_by_digest
 from components.services.lineage import RawLineage, read_lineage, write_lineage
 from components.services.storage import Storage
-from components.services.versioning import Version, fetch_by_dvc, resolve
+from components.services.versioning import Version, fetch_by_dvc, fetch_source, resolve
 from dagnn_core.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,14 @@ def run(
     repository: str = "",
     revision: str = "",
     path: str = "",
+    uri: str = "",
 ) -> None:
-    """Fetch raw data by digest from an S3 remote, or by revision from a repository; it appears when it is complete.
+    """Fetch raw data by digest from an S3 remote, by revision from a repository, or as it is at a URI.
 
-    An interrupted fetch goes on where it was. The folder has a record of the version, which the data set takes over.
+    It appears when it is complete.
+
+    An interrupted fetch goes on where it was. The folder has a record of the version, which the data set takes over;
+    data from a URI has no version, and no record.
 
     Args:
         raw_out: folder for the raw data; a single file gets the name that it has in `path`.
@@ -42,11 +47,17 @@ def run(
         repository: local path or git URL of the DVC repository.
         revision: branch, tag or commit.
         path: of the data in the repository.
+        uri: `s3://bucket/prefix` of a folder that is not under DVC, instead of all the others.
 
     Raises:
         InputError: the version does not exist or was never pushed, or `raw_out` holds something else.
         SurroundingsError: the store cannot be reached or refuses, a file is damaged, the disk has no room.
     """
+    if uri:
+        if md5 or repository:
+            raise InputError(f"got {uri} and a version under DVC, expected either; leave one out")
+        _fetch_from_uri(uri, endpoint_url, raw_out)
+        return
     if md5:
         if not remote:
             raise InputError("no remote is named, expected the one that has the digest; give s3://bucket/prefix")
@@ -71,6 +82,17 @@ def run(
     write_lineage(work, got)
     work.replace(raw_out)
     log.info("fetched %s: %d files, %.1f MB: %s", got.md5, got.num_files, got.size / 1e6, raw_out)
+
+
+def _fetch_from_uri(uri: str, endpoint_url: str, raw_out: Path) -> None:
+    if raw_out.exists() and (not raw_out.is_dir() or any(raw_out.iterdir())):
+        raise InputError(f"{raw_out} holds something, which would be lost, expected a new folder; name another")
+    work = raw_out.with_name(f".{raw_out.name}.fetch")
+    work.mkdir(parents=True, exist_ok=True)
+    got = fetch_source(f"{uri.rstrip('/')}/", work, Storage(endpoint_url=endpoint_url))
+    got.replace(raw_out)
+    shutil.rmtree(work)
+    log.info("fetched %s: %s", uri, raw_out)
 
 
 def _is_there(raw_out: Path, wanted: RawLineage) -> bool:
@@ -103,6 +125,7 @@ if __name__ == "__main__":
         repository: Annotated[str, typer.Option(help="Local path or git URL of the DVC repository.")] = "",
         revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "",
         path: Annotated[str, typer.Option(help="Path of the data in the repository.")] = "",
+        uri: Annotated[str, typer.Option(help="s3://bucket/prefix of a folder that is not under DVC.")] = "",
     ) -> None:
         """Fetch raw data at one version from a DVC remote."""
         run(
@@ -113,6 +136,7 @@ if __name__ == "__main__":
             repository=repository,
             revision=revision,
             path=path,
+            uri=uri,
         )
 
     run_step(main)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +63,21 @@ def load_section(source: str | Path, section: type[T]) -> T:
         return parse_section(section, values, name)
     loaded: T = load_params(Path(source))[name]
     return loaded
+
+
+def override(section: T, **texts: str) -> T:
+    """A section with the values of some keys replaced, where a text is not empty; whole numbers are read from it.
+
+    Raises:
+        InputError: a value that the section does not take, named by its dotted path.
+    """
+    name = next(name for name, candidate in SECTIONS.items() if candidate is type(section))
+    values = asdict(section)  # type: ignore[call-overload]
+    for key, text in texts.items():
+        if text:
+            is_number = isinstance(values[key], int) and text.removeprefix("-").isdecimal()
+            values[key] = int(text) if is_number else text
+    return parse_section(type(section), values, name)
 
 
 def _located(path: Path, parse: Callable[[Any], T]) -> T:

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,9 @@ import typer
 
 from components.command import WORK, ParamsOption, WorkOption, run_step
 from components.params import load_section
+from components.services.mirror import mirrored
 from components.services.provenance import provenance
+from components.services.storage import Storage
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import canonical_json, write_artifact
 from dagnn_core.config import ModelConfig, TrainConfig, section_json
@@ -49,6 +51,7 @@ def run(
     tracking: Tracking,
     work: Path,
     model_out: Path,
+    checkpoints_uri: str = "",
 ) -> None:
     """Train on the train split, select on the val split, and write the model.
 
@@ -63,11 +66,12 @@ def run(
         tracking: gets the figures of every epoch.
         work: folder for checkpoints, one folder for each combination of inputs.
         model_out: where the model goes.
+        checkpoints_uri: `s3://bucket/prefix` that keeps the checkpoints as well, where the disk of `work` may be lost.
 
     Raises:
         ArtifactError: an input is missing or damaged, or the two do not belong together.
         InputError: no GPU where one is asked for, or the loss is no longer finite.
-        SurroundingsError: the tracking server cannot be reached.
+        SurroundingsError: the tracking server or S3 cannot be reached.
     """
     data = Features.read(features, verify=True)
     graph = LabelGraph.read(label_graph, verify=True)
@@ -94,13 +98,18 @@ def run(
         training(logger=_Untracked())
         return
     run_id_file = checkpoints / "mlflow_run_id"
-    with tracking.training_run(
-        params={"model": model_params, "train": params},
-        ancestors=record["ancestors"],
-        git=record["git"],
-        execution=record["execution"],
-        run_id=run_id_file.read_text() if run_id_file.is_file() else None,
-    ) as tracked:
+    with (
+        mirrored(checkpoints, f"{checkpoints_uri.rstrip('/')}/{checkpoints.name}", storage=Storage())
+        if checkpoints_uri
+        else nullcontext(),
+        tracking.training_run(
+            params={"model": model_params, "train": params},
+            ancestors=record["ancestors"],
+            git=record["git"],
+            execution=record["execution"],
+            run_id=run_id_file.read_text() if run_id_file.is_file() else None,
+        ) as tracked,
+    ):
         checkpoints.mkdir(parents=True, exist_ok=True)
         run_id_file.write_text(tracked.run_id)
         result = training(logger=tracked)
@@ -159,11 +168,13 @@ def _terminated_like_interrupted() -> Iterator[None]:
 if __name__ == "__main__":
 
     def main(
+        *,
         features: Annotated[Path, typer.Option(help="Features artifact.")],
         label_graph: Annotated[Path, typer.Option(help="Label graph artifact of the same data set.")],
         model_out: Annotated[Path, typer.Option(help="Folder for the model.")],
         params: ParamsOption = "params.yaml",
         work: WorkOption = WORK,
+        checkpoints_uri: Annotated[str, typer.Option(help="s3://bucket/prefix that keeps checkpoints as well.")] = "",
     ) -> None:
         """Train a DAGNN on features and a label graph; with torchrun on several GPUs or CPUs."""
         train_params = load_section(params, TrainConfig)
@@ -178,6 +189,7 @@ if __name__ == "__main__":
                 tracking=Tracking.from_environment(),
                 work=work,
                 model_out=model_out,
+                checkpoints_uri=checkpoints_uri,
             )
 
     run_step(main)

@@ -1,28 +1,78 @@
-"""The Kubeflow pipeline: the six tasks, and what flows between them."""
+"""The Kubeflow pipeline: its tasks, and what flows between them."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import Parameter, Signature
+from typing import Any, NamedTuple
 
 from kfp import dsl
 from kfp.dsl import Artifact, Model
 from kfp.dsl.base_component import BaseComponent
 
 from dagnn_core.config import section_json
+from dagnn_core.errors import InputError
 from pipeline.images import Images
+from pipeline.placement import place
 from pipeline.steps import build_steps
+from pipeline.target import Target
 
 DISPLAY_NAMES = {
+    "fetch_dataset": "Raw data",
     "dataset": "Data set",
     "extract_features": "Features",
     "build_label_graph": "Label graph",
     "train": "Train",
+    "select_model": "Best model",
     "evaluate": "Evaluate",
     "register": "Register",
+    "promote": "Promote",
+    "record_outcome": "Outcome",
 }
+_PROCESSES = Images(tasks="none", train="none")  # kfp wants a name, which nothing looks up
+# what a task does outside of the run, or finds there, is not a function of its inputs
+_NEVER_CACHED = ("register", "promote", "record_outcome")
+
+
+class RawData(NamedTuple):
+    """Raw data that a run begins with: under DVC, known by its md5, or a folder in S3 as it is.
+
+    The fields are parameters of the pipeline, named `data_...`.
+    """
+
+    md5: str = ""
+    """DVC's digest."""
+    remote: str = ""
+    """`s3://bucket/prefix` of the DVC remote."""
+    endpoint_url: str = ""
+    """Of the store of either; empty: the cluster's own."""
+    repository: str = ""
+    """Where the digest was found: path or URL of the DVC repository, ..."""
+    revision: str = ""
+    """... commit ..."""
+    path: str = ""
+    """... and path; all three for the record."""
+    uri: str = ""
+    """`s3://bucket/prefix` of a folder that is not under DVC."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """What is chosen before a run and shapes the graph; all else is a parameter of the pipeline."""
+
+    raw: RawData | None = None
+    """Raw data to begin with; None: `dataset.source` is in the image, or on this machine."""
+    seeds: tuple[int, ...] = ()
+    """Instead of `train.seed`; with each of several a model is trained, and the best on val goes on."""
+    promote: bool = False
+    """Whether the run ends with the promotion of the registered version."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds must differ, got {', '.join(map(str, self.seeds))}; leave out what is there twice")
 
 
 class Outputs(NamedTuple):
-    """What a run ends with: the model, its report, and the registered version."""
+    """What a run on this machine ends with: the model, its report, and the registered version."""
 
     model: Model
     report: Artifact
@@ -30,52 +80,112 @@ class Outputs(NamedTuple):
     version: str
 
 
-def build_pipeline(*, images: Images, params: Mapping[str, object]) -> BaseComponent:
-    """The pipeline, with one parameter for each section of `params.yaml`, as JSON text.
+def build_pipeline(
+    *,
+    images: Images | None,
+    params: Mapping[str, object],
+    target: Target | None = None,
+    shape: Shape = Shape(),  # frozen
+) -> BaseComponent:
+    """The pipeline; its parameters are texts, with one for each section of `params.yaml`, as JSON.
 
     Args:
-        images: references of the container images that the tasks run in.
+        images: references of the container images that the tasks run in; None: in processes of this machine.
         params: the sections; they become the defaults, so that a submitted run shows them and can override them.
+        target: the cluster; None: this machine, where no outcome is recorded and the pipeline has `Outputs`.
+        shape: what else the graph has.
     """
-    step = build_steps(images)
-    default = {name: section_json(section) for name, section in params.items()}
+    defaults = _defaults(params, target, shape)
+    start = _starter(images, target)
 
-    @dsl.pipeline(name="dagnn", description="From raw pictures and sentences to a registered model")  # type: ignore[untyped-decorator]
-    def dagnn(  # noqa: PLR0917  # kfp calls it with positions
-        dataset: str = default["dataset"],
-        features: str = default["features"],
-        label_graph: str = default["label_graph"],
-        model: str = default["model"],
-        train: str = default["train"],
-        evaluate: str = default["evaluate"],
-        register: str = default["register"],
-        cache: str = ".dagnn/cache",
-        work: str = ".dagnn/work",
-    ) -> Outputs:
-        data = step["dataset"](params=dataset, work=work)
-        data_out = data.outputs["dataset_out"]
-        extracted = step["extract_features"](dataset=data_out, params=features, cache=cache)
-        features_out = extracted.outputs["features_out"]
-        graph = step["build_label_graph"](dataset=data_out, params=label_graph)
-        trained = step["train"](
-            features=features_out,
-            label_graph=graph.outputs["label_graph_out"],
-            model_params=model,
-            params=train,
-            work=work,
-        )
-        model_out = trained.outputs["model_out"]
-        evaluated = step["evaluate"](dataset=data_out, features=features_out, model=model_out, params=evaluate)
-        report_out = evaluated.outputs["report_out"]
-        registered = step["register"](model=model_out, report=report_out, params=register)
-        registered.set_caching_options(False)  # the registry is outside: a cached version number may be gone
-        for task in (data, extracted, graph, trained, evaluated, registered):
-            task.set_display_name(DISPLAY_NAMES[task.name.replace("-", "_")])
-        return Outputs(
-            model=model_out,
-            report=report_out,
-            name=registered.outputs["name"],
-            version=registered.outputs["version"],
-        )
+    def dagnn(*values: Any) -> Outputs | None:
+        given = dict(zip(defaults, values, strict=True))
+        if target is None:
+            return _chain(start, given, shape)
+        with dsl.ExitHandler(start("record_outcome")):
+            _chain(start, given, shape)  # kfp lets nothing out of an exit handler
+        return None
 
-    return dagnn
+    # kfp reads the pipeline's parameters from the signature: it shall have those that this graph uses
+    dagnn.__signature__ = Signature(  # type: ignore[attr-defined]
+        [
+            Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=text, annotation=str)
+            for name, text in defaults.items()
+        ],
+        return_annotation=Outputs if target is None else Signature.empty,
+    )
+    decorate = dsl.pipeline(name="dagnn", description="From raw pictures and sentences to a registered model")
+    pipeline: BaseComponent = decorate(dagnn)
+    return pipeline
+
+
+def _defaults(params: Mapping[str, object], target: Target | None, shape: Shape) -> dict[str, str]:
+    """The parameters of the pipeline."""
+    scratch = "/tmp/dagnn" if target else ".dagnn"  # noqa: S108  # a pod's own
+    defaults = {name: section_json(section) for name, section in params.items()}
+    defaults |= {"model_name": "", "cache": f"{scratch}/cache", "work": f"{scratch}/work"}
+    if len(shape.seeds) <= 1:
+        defaults["seed"] = "".join(map(str, shape.seeds))
+    if shape.raw:
+        defaults |= {f"data_{name}": text for name, text in shape.raw._asdict().items()}
+    if target:
+        defaults["checkpoints"] = target.checkpoints
+    return defaults
+
+
+def _starter(images: Images | None, target: Target | None) -> Callable[..., dsl.PipelineTask]:
+    """A function that makes a task of a step's name and inputs, with all that does not depend on the graph."""
+    step = build_steps(images or _PROCESSES)
+
+    def start(name: str, /, **inputs: Any) -> dsl.PipelineTask:
+        task = step[name](**inputs).set_display_name(DISPLAY_NAMES[name])
+        task.set_caching_options(name not in _NEVER_CACHED)
+        if images:
+            task.set_env_variable("DAGNN_IMAGE", images.train if name == "train" else images.tasks)
+        if target:
+            place(task, name, target)
+        return task
+
+    return start
+
+
+def _chain(start: Callable[..., dsl.PipelineTask], given: Mapping[str, Any], shape: Shape) -> Outputs:
+    """All tasks, from raw data to the registry.
+
+    Args:
+        start: makes a task.
+        given: the parameters of the pipeline.
+        shape: what the graph has.
+    """
+    source = {}
+    if shape.raw:
+        fetched = start("fetch_dataset", **{name: given[f"data_{name}"] for name in shape.raw._fields})
+        fetched.set_caching_options(bool(shape.raw.md5))  # what lies at a URI may change
+        source = {"raw": fetched.outputs["raw_out"]}
+    data = start("dataset", params=given["dataset"], work=given["work"], **source).outputs["dataset_out"]
+    extracted = start("extract_features", dataset=data, params=given["features"], cache=given["cache"])
+    features = extracted.outputs["features_out"]
+    graph = start("build_label_graph", dataset=data, params=given["label_graph"])
+    training = {
+        "features": features,
+        "label_graph": graph.outputs["label_graph_out"],
+        "model_params": given["model"],
+        "params": given["train"],
+        "work": given["work"],
+        "checkpoints_uri": given.get("checkpoints", ""),
+    }
+    if len(shape.seeds) > 1:
+        # a training in a loop is not tried again by back ends that overlook its retries (kubeflow/pipelines#13897)
+        with dsl.ParallelFor([str(seed) for seed in shape.seeds]) as seed:
+            trained = start("train", **training, seed=seed)
+        trained = start("select_model", models=dsl.Collected(trained.outputs["model_out"]))
+    else:
+        trained = start("train", **training, seed=given["seed"])
+    model = trained.outputs["model_out"]
+    evaluated = start("evaluate", dataset=data, features=features, model=model, params=given["evaluate"])
+    report = evaluated.outputs["report_out"]
+    naming = {"params": given["register"], "model_name": given["model_name"]}
+    version = start("register", model=model, report=report, **naming).outputs
+    if shape.promote:
+        start("promote", name=version["name"], version=version["version"], dataset=data, params=given["register"])
+    return Outputs(model=model, report=report, name=version["name"], version=version["version"])

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import re
 import signal
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import TextIO
 
 import psutil
@@ -17,17 +19,21 @@ from kfp import local
 
 from dagnn_core.errors import DagnnError, SurroundingsError
 from pipeline.containers import container_runner, reliable_containers
-from pipeline.graph import Outputs, build_pipeline
+from pipeline.graph import Outputs, Shape, build_pipeline
 from pipeline.images import Images
 from pipeline.task import parse_task_line
 
-_PROCESSES = Images(tasks="none", train="none")  # kfp wants a name, which nothing looks up
 _WRITABLE = (Path(".dagnn/work"), Path(".dagnn/cache"))  # the pipeline's parameters `work` and `cache`
 _COLOUR = re.compile(r"\x1b\[\d+m")
 
 
 def run_locally(
-    *, params: Mapping[str, object], root: Path, images: Images | None = None, memory: str | None = None
+    *,
+    params: Mapping[str, object],
+    root: Path,
+    images: Images | None = None,
+    memory: str | None = None,
+    shape: Shape = Shape(),  # noqa: B008  # frozen
 ) -> Outputs:
     """Run all tasks, in the current directory: in processes of this Python, or in containers of `images`.
 
@@ -39,18 +45,21 @@ def run_locally(
         root: folder for the runs; kfp makes one folder below it for each run.
         images: run in containers of these.
         memory: limit of each container, as `4g`.
+        shape: what the graph has beyond the six steps.
 
     Raises:
         DagnnError: a task failed; the error is the task's own where it is one of `dagnn_core.errors`.
     """
-    pipeline = build_pipeline(images=images or _PROCESSES, params=params)
+    pipeline = build_pipeline(images=images, params=params, shape=shape)
+    name = f"{datetime.now(tz=UTC):%Y-%m-%d-%H-%M-%S}"
+    os.environ["DAGNN_PIPELINE_RUN"] = f"local/{name}"  # the tasks record it
     runner = (
         container_runner(images=images, memory=memory, root=root, writable=_WRITABLE)
         if images
         else local.SubprocessRunner(use_venv=False)
     )
     root.mkdir(parents=True, exist_ok=True)
-    log_path = root / f"{datetime.now(tz=UTC):%Y-%m-%d-%H-%M-%S}.log"
+    log_path = root / f"{name}.log"
     local.init(runner, pipeline_root=str(root))
     with log_path.open("w", encoding="utf-8") as log, warnings.catch_warnings():
         # processes run in this very environment, whatever the image is called, and display names are for clusters
@@ -79,10 +88,16 @@ class _Transcript(io.TextIOBase):
         self._log = log
         self._terminal = terminal
         self._pending = ""
+        self._lock = Lock()  # trainings with several seeds run in threads of kfp
         self.failure: DagnnError | None = None
         """How a task failed, as far as it could say."""
 
     def write(self, text: str) -> int:
+        with self._lock:
+            self._take(text)
+        return len(text)
+
+    def _take(self, text: str) -> None:
         self._log.write(text)
         *lines, self._pending = (self._pending + text).split("\n")
         for line in lines:
@@ -92,7 +107,6 @@ class _Transcript(io.TextIOBase):
                 if entry.failure is None:
                     self._terminal.write(f"[{entry.task}] {entry.message}\n")
                     self._terminal.flush()
-        return len(text)
 
 
 def _wait_for_tasks() -> None:

@@ -6,15 +6,51 @@ only names of `kfp.dsl` and `typing` stand in its signature. The annotations mus
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import List, NamedTuple  # noqa: UP035  # kfp's copy of a function finds it in `typing`
 
 from kfp import dsl
-from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output, PipelineTaskFinalStatus
 
 from pipeline.images import Images
 
 
-def dataset(*, params: str, work: str, dataset_out: Output[Dataset]) -> None:
+def fetch_dataset(
+    *,
+    md5: str,
+    remote: str,
+    endpoint_url: str,
+    repository: str,
+    revision: str,
+    path: str,
+    uri: str,
+    raw_out: Output[Artifact],
+) -> None:
+    """Fetch raw data at one version."""
+    from pathlib import Path
+
+    from components.fetch_dataset import run
+    from pipeline.task import task
+
+    with task("fetch_dataset"):
+        run(
+            raw_out=Path(raw_out.path),
+            md5=md5,
+            remote=remote,
+            endpoint_url=endpoint_url,
+            repository=repository,
+            revision=revision,
+            path=path,
+            uri=uri,
+        )
+
+
+def dataset(
+    *,
+    params: str,
+    work: str,
+    dataset_out: Output[Dataset],
+    raw: Input[Artifact] = None,  # kfp's way to say that it may be missing
+) -> None:
     """Read raw data into a data set."""
     from pathlib import Path
 
@@ -24,7 +60,12 @@ def dataset(*, params: str, work: str, dataset_out: Output[Dataset]) -> None:
     from pipeline.task import task
 
     with task("dataset"):
-        run(params=load_section(params, DatasetConfig), work=Path(work), dataset_out=Path(dataset_out.path))
+        run(
+            params=load_section(params, DatasetConfig),
+            work=Path(work),
+            dataset_out=Path(dataset_out.path),
+            source=Path(raw.path) if raw else None,
+        )
 
 
 def extract_features(*, dataset: Input[Dataset], params: str, cache: str, features_out: Output[Artifact]) -> None:
@@ -68,7 +109,9 @@ def train(
     label_graph: Input[Artifact],
     model_params: str,
     params: str,
+    seed: str,
     work: str,
+    checkpoints_uri: str,
     model_out: Output[Model],
     val_metrics: Output[Metrics],
 ) -> None:
@@ -76,7 +119,7 @@ def train(
     import json
     from pathlib import Path
 
-    from components.params import load_section
+    from components.params import load_section, override
     from components.services.tracking import Tracking
     from components.train import run
     from dagnn_core.config import ModelConfig, TrainConfig
@@ -87,12 +130,24 @@ def train(
             features=Path(features.path),
             label_graph=Path(label_graph.path),
             model_params=load_section(model_params, ModelConfig),
-            params=load_section(params, TrainConfig),
+            params=override(load_section(params, TrainConfig), seed=seed),
             tracking=Tracking.from_environment(),
             work=Path(work),
             model_out=Path(model_out.path),
+            checkpoints_uri=checkpoints_uri,
         )
         val_metrics.metadata.update(json.loads(Path(model_out.path, "val_metrics.json").read_text()))
+
+
+def select_model(*, models: Input[List[Model]], model_out: Output[Model]) -> None:  # noqa: UP006
+    """Take the best model on the validation split."""
+    from pathlib import Path
+
+    from components.select_model import run
+    from pipeline.task import task
+
+    with task("select_model"):
+        run(models=[Path(model.path) for model in models], model_out=Path(model_out.path))
 
 
 def evaluate(
@@ -134,11 +189,12 @@ def register(
     model: Input[Model],
     report: Input[Artifact],
     params: str,
+    model_name: str,
 ) -> NamedTuple("RegisteredVersion", [("name", str), ("version", str)]):  # type: ignore[valid-type]  # kfp's way
     """Register the model as the challenger."""
     from pathlib import Path
 
-    from components.params import load_section
+    from components.params import load_section, override
     from components.register import run
     from components.services.tracking import Tracking
     from dagnn_core.config import RegisterConfig
@@ -148,12 +204,73 @@ def register(
         return run(
             model=Path(model.path),
             report=Path(report.path),
-            params=load_section(params, RegisterConfig),
+            params=override(load_section(params, RegisterConfig), model_name=model_name),
             tracking=Tracking.from_environment(),
         )
 
 
-STEPS = (dataset, extract_features, build_label_graph, train, evaluate, register)
+def promote(
+    *,
+    name: str,
+    version: str,
+    dataset: Input[Dataset],
+    params: str,
+) -> NamedTuple("Promotion", [("accepted", bool), ("reason", str)]):  # type: ignore[valid-type]  # kfp's way
+    """Make the challenger champion, unless the gate refuses it, which is no failure of the run."""
+    import logging
+    import os
+    from pathlib import Path
+
+    from components.params import load_section
+    from components.promote import run  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from components.services.tracking import Tracking
+    from dagnn_core.config import RegisterConfig
+    from pipeline.task import task
+
+    with task("promote"):
+        decision = run(
+            name=name,
+            version=version,
+            params=load_section(params, RegisterConfig),
+            dataset=Path(dataset.path),
+            why=f"pipeline run {os.environ.get('DAGNN_PIPELINE_RUN', 'without id')}",
+            tracking=Tracking.from_environment(),
+        ).decision
+        verdict = "is champion" if decision.accepted else "is not promoted"
+        logging.getLogger("components.promote").info("%s version %s %s: %s", name, version, verdict, decision.reason)
+    return (decision.accepted, decision.reason)
+
+
+def record_outcome(*, status: PipelineTaskFinalStatus) -> None:
+    """Record how the run ended, whatever happened before."""
+    import os
+
+    from components.record_outcome import run
+    from components.services.tracking import Tracking
+    from pipeline.task import task
+
+    with task("record_outcome"):
+        run(
+            pipeline_run=os.environ.get("DAGNN_PIPELINE_RUN", ""),
+            state=status.state,
+            error=status.error_message or "",
+            webhook=os.environ.get("DAGNN_WEBHOOK_URL", ""),
+            tracking=Tracking.from_environment(),
+        )
+
+
+STEPS = (
+    fetch_dataset,
+    dataset,
+    extract_features,
+    build_label_graph,
+    train,
+    select_model,
+    evaluate,
+    register,
+    promote,
+    record_outcome,
+)
 
 
 def build_steps(images: Images) -> dict[str, Callable[..., dsl.PipelineTask]]:

@@ -5,4 +5,5 @@ pytest_plugins = (
     "tests.fixtures.mlflow_server",
     "tests.fixtures.pretrained",
     "tests.fixtures.s3",
+    "tests.fixtures.webhook",
 )

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.params import load_params, load_section
+from components.params import load_params, load_section, override
 from dagnn_core.config import (
     SECTIONS,
     DatasetConfig,
     ModelConfig,
+    RegisterConfig,
     TrainConfig,
     parse_params,
     parse_section,
@@ -173,3 +174,19 @@ def test_ranges_of_rows_are_checked(rows: dict[str, str], message: str) -> None:
     files = {"image": "x.mat", "text": "y.mat", "labels": "l.mat"}
     with pytest.raises(InputError, match=message):
         parse_params({"dataset": {"features": files | rows}})
+
+
+@given(seed=st.integers(0, 2**63))
+def test_texts_replace_keys_and_nothing_else(seed: int) -> None:
+    section = TrainConfig(lr=0.1, seed=5)
+    assert override(section, seed=str(seed)) == TrainConfig(lr=0.1, seed=seed)
+    assert override(section, seed="") == section
+    assert override(RegisterConfig(), model_name=str(seed)).model_name == str(seed)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("1.5", "must be a whole number, got '1.5'"), ("-1", "must be >= 0, got -1")]
+)
+def test_texts_that_a_key_does_not_take_are_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=rf"train\.seed {message}"):
+        override(TrainConfig(), seed=text)

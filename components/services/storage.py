@@ -245,6 +245,15 @@ class Storage:
             size=size,
         )
 
+    def delete(self, uri: str) -> None:
+        """Remove an object; it may be gone already.
+
+        Raises:
+            SurroundingsError: the store cannot be reached, or refuses.
+        """
+        with _answering(uri):
+            self.client.delete_object(**_request(uri))
+
     def _download(self, job: Download, report: Report) -> None:
         digest = job.digest or job.source.digest
         part = job.path.with_name(f".{job.path.name}.part")

@@ -221,6 +221,14 @@ class Tracking:
             raise
         run.finish("FINISHED")
 
+    def runs_of_pipeline(self, pipeline_run: str) -> list[str]:
+        """Ids of the runs, in this experiment, that a pipeline run has opened."""
+        experiment = self.client.get_experiment_by_name(self.experiment)
+        if experiment is None:
+            return []
+        tag = f"tags.pipeline_run = '{pipeline_run}'"
+        return [str(found.info.run_id) for found in self.client.search_runs([experiment.experiment_id], tag)]
+
     @contextmanager
     def resumed_run(self, model: Artifact) -> Iterator[Run]:
         """Open the run that trained a model; where this server does not know it, make it again from the model's files.

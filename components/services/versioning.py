@@ -34,6 +34,8 @@ WORK = Path(".dagnn/add")
 LOOSE = 1000  # files from which on DVC becomes slow
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PLAIN_REMOTE = {"url", "endpointurl", "region"}
+# what DVC fills in for a remote that does not say
+_REMOTE_DEFAULTS = {"use_ssl": True, "allow_anonymous_login": False, "listobjects": False, "verify": False}
 
 
 class Version(NamedTuple):
@@ -74,7 +76,7 @@ def add(name: str, source: str, *, project: Path, storage: Storage) -> RawLineag
             (work / "old").rename(target)
         for leftover in ("old", "unpacked", "new"):
             shutil.rmtree(work / leftover, ignore_errors=True)
-        local = _fetch_source(source, work / "source", storage) if source.startswith("s3://") else Path(source)
+        local = fetch_source(source, work / "source", storage) if source.startswith("s3://") else Path(source)
         _check_apart(local, target)
         if local.resolve() != target.resolve():
             _check_replaceable(target, project)
@@ -109,8 +111,13 @@ def _work_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _fetch_source(uri: str, folder: Path, storage: Storage) -> Path:
-    """Bring an object, or all objects below a folder, to `folder`; what an earlier try has brought is kept."""
+def fetch_source(uri: str, folder: Path, storage: Storage) -> Path:
+    """Bring an object, or all objects below a folder, to `folder`; what an earlier try has brought is kept.
+
+    Raises:
+        InputError: there is nothing at `uri`, or a name leads out of its folder.
+        SurroundingsError: the store cannot be reached or refuses, or the disk has no room.
+    """
     place = folder / hashlib.sha256(uri.encode()).hexdigest()[:16]
     found = storage.find(uri) if parse_uri(uri).key.strip("/") and not uri.endswith("/") else None
     if found is not None:
@@ -260,7 +267,8 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         path=path,
         remote=_shown(url),
     )
-    return Version(lineage, remote.get("endpointurl", ""), url.startswith("s3://") and set(remote) <= _PLAIN_REMOTE)
+    said = {key for key, value in remote.items() if _REMOTE_DEFAULTS.get(key) != value}
+    return Version(lineage, remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE)
 
 
 def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLineage:

@@ -6,20 +6,29 @@ from typing import Annotated
 import typer
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="configuration, all sections")]
+Seeds = Annotated[
+    list[int] | None,
+    typer.Option("--seed", help="instead of train.seed; with several, the best model on val goes on"),
+]
+Promote = Annotated[bool, typer.Option("--promote", help="end with the promotion, if the gate lets it pass")]
 
 
 def run(
+    *,
     params: ParamsFile = Path("params.yaml"),
     work: Annotated[Path, typer.Option(help="folder for the runs: artifacts and logs")] = Path(".dagnn/runs"),
     docker: Annotated[
         bool, typer.Option("--docker", help="run in containers of the images that `make images` built")
     ] = False,
     memory: Annotated[str | None, typer.Option(help="limit of each container, as 4g")] = None,
+    seeds: Seeds = None,
+    promote: Promote = False,
 ) -> None:
     """Run the Kubeflow pipeline in local processes, or in containers."""
     from components.params import load_params
     from components.services.tracking import Tracking
     from dagnn_core.errors import InputError
+    from pipeline.graph import Shape
     from pipeline.images import read_images
     from pipeline.local import run_locally
 
@@ -34,7 +43,8 @@ def run(
             "`docker compose --file infra/compose.yaml up --detach` starts one"
         )
     _ = tracking.client  # a server that does not answer stops the run before any work
-    outputs = run_locally(params=sections, root=work, images=images, memory=memory)
+    shape = Shape(seeds=tuple(seeds or ()), promote=promote)
+    outputs = run_locally(params=sections, root=work, images=images, memory=memory, shape=shape)
     typer.echo(f"model   {outputs.model.path}")
     typer.echo(f"report  {Path(outputs.report.path, 'report.html')}")
     typer.echo(f"version {outputs.name} {outputs.version}")
@@ -42,30 +52,42 @@ def run(
 
 def compile_pipeline(
     out: Annotated[Path, typer.Argument(metavar="OUT.yaml")] = Path("build/pipeline.yaml"),
+    *,
     image: Annotated[
         str | None, typer.Option(help="NAME@sha256:..., for all tasks  [default: those in infra/images.json]")
     ] = None,
     params: ParamsFile = Path("params.yaml"),
+    target: Annotated[str, typer.Option(help="cluster: a file in configs/clusters, or the path of one")] = "kind",
+    data: Annotated[
+        str, typer.Option(help="raw data to fetch: a path under DVC in this project, or s3://bucket/prefix")
+    ] = "",
+    revision: Annotated[str, typer.Option(help="branch, tag or commit of --data")] = "HEAD",
+    seeds: Seeds = None,
+    promote: Promote = False,
+    kubernetes_native: Annotated[
+        bool, typer.Option("--kubernetes-native", help="manifests for kubectl apply, not a file to upload")
+    ] = False,
 ) -> None:
-    """Compile the Kubeflow pipeline to a YAML file.
+    """Compile the Kubeflow pipeline for a cluster to a YAML file.
 
     The sections of `params.yaml` become the defaults of its parameters.
     """
-    from kfp.compiler import Compiler
-
     from components.params import load_params
-    from dagnn_core.errors import InputError
-    from pipeline.graph import build_pipeline
-    from pipeline.images import Images, pullable, read_images
+    from pipeline.compiling import find_raw_data, write_pipeline
+    from pipeline.graph import Shape
+    from pipeline.images import Images, read_images
+    from pipeline.target import read_target
 
-    if out.suffix not in (".yaml", ".yml"):
-        raise InputError(f"{out}: a compiled pipeline is a YAML file, expected a name that ends in .yaml")
     sections = load_params(params)
-    images = Images(tasks=image, train=image) if image else read_images()
-    pipeline = build_pipeline(images=pullable(images), params=sections)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    Compiler().compile(pipeline, package_path=str(out))
-    typer.echo(f"wrote {out}")
+    write_pipeline(
+        out,
+        images=Images(tasks=image, train=image) if image else read_images(),
+        params=sections,
+        target=read_target(target),
+        shape=Shape(raw=find_raw_data(data, revision) if data else None, seeds=tuple(seeds or ()), promote=promote),
+        kubernetes_native=kubernetes_native,
+    )
+    typer.echo(f"wrote {out}, for the cluster {target}")
 
 
 def images(

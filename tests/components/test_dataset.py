@@ -124,6 +124,15 @@ def test_a_tar_gives_the_same_files_as_a_folder(source, params, out):
     assert read_artifact(other, KIND).content_digest == read_artifact(out, KIND).content_digest
 
 
+def test_the_raw_data_may_be_elsewhere_than_the_parameters_say(source, params, out):
+    elsewhere = replace(params, source="data/photos")
+    step.run(params=elsewhere, work=out.parent / "work", dataset_out=out, source=source)
+    moved = read_artifact(out, KIND, verify=True)
+    step.run(params=params, work=out.parent / "work", dataset_out=out)
+    assert read_artifact(out, KIND).content_digest == moved.content_digest
+    assert moved.provenance["params"]["DatasetConfig"]["source"] == "data/photos"
+
+
 def test_ready_vectors_are_written_in_row_order(source, params, out):
     ids = [f"p{i}" for i in reversed(range(20))]
     np.savez(source / "v.npz", ids=ids, features=np.arange(40, dtype=np.float16).reshape(20, 2))

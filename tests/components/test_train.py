@@ -1,10 +1,12 @@
 """Step `train` on small real artifacts: what it writes, resumes, and refuses; and the model that comes out."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +24,9 @@ from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 from dagnn_core.features.features import Features
 from dagnn_core.model import TrainedModel
 from dagnn_core.retrieval.ranking import evaluate_retrieval
+from tests.fixtures.s3 import Bucket
 
+ROOT = Path(__file__).parents[2]
 Prepare = Callable[[Path, int], dict[str, Path]]
 
 MODEL = ModelConfig(embedding_dim=8, image_to_text_hidden=8, text_to_image_hidden=8, hops=2)
@@ -203,6 +207,64 @@ def test_torchrun_trains_one_model_in_one_mlflow_run(
         for folder in (alone, tmp_path / "model")
     )
     assert got == [pytest.approx(epoch, rel=1e-3) for epoch in expected]
+
+
+KILLED = """
+import functools, os, sys, time
+from pathlib import Path
+from components import train
+from components.services.tracking import Tracking
+from tests.components.test_train import MODEL, PARAMS
+validate = train.train.__globals__["_validate"]
+def slowly(*arguments):
+    time.sleep(0.3)
+    return validate(*arguments)
+train.train.__globals__["_validate"] = slowly
+train.train.__kwdefaults__["checkpoint_seconds"] = 0.0
+train.mirrored = functools.partial(train.mirrored, seconds=0.05)
+features, label_graph, uri, work, checkpoints_uri = sys.argv[1:]
+train.run(features=Path(features), label_graph=Path(label_graph), model_params=MODEL, params=PARAMS,
+          tracking=Tracking(uri=uri), work=Path(work), model_out=Path(work, "model"), checkpoints_uri=checkpoints_uri)
+"""
+
+
+def test_a_killed_training_goes_on_without_its_disk(
+    *,
+    inputs: dict[str, Path],
+    tracking: Tracking,
+    tmp_path: Path,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", bucket.endpoint)
+    expected = read_artifact(run(inputs, tracking, tmp_path / "whole"), "model").content_digest
+    uri = f"{bucket.uri}/checkpoints/"
+    arguments = [inputs["features"], inputs["label_graph"], tracking.uri, tmp_path / "lost", uri]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, *map(str, arguments)], cwd=ROOT)
+    while not any(key.endswith("/checkpoint.safetensors") for key in bucket.keys):
+        assert process.poll() is None, "it has ended too early"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    (digest,) = {key.split("/")[1] for key in bucket.keys}
+    run_id = bucket.get(f"checkpoints/{digest}/mlflow_run_id").decode()
+    shutil.rmtree(tmp_path / "lost")
+    with caplog.at_level(logging.INFO):
+        out = tmp_path / "new" / "model"
+        train.run(
+            **inputs,
+            model_params=MODEL,
+            params=PARAMS,
+            tracking=tracking,
+            work=tmp_path / "new" / "work",
+            model_out=out,
+            checkpoints_uri=uri,
+        )
+    assert any(message.startswith("resuming after epoch ") for message in caplog.messages)
+    model = read_artifact(out, "model", verify=True)
+    assert (model.content_digest, model.provenance["mlflow_run_id"]) == (expected, run_id)
+    assert bucket.keys == []
 
 
 def test_features_and_label_graph_of_different_data_are_refused(

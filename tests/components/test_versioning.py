@@ -626,3 +626,34 @@ def test_damaged_records(tmp_path: Path) -> None:
     (tmp_path / "x.dvc").write_text("outs: 5\n")
     with pytest.raises(InputError, match=r"x\.dvc is not a file that `dvc add` made"):
         raw_lineage(tmp_path / "x")
+
+
+class TestFetchFromUri:
+    """A folder in S3 that is not under DVC."""
+
+    def fetch(self, bucket: Bucket, out: Path, uri: str, **arguments: str) -> None:
+        fetch_dataset.run(raw_out=out, uri=uri, endpoint_url=bucket.endpoint, **arguments)
+
+    def test_the_folder_arrives_without_a_version(self, bucket: Bucket, tmp_path: Path) -> None:
+        bucket.put("photos/table.csv", b"id,text")
+        bucket.put("photos/images/1.jpg", b"picture")
+        bucket.put("photos2/other", b"other")
+        self.fetch(bucket, tmp_path / "out", f"{bucket.uri}/photos")
+        got = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        assert got == {"out/table.csv": b"id,text", "out/images/1.jpg": b"picture"}
+        assert raw_lineage(tmp_path / "out") is None
+
+    def test_what_does_not_exist_is_refused(self, bucket: Bucket, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"none/ does not exist, expected an object or a folder"):
+            self.fetch(bucket, tmp_path / "out", f"{bucket.uri}/none")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_folder_that_is_not_empty_stays(self, bucket: Bucket, tmp_path: Path) -> None:
+        bucket.put("photos/table.csv", b"id,text")
+        (tmp_path / "mine").write_text("mine")
+        with pytest.raises(InputError, match="holds something, which would be lost, expected a new folder"):
+            self.fetch(bucket, tmp_path, f"{bucket.uri}/photos")
+
+    def test_a_version_beside_it_is_refused(self, bucket: Bucket, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="and a version under DVC, expected either"):
+            self.fetch(bucket, tmp_path / "out", f"{bucket.uri}/photos", md5="x")

@@ -1,5 +1,6 @@
 """The Kubeflow pipeline in local processes: all six tasks, artifacts, a registered version, and failures."""
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -63,6 +64,29 @@ def test_progress_is_shown_and_kfps_own_lines_are_kept_in_a_file(finished: Any) 
     assert "KFP Executor" not in finished.output
     (log,) = (finished.root / ".dagnn/runs").glob("*.log")
     assert "Got executor_input" in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_of_several_seeds_the_best_model_is_registered(make_checkout: Callable[[], Any]) -> None:
+    checkout = make_checkout()
+    output = checkout.run(*DAGNN_RUN, "--seed", "1", "--seed", "2")
+    assert output.count("[train] epoch 2 of 2: ") == 2
+    models = list(_run_folder(checkout).glob("*/train/model_out"))
+    figures = [json.loads((model / "val_metrics.json").read_text())["val_map_mean"] for model in models]
+    (shown,) = [line.split()[1] for line in output.splitlines() if line.startswith("model ")]
+    assert Path(shown).parent.name == "select-model"
+    taken = read_artifact(checkout.root / shown, "model", verify=True)
+    best = read_artifact(models[figures.index(max(figures))], "model")
+    assert (len(models), taken.content_digest) == (2, best.content_digest)
+    assert "version dagnn 1" in output
+
+
+def test_a_seed_named_twice_is_refused_before_any_work(make_checkout: Callable[[], Any]) -> None:
+    checkout = make_checkout()
+    done = checkout.try_run(*DAGNN_RUN, "--seed", "1", "--seed", "1")
+    assert done.returncode == 2
+    assert done.stderr == "error: seeds must differ, got 1, 1; leave out what is there twice\n"
+    assert not (checkout.root / ".dagnn").exists()
 
 
 def test_a_failure_of_a_task_is_one_line_with_its_exit_status(make_checkout: Callable[[], Any]) -> None:

@@ -15,6 +15,12 @@ from typing import Any, NamedTuple
 import pytest
 from ruamel.yaml import YAML
 
+from components.params import load_params
+from pipeline.compiling import write_pipeline
+from pipeline.images import Images
+from pipeline.target import read_target
+from tests.pipeline.specs import kubernetes_of, read_specs
+
 FOLDER = Path(__file__).parents[2] / "infra/kubernetes"
 OVERLAYS = sorted(f"overlays/{path.name}" for path in (FOLDER / "overlays").iterdir())
 RENDERED = [*OVERLAYS, "training", "serving"]
@@ -192,10 +198,24 @@ def test_what_a_pod_mounts_and_reads_exists(folder: str) -> None:
     assert used == settings
 
 
-def test_secrets_are_references_that_the_example_explains() -> None:
+def secrets_of_tasks(overlay: str, folder: Path) -> set[tuple[str, str]]:
+    """Names and keys of the secrets that the pipeline refers to, compiled for the cluster of the same name."""
+    root = FOLDER.parents[1]
+    image = "registry.example/dagnn@sha256:" + "0" * 64
+    target = read_target(str(root / f"configs/clusters/{overlay}.yaml"))
+    params = load_params(root / "params.yaml")
+    write_pipeline(folder / "pipeline.yaml", images=Images(image, image), params=params, target=target)
+    _, platform = read_specs(folder / "pipeline.yaml")
+    entries = [entry for config in kubernetes_of(platform).values() for entry in config.get("secretAsEnv", [])]
+    return {(entry["secretName"], key["secretKey"]) for entry in entries for key in entry["keyToEnv"]}
+
+
+def test_secrets_are_references_that_the_example_explains(tmp_path: Path) -> None:
     example = YAML(typ="safe").load_all((FOLDER / "secrets.example.yaml").read_text())
     explained = {(entry["metadata"]["name"], key) for entry in example for key in entry["stringData"]}
     used = set()
+    for overlay in OVERLAYS:
+        used |= secrets_of_tasks(Path(overlay).name, tmp_path)
     for folder in RENDERED:
         assert "Secret" not in {entry["kind"] for entry in objects(folder)}
         for variable in variables(folder):

@@ -1,114 +1,443 @@
 """The compiled pipeline: what a cluster gets to see."""
 
+import copy
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kfp.compiler import Compiler
+from ruamel.yaml import YAML
 
-from components.params import load_params, read_yaml
+from components.params import load_params
 from dagnn_core.config import SECTIONS, parse_section
 from dagnn_core.errors import InputError
 from pipeline.cli.kubeflow import compile_pipeline
+from pipeline.compiling import write_pipeline
+from pipeline.graph import DISPLAY_NAMES, RawData, Shape, build_pipeline
+from pipeline.images import Images
+from pipeline.target import Gpu, Target
+from tests.pipeline.specs import Spec, faults, kubernetes_of, read_specs, tasks_of
 
 ROOT = Path(__file__).parents[2]
-IMAGE = "registry.example/dagnn@sha256:" + "0" * 64
+TASKS, TRAIN = (f"registry.example/dagnn-{name}@sha256:" + "0" * 64 for name in ("cpu", "gpu"))
+PARAMS = load_params(ROOT / "params.yaml")
+GPU = Gpu(count=2, node_selector=("gpu=h100", "zone=a"), toleration="nvidia.com/gpu")
+TARGET = Target(
+    mlflow_uri="http://mlflow:5000",
+    experiment="pictures",
+    mlflow_secret="mlflow-tasks",
+    s3_endpoint_url="https://s3.example.org",
+    s3_secret="s3-credentials",
+    checkpoints="s3://dagnn/checkpoints",
+    webhook_secret="webhook",
+    gpu=GPU,
+)
+STAGES = ("dataset", "extract-features", "build-label-graph", "train", "evaluate")
+MD5 = "0123456789abcdef0123456789abcdef"
+RAW = RawData(md5=f"{MD5}.dir", remote="s3://dagnn/dvc", revision="c0ffee", path="data/photos")
+WHOLE = Shape(raw=RAW, seeds=(103, 104, 105), promote=True)
+SHAPES = [
+    Shape(raw=raw, seeds=seeds, promote=promote)
+    for raw, seeds, promote in product((None, RAW), ((), (7,), (103, 104)), (False, True))
+]
+
+
+def compiled(folder: Path, target: Target = TARGET, shape: Shape = WHOLE) -> tuple[Spec, Spec]:
+    out = folder / "pipeline.yaml"
+    write_pipeline(out, images=Images(TASKS, TRAIN), params=PARAMS, target=target, shape=shape)
+    return read_specs(out)
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-    compile_pipeline(out, image=IMAGE, params=ROOT / "params.yaml")
-    return out
+def specs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Spec, Spec]:
+    """The pipeline with all that it can have, and its platform."""
+    return compiled(tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.fixture(scope="module")
-def pipeline(compiled: Path) -> dict[str, Any]:
-    spec: dict[str, Any] = read_yaml(compiled)
-    return spec
+def pipeline(specs: tuple[Spec, Spec]) -> Spec:
+    return specs[0]
 
 
-def test_compiling_twice_gives_the_same_bytes(compiled: Path, tmp_path: Path) -> None:
-    again = tmp_path / "again.yaml"
-    program = "from pathlib import Path; from pipeline.cli.kubeflow import compile_pipeline as c; import sys; "
-    program += "c(Path(sys.argv[1]), image=sys.argv[2], params=Path(sys.argv[3]))"
-    subprocess.run([sys.executable, "-c", program, str(again), IMAGE, str(ROOT / "params.yaml")], check=True)
-    assert again.read_bytes() == compiled.read_bytes()
+@pytest.fixture(scope="module")
+def kubernetes(specs: tuple[Spec, Spec]) -> Spec:
+    return kubernetes_of(specs[1])
 
 
-def test_every_task_runs_in_the_image_and_installs_nothing(compiled: Path, pipeline: dict[str, Any]) -> None:
+def environment(pipeline: Spec, executor: str) -> dict[str, str]:
+    container = pipeline["deploymentSpec"]["executors"][executor]["container"]
+    return {entry["name"]: entry["value"] for entry in container["env"]}
+
+
+def secrets(kubernetes: Spec, executor: str) -> dict[str, tuple[str, str]]:
+    """Environment variable -> secret and key."""
+    return {
+        key["envVar"]: (entry["secretName"], key["secretKey"])
+        for entry in kubernetes[executor].get("secretAsEnv", [])
+        for key in entry["keyToEnv"]
+    }
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_compiling_twice_gives_the_same_bytes(tmp_path: Path, native: bool) -> None:
+    program = "import sys; from pathlib import Path; from tests.pipeline.test_compile import *\n"
+    program += "write_pipeline(Path(sys.argv[1]), images=Images(TASKS, TRAIN), params=PARAMS, target=TARGET, "
+    program += f"shape=WHOLE, kubernetes_native={native})"
+    for name in ("one", "two"):
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / f"{name}.yaml")], check=True, cwd=ROOT)
+    assert (tmp_path / "one.yaml").read_bytes() == (tmp_path / "two.yaml").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"one.yaml", "two.yaml"}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_shape_hangs_together(tmp_path: Path, shape: Shape) -> None:
+    pipeline, platform = compiled(tmp_path, shape=shape)
+    assert faults(pipeline, platform) == []
+    expected = {*STAGES, "register", "record-outcome"}
+    expected |= {"fetch-dataset"} if shape.raw else set()
+    expected |= {"select-model"} if len(shape.seeds) > 1 else set()
+    expected |= {"promote"} if shape.promote else set()
+    assert set(tasks_of(pipeline)) == expected
+    parameters = set(pipeline["root"]["inputDefinitions"]["parameters"])
+    expected = {*SECTIONS, "model_name", "cache", "work", "checkpoints"}
+    expected |= {"seed"} if len(shape.seeds) < 2 else set()
+    expected |= {f"data_{name}" for name in RawData._fields} if shape.raw else set()
+    assert parameters == expected
+
+
+def break_component(pipeline: Spec) -> None:
+    del pipeline["components"]["comp-train"]
+
+
+def break_executor(pipeline: Spec) -> None:
+    del pipeline["deploymentSpec"]["executors"]["exec-train"]
+
+
+def break_producer(pipeline: Spec) -> None:
+    task = pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"]["extract-features"]
+    task["inputs"]["artifacts"]["dataset"]["taskOutputArtifact"]["producerTask"] = "register"
+
+
+def break_type(pipeline: Spec) -> None:
+    inputs = pipeline["components"]["comp-evaluate"]["inputDefinitions"]["artifacts"]
+    inputs["model"]["artifactType"]["schemaTitle"] = "system.Dataset"
+
+
+def break_list(pipeline: Spec) -> None:
+    del pipeline["components"]["comp-select-model"]["inputDefinitions"]["artifacts"]["models"]["isArtifactList"]
+
+
+def break_parameter(pipeline: Spec) -> None:
+    del pipeline["root"]["inputDefinitions"]["parameters"]["train"]
+
+
+def break_input(pipeline: Spec) -> None:
+    del pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"]["register"]["inputs"]["artifacts"]["report"]
+
+
+def break_order(pipeline: Spec) -> None:
+    pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"]["dataset"]["dependentTasks"].append("register")
+
+
+BREAKAGES = [
+    *(break_component, break_executor, break_producer, break_type),
+    *(break_list, break_parameter, break_input, break_order),
+]
+
+
+@pytest.mark.parametrize("damage", BREAKAGES)
+def test_the_check_finds_what_does_not_hang_together(specs: tuple[Spec, Spec], damage: Callable[[Spec], None]) -> None:
+    pipeline, platform = copy.deepcopy(specs)
+    damage(pipeline)
+    assert faults(pipeline, platform) != []
+
+
+def test_every_task_runs_in_its_image_and_installs_nothing(pipeline: Spec) -> None:
     executors = pipeline["deploymentSpec"]["executors"]
-    assert len(executors) == 6
-    assert {executor["container"]["image"] for executor in executors.values()} == {IMAGE}
-    assert "pip install" not in compiled.read_text()
+    images = {name: executor["container"]["image"] for name, executor in executors.items()}
+    assert images.pop("exec-train") == TRAIN
+    assert set(images.values()) == {TASKS}
+    assert {name: environment(pipeline, name)["DAGNN_IMAGE"] for name in images} == images
+    assert "pip install" not in json.dumps(pipeline)
 
 
-def test_every_parameter_is_text_and_its_default_is_the_section(pipeline: dict[str, Any]) -> None:
+def test_every_parameter_is_text_and_its_default_is_the_section(pipeline: Spec) -> None:
     parameters = pipeline["root"]["inputDefinitions"]["parameters"]
     assert {entry["parameterType"] for entry in parameters.values()} == {"STRING"}
-    params = load_params(ROOT / "params.yaml")
     sections = {
         name: parse_section(SECTIONS[name], json.loads(entry["defaultValue"]), name)
         for name, entry in parameters.items()
         if name in SECTIONS
     }
-    assert sections == params
+    assert sections == PARAMS
 
 
-def test_parameters_of_tasks_are_text(pipeline: dict[str, Any]) -> None:
-    for component in pipeline["components"].values():
-        for entry in component["inputDefinitions"]["parameters"].values():
-            assert entry["parameterType"] == "STRING"
+def test_parameters_of_tasks_are_text(pipeline: Spec) -> None:
+    kinds = {
+        entry["parameterType"]
+        for component in pipeline["components"].values()
+        for entry in component.get("inputDefinitions", {}).get("parameters", {}).values()
+    }
+    assert kinds == {"STRING", "TASK_FINAL_STATUS"}
 
 
-def test_artifacts_are_typed(pipeline: dict[str, Any]) -> None:
+def test_artifacts_are_typed(pipeline: Spec) -> None:
     outputs = {
         (component.removeprefix("comp-"), name): entry["artifactType"]["schemaTitle"]
         for component, spec in pipeline["components"].items()
-        for name, entry in spec["outputDefinitions"].get("artifacts", {}).items()
+        for name, entry in spec.get("outputDefinitions", {}).get("artifacts", {}).items()
+        if "executorLabel" in spec
     }
     assert outputs == {
+        ("fetch-dataset", "raw_out"): "system.Artifact",
         ("dataset", "dataset_out"): "system.Dataset",
         ("extract-features", "features_out"): "system.Artifact",
         ("build-label-graph", "label_graph_out"): "system.Artifact",
         ("train", "model_out"): "system.Model",
         ("train", "val_metrics"): "system.Metrics",
+        ("select-model", "model_out"): "system.Model",
         ("evaluate", "report_out"): "system.Artifact",
         ("evaluate", "metrics"): "system.Metrics",
         ("evaluate", "report_html"): "system.HTML",
     }
 
 
-def test_every_input_comes_from_an_output_that_exists(pipeline: dict[str, Any]) -> None:
-    tasks = pipeline["root"]["dag"]["tasks"]
-    produced = {
-        (task, name)
-        for task, spec in tasks.items()
-        for name in pipeline["components"][spec["componentRef"]["name"]]["outputDefinitions"].get("artifacts", {})
+def test_what_looks_outside_is_never_cached(pipeline: Spec) -> None:
+    uncached = {name for name, task in tasks_of(pipeline).items() if not task["cachingOptions"].get("enableCache")}
+    assert uncached == {"register", "promote", "record-outcome"}
+
+
+def test_raw_data_that_has_no_digest_is_never_cached(tmp_path: Path) -> None:
+    pipeline, _ = compiled(tmp_path, shape=Shape(raw=RawData(uri="s3://dagnn/photos")))
+    assert not tasks_of(pipeline)["fetch-dataset"]["cachingOptions"].get("enableCache")
+
+
+def test_every_task_has_a_name_to_show_and_limits(pipeline: Spec) -> None:
+    names = {task["taskInfo"]["name"] for task in tasks_of(pipeline).values()}
+    assert names == set(DISPLAY_NAMES.values())
+    for executor in pipeline["deploymentSpec"]["executors"].values():
+        resources = executor["container"]["resources"]
+        for kind in ("Cpu", "Memory"):
+            for bound in ("Request", "Limit"):
+                assert resources[f"resource{kind}{bound}"]
+    train = pipeline["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]
+    assert train["resourceMemoryLimit"] == TARGET.train.memory_limit
+
+
+def test_tasks_are_tried_again_where_that_is_sound(pipeline: Spec) -> None:
+    retries = {name: task.get("retryPolicy") for name, task in tasks_of(pipeline).items()}
+    assert {name for name, policy in retries.items() if policy is None} == {"promote", "record-outcome"}
+    for name, policy in retries.items():
+        if policy:
+            assert policy["maxRetryCount"] == (3 if name == "train" else 2)
+            assert (policy["backoffDuration"], policy["backoffFactor"]) == ("30s", 2.0)
+
+
+def test_the_training_gets_gpus_time_and_checkpoints(pipeline: Spec, kubernetes: Spec) -> None:
+    for name, executor in pipeline["deploymentSpec"]["executors"].items():
+        assert ("accelerator" in executor["container"]["resources"]) == (name == "exec-train")
+        assert ("nodeSelector" in kubernetes[name]) == (name == "exec-train")
+        assert ("tolerations" in kubernetes[name]) == (name == "exec-train")
+        assert ("activeDeadlineSeconds" in kubernetes[name]) == (name == "exec-train")
+    accelerator = pipeline["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]["accelerator"]
+    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "2")
+    train = kubernetes["exec-train"]
+    assert train["nodeSelector"]["labels"] == {"gpu": "h100", "zone": "a"}
+    assert train["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert train["activeDeadlineSeconds"] == "86400"
+    assert pipeline["root"]["inputDefinitions"]["parameters"]["checkpoints"]["defaultValue"] == TARGET.checkpoints
+
+
+def test_without_gpus_nothing_is_asked_of_nodes(tmp_path: Path) -> None:
+    pipeline, platform = compiled(tmp_path, target=replace(TARGET, gpu=replace(GPU, count=0)))
+    text = json.dumps([pipeline, platform])
+    assert not any(word in text for word in ("accelerator", "nodeSelector", "tolerations"))
+
+
+def test_tasks_that_compute_have_shared_memory(kubernetes: Spec) -> None:
+    with_memory = {name for name, entry in kubernetes.items() if "emptyDirMounts" in entry}
+    computing = ("dataset", "extract-features", "build-label-graph", "train", "evaluate", "promote")
+    assert with_memory == {f"exec-{name}" for name in computing}
+    mount = {"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "2Gi"}
+    assert kubernetes["exec-train"]["emptyDirMounts"] == [mount]
+
+
+def test_credentials_are_references_and_go_only_where_they_are_needed(pipeline: Spec, kubernetes: Spec) -> None:
+    mlflow = {
+        "MLFLOW_TRACKING_USERNAME": ("mlflow-tasks", "username"),
+        "MLFLOW_TRACKING_PASSWORD": ("mlflow-tasks", "password"),
     }
-    for task, spec in tasks.items():
-        component = pipeline["components"][spec["componentRef"]["name"]]
-        wanted = component["inputDefinitions"]
-        given = spec["inputs"]
-        assert set(given["parameters"]) == set(wanted["parameters"]), task
-        assert set(given.get("artifacts", {})) == set(wanted.get("artifacts", {})), task
-        for entry in given.get("artifacts", {}).values():
-            source = entry["taskOutputArtifact"]
-            assert (source["producerTask"], source["outputArtifactKey"]) in produced
+    s3 = {
+        "AWS_ACCESS_KEY_ID": ("s3-credentials", "access-key"),
+        "AWS_SECRET_ACCESS_KEY": ("s3-credentials", "secret-key"),
+    }
+    got = {name: secrets(kubernetes, name) for name in kubernetes}
+    assert got.pop("exec-record-outcome") == mlflow | {"DAGNN_WEBHOOK_URL": ("webhook", "url")}
+    assert got.pop("exec-train") == mlflow | s3
+    assert got.pop("exec-fetch-dataset") == s3
+    assert [got.pop(f"exec-{name}") for name in ("evaluate", "register", "promote")] == [mlflow] * 3
+    assert set(got) == {f"exec-{name}" for name in ("dataset", "extract-features", "build-label-graph", "select-model")}
+    assert not any(got.values())
+    plain = {name for executor in kubernetes for name in environment(pipeline, executor)}
+    assert not plain & {*mlflow, *s3, "DAGNN_WEBHOOK_URL"}
 
 
-def test_only_registering_is_never_cached(pipeline: dict[str, Any]) -> None:
-    tasks = pipeline["root"]["dag"]["tasks"]
-    assert {task for task, spec in tasks.items() if not spec["cachingOptions"].get("enableCache")} == {"register"}
+def test_addresses_are_in_the_environment(pipeline: Spec, kubernetes: Spec) -> None:
+    train = environment(pipeline, "exec-train")
+    assert train["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+    assert train["MLFLOW_EXPERIMENT_NAME"] == "pictures"
+    assert train["AWS_ENDPOINT_URL_S3"] == "https://s3.example.org"
+    assert train["AWS_REQUEST_CHECKSUM_CALCULATION"] == "when_required"
+    for executor in kubernetes.values():
+        assert executor["fieldPathAsEnv"] == [
+            {"name": "DAGNN_PIPELINE_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}
+        ]
 
 
-def test_register_returns_name_and_version(pipeline: dict[str, Any]) -> None:
-    outputs = pipeline["components"]["comp-register"]["outputDefinitions"]["parameters"]
-    assert outputs == {"name": {"parameterType": "STRING"}, "version": {"parameterType": "STRING"}}
+def test_no_task_has_the_id_of_the_run_among_its_inputs(pipeline: Spec) -> None:
+    assert "pipeline_job" not in json.dumps(pipeline), "it would never be found in the cache"
 
 
-def test_a_name_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"pipeline\.json: a compiled pipeline is a YAML file"):
-        compile_pipeline(tmp_path / "pipeline.json", params=ROOT / "params.yaml")
+def test_one_seed_makes_no_loop(tmp_path: Path) -> None:
+    pipeline, _ = compiled(tmp_path, shape=Shape(seeds=(7,)))
+    assert pipeline["root"]["inputDefinitions"]["parameters"]["seed"]["defaultValue"] == "7"
+    assert "parameterIterator" not in json.dumps(pipeline)
+
+
+def test_several_seeds_make_a_loop_of_trainings(pipeline: Spec) -> None:
+    tasks = pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"].values()
+    (loop,) = [task for task in tasks if "parameterIterator" in task]
+    assert json.loads(loop["parameterIterator"]["items"]["raw"]) == ["103", "104", "105"]
+
+
+def test_manifests_for_kubernetes_hold_the_same_pipeline(tmp_path: Path, specs: tuple[Spec, Spec]) -> None:
+    out = tmp_path / "manifests.yaml"
+    images = Images(TASKS, TRAIN)
+    write_pipeline(out, images=images, params=PARAMS, target=TARGET, shape=WHOLE, kubernetes_native=True)
+    pipeline, version = YAML(typ="safe", pure=True).load_all(out.read_text())
+    assert (pipeline["kind"], pipeline["metadata"]["name"]) == ("Pipeline", "dagnn")
+    assert version["kind"] == "PipelineVersion"
+    assert version["spec"]["pipelineName"] == "dagnn"
+    assert (version["spec"]["pipelineSpec"], version["spec"]["platformSpec"]) == specs
+    write_pipeline(out, images=images, params=PARAMS, target=TARGET, kubernetes_native=True)
+    _, other = YAML(typ="safe", pure=True).load_all(out.read_text())
+    names = [entry["metadata"]["name"] for entry in (version, other)]
+    assert all(name.startswith("dagnn-") for name in names)
+    assert names[0] != names[1], "a version never changes"
+
+
+@settings(max_examples=10, deadline=None)
+@given(seeds=st.lists(st.integers(0, 2**31), max_size=4, unique=True), promote=st.booleans(), gpus=st.integers(0, 8))
+def test_any_choice_compiles_and_hangs_together(seeds: list[int], promote: bool, gpus: int) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        shape = Shape(seeds=tuple(seeds), promote=promote)
+        pipeline, platform = compiled(Path(folder), target=replace(TARGET, gpu=replace(GPU, count=gpus)), shape=shape)
+    assert faults(pipeline, platform) == []
+
+
+def test_a_seed_named_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="seeds must differ, got 103, 103"):
+        Shape(seeds=(103, 103))
+
+
+@pytest.mark.parametrize("cluster", ["kind", "gpu-cluster"])
+def test_the_shipped_clusters_compile(tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    compile_pipeline(tmp_path / "pipeline.yaml", image=TASKS, target=cluster)
+    pipeline, platform = read_specs(tmp_path / "pipeline.yaml")
+    assert faults(pipeline, platform) == []
+    gpus = "accelerator" in json.dumps(pipeline)
+    assert gpus == (cluster == "gpu-cluster")
+
+
+def test_data_under_dvc_is_found_by_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos.dvc").write_text(f"outs:\n- {{md5: {MD5}, size: 5, hash: md5, path: photos}}\n")
+    identity = ["-c", "user.name=test", "-c", "user.email=test"]
+    run: Callable[..., Any] = lambda *command: subprocess.run(command, check=True, capture_output=True)  # noqa: E731
+    run("git", "init", "--quiet")
+    run(sys.executable, "-m", "dvc", "init", "--quiet")
+    commit = ("git", *identity, "commit", "--quiet", "--all", "--message", "Test")
+    run("git", "add", ".")
+    run(*commit)
+    arguments: dict[str, Any] = {"image": TASKS, "params": ROOT / "params.yaml", "data": "photos"}
+    arguments["target"] = str(ROOT / "configs/clusters/kind.yaml")
+    out = Path("pipeline.yaml")
+    with pytest.raises(InputError, match=r"the DVC remote of photos is .*/\.dvc/cache, expected s3://"):
+        compile_pipeline(out, **arguments)
+    assert not out.exists()
+    run(sys.executable, "-m", "dvc", "remote", "add", "-d", "storage", "s3://dagnn/dvc")
+    run(*commit)
+    compile_pipeline(out, **arguments)
+    pipeline, _ = read_specs(out)
+    defaults = {
+        name: entry["defaultValue"] for name, entry in pipeline["root"]["inputDefinitions"]["parameters"].items()
+    }
+    head = run("git", "rev-parse", "HEAD").stdout.decode().strip()
+    assert (defaults["data_md5"], defaults["data_remote"]) == (MD5, "s3://dagnn/dvc")
+    assert (defaults["data_revision"], defaults["data_path"]) == (head, "photos")
+    with pytest.raises(InputError, match=r"'none' is not in"):
+        compile_pipeline(out, **arguments | {"data": "none"})
+
+
+@pytest.mark.parametrize("images", [None, Images(TASKS, TRAIN)])
+def test_on_this_machine_there_is_nothing_of_a_cluster(tmp_path: Path, images: Images | None) -> None:
+    out = tmp_path / "pipeline.yaml"
+    Compiler().compile(build_pipeline(images=images, params=PARAMS), package_path=str(out))
+    (pipeline,) = YAML(typ="safe", pure=True).load_all(out.read_text())  # no platform
+    assert set(tasks_of(pipeline)) == {*STAGES, "register"}
+    assert set(pipeline["root"]["outputDefinitions"]["artifacts"]) == {"model", "report"}
+    assert set(pipeline["root"]["outputDefinitions"]["parameters"]) == {"name", "version"}
+    for name, executor in pipeline["deploymentSpec"]["executors"].items():
+        container = executor["container"]
+        assert "resources" not in container
+        variables = {entry["name"]: entry["value"] for entry in container.get("env", [])}
+        expected = {"DAGNN_IMAGE": TRAIN if name == "exec-train" else TASKS}
+        assert variables == (expected if images else {})
+
+
+class TestWrongInput:
+    """One clear line each, exit status 2, and no file."""
+
+    def compile(self, folder: Path, *arguments: str) -> str:
+        program = "from pipeline.cli.main import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program, "compile", str(folder / "build/pipeline.yaml"), *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert not (folder / "build").exists()
+        return line
+
+    def test_an_image_without_digest(self, tmp_path: Path) -> None:
+        assert "error: image dagnn:latest: expected NAME@sha256:" in self.compile(tmp_path, "--image", "dagnn:latest")
+
+    def test_params_that_do_not_validate(self, tmp_path: Path) -> None:
+        (tmp_path / "params.yaml").write_text("train: {lr: fast}\n")
+        line = self.compile(tmp_path, "--image", TASKS, "--params", str(tmp_path / "params.yaml"))
+        assert line.endswith("train.lr must be a finite number, got 'fast'; correct it there")
+
+    def test_an_unknown_cluster(self, tmp_path: Path) -> None:
+        line = self.compile(tmp_path, "--image", TASKS, "--target", "moon")
+        assert line == (
+            "error: configs/clusters/moon.yaml does not exist, expected a cluster (gpu-cluster, kind) or the path of a "
+            "YAML file"
+        )
+
+    def test_a_name_that_is_not_yaml(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"pipeline\.json: a compiled pipeline is a YAML file"):
+            write_pipeline(tmp_path / "pipeline.json", images=Images(TASKS, TRAIN), params=PARAMS, target=TARGET)

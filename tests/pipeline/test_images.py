@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from components.params import read_yaml
 from dagnn_core.errors import InputError
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.images import Images, build_images, pullable, read_images
+from tests.pipeline.specs import read_specs
 
 ROOT = Path(__file__).parents[2]
 DIGEST = "sha256:" + "0" * 64
@@ -62,8 +62,9 @@ def test_compiling_takes_the_images_of_the_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     (tmp_path / "infra").mkdir()
     written(tmp_path / "infra", cpu=TASKS, gpu=TRAIN)
-    compile_pipeline(tmp_path / "p.yaml", params=ROOT / "params.yaml")
-    executors = read_yaml(tmp_path / "p.yaml")["deploymentSpec"]["executors"]
+    compile_pipeline(tmp_path / "p.yaml", params=ROOT / "params.yaml", target=str(ROOT / "configs/clusters/kind.yaml"))
+    pipeline, _ = read_specs(tmp_path / "p.yaml")
+    executors = pipeline["deploymentSpec"]["executors"]
     images = {name: executor["container"]["image"] for name, executor in executors.items()}
     assert images.pop("exec-train") == TRAIN
     assert set(images.values()) == {TASKS}

@@ -1,0 +1,55 @@
+"""Step `record_outcome`: how a Kubeflow run ended, in the log, in MLflow, and at a webhook where there is one.
+
+It is the run's exit handler: it comes last whatever happened before, and what it cannot do is a warning.
+"""
+
+import json
+import logging
+
+import requests
+
+from components.services.tracking import Tracking
+from dagnn_core.errors import SurroundingsError
+
+log = logging.getLogger(__name__)
+
+SECONDS = 10
+
+
+def run(*, pipeline_run: str, state: str, error: str, webhook: str, tracking: Tracking) -> None:
+    """Record the final state of a run.
+
+    Args:
+        pipeline_run: the run's id.
+        state: as Kubeflow says it: SUCCEEDED, FAILED, ...
+        error: what failed; empty where nothing did.
+        webhook: gets a JSON object with `text` by POST, as chat programs take it; empty: none. It is a secret: whoever
+            knows it can write there.
+        tracking: the MLflow runs of this run's trainings get the tag `pipeline_state`.
+    """
+    outcome = {"pipeline_run": pipeline_run, "state": state, "error": error}
+    log.info("outcome %s", json.dumps(outcome))
+    _tag_runs(tracking, pipeline_run, state)
+    if webhook:
+        text = f"dagnn: run {pipeline_run} ended: {state}" + (f": {error}" if error else "")
+        _post(webhook, {"text": text} | outcome)
+
+
+def _tag_runs(tracking: Tracking, pipeline_run: str, state: str) -> None:
+    try:
+        with tracking.answering():
+            for run_id in tracking.runs_of_pipeline(pipeline_run):
+                tracking.client.set_tag(run_id, "pipeline_state", state)
+    except SurroundingsError as error:
+        log.warning("the outcome is not in MLflow: %s", error)
+
+
+def _post(webhook: str, content: dict[str, str]) -> None:
+    try:
+        answer = requests.post(webhook, json=content, timeout=SECONDS)
+    except (requests.RequestException, ValueError) as error:
+        # the error's own words may hold the address
+        log.warning("the webhook cannot be reached (%s)", type(error).__name__)
+        return
+    if not answer.ok:
+        log.warning("the webhook answers %d", answer.status_code)

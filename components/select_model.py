@@ -1,0 +1,41 @@
+"""Step `select_model`: of the models of several trainings, the best on the validation split.
+
+Only a Kubeflow run that trains with several seeds has it.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from dagnn_core.artifacts import read_artifact
+from dagnn_core.errors import InputError
+from dagnn_core.model import KIND
+
+log = logging.getLogger(__name__)
+
+_FIGURE = "val_map_mean"
+
+
+def run(*, models: Sequence[Path], model_out: Path) -> None:
+    """Copy the model with the highest validation MAP; of equal ones, the first.
+
+    Args:
+        models: model artifacts, trained on the same features.
+        model_out: where the copy goes.
+
+    Raises:
+        ArtifactError: a model is missing or damaged.
+        InputError: there is no model.
+    """
+    if not models:
+        raise InputError("there is no model to select from, expected one of each training")
+    artifacts = [read_artifact(path, KIND, verify=True) for path in models]
+    figures = [json.loads(artifact.file("val_metrics.json").read_text())[_FIGURE] for artifact in artifacts]
+    best = max(range(len(models)), key=figures.__getitem__)
+    # the whole artifact, so that it keeps its provenance: which training and which MLflow run it came from
+    partial = model_out.with_name(f".{model_out.name}.partial")
+    shutil.copytree(artifacts[best].path, partial, dirs_exist_ok=True)
+    partial.replace(model_out)
+    log.info("%s of %d models: %s; the best is taken", _FIGURE, len(models), ", ".join(f"{x:.4f}" for x in figures))

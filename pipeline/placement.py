@@ -1,0 +1,90 @@
+"""What the tasks need on a cluster: resources, retries, addresses, and credentials, which are references alone."""
+
+from typing import Literal, NamedTuple
+
+from kfp import dsl, kubernetes
+
+from pipeline.target import Target
+
+_RUN_ID = "metadata.labels['pipeline/runid']"  # Kubeflow's; a parameter with it would keep tasks from being cached
+
+
+class _Needs(NamedTuple):
+    """What a task needs; `retries` where doing it again is as good as doing it once."""
+
+    size: Literal["light", "heavy", "train"]
+    retries: int = 2
+    mlflow: bool = False
+    s3: bool = False
+
+
+_NEEDS = {
+    "fetch_dataset": _Needs("light", s3=True),
+    "dataset": _Needs("heavy"),
+    "extract_features": _Needs("heavy"),
+    "build_label_graph": _Needs("heavy"),
+    "train": _Needs("train", retries=3, mlflow=True, s3=True),  # cheap: it goes on from its checkpoint
+    "select_model": _Needs("light"),
+    "evaluate": _Needs("heavy", mlflow=True),
+    "register": _Needs("light", mlflow=True),  # the same model again keeps its version
+    "promote": _Needs("heavy", retries=0, mlflow=True),  # every try is a record in the history
+    "record_outcome": _Needs("light", retries=0, mlflow=True),
+}
+
+
+def place(task: dsl.PipelineTask, name: str, target: Target) -> None:
+    """Tell Kubernetes what a task needs.
+
+    Args:
+        task: the task.
+        name: of its step.
+        target: the cluster.
+    """
+    needs = _NEEDS[name]
+    resources = getattr(target, needs.size)
+    task.set_cpu_request(resources.cpu_request).set_cpu_limit(resources.cpu_limit)
+    task.set_memory_request(resources.memory_request).set_memory_limit(resources.memory_limit)
+    if needs.retries:
+        task.set_retry(needs.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+    if needs.size != "light":  # processes that decode pictures hand them over in shared memory
+        kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", "Memory", target.shared_memory)  # noqa: S108
+    kubernetes.use_field_path_as_env(task, "DAGNN_PIPELINE_RUN", _RUN_ID)
+    if needs.mlflow:
+        _reach_mlflow(task, target)
+    if needs.s3:
+        _reach_s3(task, target)
+    if name == "train":
+        _give_gpus(task, target)
+        kubernetes.set_timeout(task, target.train_seconds)
+    if name == "record_outcome" and target.webhook_secret:
+        kubernetes.use_secret_as_env(task, target.webhook_secret, {"url": "DAGNN_WEBHOOK_URL"})
+
+
+def _reach_mlflow(task: dsl.PipelineTask, target: Target) -> None:
+    task.set_env_variable("MLFLOW_TRACKING_URI", target.mlflow_uri)
+    task.set_env_variable("MLFLOW_EXPERIMENT_NAME", target.experiment)
+    if target.mlflow_secret:
+        keys = {"username": "MLFLOW_TRACKING_USERNAME", "password": "MLFLOW_TRACKING_PASSWORD"}
+        kubernetes.use_secret_as_env(task, target.mlflow_secret, keys)
+
+
+def _reach_s3(task: dsl.PipelineTask, target: Target) -> None:
+    task.set_env_variable("AWS_DEFAULT_REGION", target.s3_region)
+    if target.s3_endpoint_url:
+        task.set_env_variable("AWS_ENDPOINT_URL_S3", target.s3_endpoint_url)
+        for direction in ("REQUEST_CHECKSUM_CALCULATION", "RESPONSE_CHECKSUM_VALIDATION"):
+            task.set_env_variable(f"AWS_{direction}", "when_required")  # other stores refuse AWS's newer checksums
+    if target.s3_secret:
+        keys = {"access-key": "AWS_ACCESS_KEY_ID", "secret-key": "AWS_SECRET_ACCESS_KEY"}
+        kubernetes.use_secret_as_env(task, target.s3_secret, keys)
+
+
+def _give_gpus(task: dsl.PipelineTask, target: Target) -> None:
+    if not target.gpu.count:
+        return
+    # both: the type alone asks for none
+    task.set_accelerator_type(target.gpu.type).set_accelerator_limit(target.gpu.count)
+    for label in target.gpu.node_selector:
+        kubernetes.add_node_selector(task, *label.split("=", 1))
+    if target.gpu.toleration:
+        kubernetes.add_toleration(task, key=target.gpu.toleration, operator="Exists", effect="NoSchedule")

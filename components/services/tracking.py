@@ -27,6 +27,7 @@ from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
+    from requests import Response
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +160,18 @@ class Tracking:
             elif self._is_database:
                 _probe_database(self.uri)
             return MlflowClient(self.uri)
+
+    def server_version(self) -> str:
+        """Version of the server, which also has let us look for experiments; of a database, that of MLflow here.
+
+        Raises:
+            SurroundingsError: it cannot be reached, or refuses.
+        """
+        import mlflow
+
+        with self.answering():
+            self.client.search_experiments(max_results=1)
+            return _ask_server(self.uri, "/version").text.strip() if self._is_http else mlflow.__version__
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -356,15 +369,19 @@ def _flatten(sections: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _probe_server(uri: str) -> None:
+    answer = _ask_server(uri, "/health")
+    if answer.status_code >= 500:
+        raise OSError(f"it answers {answer.status_code} {answer.reason}")
+
+
+def _ask_server(uri: str, path: str) -> "Response":
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
     credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
-    answer = http_request(  # type: ignore[no-untyped-call]
-        credentials, "/health", "GET", max_retries=1, timeout=PROBE_SECONDS, raise_on_status=False
+    return http_request(  # type: ignore[no-untyped-call, no-any-return]
+        credentials, path, "GET", max_retries=1, timeout=PROBE_SECONDS, raise_on_status=False
     )
-    if answer.status_code >= 500:
-        raise OSError(f"it answers {answer.status_code} {answer.reason}")
 
 
 def _probe_database(uri: str) -> None:

@@ -14,13 +14,15 @@ class _Field(NamedTuple):
     """Names of the numbers, from `first` on."""
 
 
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _FIELDS = (
     _Field("second", 0, 59),
     _Field("minute", 0, 59),
     _Field("hour", 0, 23),
     _Field("day of the month", 1, 31),
-    _Field("month", 1, 12, tuple("JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split())),
-    _Field("day of the week", 0, 6, tuple("SUN MON TUE WED THU FRI SAT".split())),
+    _Field("month", 1, 12, _MONTHS),
+    _Field("day of the week", 0, 6, _DAYS),
 )
 _ITEM = re.compile(r"(?:[*?]|(?P<start>\w+)(?:-(?P<end>\w+))?)(?:/(?P<step>\d+))?", re.ASCII)
 
@@ -53,9 +55,8 @@ def _fault(item: str, field: _Field) -> str:
         return "expected *, a number, a range a-b, each with /step where wanted"
     numbers = [_number(match[part], field) for part in ("start", "end") if match[part]]
     if None in numbers:
-        return f"expected {field.first} to {field.last}" + (
-            f" or {field.words[0]} to {field.words[-1]}" * bool(field.words)
-        )
+        words = f" or {field.words[0]} to {field.words[-1]}" if field.words else ""
+        return f"expected {field.first} to {field.last}{words}"
     if numbers != sorted(numbers, key=lambda number: number or 0):
         return "the range ends before it begins"
     return "expected a step of 1 or more" if match["step"] and int(match["step"]) < 1 else ""
@@ -69,6 +70,6 @@ def _number(text: str, field: _Field) -> int | None:
 
 def _wrong(text: str, why: str) -> InputError:
     return InputError(
-        f"{text!r} is not a cron schedule: {why}; expected minute, hour, day of the month, month, day of the week (UTC), "
-        "as '30 2 * * MON-FRI', with seconds before them where wanted"
+        f"{text!r} is not a cron schedule: {why}; expected minute, hour, day of the month, month, day of the week, "
+        "in UTC, as '30 2 * * MON-FRI', with seconds before them where wanted"
     )

@@ -1,4 +1,4 @@
-"""What a run on a cluster stands on, looked at without changing anything: versions, servers, stores, images, secrets."""
+"""What a run on a cluster stands on, looked at without changing it: versions, servers, stores, images, secrets."""
 
 import os
 import platform

@@ -131,14 +131,14 @@ class Kubeflow:
     def find_pipeline(self, name: str) -> str | None:
         """Id of a pipeline; None where there is none of this name."""
         api = kfp_server_api.PipelineServiceApi(self._client)
-        found = self._find(api.pipeline_service_list_pipelines, "pipelines", name, **self._in_namespace)
+        found = self._find(api.pipeline_service_list_pipelines, "pipelines", name, self._in_namespace)
         return found and str(found.pipeline_id)
 
     def find_version(self, pipeline_id: str, name: str) -> str | None:
         """Id of a pipeline's version; None where there is none of this name."""
         api = kfp_server_api.PipelineServiceApi(self._client)
         found = self._find(
-            api.pipeline_service_list_pipeline_versions, "pipeline_versions", name, pipeline_id=pipeline_id
+            api.pipeline_service_list_pipeline_versions, "pipeline_versions", name, {"pipeline_id": pipeline_id}
         )
         return found and str(found.pipeline_version_id)
 
@@ -149,7 +149,7 @@ class Kubeflow:
             InputError: it is archived.
         """
         api = kfp_server_api.ExperimentServiceApi(self._client)
-        found = self._find(api.experiment_service_list_experiments, "experiments", name, **self._in_namespace)
+        found = self._find(api.experiment_service_list_experiments, "experiments", name, self._in_namespace)
         if found and found.storage_state == "ARCHIVED":
             raise InputError(f"the experiment {name!r} is archived; restore it, or name another with --experiment")
         return found and str(found.experiment_id)
@@ -161,8 +161,8 @@ class Kubeflow:
             api.recurring_run_service_list_recurring_runs,
             "recurring_runs",
             name,
+            {"experiment_id": experiment_id},
             wanted=lambda run: run.status == "ENABLED",
-            experiment_id=experiment_id,
         )
         return found and str(found.recurring_run_id)
 
@@ -254,9 +254,8 @@ class Kubeflow:
         function: Callable[..., Any],
         kind: str,
         name: str,
-        *,
+        options: Mapping[str, str],
         wanted: Callable[[Any], bool] = lambda entry: True,
-        **options: Any,
     ) -> Any:
         """The entry of a list that has a name, through all its pages."""
         predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}

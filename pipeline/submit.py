@@ -95,7 +95,7 @@ def check_clean(git: Mapping[str, Any]) -> None:
     """
     if git["dirty"]:
         raise InputError(
-            f"the checkout is not what commit {str(git['commit'])[:NUM_COMMIT]} has, so nobody could tell later what ran; "
+            f"the checkout is not what commit {str(git['commit'])[:NUM_COMMIT]} has, which images are built from; "
             "commit and build the images again, or add --allow-dirty"
         )
 
@@ -134,7 +134,7 @@ def data_arguments(*, repository: str, revision: str, path: str, allow_unpushed:
     lineage = found.lineage
     if not found.is_plain_s3:
         raise InputError(
-            f"the DVC remote of {path!r} at {revision} is {lineage.remote or 'not set'}, expected S3 (s3://bucket/prefix), "
+            f"the DVC remote of {path!r} at {revision} is {lineage.remote or 'not set'}, expected s3://bucket/prefix, "
             "from which tasks fetch without git or DVC; set it with `dvc remote add --default`, and commit .dvc/config"
         )
     if not allow_unpushed:
@@ -196,9 +196,9 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
     experiment_id = kubeflow.find_experiment(job.experiment)
     scheduled = kubeflow.find_recurring_run(experiment_id, job.run) if job.cron and experiment_id else None
     if scheduled:
+        page = kubeflow.page(f"recurringrun/details/{scheduled}")
         raise InputError(
-            f"the recurring run {job.run!r} is there already and enabled ({kubeflow.page(f'recurringrun/details/{scheduled}')}), "
-            "so two would run at each time; disable it there first"
+            f"the recurring run {job.run!r} is there already, and would run twice; disable it first: {page}"
         )
     if dry_run:
         return Submitted(pipeline_id, version_id, experiment_id, None)

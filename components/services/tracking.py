@@ -27,7 +27,6 @@ from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
-    from requests import Response
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +170,7 @@ class Tracking:
 
         with self.answering():
             self.client.search_experiments(max_results=1)
-            return _ask_server(self.uri, "/version").text.strip() if self._is_http else mlflow.__version__
+            return str(_ask_server(self.uri, "/version").text).strip() if self._is_http else mlflow.__version__
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -374,12 +373,12 @@ def _probe_server(uri: str) -> None:
         raise OSError(f"it answers {answer.status_code} {answer.reason}")
 
 
-def _ask_server(uri: str, path: str) -> "Response":
+def _ask_server(uri: str, path: str) -> Any:
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
     credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
-    return http_request(  # type: ignore[no-untyped-call, no-any-return]
+    return http_request(  # type: ignore[no-untyped-call]
         credentials, path, "GET", max_retries=1, timeout=PROBE_SECONDS, raise_on_status=False
     )
 

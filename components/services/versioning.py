@@ -277,10 +277,10 @@ def default_remote(project: Path) -> Remote:
     Raises:
         InputError: it is no DVC repository, or its configuration is damaged.
     """
-    from dvc.api import DVCFileSystem
+    from dvc.repo import Repo  # the file system would make up a remote where there is none
 
     try:
-        return _remote(DVCFileSystem(str(project)).repo.config)
+        return _remote(Repo(str(project)).config)
     except _dvc_failures() as error:
         raise InputError(
             f"{project.resolve()} is not a DVC repository that can be used: {_one_line(error)}; "

@@ -1,6 +1,7 @@
 """`dagnn submit`, `dagnn follow`, `dagnn doctor`: the pipeline on a Kubeflow cluster."""
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -80,11 +81,9 @@ def submit(
     if not allow_dirty:
         check_clean(git)
     server = _server(host, namespace, token, cookies)
-    arguments = (
-        data_arguments(repository=repository, revision=revision, path=data, allow_unpushed=allow_unpushed)
-        if data
-        else {}
-    )
+    arguments = {}
+    if data:
+        arguments = data_arguments(repository=repository, revision=revision, path=data, allow_unpushed=allow_unpushed)
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
@@ -168,13 +167,11 @@ def doctor(
 
 
 def _server(host: str, namespace: str, token: Path | None, cookies: Path | None) -> "Kubeflow":
-    import os
-
     from pipeline.kubeflow import Kubeflow, read_secret
 
     if not host:
         raise InputError(
-            "no server is named, expected the URL of Kubeflow Pipelines; give --host or KF_PIPELINES_ENDPOINT"
+            "no server is named, expected the URL of Kubeflow Pipelines; give --host, or KF_PIPELINES_ENDPOINT"
         )
     read_cookies = read_secret("--cookies", cookies, "DAGNN_KFP_COOKIES")
     return Kubeflow(

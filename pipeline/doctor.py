@@ -45,15 +45,15 @@ class _SkippedError(Exception):
     """There is nothing to look at; the message says why."""
 
 
-def diagnose(
+def checks_of(
     *,
     kubeflow: Kubeflow | None,
     namespace: str,
     tracking: Tracking,
     project: Path = Path(),
     secrets: Sequence[str] = (),
-) -> list[Check]:
-    """Look at everything; nothing is changed, and no check stops another.
+) -> dict[str, Callable[[], Finding]]:
+    """What there is to look at, by name; `look` does one, and nothing is changed.
 
     Args:
         kubeflow: the server; None where none is named.
@@ -62,7 +62,7 @@ def diagnose(
         project: root of the checkout.
         secrets: names of the Kubernetes secrets that the tasks need.
     """
-    looks: dict[str, Callable[[], Finding]] = {
+    return {
         "python": _python,
         "kubeflow": lambda: _kubeflow(kubeflow),
         "mlflow": lambda: _mlflow(tracking),
@@ -71,12 +71,12 @@ def diagnose(
         **{f"secret {name}": lambda name=name: _secret(namespace, name) for name in secrets},  # type: ignore[misc]
         "gpu": _gpu,
     }
-    return [_look(name, look) for name, look in looks.items()]
 
 
-def _look(name: str, look: Callable[[], Finding]) -> Check:
+def look(name: str, check: Callable[[], Finding]) -> Check:
+    """Do one check; what fails in it is its result."""
     try:
-        found = look()
+        found = check()
     except _SkippedError as reason:
         return Check(name, "skipped", str(reason))
     except DagnnError as error:
@@ -104,13 +104,11 @@ def _kubeflow(kubeflow: Kubeflow | None) -> Finding:
 
 
 def _mlflow(tracking: Tracking) -> Finding:
-    server, here = tracking.server_version(), version("mlflow")
-    what = f"{tracking.address} is MLflow {server}"
     if not tracking.uri.startswith(("http://", "https://")):
-        return Finding(
-            f"{tracking.address} is a local database", "tasks on a cluster need a server: MLFLOW_TRACKING_URI"
-        )
-    if server.split(".")[:1] != here.split(".")[:1]:
+        return Finding(f"{tracking.address} is no server", "set MLFLOW_TRACKING_URI: tasks on a cluster need one")
+    server, here = tracking.server_version(), version("mlflow")
+    what = f"{tracking.address} is MLflow {server}, and takes the credentials"
+    if server.split(".")[0] != here.split(".")[0]:
         raise SurroundingsError(f"{what}, but {here} is used here and in the images; upgrade the older one")
     return Finding(what)
 
@@ -119,10 +117,8 @@ def _remote(project: Path) -> Finding:
     remote = default_remote(project)
     if not remote.url:
         raise _SkippedError("no default remote: fine while no data is under DVC, else `dvc remote add --default`")
-    if not remote.is_plain_s3:
-        raise InputError(
-            f"{remote.url} is no plain S3, expected s3://bucket/prefix, from which tasks fetch; set another"
-        )
+    if not remote.url.startswith("s3://"):
+        raise InputError(f"{remote.url} is not in S3, expected s3://bucket/prefix, from which tasks fetch; set another")
     Storage(endpoint_url=remote.endpoint_url, attempts=2).check_bucket(remote.url)
     endpoint = remote.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     advice = ""
@@ -135,9 +131,7 @@ def _images(file: Path) -> Finding:
     images = pullable(read_images(file))
     for image in images:
         if image.endswith("0" * 64):
-            raise InputError(
-                f"image {image} has a placeholder for a digest; `make images REGISTRY=...` writes real ones"
-            )
+            raise InputError(f"image {image} has a placeholder for a digest; run `make images REGISTRY=...`")
     return Finding(", ".join(sorted(set(images))))
 
 

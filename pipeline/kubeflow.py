@@ -113,9 +113,9 @@ class Kubeflow:
         """Version and mode; any user may ask."""
         api = kfp_server_api.HealthzServiceApi(self._client)
         # the version is not in the API's description, so the generated client would drop it
-        answer = self._ask(api.healthz_service_get_healthz, _preload_content=False)
+        answer = self._ask(lambda **options: api.healthz_service_get_healthz(**options).data, _preload_content=False)
         try:
-            said = json.loads(answer.data)
+            said = json.loads(answer)
             return Health(_version(str(said.get("tag_name", ""))), bool(said["multi_user"]))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(

@@ -95,7 +95,7 @@ def check_clean(git: Mapping[str, Any]) -> None:
     """
     if git["dirty"]:
         raise InputError(
-            f"the checkout is not what commit {str(git['commit'])[:NUM_COMMIT]} has, which images are built from; "
+            f"the checkout is not what its commit {str(git['commit'])[:NUM_COMMIT]} has, which images are built from; "
             "commit and build the images again, or add --allow-dirty"
         )
 
@@ -132,7 +132,7 @@ def data_arguments(*, repository: str, revision: str, path: str, allow_unpushed:
 
     found = resolve(repository, revision, path)
     lineage = found.lineage
-    if not found.is_plain_s3:
+    if not lineage.remote.startswith("s3://"):
         raise InputError(
             f"the DVC remote of {path!r} at {revision} is {lineage.remote or 'not set'}, expected s3://bucket/prefix, "
             "from which tasks fetch without git or DVC; set it with `dvc remote add --default`, and commit .dvc/config"

@@ -161,16 +161,14 @@ class Tracking:
             return MlflowClient(self.uri)
 
     def server_version(self) -> str:
-        """Version of the server, which also has let us look for experiments; of a database, that of MLflow here.
+        """Version of a server, which has let us look for experiments, too.
 
         Raises:
             SurroundingsError: it cannot be reached, or refuses.
         """
-        import mlflow
-
         with self.answering():
             self.client.search_experiments(max_results=1)
-            return str(_ask_server(self.uri, "/version").text).strip() if self._is_http else mlflow.__version__
+            return str(_ask_server(self.uri, "/version").text).strip()
 
     @contextmanager
     def answering(self) -> Iterator[None]:

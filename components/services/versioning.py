@@ -34,6 +34,8 @@ WORK = Path(".dagnn/add")
 LOOSE = 1000  # files from which on DVC becomes slow
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PLAIN_REMOTE = {"url", "endpointurl", "region"}
+# what DVC fills in for a remote that does not say
+_REMOTE_DEFAULTS = {"use_ssl": True, "allow_anonymous_login": False, "listobjects": False, "verify": False}
 
 
 class Version(NamedTuple):
@@ -291,7 +293,8 @@ def default_remote(project: Path) -> Remote:
 def _remote(config: Mapping[str, Any]) -> Remote:
     remote = config["remote"].get(config["core"].get("remote"), {})
     url = remote.get("url", "")
-    return Remote(_shown(url), remote.get("endpointurl", ""), url.startswith("s3://") and set(remote) <= _PLAIN_REMOTE)
+    said = {key for key, value in remote.items() if _REMOTE_DEFAULTS.get(key) != value}
+    return Remote(_shown(url), remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE)
 
 
 def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLineage:

@@ -152,14 +152,15 @@ def doctor(
 ) -> None:
     """Check versions, credentials, servers, stores, images and secrets; exit status 1 when one fails."""
     from components.services.tracking import Tracking
-    from pipeline.doctor import diagnose
+    from pipeline.doctor import checks_of, look
 
-    checks = diagnose(
+    to_do = checks_of(
         kubeflow=_server(host, namespace, token, cookies) if host else None,
         namespace=namespace,
         tracking=Tracking.from_environment(),
         secrets=secrets,
     )
+    checks = [look(name, check) for name, check in to_do.items()]
     print(json.dumps([check._asdict() for check in checks]) if as_json else _table(checks))
     failed = [check.name for check in checks if check.status == "failed"]
     if failed:

@@ -1,5 +1,6 @@
 """What a run on a cluster stands on, looked at without changing it: versions, servers, stores, images, secrets."""
 
+import logging
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from pipeline.submit import connect
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
+
+log = logging.getLogger(__name__)
 
 GPU = "nvidia.com/gpu"
 _SECONDS = 10
@@ -135,13 +138,27 @@ def _images(file: Path) -> Finding:
     return Finding(", ".join(sorted(set(images))))
 
 
+def require_secrets(namespace: str, names: Sequence[str]) -> None:
+    """See that secrets are there, as far as this can be seen from here.
+
+    Raises:
+        InputError: one is not.
+        SurroundingsError: the cluster that kubectl's configuration names cannot be reached.
+    """
+    for name in names:
+        try:
+            _secret(namespace, name)
+        except _SkippedError as reason:
+            log.warning("secret %s was not looked for: %s", name, reason)
+
+
 def _secret(namespace: str, name: str) -> Finding:
     """Whether a secret is there; what is in it stays on the server."""
     if not namespace:
         raise _SkippedError("no namespace is named: --namespace")
     api = _kubernetes()
     path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
-    where = f"secret {name} in namespace {namespace}"
+    where = f"secret {name} in namespace {namespace} of {api.configuration.host}"
     if _get(api, path, _METADATA_ALONE, where) is None:
         raise InputError(f"{where} does not exist; infra/kubernetes/secrets.example.yaml says how to make it")
     return Finding(f"is in namespace {namespace}")

@@ -40,6 +40,18 @@ class Health(NamedTuple):
     multi_user: bool
 
 
+class NewRun(NamedTuple):
+    """A run of a version of a pipeline."""
+
+    name: str
+    experiment_id: str
+    pipeline_id: str
+    version_id: str
+    arguments: Mapping[str, str]
+    service_account: str | None
+    """Of the tasks' pods; None: Kubeflow's."""
+
+
 class Task(NamedTuple):
     """A task of a run, as the server sees it."""
 
@@ -186,28 +198,30 @@ class Kubeflow:
         experiment = kfp_server_api.V2beta1Experiment(display_name=name, **self._in_namespace)
         return str(self._ask(api.experiment_service_create_experiment, experiment).experiment_id)
 
-    def create_run(self, **what: Any) -> str:
-        """Start a run of a pipeline's version; its id. The arguments are those of `_run`."""
+    def create_run(self, run: NewRun) -> str:
+        """Start a run; its id."""
         api = kfp_server_api.RunServiceApi(self._client)
-        return str(self._ask(api.run_service_create_run, kfp_server_api.V2beta1Run(**_run(**what))).run_id)
+        made = self._ask(api.run_service_create_run, kfp_server_api.V2beta1Run(**_fields(run)))
+        return str(made.run_id)
 
-    def create_recurring_run(self, *, cron: str, **what: Any) -> str:
+    def create_recurring_run(self, run: NewRun, cron: str) -> str:
         """Start a run whenever a schedule says, one at a time, without those that were missed; its id.
 
         Args:
+            run: what to start.
             cron: with six fields, the first for seconds, in UTC.
-            what: the arguments of `_run`.
         """
         api = kfp_server_api.RecurringRunServiceApi(self._client)
         schedule = kfp_server_api.V2beta1CronSchedule(cron=cron)
-        run = kfp_server_api.V2beta1RecurringRun(
-            **_run(**what),
+        recurring_run = kfp_server_api.V2beta1RecurringRun(
+            **_fields(run),
             mode="ENABLE",
             max_concurrency="1",
             no_catchup=True,
             trigger=kfp_server_api.V2beta1Trigger(cron_schedule=schedule),
         )
-        return str(self._ask(api.recurring_run_service_create_recurring_run, run).recurring_run_id)
+        made = self._ask(api.recurring_run_service_create_recurring_run, recurring_run)
+        return str(made.recurring_run_id)
 
     def run_state(self, run_id: str) -> RunState:
         """A run and its tasks."""
@@ -287,7 +301,7 @@ class Kubeflow:
 
     def _refusal(self, error: ApiException) -> DagnnError:
         """What an answer of the server means to the user."""
-        words = _words(error.body)
+        words = _words(error.body, plain=error.status != 404)  # as a server of something else has it
         has_credentials = bool(self.read_token or self.cookies)
         if not error.status:  # the generated client's way to tell of a TLS failure
             return self._untrusted(str(error.reason))
@@ -356,24 +370,16 @@ def _version(tag: str) -> str:
     return found[0] if found else ""
 
 
-def _run(
-    *,
-    name: str,
-    experiment_id: str,
-    pipeline_id: str,
-    version_id: str,
-    arguments: Mapping[str, str],
-    service_account: str | None,
-) -> dict[str, Any]:
+def _fields(run: NewRun) -> dict[str, Any]:
     """What runs and recurring runs have in common."""
     return {
-        "display_name": name,
-        "experiment_id": experiment_id,
+        "display_name": run.name,
+        "experiment_id": run.experiment_id,
         "pipeline_version_reference": kfp_server_api.V2beta1PipelineVersionReference(
-            pipeline_id=pipeline_id, pipeline_version_id=version_id
+            pipeline_id=run.pipeline_id, pipeline_version_id=run.version_id
         ),
-        "runtime_config": kfp_server_api.V2beta1RuntimeConfig(parameters=dict(arguments)),
-        "service_account": service_account,
+        "runtime_config": kfp_server_api.V2beta1RuntimeConfig(parameters=dict(run.arguments)),
+        "service_account": run.service_account,
     }
 
 
@@ -386,13 +392,19 @@ def _message(status: Any) -> str:
     return _one_line(status.message) if status and status.message else ""
 
 
-def _words(body: object) -> str:
-    """What the server says in an error, to be put behind the number; empty where it is no text of the API."""
+def _words(body: object, *, plain: bool) -> str:
+    """What the server says in an error, to be put behind its number; of a page there, nothing.
+
+    Args:
+        body: of the answer.
+        plain: whether text that is no JSON counts; Kubeflow's uploads answer so.
+    """
+    text = body if isinstance(body, str) else ""
     try:
-        said = json.loads(body) if isinstance(body, str) else {}
+        said = json.loads(text)
         words = said.get("message") or said.get("error_message") or said.get("error") or ""
     except (ValueError, AttributeError):
-        return ""
+        words = text if plain and not text.lstrip().startswith("<") else ""
     return f": {_one_line(words)}" if words else ""
 
 

@@ -9,8 +9,7 @@ import logging
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from dagnn_core.errors import CheckRefusedError, DagnnError, InputError, SurroundingsError, name_first
-from pipeline.kubeflow import Kubeflow, RunState, ServerFailedError, check_versions
+from pipeline.kubeflow import Kubeflow, NewRun, RunState, ServerFailedError, check_versions
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class Job:
     cron: str | None = None
     """With six fields; a recurring run instead of one now."""
     service_account: str | None = None
-    """Of the tasks' pods; none: Kubeflow's."""
+    """Of the tasks' pods; None: Kubeflow's."""
 
 
 class Submitted(NamedTuple):
@@ -202,43 +201,31 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
         )
     if dry_run:
         return Submitted(pipeline_id, version_id, experiment_id, None)
-    with _saying_what_is_there(kubeflow, job) as made:
+    made: list[str] = []
+    starting = False
+    try:
         if pipeline_id is None:
             pipeline_id = kubeflow.create_pipeline(PIPELINE, DESCRIPTION)
             made.append(f"the pipeline {PIPELINE}")
         if version_id is None:
             version_id = kubeflow.upload_version(pipeline_id, job.package, job.version)
-            made.append(f"its version {job.version}")
+            made.append(f"the version {job.version}")
         if experiment_id is None:
             experiment_id = kubeflow.create_experiment(job.experiment)
             made.append(f"the experiment {job.experiment}")
-        run: dict[str, Any] = {
-            "name": job.run,
-            "experiment_id": experiment_id,
-            "pipeline_id": pipeline_id,
-            "version_id": version_id,
-            "arguments": job.arguments,
-            "service_account": job.service_account,
-        }
-        run_id = kubeflow.create_recurring_run(cron=job.cron, **run) if job.cron else kubeflow.create_run(**run)
-    return Submitted(pipeline_id, version_id, experiment_id, run_id)
-
-
-@contextmanager
-def _saying_what_is_there(kubeflow: Kubeflow, job: Job) -> Iterator[list[str]]:
-    """Add to a failure in the body what was made before it, and whether something may have been made in spite of it."""
-    made: list[str] = []
-    try:
-        yield made
+        run = NewRun(job.run, experiment_id, pipeline_id, version_id, job.arguments, job.service_account)
+        starting = True
+        run_id = kubeflow.create_recurring_run(run, job.cron) if job.cron else kubeflow.create_run(run)
     except DagnnError as error:
-        there = f"{' and '.join(made)} {'is' if len(made) == 1 else 'are'} there and will be used again" if made else ""
-        # a request that was not answered may have been carried out all the same
-        unsure = (
-            f"look for {job.run!r} at {kubeflow.page('runs')} before you submit again"
-            if isinstance(error, ServerFailedError)
-            else ""
-        )
-        raise type(error)("; ".join(part for part in (f"nothing runs: {error}", there, unsure) if part)) from error
+        # a request that got no answer may have been carried out all the same
+        unsure = starting and isinstance(error, ServerFailedError)
+        parts = [f"{'nobody knows whether the run was started' if unsure else 'the run was not started'}: {error}"]
+        if made:
+            parts.append(f"{' and '.join(made)} will be used again")
+        if unsure:
+            parts.append(f"look for {job.run!r} at {kubeflow.page('runs')} before you submit again")
+        raise type(error)("; ".join(parts)) from error
+    return Submitted(pipeline_id, version_id, experiment_id, run_id)
 
 
 def follow(kubeflow: Kubeflow, run_id: str, pace: Pace = Pace()) -> RunState:  # noqa: B008  # immutable

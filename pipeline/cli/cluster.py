@@ -48,6 +48,10 @@ def submit(
     revision: Annotated[str, typer.Option(help="of the data: branch, tag or commit")] = "HEAD",
     repository: Annotated[str, typer.Option(help="of the data: local path or git URL")] = ".",
     service_account: Annotated[str | None, typer.Option(help="of the tasks' pods  [default: Kubeflow's]")] = None,
+    secrets: Annotated[
+        list[str] | None,
+        typer.Option("--secret", help="that the tasks need: look whether kubectl finds it in --namespace"),
+    ] = None,
     recurring: Annotated[
         str | None, typer.Option(metavar="CRON", help="run at these times (UTC) instead of now, as '30 2 * * MON-FRI'")
     ] = None,
@@ -68,6 +72,7 @@ def submit(
     from components.services.provenance import git_state
     from components.services.tracking import Tracking
     from pipeline.cron import read_cron
+    from pipeline.doctor import require_secrets
     from pipeline.images import Images, pullable, read_images
     from pipeline.submit import Job, check_clean, connect, data_arguments, disable_caching, follow, version_name
     from pipeline.submit import submit as submit_job
@@ -84,6 +89,7 @@ def submit(
     arguments = {}
     if data:
         arguments = data_arguments(repository=repository, revision=revision, path=data, allow_unpushed=allow_unpushed)
+    require_secrets(namespace, secrets or [])
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
@@ -114,13 +120,13 @@ def submit(
         "mlflow": mlflow.address if mlflow.uri.startswith(("http://", "https://")) else None,
     }
     if as_json:
-        print(json.dumps(facts))
+        typer.echo(json.dumps(facts))
     else:
         for name, value in facts.items():
             if value:
-                print(f"{name:17}  {value}")
+                typer.echo(f"{name:17}  {value}")
         if dry_run:
-            print("nothing was made: --dry-run")
+            typer.echo("nothing was made: --dry-run")
     if wait and done.run_id:
         follow(server, done.run_id)
 
@@ -136,7 +142,9 @@ def follow(
     """Follow a run on a Kubeflow cluster to its end; exit status 1 when it fails."""
     from pipeline.submit import follow as follow_run
 
-    follow_run(_server(host, namespace, token, cookies), run_id)
+    server = _server(host, namespace, token, cookies)
+    server.health()  # a wrong address is not waited for
+    follow_run(server, run_id)
 
 
 def doctor(
@@ -161,7 +169,7 @@ def doctor(
         secrets=secrets,
     )
     checks = [look(name, check) for name, check in to_do.items()]
-    print(json.dumps([check._asdict() for check in checks]) if as_json else _table(checks))
+    typer.echo(json.dumps([check._asdict() for check in checks]) if as_json else _table(checks))
     failed = [check.name for check in checks if check.status == "failed"]
     if failed:
         raise CheckRefusedError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")

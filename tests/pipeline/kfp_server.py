@@ -63,10 +63,8 @@ class Description:
         """Raises `Refusal` where the description does not have it."""
         url = urlsplit(target)
         for template, operations in self.spec["paths"].items():
-            pattern = re.sub(
-                r"\\\{([^}]+)\\\}", lambda match: f"(?P<{match[1].replace('.', '_')}>[^/:]+)", re.escape(template)
-            )
-            match = re.fullmatch(pattern.replace("\\_", "_"), url.path)
+            pattern = re.sub(r"\{([\w.]+)\}", lambda name: f"(?P<{name[1].replace('.', '_')}>[^/:]+)", template)
+            match = re.fullmatch(pattern, url.path)
             if match and method.lower() in operations:
                 operation = operations[method.lower()]
                 break

@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline import submit
 from pipeline.cli.main import main
 from tests.components.test_versioning import Project, Pushed, make_source
 from tests.fixtures.s3 import SECRET, Bucket, make_bucket
 from tests.pipeline.kfp_server import KubeflowServer
+from tests.pipeline.kubernetes_server import Kubernetes
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/dagnn@sha256:" + "1" * 64
+pytestmark = pytest.mark.usefixtures("no_cluster")
 TOKEN = "token-that-nobody-shall-see"
 
 
@@ -48,8 +49,6 @@ def dagnn(
     monkeypatch.setenv(
         "DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0ff"
     )  # as in an image: the checkout of the tests may be dirty
-    monkeypatch.setenv("KUBECONFIG", os.devnull)
-    monkeypatch.setattr(submit, "Pace", lambda: submit.Pace(0.01, 0.01, 0.0))
     shutil.copy(ROOT / "params.yaml", tmp_path)
     (tmp_path / "infra").mkdir()
     (tmp_path / "infra/images.json").write_text(json.dumps({"cpu": IMAGE}))
@@ -87,7 +86,7 @@ def test_submit_as_json(server: KubeflowServer, dagnn: Dagnn) -> None:
 
 
 def test_wait_exits_as_the_run_ends(server: KubeflowServer, dagnn: Dagnn) -> None:
-    server.states = [{"state": "RUNNING"}, {"state": "SUCCEEDED"}]
+    server.states = [{"state": "SUCCEEDED"}]
     assert dagnn("submit", "--wait").status == 0
     server.states = [{"state": "FAILED", "error": {"code": 2, "message": "no pod could be started"}}]
     done = dagnn("submit", "--wait")
@@ -95,6 +94,8 @@ def test_wait_exits_as_the_run_ends(server: KubeflowServer, dagnn: Dagnn) -> Non
     assert "failed (no pod could be started)" in done.error and len(done.error.splitlines()) == 1
     run_id = list(server.runs)[1]
     assert dagnn("follow", run_id).status == 1
+    assert dagnn("follow", "nothing").status == 2
+    assert dagnn("follow", run_id, "--host", "http://127.0.0.1:1").status == 3
 
 
 def test_recurring(server: KubeflowServer, dagnn: Dagnn) -> None:
@@ -171,6 +172,15 @@ def test_a_dirty_checkout(server: KubeflowServer, dagnn: Dagnn, monkeypatch: pyt
     assert done.status == 2 and "or add --allow-dirty" in done.error
     assert server.requests == []
     assert ".dirty." in dagnn("submit", "--allow-dirty").out
+
+
+def test_a_secret_that_is_missing(server: KubeflowServer, dagnn: Dagnn, kubernetes: Kubernetes) -> None:
+    arguments = ("submit", "--secret", "s3-credentials", "--namespace", "team")
+    done = dagnn(*arguments)
+    assert done.status == 2 and done.error.startswith("error: secret s3-credentials in namespace team of http://")
+    assert server.requests == []
+    kubernetes.secrets = ["s3-credentials"]
+    assert dagnn(*arguments).status == 0
 
 
 def test_ctrl_c_leaves_the_run_going(server: KubeflowServer, dagnn: Dagnn) -> None:

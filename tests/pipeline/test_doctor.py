@@ -5,106 +5,31 @@ are real.
 """
 
 import json
-import os
+import re
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from components.services.tracking import Tracking
-from pipeline.doctor import Check, checks_of, look
+from dagnn_core.errors import InputError
+from pipeline.doctor import Check, checks_of, look, require_secrets
 from pipeline.kubeflow import Kubeflow
 from tests.components.fault_proxy import Fault, FaultProxy
 from tests.components.test_registry_server import mlflow_server
 from tests.fixtures.s3 import Bucket
 from tests.pipeline.kfp_server import KubeflowServer
+from tests.pipeline.kubernetes_server import Kubernetes
 
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+pytestmark = [
+    pytest.mark.usefixtures("no_cluster"),
+    pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed"),
+]
 IMAGE = "registry.example/dagnn@sha256:" + "1" * 64
-SECRET_VALUE = "c2VjcmV0LXRoYXQtbm9ib2R5LXNoYWxsLXNlZQ=="
-
-
-@dataclass
-class Kubernetes:
-    """The two requests that are used: a secret's metadata, and the nodes."""
-
-    secrets: list[str] = field(default_factory=list)
-    gpus: list[str] = field(default_factory=list)
-    """By node."""
-    status: int = 200
-    accepted: list[str] = field(default_factory=list)
-    """The headers Accept of requests for secrets."""
-
-
-@pytest.fixture
-def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernetes]:
-    """A server that kubectl's configuration names."""
-    cluster = Kubernetes()
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            status, answer = self.answer()
-            content = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def answer(self) -> tuple[int, dict[str, object]]:
-            if self.headers["Authorization"] != "Bearer token-of-kubectl":
-                return 401, {"kind": "Status", "reason": "Unauthorized"}
-            if cluster.status != 200:
-                return cluster.status, {"kind": "Status"}
-            if self.path == "/api/v1/nodes":
-                nodes = [{"status": {"allocatable": {"cpu": "4", "nvidia.com/gpu": count}}} for count in cluster.gpus]
-                return 200, {"kind": "NodeList", "items": [*nodes, {"status": {"allocatable": {"cpu": "4"}}}]}
-            cluster.accepted.append(self.headers["Accept"])
-            name = self.path.removeprefix("/api/v1/namespaces/team/secrets/")
-            if name not in cluster.secrets:
-                return 404, {"kind": "Status", "reason": "NotFound"}
-            if "as=PartialObjectMetadata" in self.headers["Accept"]:
-                return 200, {"kind": "PartialObjectMetadata", "metadata": {"name": name}}
-            return 200, {"kind": "Secret", "metadata": {"name": name}, "data": {"secret-key": SECRET_VALUE}}
-
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    name_cluster(monkeypatch, tmp_path, f"http://127.0.0.1:{listener.server_address[1]}")
-    yield cluster
-    listener.shutdown()
-    listener.server_close()
-
-
-def name_cluster(monkeypatch: pytest.MonkeyPatch, folder: Path, server: str) -> None:
-    """Have kubectl's configuration name a server."""
-    configuration = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "test",
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "clusters": [{"name": "test", "cluster": {"server": server}}],
-        "users": [{"name": "test", "user": {"token": "token-of-kubectl"}}],
-    }
-    file = folder / "kubeconfig"
-    file.write_text(json.dumps(configuration))
-    # the client takes the environment at its import
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(file))
-
-
-@pytest.fixture(autouse=True)
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", os.devnull)
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +195,13 @@ class TestKubernetes:
     def test_a_secret_is_missing(self, kubernetes: Kubernetes, found: Found) -> None:
         check = found("secret s3-credentials")
         assert check.status == "failed"
-        assert check.what == "secret s3-credentials in namespace team does not exist"
+        assert re.fullmatch(r"secret s3-credentials in namespace team of http://\S+ does not exist", check.what)
+        with pytest.raises(
+            InputError, match=r"s3-credentials in namespace team of .* does not exist; infra/kubernetes"
+        ):
+            require_secrets("team", ["s3-credentials"])
+        kubernetes.secrets = ["s3-credentials"]
+        require_secrets("team", ["s3-credentials"])
         assert check.remedy == "infra/kubernetes/secrets.example.yaml says how to make it"
 
     def test_gpus(self, kubernetes: Kubernetes, found: Found) -> None:
@@ -288,11 +219,13 @@ class TestKubernetes:
         assert check.status == outcome and str(status) in check.what
 
     @pytest.mark.parametrize("name", ["secret s3-credentials", "gpu"])
-    def test_no_server(self, found: Found, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_no_server(self, found: Found, name: str, name_cluster: Callable[[str], None]) -> None:
         assert found(name) == (name, "skipped", "no cluster is named: kubectl has no configuration here", "")
-        name_cluster(monkeypatch, tmp_path, "http://127.0.0.1:1")
+        name_cluster("http://127.0.0.1:1")
         check = found(name)
         assert check.status == "failed" and "cannot be reached" in check.what
 
-    def test_no_namespace(self, kubernetes: Kubernetes, found: Found) -> None:
+    def test_no_namespace(self, kubernetes: Kubernetes, found: Found, caplog: pytest.LogCaptureFixture) -> None:
         assert found("secret s3-credentials", namespace="").status == "skipped"
+        require_secrets("", ["s3-credentials"])
+        assert caplog.messages == ["secret s3-credentials was not looked for: no namespace is named: --namespace"]

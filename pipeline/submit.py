@@ -112,23 +112,27 @@ def disable_caching(package: Path) -> None:
 
 
 def data_arguments(*, repository: str, revision: str, path: str, allow_unpushed: bool) -> dict[str, str]:
-    """The pipeline's arguments for a version of raw data, which the tasks fetch by digest.
+    """The pipeline's arguments for raw data, which the tasks fetch by digest, or from a folder in S3 as it is.
 
     Args:
         repository: a local path or a git URL.
         revision: branch, tag or commit.
-        path: of the data in the repository.
-        allow_unpushed: do not look whether the remote has the data.
+        path: of the data in the repository; or `s3://bucket/prefix`, which no repository knows.
+        allow_unpushed: do not look whether the remote, or the folder, has the data.
 
     Raises:
         InputError: repository, revision or path do not exist, the data is not under DVC or was never pushed, or the
-            remote is not S3.
+            remote is not S3; the folder is empty or its bucket does not exist.
         SurroundingsError: repository or store cannot be reached.
     """
     from components.services.dvc_store import check_pushed
     from components.services.storage import Storage
     from components.services.versioning import resolve
 
+    if path.startswith("s3://"):
+        if not allow_unpushed and not Storage().names_below(path):
+            raise InputError(f"{path} has no files, expected raw data; check bucket and prefix")
+        return {"data_uri": path}
     found = resolve(repository, revision, path)
     lineage = found.lineage
     if not lineage.remote.startswith("s3://"):

@@ -44,7 +44,9 @@ def submit(
     image: Annotated[
         str | None, typer.Option(help="NAME@sha256:..., for all tasks  [default: those in infra/images.json]")
     ] = None,
-    data: Annotated[str, typer.Option(help="raw data under DVC to fetch, as data/photos")] = "",
+    data: Annotated[
+        str, typer.Option(help="raw data to fetch: a path under DVC, as data/photos, or s3://bucket/prefix")
+    ] = "",
     revision: Annotated[str, typer.Option(help="of the data: branch, tag or commit")] = "HEAD",
     repository: Annotated[str, typer.Option(help="of the data: local path or git URL")] = ".",
     service_account: Annotated[str | None, typer.Option(help="of the tasks' pods  [default: Kubeflow's]")] = None,

@@ -286,6 +286,20 @@ class TestData:
         assert server.requests == []
 
 
+def test_data_that_is_not_under_dvc(
+    server: KubeflowServer, dagnn: Dagnn, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.endpoint)
+    uri = f"{bucket.uri}/raw/photos"
+    done = dagnn("submit", "--data", uri)
+    assert done == (2, "", f"error: {uri} has no files, expected raw data; check bucket and prefix\n")
+    done = dagnn("submit", "--data", "s3://no-such-bucket/raw")
+    assert done.status == 2 and "the bucket of s3://no-such-bucket/raw does not exist" in done.error
+    assert server.requests == []
+    bucket.put("raw/photos/table.csv", b"id,text\n")
+    assert json.loads(dagnn("submit", "--data", uri, "--dry-run", "--json").out)["data_uri"] == uri
+
+
 def test_doctor(server: KubeflowServer, dagnn: Dagnn) -> None:
     done = dagnn("doctor")
     assert done.status == 1

@@ -25,6 +25,10 @@ from dagnn_core.errors import DagnnError, InputError, SurroundingsError
 
 MAX_REASON = 300  # characters of a server's own words in our one line
 _FINISHED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}
+# Kubeflow's own nodes around a pipeline's tasks: drivers, executors, groups of tasks, the workflow itself
+_OWN_NODE = re.compile(
+    r"|root|executor|.*-driver|dagnn-.*|(exit-handler|for-loop|condition|condition-branches)-\d+.*|.*iteration.*"
+)
 _PAGE = 10
 
 
@@ -231,7 +235,7 @@ class Kubeflow:
         tasks = {
             detail.task_id: Task(detail.display_name, detail.state or "PENDING", _message(detail.error))
             for detail in details
-            if _is_step(detail.display_name or "")
+            if not _OWN_NODE.fullmatch(detail.display_name or "")
         }
         return RunState(run.state or "PENDING", tasks, _message(run.error))
 
@@ -381,11 +385,6 @@ def _fields(run: NewRun) -> dict[str, Any]:
         "runtime_config": kfp_server_api.V2beta1RuntimeConfig(parameters=dict(run.arguments)),
         "service_account": run.service_account,
     }
-
-
-def _is_step(name: str) -> bool:
-    """Whether the name is that of a task of the pipeline; the others are Kubeflow's own, around it."""
-    return not (name in ("", "root", "executor") or name.endswith("-driver") or name.startswith("dagnn-"))
 
 
 def _message(status: Any) -> str:

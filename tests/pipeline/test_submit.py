@@ -438,7 +438,8 @@ def test_a_certificate_that_nobody_knows(tmp_path: Path) -> None:
 
 def tasks(**states: str) -> dict[str, Any]:
     """What a server knows of a run's tasks, with its own around them."""
-    own = {"dagnn-x7k2p": "RUNNING", "root": "RUNNING", "root-driver": "SUCCEEDED", "train-driver": "SUCCEEDED"}
+    own = {"dagnn-x7k2p": "FAILED", "root": "FAILED", "root-driver": "SUCCEEDED", "train-driver": "SUCCEEDED"}
+    own |= {"exit-handler-1": "FAILED", "for-loop-2": "FAILED", "executor": "FAILED"}
     details = [
         {"task_id": name, "display_name": name, "state": state}
         | ({"error": {"code": 2, "message": f"pod of {name}\nwas OOMKilled"}} if state == "FAILED" else {})

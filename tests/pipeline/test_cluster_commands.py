@@ -82,7 +82,7 @@ def test_submit_as_json(server: KubeflowServer, dagnn: Dagnn) -> None:
     assert facts["run_id"] == run["run_id"] and facts["run"] == run["display_name"]
     assert facts["mlflow"] is None
     (version,) = server.versions.values()
-    assert not any(task.get("cachingOptions") for task in version["pipeline_spec"]["root"]["dag"]["tasks"].values())
+    assert "enableCache" not in json.dumps(version["pipeline_spec"])
 
 
 def test_wait_exits_as_the_run_ends(server: KubeflowServer, dagnn: Dagnn) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import quote
 
 from components.services.storage import Storage
 from components.services.tracking import Tracking
@@ -157,7 +158,7 @@ def _secret(namespace: str, name: str) -> Finding:
     if not namespace:
         raise _SkippedError("no namespace is named: --namespace")
     api = _kubernetes()
-    path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
     where = f"secret {name} in namespace {namespace} of {api.configuration.host}"
     if _get(api, path, _METADATA_ALONE, where) is None:
         raise InputError(f"{where} does not exist; infra/kubernetes/secrets.example.yaml says how to make it")
@@ -174,12 +175,15 @@ def _gpu() -> Finding:
 
 def _kubernetes() -> "ApiClient":
     """A client of the cluster that kubectl's configuration, or the pod that this runs in, names."""
+    import yaml
     from kubernetes import client, config
 
     try:
         return config.new_client_from_config()
     except config.ConfigException:
         pass
+    except (yaml.YAMLError, AttributeError, TypeError) as error:
+        raise InputError("kubectl's configuration is damaged; `kubectl config view` says where") from error
     try:
         configuration = client.Configuration()
         config.load_incluster_config(configuration)

@@ -325,7 +325,12 @@ class Kubeflow:
             return InputError(
                 f"{self.address} answers 404, expected Kubeflow Pipelines; correct --host or KF_PIPELINES_ENDPOINT"
             )
-        return InputError(f"Kubeflow at {self.address} refuses the request ({error.status}{words}); correct it")
+        kind, remedy = (
+            (SurroundingsError, "somebody else was faster, run again")
+            if error.status == 409
+            else (InputError, "correct it")
+        )
+        return kind(f"Kubeflow at {self.address} refuses the request ({error.status}{words}); {remedy}")
 
     def _failure(self, error: HTTPError) -> DagnnError:
         """What a failure without a whole answer means to the user."""

@@ -168,7 +168,9 @@ class Tracking:
         """
         with self.answering():
             self.client.search_experiments(max_results=1)
-            return str(_ask_server(self.uri, "/version").text).strip()
+            answer = _ask_server(self.uri, "/version")
+            answer.raise_for_status()
+            return str(answer.text).strip()
 
     @contextmanager
     def answering(self) -> Iterator[None]:

@@ -57,7 +57,6 @@ class Description:
         for schema in self.spec["definitions"].values():
             if "properties" in schema:
                 schema.setdefault("additionalProperties", False)  # as the server's JSON parser has it
-        self.version = self.spec["info"]["version"]
 
     def request(self, method: str, target: str, headers: Message, content: bytes) -> Request:
         """Raises `Refusal` where the description does not have it."""

@@ -124,6 +124,8 @@ class TestMlflow:
             check = found("mlflow", mlflow=proxy.url)
             assert check.status == "failed" and "does not permit this" in check.what
             assert check.remedy.startswith("set MLFLOW_TRACKING_USERNAME")
+            proxy.plan = lambda request: Fault(kind="error", status=404) if request.path == "/version" else None
+            assert "cannot be used: 404 Client Error" in found("mlflow", mlflow=proxy.url).what
             proxy.plan = lambda request: None
             monkeypatch.setattr("pipeline.doctor.version", lambda package: "4.0.0")
             check = found("mlflow", mlflow=proxy.url)
@@ -224,6 +226,15 @@ class TestKubernetes:
         name_cluster("http://127.0.0.1:1")
         check = found(name)
         assert check.status == "failed" and "cannot be reached" in check.what
+
+    @pytest.mark.parametrize("content", ["{", "text", "- 1", "\t"])
+    def test_a_damaged_configuration(
+        self, found: Found, tmp_path: Path, name_cluster: Callable[[str], None], content: str
+    ) -> None:
+        name_cluster("http://127.0.0.1:1")
+        (tmp_path / "kubeconfig").write_text(content)
+        check = found("gpu")
+        assert check.status == "failed" and check.remedy == "`kubectl config view` says where"
 
     def test_no_namespace(self, kubernetes: Kubernetes, found: Found, caplog: pytest.LogCaptureFixture) -> None:
         assert found("secret s3-credentials", namespace="").status == "skipped"

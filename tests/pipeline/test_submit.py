@@ -141,6 +141,18 @@ class TestSubmit:
         ):
             connect(replace(kubeflow, namespace="theirs"))
 
+    def test_somebody_who_is_faster(
+        self, server: KubeflowServer, kubeflow: Kubeflow, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        submit(kubeflow, job)
+        with monkeypatch.context() as patch:
+            patch.setattr(server, "_list", lambda *_: {})  # they came after we had looked
+            with pytest.raises(
+                SurroundingsError, match=r"not started: .*\(409: AlreadyExist.*; somebody else was faster"
+            ):
+                submit(kubeflow, job)
+        submit(kubeflow, job)
+
     def test_an_archived_experiment(self, server: KubeflowServer, kubeflow: Kubeflow, job: Job) -> None:
         done = submit(kubeflow, job)
         server.experiments[done.experiment_id or ""]["storage_state"] = "ARCHIVED"

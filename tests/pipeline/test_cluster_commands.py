@@ -46,6 +46,7 @@ def dagnn(
     for name in [name for name in os.environ if name.startswith(("KF_", "DAGNN_", "MLFLOW_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
+    monkeypatch.setenv("DAGNN_DEBUG", "0")  # `--debug` sets it: the tests after this one shall not see that
     monkeypatch.setenv(
         "DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0ff"
     )  # as in an image: the checkout of the tests may be dirty

@@ -28,6 +28,14 @@ class Entry(NamedTuple):
     md5: str
 
 
+class _Found(NamedTuple):
+    """A version in a remote: the folder that has it, and each of its files with its object."""
+
+    base: str
+    entries: list[Entry]
+    objects: list[StoredObject]
+
+
 def fetch_by_digest(storage: Storage, lineage: RawLineage, folder: Path) -> RawLineage:
     """Bring a version of raw data into a folder; files that are there with the right digest stay, others go.
 
@@ -43,22 +51,9 @@ def fetch_by_digest(storage: Storage, lineage: RawLineage, folder: Path) -> RawL
         InputError: the remote does not have this version, or lists a path that leads out of the folder.
         SurroundingsError: the store cannot be reached or refuses, an object is damaged, the disk has no room.
     """
-    md5 = lineage.md5
-    if not _MD5.fullmatch(md5):
-        raise InputError(f"{md5!r} is not a digest of DVC, expected 32 hexadecimal digits, with .dir for a folder")
     remote = lineage.remote.rstrip("/")
-    base, top = _locate(storage, remote, md5)
-    entries = _listing(storage, top, md5) if md5.endswith(".dir") else [Entry(Path(lineage.path).name or md5, md5)]
-    uris = [_object_uri(base, entry.md5) for entry in entries]
-    found = storage.stat_all(uris, description="looking for files")
-    missing = [entry.path for entry, stored in zip(entries, found, strict=True) if stored is None]
-    if missing:
-        raise InputError(
-            f"{remote} lacks {len(missing)} of {len(entries)} files of {md5} (first: {missing[0]!r}); "
-            "run `dvc push` where they are"
-        )
+    base, entries, objects = _find(storage, lineage)
     remove_strangers(folder, entries)
-    objects = [stored for stored in found if stored is not None]
     size = sum(stored.size for stored in objects)
     check_space(folder, size - sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
     is_old = base == remote
@@ -72,6 +67,20 @@ def fetch_by_digest(storage: Storage, lineage: RawLineage, folder: Path) -> RawL
     if is_old:
         check_digests(folder, entries, remote)
     return replace(lineage, size=size, num_files=len(entries))
+
+
+def check_pushed(storage: Storage, lineage: RawLineage) -> RawLineage:
+    """See that a remote has every file of a version of raw data, without fetching any.
+
+    Returns:
+        The version with size and number of files.
+
+    Raises:
+        InputError: the remote does not have this version, or not all of its files.
+        SurroundingsError: the store cannot be reached or refuses.
+    """
+    found = _find(storage, lineage)
+    return replace(lineage, size=sum(stored.size for stored in found.objects), num_files=len(found.entries))
 
 
 def remove_strangers(folder: Path, entries: Sequence[Entry]) -> None:
@@ -112,6 +121,25 @@ def has_md5(path: Path, md5: str) -> bool:
             plain.update(chunk)
             unix.update(chunk.replace(b"\r\n", b"\n"))  # by chunks, as DVC 2 did
     return md5 in (plain.hexdigest(), unix.hexdigest())
+
+
+def _find(storage: Storage, lineage: RawLineage) -> _Found:
+    """Look for a version and all of its files in its remote."""
+    md5 = lineage.md5
+    if not _MD5.fullmatch(md5):
+        raise InputError(f"{md5!r} is not a digest of DVC, expected 32 hexadecimal digits, with .dir for a folder")
+    remote = lineage.remote.rstrip("/")
+    base, top = _locate(storage, remote, md5)
+    entries = _listing(storage, top, md5) if md5.endswith(".dir") else [Entry(Path(lineage.path).name or md5, md5)]
+    uris = [_object_uri(base, entry.md5) for entry in entries]
+    found = storage.stat_all(uris, description="looking for files")
+    missing = [entry.path for entry, stored in zip(entries, found, strict=True) if stored is None]
+    if missing:
+        raise InputError(
+            f"{remote} lacks {len(missing)} of {len(entries)} files of {md5} (first: {missing[0]!r}); "
+            "run `dvc push` where they are"
+        )
+    return _Found(base, entries, [stored for stored in found if stored is not None])
 
 
 def _locate(storage: Storage, remote: str, md5: str) -> tuple[str, StoredObject]:

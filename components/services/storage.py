@@ -163,11 +163,20 @@ class Storage:
             with _answering(uri, pass_on=_MISSING):
                 answer = self.client.head_object(**_request(uri))
         except ClientError:
-            bucket = parse_uri(uri).bucket
-            with _answering(f"s3://{bucket}"):
-                self.client.head_bucket(Bucket=bucket)
+            self.check_bucket(uri)
             return None
         return StoredObject(uri, answer["ContentLength"], answer["ETag"], _known_digest(answer))
+
+    def check_bucket(self, uri: str) -> None:
+        """See that the bucket of an URI is there, and that the credentials in use reach it.
+
+        Raises:
+            InputError: there is no such bucket.
+            SurroundingsError: the store cannot be reached, or refuses.
+        """
+        bucket = parse_uri(uri).bucket
+        with _answering(f"s3://{bucket}"):
+            self.client.head_bucket(Bucket=bucket)
 
     def stat_all(self, uris: Sequence[str], *, description: str) -> list[StoredObject | None]:
         """`find` for many, in their order."""

@@ -157,6 +157,18 @@ class Tracking:
                 _probe_database(self.uri)
             return MlflowClient(self.uri)
 
+    def server_version(self) -> str:
+        """Version of a server, which has let us look for experiments, too.
+
+        Raises:
+            SurroundingsError: it cannot be reached, or refuses.
+        """
+        with self.answering():
+            self.client.search_experiments(max_results=1)
+            answer = _ask_server(self.uri, "/version")
+            answer.raise_for_status()
+            return str(answer.text).strip()
+
     @contextmanager
     def answering(self) -> Iterator[None]:
         """Turn a failure of the server, the database or the store of files in the body into one clear line.
@@ -415,15 +427,19 @@ def _flatten(sections: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _probe_server(uri: str) -> None:
+    answer = _ask_server(uri, "/health")
+    if answer.status_code >= 500:
+        raise OSError(f"it answers {answer.status_code} {answer.reason}")
+
+
+def _ask_server(uri: str, path: str) -> Any:
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
     credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
-    answer = http_request(  # type: ignore[no-untyped-call]
-        credentials, "/health", "GET", max_retries=1, timeout=PROBE_SECONDS, raise_on_status=False
+    return http_request(  # type: ignore[no-untyped-call]
+        credentials, path, "GET", max_retries=1, timeout=PROBE_SECONDS, raise_on_status=False
     )
-    if answer.status_code >= 500:
-        raise OSError(f"it answers {answer.status_code} {answer.reason}")
 
 
 def _probe_database(uri: str) -> None:

@@ -9,11 +9,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from components.services.dvc_store import Entry, check_digests, has_md5, remove_strangers
@@ -47,6 +47,15 @@ class Version(NamedTuple):
     """Of the remote's S3 store; empty: as the environment says."""
     is_plain_s3: bool
     """Whether the remote is S3 and has nothing in its configuration that only DVC knows to use."""
+
+
+class Remote(NamedTuple):
+    """A DVC remote, as the configuration has it."""
+
+    url: str
+    """Without credentials; empty where there is no default remote."""
+    endpoint_url: str
+    is_plain_s3: bool
 
 
 def add(name: str, source: str, *, project: Path, storage: Storage) -> RawLineage:
@@ -255,8 +264,7 @@ def resolve(repository: str, revision: str, path: str) -> Version:
             f"{path!r} in {_shown(repository)} at {revision} is not under DVC as a whole, expected the path of a .dvc "
             "file without its ending"
         )
-    remote = config["remote"].get(config["core"].get("remote"), {})
-    url = remote.get("url", "")
+    remote = _remote(config)
     lineage = RawLineage(
         md5=md5,
         size=0,
@@ -265,10 +273,33 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         revision=revision,
         commit=commit,
         path=path,
-        remote=_shown(url),
+        remote=remote.url,
     )
+    return Version(lineage, remote.endpoint_url, remote.is_plain_s3)
+
+
+def default_remote(project: Path) -> Remote:
+    """Where `dvc push` sends the data of a checkout.
+
+    Raises:
+        InputError: it is no DVC repository, or its configuration is damaged.
+    """
+    from dvc.repo import Repo  # the file system would make up a remote where there is none
+
+    try:
+        return _remote(Repo(str(project)).config)
+    except _dvc_failures() as error:
+        raise InputError(
+            f"{project.resolve()} is not a DVC repository that can be used: {_one_line(error)}; "
+            "go to one, or mend .dvc/config"
+        ) from error
+
+
+def _remote(config: Mapping[str, Any]) -> Remote:
+    remote = config["remote"].get(config["core"].get("remote"), {})
+    url = remote.get("url", "")
     said = {key for key, value in remote.items() if _REMOTE_DEFAULTS.get(key) != value}
-    return Version(lineage, remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE)
+    return Remote(_shown(url), remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE)
 
 
 def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLineage:

@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from components.command import run_command
-from pipeline.cli import bench, data, kubeflow, lineage, params, registry, report
+from pipeline.cli import bench, cluster, data, kubeflow, lineage, params, registry, report
 
 app = typer.Typer(
     help="Find pictures by text and texts by picture: train, evaluate, register and promote DAGNN models.",
@@ -23,6 +23,9 @@ app.add_typer(params.app, name="params")
 app.command("run")(kubeflow.run)
 app.command("compile")(kubeflow.compile_pipeline)
 app.command("images")(kubeflow.images)
+app.command("submit")(cluster.submit)
+app.command("follow")(cluster.follow)
+app.command("doctor")(cluster.doctor)
 app.command("results")(report.results)
 app.command("register", short_help="Register the trained model as the challenger.")(registry.register)
 app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)

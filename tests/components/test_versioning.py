@@ -579,6 +579,17 @@ def test_fetch_through_dvc_where_the_remote_is_a_folder(project: Project, source
     assert fetched(other) == {"table.csv": project.files()["table.csv"]}
 
 
+def test_a_plain_remote_is_known_by_what_its_configuration_says(pushed: Pushed, tmp_path: Path) -> None:
+    assert versioning.resolve(str(pushed.project.root), "HEAD", "data/photos").is_plain_s3
+    clone = Project(tmp_path / "clone")
+    subprocess.run(["git", "clone", "--quiet", str(pushed.project.root), str(clone.root)], check=True)
+    assert versioning.default_remote(clone.root) == (pushed.remote, pushed.bucket.endpoint, True)
+    with (clone.root / ".dvc/config").open("a") as config:
+        config.write("    version_aware = true\n")  # keeps files by name, not by digest
+    clone.commit()
+    assert not versioning.resolve(str(clone.root), "HEAD", "data/photos").is_plain_s3
+
+
 def test_revisions_that_are_not_there(project: Project, source: Path, out: Path) -> None:
     project.run("dvc", "remote", "add", "--default", "disk", str(out.with_name("disk")))
     project.add(source)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DAGNN = "from pipeline.cli.main import main; main()"
-HEAVY = ("torch", "kfp", "mlflow", "pyarrow", "numpy", "rich", "boto3")
+HEAVY = ("torch", "kfp", "kfp_server_api", "kubernetes", "mlflow", "pyarrow", "numpy", "rich", "boto3")
 
 
 def dagnn(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -42,7 +42,7 @@ def test_help_names_every_command() -> None:
     done = dagnn("--help")
     assert done.returncode == 0
     for command in (
-        *("data", "params", "run", "compile", "images", "results"),
+        *("data", "params", "run", "compile", "images", "submit", "follow", "doctor", "results"),
         *("register", "promote", "rollback", "history", "lineage", "bench"),
     ):
         assert f"  {command} " in done.stdout

@@ -1,0 +1,222 @@
+"""What a run on a cluster stands on, looked at without changing it: versions, servers, stores, images, secrets."""
+
+import logging
+import os
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import quote
+
+from components.services.storage import Storage
+from components.services.tracking import Tracking
+from components.services.versioning import default_remote
+from dagnn_core.errors import DagnnError, InputError, SurroundingsError
+from pipeline.images import IMAGES_FILE, pullable, read_images
+from pipeline.kubeflow import Kubeflow
+from pipeline.submit import connect
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+log = logging.getLogger(__name__)
+
+GPU = "nvidia.com/gpu"
+_SECONDS = 10
+_METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+Status = Literal["ok", "warning", "failed", "skipped"]
+
+
+class Check(NamedTuple):
+    """What one look has found."""
+
+    name: str
+    status: Status
+    what: str
+    remedy: str = ""
+
+
+class Finding(NamedTuple):
+    """What a check found that did not fail; a warning where it has a remedy."""
+
+    what: str
+    remedy: str = ""
+
+
+class _SkippedError(Exception):
+    """There is nothing to look at; the message says why."""
+
+
+def checks_of(
+    *,
+    kubeflow: Kubeflow | None,
+    namespace: str,
+    tracking: Tracking,
+    project: Path = Path(),
+    secrets: Sequence[str] = (),
+) -> dict[str, Callable[[], Finding]]:
+    """What there is to look at, by name; `look` does one, and nothing is changed.
+
+    Args:
+        kubeflow: the server; None where none is named.
+        namespace: that the tasks run in.
+        tracking: the MLflow server that is used here.
+        project: root of the checkout.
+        secrets: names of the Kubernetes secrets that the tasks need.
+    """
+    return {
+        "python": _python,
+        "kubeflow": lambda: _kubeflow(kubeflow),
+        "mlflow": lambda: _mlflow(tracking),
+        "dvc remote": lambda: _remote(project),
+        "images": lambda: _images(project / IMAGES_FILE),
+        **{f"secret {name}": lambda name=name: _secret(namespace, name) for name in secrets},  # type: ignore[misc]
+        "gpu": _gpu,
+    }
+
+
+def look(name: str, check: Callable[[], Finding]) -> Check:
+    """Do one check; what fails in it is its result."""
+    try:
+        found = check()
+    except _SkippedError as reason:
+        return Check(name, "skipped", str(reason))
+    except DagnnError as error:
+        what, _, remedy = str(error).rpartition("; ")  # as all our messages have it
+        return Check(name, "failed", what or remedy, remedy if what else "")
+    return Check(name, "warning" if found.remedy else "ok", *found)
+
+
+def _python() -> Finding:
+    return Finding(f"Python {platform.python_version()}, kfp {version('kfp')}, mlflow {version('mlflow')}")
+
+
+def _kubeflow(kubeflow: Kubeflow | None) -> Finding:
+    if kubeflow is None:
+        raise _SkippedError("no server is named: --host or KF_PIPELINES_ENDPOINT")
+    health = kubeflow.health()
+    connect(kubeflow)
+    users = f"many users, namespace {kubeflow.namespace}" if health.multi_user else "one user"
+    if not health.version:
+        return Finding(
+            f"{kubeflow.address} takes the credentials ({users}), but does not say its version",
+            f"see yourself that it is {version('kfp').rpartition('.')[0]} or later",
+        )
+    return Finding(f"{kubeflow.address} is Kubeflow Pipelines {health.version}, and takes the credentials ({users})")
+
+
+def _mlflow(tracking: Tracking) -> Finding:
+    if not tracking.uri.startswith(("http://", "https://")):
+        return Finding(f"{tracking.address} is no server", "set MLFLOW_TRACKING_URI: tasks on a cluster need one")
+    server, here = tracking.server_version(), version("mlflow")
+    what = f"{tracking.address} is MLflow {server}, and takes the credentials"
+    if server.split(".")[0] != here.split(".")[0]:
+        raise SurroundingsError(f"{what}, but {here} is used here and in the images; upgrade the older one")
+    return Finding(what)
+
+
+def _remote(project: Path) -> Finding:
+    remote = default_remote(project)
+    if not remote.url:
+        raise _SkippedError("no default remote: fine while no data is under DVC, else `dvc remote add --default`")
+    if not remote.url.startswith("s3://"):
+        raise InputError(f"{remote.url} is not in S3, expected s3://bucket/prefix, from which tasks fetch; set another")
+    Storage(endpoint_url=remote.endpoint_url, attempts=2).check_bucket(remote.url)
+    endpoint = remote.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    advice = ""
+    if endpoint and not os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION"):
+        advice = " (should it refuse uploads: AWS_REQUEST_CHECKSUM_CALCULATION=when_required)"
+    return Finding(f"the bucket of {remote.url} is there, and the credentials reach it{advice}")
+
+
+def _images(file: Path) -> Finding:
+    images = pullable(read_images(file))
+    for image in images:
+        if image.endswith("0" * 64):
+            raise InputError(f"image {image} has a placeholder for a digest; run `make images REGISTRY=...`")
+    return Finding(", ".join(sorted(set(images))))
+
+
+def require_secrets(namespace: str, names: Sequence[str]) -> None:
+    """See that secrets are there, as far as this can be seen from here.
+
+    Raises:
+        InputError: one is not.
+        SurroundingsError: the cluster that kubectl's configuration names cannot be reached.
+    """
+    for name in names:
+        try:
+            _secret(namespace, name)
+        except _SkippedError as reason:
+            log.warning("secret %s was not looked for: %s", name, reason)
+
+
+def _secret(namespace: str, name: str) -> Finding:
+    """Whether a secret is there; what is in it stays on the server."""
+    if not namespace:
+        raise _SkippedError("no namespace is named: --namespace")
+    api = _kubernetes()
+    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
+    where = f"secret {name} in namespace {namespace} of {api.configuration.host}"
+    if _get(api, path, _METADATA_ALONE, where) is None:
+        raise InputError(f"{where} does not exist; infra/kubernetes/secrets.example.yaml says how to make it")
+    return Finding(f"is in namespace {namespace}")
+
+
+def _gpu() -> Finding:
+    nodes = _get(_kubernetes(), "/api/v1/nodes", "application/json", "list of nodes")
+    count = sum(int(node["status"].get("allocatable", {}).get(GPU, 0)) for node in (nodes or {}).get("items", []))
+    if not count:
+        return Finding(f"no node offers {GPU}", "trains on CPUs; for GPUs, install the device plugin or add nodes")
+    return Finding(f"{count} {GPU} on the cluster's nodes, some of which may be in use")
+
+
+def _kubernetes() -> "ApiClient":
+    """A client of the cluster that kubectl's configuration, or the pod that this runs in, names."""
+    import yaml
+    from kubernetes import client, config
+
+    try:
+        return config.new_client_from_config()
+    except config.ConfigException:
+        pass
+    except (yaml.YAMLError, AttributeError, TypeError) as error:
+        raise InputError("kubectl's configuration is damaged; `kubectl config view` says where") from error
+    try:
+        configuration = client.Configuration()
+        config.load_incluster_config(configuration)
+        return client.ApiClient(configuration)
+    except config.ConfigException as error:
+        raise _SkippedError("no cluster is named: kubectl has no configuration here") from error
+
+
+def _get(api: "ApiClient", path: str, accept: str, what: str) -> Any:
+    """The answer to a request of Kubernetes; None where there is no such thing."""
+    import urllib3
+    from kubernetes.client import ApiException
+
+    host = api.configuration.host
+    try:
+        answer = api.call_api(
+            path,
+            "GET",
+            header_params={"Accept": accept},
+            response_type="object",
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _request_timeout=_SECONDS,
+        )
+    except ApiException as error:
+        if error.status == 404:
+            return None
+        if error.status in (401, 403):
+            raise _SkippedError(f"Kubernetes at {host} does not let you see the {what} ({error.status})") from error
+        raise SurroundingsError(f"Kubernetes at {host} answers {error.status} for the {what}; try later") from error
+    except urllib3.exceptions.HTTPError as error:
+        reason = getattr(error, "reason", None) or error
+        raise SurroundingsError(
+            f"Kubernetes at {host} cannot be reached ({type(reason).__name__}); check the network and kubectl's context"
+        ) from error
+    return answer

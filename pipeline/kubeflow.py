@@ -1,0 +1,457 @@
+"""A Kubeflow Pipelines server, spoken to with kfp's generated client, `kfp_server_api`.
+
+`kfp.Client` wraps the same client, but knows no time-outs, follows redirects to a login page as if it were the answer,
+prints, and has four retries and five tracebacks for a server that is not there.
+"""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import kfp_server_api
+from kfp_server_api import ApiException
+from urllib3 import Retry
+from urllib3.exceptions import HTTPError, ProtocolError, SSLError
+
+from dagnn_core.errors import DagnnError, InputError, SurroundingsError
+
+MAX_REASON = 300  # characters of a server's own words in our one line
+_FINISHED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}
+# Kubeflow's own nodes around a pipeline's tasks: drivers, executors, groups of tasks, the workflow itself
+_OWN_NODE = re.compile(
+    r"|root|executor|.*-driver|dagnn-.*|(exit-handler|for-loop|condition|condition-branches)-\d+.*|.*iteration.*"
+)
+_PAGE = 10
+
+
+class ServerFailedError(SurroundingsError):
+    """The server did not answer, or failed; it may do better when it is asked again."""
+
+
+class Health(NamedTuple):
+    """What a server says of itself."""
+
+    version: str
+    """As `2.17.0`; empty where it does not say."""
+    multi_user: bool
+
+
+class NewRun(NamedTuple):
+    """A run of a version of a pipeline."""
+
+    name: str
+    experiment_id: str
+    pipeline_id: str
+    version_id: str
+    arguments: Mapping[str, str]
+    service_account: str | None
+    """Of the tasks' pods; None: Kubeflow's."""
+
+
+class Task(NamedTuple):
+    """A task of a run, as the server sees it."""
+
+    name: str
+    state: str
+    message: str
+    """Why it failed, as far as the server knows."""
+
+
+class RunState(NamedTuple):
+    """A run, as the server sees it now."""
+
+    state: str
+    tasks: Mapping[str, Task]
+    """By the server's ids, in the order of their creation."""
+    message: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether it will not change any more."""
+        return self.state in _FINISHED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kubeflow:
+    """A server's API, for one user and namespace.
+
+    Every method raises `InputError` where the server refuses the request as such, `SurroundingsError` where it refuses
+    the user, and `ServerFailedError` where it cannot be reached, does not answer in time or fails.
+    """
+
+    host: str
+    """URL of the API or of the user interface before it, as https://kubeflow.example.org/pipeline."""
+    namespace: str = ""
+    """The user's, on a server with many users."""
+    read_token: Callable[[], str] | None = field(default=None, repr=False)
+    """Gives the bearer token; it is asked before each request, since tokens in files are renewed."""
+    cookies: str = field(default="", repr=False)
+    ca_file: str = ""
+    """Certificates to trust; empty: those of the package `certifi`."""
+    ui_host: str = ""
+    """URL of the user interface; empty: `host`."""
+    connect_timeout: float = 5.0
+    """Seconds."""
+    read_timeout: float = 60.0
+    """Seconds."""
+    pause: float = 0.5
+    """Seconds before the second repetition of a request; doubles with each one."""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.host)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError(
+                f"{_public(self.host)!r} is not the address of a Kubeflow server, expected a URL as "
+                "https://kubeflow.example.org/pipeline; correct --host or KF_PIPELINES_ENDPOINT"
+            )
+        if parts.username or parts.password:
+            raise InputError(f"{self.address} has credentials in its URL; give a token or cookies instead")
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
+
+    @property
+    def address(self) -> str:
+        """The URL, fit to be shown."""
+        return _public(self.host).rstrip("/")
+
+    def page(self, path: str) -> str:
+        """URL of a page of the user interface."""
+        return f"{(self.ui_host or self.host).rstrip('/')}/#/{path}"
+
+    def health(self) -> Health:
+        """Version and mode; any user may ask."""
+        api = kfp_server_api.HealthzServiceApi(self._client)
+        # the version is not in the API's description, so the generated client would drop it
+        answer = self._ask(lambda **options: api.healthz_service_get_healthz(**options).data, _preload_content=False)
+        try:
+            said = json.loads(answer)
+            return Health(_version(str(said.get("tag_name", ""))), bool(said["multi_user"]))
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"{self.address} answers, but not as Kubeflow Pipelines does; expected the address of its API or user "
+                "interface, as https://kubeflow.example.org/pipeline; correct --host or KF_PIPELINES_ENDPOINT"
+            ) from error
+
+    def check_access(self) -> None:
+        """See that the server takes the credentials, and lets the user read in the namespace."""
+        api = kfp_server_api.ExperimentServiceApi(self._client)
+        self._ask(api.experiment_service_list_experiments, page_size=1, **self._in_namespace)
+
+    def find_pipeline(self, name: str) -> str | None:
+        """Id of a pipeline; None where there is none of this name."""
+        api = kfp_server_api.PipelineServiceApi(self._client)
+        found = self._find(api.pipeline_service_list_pipelines, "pipelines", name, self._in_namespace)
+        return found and str(found.pipeline_id)
+
+    def find_version(self, pipeline_id: str, name: str) -> str | None:
+        """Id of a pipeline's version; None where there is none of this name."""
+        api = kfp_server_api.PipelineServiceApi(self._client)
+        found = self._find(
+            api.pipeline_service_list_pipeline_versions, "pipeline_versions", name, {"pipeline_id": pipeline_id}
+        )
+        return found and str(found.pipeline_version_id)
+
+    def find_experiment(self, name: str) -> str | None:
+        """Id of an experiment; None where there is none of this name.
+
+        Raises:
+            InputError: it is archived.
+        """
+        api = kfp_server_api.ExperimentServiceApi(self._client)
+        found = self._find(api.experiment_service_list_experiments, "experiments", name, self._in_namespace)
+        if found and found.storage_state == "ARCHIVED":
+            raise InputError(f"the experiment {name!r} is archived; restore it, or name another with --experiment")
+        return found and str(found.experiment_id)
+
+    def find_recurring_run(self, experiment_id: str, name: str) -> str | None:
+        """Id of a recurring run that is enabled; None where there is none of this name."""
+        api = kfp_server_api.RecurringRunServiceApi(self._client)
+        found = self._find(
+            api.recurring_run_service_list_recurring_runs,
+            "recurring_runs",
+            name,
+            {"experiment_id": experiment_id},
+            wanted=lambda run: run.status == "ENABLED",
+        )
+        return found and str(found.recurring_run_id)
+
+    def create_pipeline(self, name: str, description: str) -> str:
+        """Make a pipeline without versions; its id."""
+        api = kfp_server_api.PipelineServiceApi(self._client)
+        pipeline = kfp_server_api.V2beta1Pipeline(
+            name=name, display_name=name, description=description, **self._in_namespace
+        )
+        return str(self._ask(api.pipeline_service_create_pipeline, pipeline).pipeline_id)
+
+    def upload_version(self, pipeline_id: str, package: Path, name: str) -> str:
+        """Make a version of a pipeline of a compiled one; its id."""
+        api = kfp_server_api.PipelineUploadServiceApi(self._client)
+        made = self._ask(api.upload_pipeline_version, str(package), name=name, pipelineid=pipeline_id)
+        return str(made.pipeline_version_id)
+
+    def create_experiment(self, name: str) -> str:
+        """Make an experiment; its id."""
+        api = kfp_server_api.ExperimentServiceApi(self._client)
+        experiment = kfp_server_api.V2beta1Experiment(display_name=name, **self._in_namespace)
+        return str(self._ask(api.experiment_service_create_experiment, experiment).experiment_id)
+
+    def create_run(self, run: NewRun) -> str:
+        """Start a run; its id."""
+        api = kfp_server_api.RunServiceApi(self._client)
+        made = self._ask(api.run_service_create_run, kfp_server_api.V2beta1Run(**_fields(run)))
+        return str(made.run_id)
+
+    def create_recurring_run(self, run: NewRun, cron: str) -> str:
+        """Start a run whenever a schedule says, one at a time, without those that were missed; its id.
+
+        Args:
+            run: what to start.
+            cron: with six fields, the first for seconds, in UTC.
+        """
+        api = kfp_server_api.RecurringRunServiceApi(self._client)
+        schedule = kfp_server_api.V2beta1CronSchedule(cron=cron)
+        recurring_run = kfp_server_api.V2beta1RecurringRun(
+            **_fields(run),
+            mode="ENABLE",
+            max_concurrency="1",
+            no_catchup=True,
+            trigger=kfp_server_api.V2beta1Trigger(cron_schedule=schedule),
+        )
+        made = self._ask(api.recurring_run_service_create_recurring_run, recurring_run)
+        return str(made.recurring_run_id)
+
+    def run_state(self, run_id: str) -> RunState:
+        """A run and its tasks."""
+        api = kfp_server_api.RunServiceApi(self._client)
+        run = self._ask(api.run_service_get_run, run_id)
+        details = (run.run_details and run.run_details.task_details) or []
+        tasks = {
+            detail.task_id: Task(detail.display_name, detail.state or "PENDING", _message(detail.error))
+            for detail in details
+            if not _OWN_NODE.fullmatch(detail.display_name or "")
+        }
+        return RunState(run.state or "PENDING", tasks, _message(run.error))
+
+    @property
+    def _in_namespace(self) -> dict[str, str]:
+        return {"namespace": self.namespace} if self.namespace else {}
+
+    @cached_property
+    def _client(self) -> kfp_server_api.ApiClient:
+        configuration = kfp_server_api.Configuration(host=self.host.rstrip("/"))
+        configuration.ssl_ca_cert = self.ca_file or None
+        configuration.retries = Retry(
+            total=3,
+            redirect=0,  # to a login page: the credentials are not taken
+            status_forcelist=(502, 503, 504),
+            allowed_methods=("GET",),  # what may have been made is not made again
+            backoff_factor=self.pause,
+            raise_on_redirect=False,
+            raise_on_status=False,
+        )
+        read_token = self.read_token
+        if read_token is not None:
+            configuration.api_key_prefix["authorization"] = "Bearer"
+            configuration.api_key["authorization"] = "read before each request"
+            configuration.refresh_api_key_hook = lambda config: config.api_key.update(authorization=read_token())
+        return kfp_server_api.ApiClient(configuration, cookie=self.cookies or None)
+
+    def _ask(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        with self._answering():
+            return function(*arguments, _request_timeout=(self.connect_timeout, self.read_timeout), **options)
+
+    def _find(
+        self,
+        function: Callable[..., Any],
+        kind: str,
+        name: str,
+        options: Mapping[str, str],
+        wanted: Callable[[Any], bool] = lambda entry: True,
+    ) -> Any:
+        """The entry of a list that has a name, through all its pages."""
+        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+        page_token = ""
+        while True:
+            page = self._ask(
+                function,
+                filter=json.dumps({"predicates": [predicate]}),
+                page_size=_PAGE,
+                page_token=page_token,
+                **options,
+            )
+            for entry in getattr(page, kind) or []:
+                if entry.display_name == name and wanted(entry):
+                    return entry
+            page_token = page.next_page_token
+            if not page_token:
+                return None
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Turn what the generated client raises in the body into one clear line."""
+        try:
+            yield
+        except ApiException as error:
+            raise self._refusal(error) from error
+        except HTTPError as error:
+            raise self._failure(error) from error
+
+    def _refusal(self, error: ApiException) -> DagnnError:
+        """What an answer of the server means to the user."""
+        words = _words(error.body, plain=error.status != 404)  # as a server of something else has it
+        has_credentials = bool(self.read_token or self.cookies)
+        if not error.status:  # the generated client's way to tell of a TLS failure
+            return self._untrusted(str(error.reason))
+        if error.status == 401 or 300 <= error.status < 400:
+            remedy = "renew them" if has_credentials else "give a token (DAGNN_KFP_TOKEN, --token FILE) or cookies"
+            given = "does not take the token or cookies" if has_credentials else "wants a token or cookies"
+            return SurroundingsError(f"Kubeflow at {self.address} {given} ({error.status}{words}); {remedy}")
+        if error.status == 403:
+            where = f" in namespace {self.namespace}" if self.namespace else ""
+            return SurroundingsError(
+                f"Kubeflow at {self.address} does not permit this{where} (403{words}); "
+                "correct --namespace, or ask for the right to it"
+            )
+        if error.status >= 500 or error.status == 429:
+            return ServerFailedError(f"Kubeflow at {self.address} answers {error.status}{words}; try later")
+        if error.status == 404 and not words:
+            return InputError(
+                f"{self.address} answers 404, expected Kubeflow Pipelines; correct --host or KF_PIPELINES_ENDPOINT"
+            )
+        kind, remedy = (
+            (SurroundingsError, "somebody else was faster, run again")
+            if error.status == 409
+            else (InputError, "correct it")
+        )
+        return kind(f"Kubeflow at {self.address} refuses the request ({error.status}{words}); {remedy}")
+
+    def _failure(self, error: HTTPError) -> DagnnError:
+        """What a failure without a whole answer means to the user."""
+        reason = getattr(error, "reason", None) or error
+        if isinstance(reason, SSLError):
+            return self._untrusted(str(reason))
+        what = "broke off" if isinstance(reason, ProtocolError) else "cannot be reached or does not answer in time"
+        return ServerFailedError(
+            f"Kubeflow at {self.address} {what} ({_one_line(reason)}); "
+            "check the network, and --host or KF_PIPELINES_ENDPOINT"
+        )
+
+    def _untrusted(self, reason: str) -> DagnnError:
+        return SurroundingsError(
+            f"Kubeflow at {self.address} cannot be trusted ({_cut(reason)}); "
+            "name a file with its certificate authority in SSL_CERT_FILE"
+        )
+
+
+def check_versions(sdk: str, server: str) -> None:
+    """See that a server understands what this SDK compiles: fields that it does not know are errors there.
+
+    Args:
+        sdk: version of kfp.
+        server: version of the server; empty where it does not say.
+
+    Raises:
+        SurroundingsError: the SDK is of a later minor version.
+    """
+    if server and _minor(sdk) > _minor(server):
+        major, minor = _minor(server)
+        raise SurroundingsError(
+            f"the server is Kubeflow Pipelines {server}, older than kfp {sdk} here, whose pipelines it may not "
+            f'understand; upgrade the server, or pin "kfp>={major}.{minor},<{major}.{minor + 1}" (and kfp-server-api, '
+            "kfp-pipeline-spec and kfp-kubernetes likewise)"
+        )
+
+
+def _minor(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _version(tag: str) -> str:
+    found = re.search(r"\d+\.\d+(\.\d+)?\S*", tag)
+    return found[0] if found else ""
+
+
+def _fields(run: NewRun) -> dict[str, Any]:
+    """What runs and recurring runs have in common."""
+    return {
+        "display_name": run.name,
+        "experiment_id": run.experiment_id,
+        "pipeline_version_reference": kfp_server_api.V2beta1PipelineVersionReference(
+            pipeline_id=run.pipeline_id, pipeline_version_id=run.version_id
+        ),
+        "runtime_config": kfp_server_api.V2beta1RuntimeConfig(parameters=dict(run.arguments)),
+        "service_account": run.service_account,
+    }
+
+
+def _message(status: Any) -> str:
+    return _one_line(status.message) if status and status.message else ""
+
+
+def _words(body: object, *, plain: bool) -> str:
+    """What the server says in an error, to be put behind its number; of a page there, nothing.
+
+    Args:
+        body: of the answer.
+        plain: whether text that is no JSON counts; Kubeflow's uploads answer so.
+    """
+    text = body if isinstance(body, str) else ""
+    try:
+        said = json.loads(text)
+        words = said.get("message") or said.get("error_message") or said.get("error") or ""
+    except (ValueError, AttributeError):
+        words = text if plain and not text.lstrip().startswith("<") else ""
+    return f": {_one_line(words)}" if words else ""
+
+
+def _one_line(error: object) -> str:
+    # urllib3 puts the object before its words
+    return _cut(re.sub(r"^<?[\w.]+\([^)]*\)>?: ", "", " ".join(str(error).split())))
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_REASON else text[:MAX_REASON] + " ..."
+
+
+def _public(address: str) -> str:
+    return re.sub(r"://[^/@\s]+@", "://", address)
+
+
+def read_secret(option: str, file: Path | None, variable: str) -> Callable[[], str] | None:
+    """How to get a token or cookies: from a file, else from the environment; None where neither is given.
+
+    Args:
+        option: the option that names the file, for messages.
+        file: with the secret alone in it.
+        variable: of the environment.
+
+    Raises:
+        InputError: the file cannot be read or is empty. What was given is not repeated: it may be the secret itself.
+    """
+    if file is None:
+        value = os.environ.get(variable, "").strip()
+        return (lambda: value) if value else None
+
+    def read() -> str:
+        try:
+            secret = file.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            secret = ""
+        if not secret or "\n" in secret:
+            raise InputError(
+                f"{option} names no file with one line of text, expected the secret alone in it; "
+                f"a secret itself goes into {variable}, never onto a command line"
+            )
+        return secret
+
+    read()
+    return read

@@ -1,0 +1,338 @@
+"""A server for contract tests: the used part of the Kubeflow Pipelines API v2beta1, by its official description.
+
+Every request and every answer is validated against the description (paths, parameters, bodies; fields that it does not
+name are refused, as the real server does). Behind it is a small model of what the real server does, in memory; it runs
+no pipeline: a test says which states a run goes through.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.message import Message
+from email.parser import BytesParser
+from email.policy import HTTP
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+from uuid import uuid4
+
+import yaml
+from google.protobuf import json_format
+from jsonschema import Draft4Validator
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+DESCRIPTION = Path(__file__).absolute().parents[3] / "shared/data/kfp_api/kfp_api_v2beta1.swagger.json"
+NOW = "2026-11-28T12:00:00Z"
+
+Json = dict[str, Any]
+
+
+class Refusal(Exception):
+    """An answer other than 200."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Request(NamedTuple):
+    """A request, taken apart as the description says."""
+
+    operation: str
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Any
+    """JSON, or the content of the uploaded file."""
+
+
+class Description:
+    """The official description, as a judge."""
+
+    def __init__(self, file: Path) -> None:
+        self.spec = json.loads(file.read_text(encoding="utf-8"))
+        for schema in self.spec["definitions"].values():
+            if "properties" in schema:
+                schema.setdefault("additionalProperties", False)  # as the server's JSON parser has it
+
+    def request(self, method: str, target: str, headers: Message, content: bytes) -> Request:
+        """Raises `Refusal` where the description does not have it."""
+        url = urlsplit(target)
+        for template, operations in self.spec["paths"].items():
+            pattern = re.sub(r"\{([\w.]+)\}", lambda name: f"(?P<{name[1].replace('.', '_')}>[^/:]+)", template)
+            match = re.fullmatch(pattern, url.path)
+            if match and method.lower() in operations:
+                operation = operations[method.lower()]
+                break
+        else:
+            raise Refusal(404, f"no such path: {method} {url.path}")
+        known = {entry["name"]: entry for entry in operation.get("parameters", [])}
+        query = dict(parse_qsl(url.query, keep_blank_values=True))
+        for name, value in query.items():
+            if known.get(name, {}).get("in") != "query":
+                raise Refusal(400, f"{operation['operationId']} has no query parameter {name}")
+            if known[name]["type"] == "integer" and not value.isdigit():
+                raise Refusal(400, f"{name} is no integer: {value}")
+        body: Any = None
+        for entry in known.values():
+            if entry["in"] == "body":
+                self._require_type(headers, "application/json")
+                body = json.loads(content)
+                self.judge(body, entry["schema"])
+            if entry["in"] == "formData":
+                self._require_type(headers, operation["consumes"][0])
+                body = _form_file(headers, content, entry["name"])
+        return Request(operation["operationId"], {k: unquote(v) for k, v in match.groupdict().items()}, query, body)
+
+    def judge(self, value: object, schema: Json) -> None:
+        """Raises `Refusal` where a value does not fit a schema."""
+        whole = schema | {"definitions": self.spec["definitions"]}
+        for error in Draft4Validator(whole).iter_errors(value):
+            raise Refusal(400, f"{'/'.join(map(str, error.absolute_path))}: {error.message}")
+
+    def judge_answer(self, operation_id: str, status: int, answer: object) -> None:
+        """The same for what this server answers: a mistake of the tests' server itself."""
+        operation = next(
+            operation
+            for operations in self.spec["paths"].values()
+            for operation in operations.values()
+            if operation["operationId"] == operation_id
+        )
+        responses = operation["responses"]
+        self.judge(answer, responses.get(str(status), responses["default"])["schema"])
+
+    @staticmethod
+    def _require_type(headers: Message, expected: str) -> None:
+        if headers.get_content_type() != expected:
+            raise Refusal(415, f"expected {expected}, got {headers.get_content_type()}")
+
+
+def _form_file(headers: Message, content: bytes, name: str) -> bytes:
+    parsed = BytesParser(policy=HTTP).parsebytes(
+        b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n" + content
+    )
+    for part in parsed.iter_parts():  # type: ignore[attr-defined]
+        if part.get_param("name", header="content-disposition") == name and part.get_filename():
+            return bytes(part.get_payload(decode=True))
+    raise Refusal(400, f"no file {name} in the form")
+
+
+@dataclass
+class KubeflowServer:
+    """The server: what it has, how it behaves, and what it was asked."""
+
+    description: Description
+    tag_name: str = "2.17.0"
+    multi_user: bool = False
+    token: str = ""
+    """A token that every request but those for its health must bring."""
+    cookies: str = ""
+    """The same for a Cookie header; without it, the answer is the way to a login page."""
+    forbidden: str = ""
+    """A namespace in which the user may do nothing."""
+    pipelines: dict[str, Json] = field(default_factory=dict)
+    versions: dict[str, Json] = field(default_factory=dict)
+    experiments: dict[str, Json] = field(default_factory=dict)
+    runs: dict[str, Json] = field(default_factory=dict)
+    recurring_runs: dict[str, Json] = field(default_factory=dict)
+    packages: dict[str, bytes] = field(default_factory=dict)
+    """What was uploaded, by version."""
+    states: list[Json] = field(default_factory=list)
+    """What successive requests for a run add to it; the last one stays."""
+    requests: list[str] = field(default_factory=list)
+    """Operations, in order."""
+    violations: list[str] = field(default_factory=list)
+    """Requests and answers that the description does not allow."""
+    url: str = ""
+
+    @property
+    def created(self) -> list[str]:
+        """Operations that make something."""
+        return [name for name in self.requests if "Create" in name or "Upload" in name]
+
+    def answer(self, request: Request) -> Json:
+        """What the real server would do; the names of the methods are the description's."""
+        method = getattr(self, request.operation, None)
+        if method is None:
+            raise Refusal(501, f"{request.operation} is not implemented here")
+        return method(request)  # type: ignore[no-any-return]
+
+    def PipelineService_ListPipelines(self, request: Request) -> Json:
+        return self._list("pipelines", self.pipelines, request, self._namespace(request.query.get("namespace", "")))
+
+    def PipelineService_CreatePipeline(self, request: Request) -> Json:
+        namespace = self._namespace(request.body.get("namespace", ""))
+        _unique(self.pipelines, request.body["display_name"], {"namespace": namespace})
+        return _add(self.pipelines, "pipeline_id", request.body | {"namespace": namespace, "created_at": NOW})
+
+    def PipelineService_ListPipelineVersions(self, request: Request) -> Json:
+        owner = {"pipeline_id": request.path["pipeline_id"]}
+        return self._list("pipeline_versions", self.versions, request, owner)
+
+    def UploadPipelineVersion(self, request: Request) -> Json:
+        pipeline_id, name = request.query.get("pipelineid", ""), request.query["name"]
+        if pipeline_id not in self.pipelines:
+            raise Refusal(400, "Failed to create a pipeline version")
+        _unique(self.versions, name, {"pipeline_id": pipeline_id})
+        spec, *platform = yaml.safe_load_all(request.body)
+        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+        for document in platform:
+            json_format.ParseDict(document, pipeline_spec_pb2.PlatformSpec())
+        made = _add(
+            self.versions,
+            "pipeline_version_id",
+            {"pipeline_id": pipeline_id, "display_name": name, "name": name, "created_at": NOW, "pipeline_spec": spec},
+        )
+        self.packages[made["pipeline_version_id"]] = request.body
+        return made
+
+    def ExperimentService_ListExperiments(self, request: Request) -> Json:
+        owner = self._namespace(request.query.get("namespace", ""), required=True)
+        return self._list("experiments", self.experiments, request, owner)
+
+    def ExperimentService_CreateExperiment(self, request: Request) -> Json:
+        namespace = self._namespace(request.body.get("namespace", ""), required=True)
+        _unique(self.experiments, request.body["display_name"], {"namespace": namespace})
+        made = request.body | {"namespace": namespace, "created_at": NOW, "storage_state": "AVAILABLE"}
+        return _add(self.experiments, "experiment_id", made)
+
+    def RunService_CreateRun(self, request: Request) -> Json:
+        self._check_run(request.body)
+        return _add(self.runs, "run_id", request.body | {"state": "PENDING", "created_at": NOW})
+
+    def RunService_GetRun(self, request: Request) -> Json:
+        run = self.runs.get(request.path["run_id"])
+        if run is None:
+            raise Refusal(404, f"ResourceNotFoundError: Run {request.path['run_id']} not found")
+        if self.states:
+            run |= self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return run
+
+    def RecurringRunService_ListRecurringRuns(self, request: Request) -> Json:
+        owner = {"experiment_id": request.query["experiment_id"]}
+        return self._list("recurringRuns", self.recurring_runs, request, owner)
+
+    def RecurringRunService_CreateRecurringRun(self, request: Request) -> Json:
+        self._check_run(request.body)
+        if len(request.body["trigger"]["cron_schedule"]["cron"].split()) != 6:
+            raise Refusal(400, "InvalidInputError: Schedule cron is not a supported format")
+        if not 1 <= int(request.body["max_concurrency"]) <= 10:
+            raise Refusal(400, "InvalidInputError: The max concurrency of the recurring run is out of range")
+        return _add(self.recurring_runs, "recurring_run_id", request.body | {"status": "ENABLED", "created_at": NOW})
+
+    def _check_run(self, body: Json) -> None:
+        reference = body["pipeline_version_reference"]
+        version = self.versions.get(reference["pipeline_version_id"])
+        if body["experiment_id"] not in self.experiments or version is None:
+            raise Refusal(404, "ResourceNotFoundError: no such experiment or pipeline version")
+        inputs = version["pipeline_spec"]["root"].get("inputDefinitions", {}).get("parameters", {})
+        unknown = set(body["runtime_config"].get("parameters", {})) - set(inputs)
+        if unknown:
+            raise Refusal(400, f"InvalidInputError: unknown parameter(s): {', '.join(sorted(unknown))}")
+
+    def _namespace(self, namespace: str, *, required: bool = False) -> Any:
+        if namespace and not self.multi_user:
+            raise Refusal(400, "InvalidInputError: In single-user mode, the namespace must be empty")
+        if self.multi_user and required and not namespace:
+            raise Refusal(400, "InvalidInputError: In multi-user mode, the namespace is required")
+        if namespace and namespace == self.forbidden:
+            raise Refusal(403, f"PermissionDenied: User is not authorized in namespace {namespace}")
+        return namespace
+
+    def _list(self, kind: str, entries: dict[str, Json], request: Request, owner: Any) -> Json:
+        owner = owner if isinstance(owner, dict) else {"namespace": owner}
+        predicates = json.loads(request.query.get("filter") or "{}").get("predicates", [])
+        found = [
+            entry
+            for entry in entries.values()
+            if all(entry.get(key, "") == value for key, value in owner.items())
+            and all(entry[predicate["key"]] == predicate["stringValue"] for predicate in predicates)
+        ]
+        size, start = int(request.query.get("page_size", 10)), int(request.query.get("page_token") or 0)
+        page: Json = {kind: found[start : start + size], "total_size": len(found)}
+        if start + size < len(found):
+            page["next_page_token"] = str(start + size)
+        return page if found else {}  # protobuf's JSON leaves out what is empty
+
+
+def _add(entries: dict[str, Json], key: str, values: Json) -> Json:
+    entry = {key: str(uuid4()), **{name: value for name, value in values.items() if value != ""}}
+    entries[entry[key]] = entry
+    return entry
+
+
+def _unique(entries: dict[str, Json], name: str, owner: Json) -> None:
+    for entry in entries.values():
+        if entry["display_name"] == name and all(entry.get(key, "") == value for key, value in owner.items()):
+            raise Refusal(409, f"AlreadyExistError: The name {name} already exist. Please specify a new name")
+
+
+@contextmanager
+def serving(server: KubeflowServer) -> Iterator[KubeflowServer]:
+    """Serve on a free port of this machine."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            path = urlsplit(self.path).path
+            if path == "/login":
+                server.requests.append("login")
+                self._send(200, b"<html>Log in</html>", "text/html")
+            elif path == "/apis/v2beta1/healthz":
+                server.requests.append("HealthzService_GetHealthz")
+                healthz = {"tag_name": server.tag_name, "multi_user": server.multi_user, "pipeline_store": "database"}
+                # the real server adds these two to what the description has, and asks nobody who he is
+                self._send_json(200, healthz | {"commit_sha": "7b70c7b"})
+            elif server.cookies and self.headers["Cookie"] != server.cookies:
+                self._send(302, b"", "text/html", Location="/login")
+            elif server.token and self.headers["Authorization"] != f"Bearer {server.token}":
+                self._send_json(401, {"error": "Request header error: there is no user identity header.", "code": 16})
+            else:
+                self._send_json(*self._answer(content))
+
+        do_POST = do_GET
+
+        def _answer(self, content: bytes) -> tuple[int, Json]:
+            try:
+                request = server.description.request(self.command, self.path, self.headers, content)
+            except Refusal as refusal:
+                server.violations.append(str(refusal))
+                return refusal.status, {"code": 3, "message": str(refusal)}
+            server.requests.append(request.operation)
+            try:
+                status, answer = 200, server.answer(request)
+            except Refusal as refusal:
+                status, answer = refusal.status, {"code": 3, "message": str(refusal), "details": []}
+            try:
+                server.description.judge_answer(request.operation, status, answer)
+            except Refusal as refusal:
+                server.violations.append(f"answer to {request.operation}: {refusal}")
+            return status, answer
+
+        def _send_json(self, status: int, answer: Json) -> None:
+            self._send(status, json.dumps(answer).encode(), "application/json")
+
+        def _send(self, status: int, content: bytes, kind: str, **headers: str) -> None:
+            self.send_response(status)
+            for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    listener.daemon_threads = True
+    server.url = f"http://127.0.0.1:{listener.server_address[1]}"
+    threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield server
+    finally:
+        listener.shutdown()
+        listener.server_close()

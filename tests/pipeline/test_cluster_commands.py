@@ -1,0 +1,312 @@
+"""The commands `dagnn submit`, `follow` and `doctor`, whole: what they print, make and exit with.
+
+A contract test, not a cluster: see `test_submit`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from pipeline.cli.main import main
+from tests.components.test_versioning import Project, Pushed, make_source
+from tests.fixtures.s3 import SECRET, Bucket, make_bucket
+from tests.pipeline.kfp_server import KubeflowServer
+from tests.pipeline.kubernetes_server import Kubernetes
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "registry.example/dagnn@sha256:" + "1" * 64
+pytestmark = pytest.mark.usefixtures("no_cluster")
+TOKEN = "token-that-nobody-shall-see"
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    error: str
+
+
+Dagnn = Callable[..., Done]
+
+
+@pytest.fixture
+def dagnn(
+    server: KubeflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Dagnn:
+    """Run a command in a folder with a configuration and images, with the server's address in the environment."""
+    for name in [name for name in os.environ if name.startswith(("KF_", "DAGNN_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
+    monkeypatch.setenv("DAGNN_DEBUG", "0")  # `--debug` sets it: the tests after this one shall not see that
+    monkeypatch.setenv(
+        "DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0ff"
+    )  # as in an image: the checkout of the tests may be dirty
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra/images.json").write_text(json.dumps({"cpu": IMAGE}))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["dagnn", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Done(int(end.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def test_submit_prints_where_to_look(server: KubeflowServer, dagnn: Dagnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@mlflow.example.org")
+    done = dagnn("submit", "--experiment", "nightly")
+    assert (done.status, done.error) == (0, "")
+    (run_id,) = server.runs
+    lines = dict(line.split(maxsplit=1) for line in done.out.splitlines())
+    assert lines["page"] == f"{server.url}/#/runs/details/{run_id}"
+    assert lines["mlflow"] == "http://mlflow.example.org"
+    assert lines["version"].startswith("0.1.0+c0ffeec0ffee.")
+    assert lines["experiment"] == "nightly" and lines["run_id"] == run_id
+
+
+def test_submit_as_json(server: KubeflowServer, dagnn: Dagnn) -> None:
+    facts = json.loads(dagnn("submit", "--json", "--no-cache", "--service-account", "dagnn-tasks").out)
+    (run,) = server.runs.values()
+    assert facts["run_id"] == run["run_id"] and facts["run"] == run["display_name"]
+    assert facts["mlflow"] is None
+    (version,) = server.versions.values()
+    assert "enableCache" not in json.dumps(version["pipeline_spec"])
+
+
+def test_wait_exits_as_the_run_ends(server: KubeflowServer, dagnn: Dagnn) -> None:
+    server.states = [{"state": "SUCCEEDED"}]
+    assert dagnn("submit", "--wait").status == 0
+    server.states = [{"state": "FAILED", "error": {"code": 2, "message": "no pod could be started"}}]
+    done = dagnn("submit", "--wait")
+    assert done.status == 1
+    assert "failed (no pod could be started)" in done.error and len(done.error.splitlines()) == 1
+    run_id = list(server.runs)[1]
+    assert dagnn("follow", run_id).status == 1
+    assert dagnn("follow", "nothing").status == 2
+    assert dagnn("follow", run_id, "--host", "http://127.0.0.1:1").status == 3
+
+
+def test_recurring(server: KubeflowServer, dagnn: Dagnn) -> None:
+    done = dagnn("submit", "--recurring", "30 2 * * MON-FRI")
+    (recurring_id,) = server.recurring_runs
+    assert f"{server.url}/#/recurringrun/details/{recurring_id}" in done.out
+    assert "dagnn at 0 30 2 * * MON-FRI" in done.out
+    again = dagnn("submit", "--recurring", "30 2 * * MON-FRI")
+    assert again.status == 2 and "is there already, and would run twice" in again.error
+
+
+def test_a_dry_run(server: KubeflowServer, dagnn: Dagnn) -> None:
+    done = dagnn("submit", "--dry-run")
+    assert done.status == 0 and done.out.endswith("nothing was made: --dry-run\n")
+    assert server.created == [] and "PipelineService_ListPipelines" in server.requests
+
+
+def test_a_token_of_the_environment_or_a_file(
+    server: KubeflowServer, dagnn: Dagnn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.token = TOKEN
+    refused = dagnn("submit")
+    assert refused.status == 3 and "wants a token or cookies (401" in refused.error
+    (tmp_path / "token").write_text(TOKEN)
+    assert dagnn("submit", "--token", str(tmp_path / "token")).status == 0
+    monkeypatch.setenv("DAGNN_KFP_TOKEN", TOKEN)
+    assert dagnn("submit").status == 0
+    server.token = "another"
+    refused = dagnn("submit", "--debug")
+    assert refused.status == 3 and "Traceback" in refused.error and TOKEN not in refused.out + refused.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--host", ""], 2, "no server is named, expected the URL of Kubeflow Pipelines; give --host"),
+        (["--host", "http://127.0.0.1:1"], 3, "Kubeflow at http://127.0.0.1:1 cannot be reached"),
+        (["--image", "registry.example/dagnn:latest"], 2, "expected NAME@sha256:..., which a cluster can pull"),
+        (["--params", "none.yaml"], 2, "none.yaml does not exist, expected a YAML file"),
+        (["--recurring", "0 25 * * *"], 2, "'25' is no hour: expected 0 to 23"),
+        (["--recurring", "0 2 * * *", "--wait"], 2, "--wait follows a run that starts now"),
+        (["--token", "none"], 2, "--token names no file with one line of text"),
+        (["--data", "data/photos"], 2, "at HEAD cannot be opened"),
+        (["--data", "../x"], 2, "'../x' leads out of the folder"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_nothing_is_made(
+    server: KubeflowServer, dagnn: Dagnn, arguments: list[str], status: int, message: str
+) -> None:
+    done = dagnn("submit", *arguments)
+    assert done.status == status
+    assert message in done.error and done.error.count("\n") == 1, done.error
+    assert server.created == []
+
+
+def test_params_and_images_are_checked_before_the_server_is_asked(
+    server: KubeflowServer, dagnn: Dagnn, tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_text("train: {lr: fast}\n")
+    done = dagnn("submit")
+    assert done == (2, "", "error: params.yaml: train.lr must be a finite number, got 'fast'; correct it there\n")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "infra/images.json").write_text(json.dumps({"cpu": "sha256:" + "1" * 64}))
+    assert "expected NAME@sha256:..., which a cluster can pull" in dagnn("submit").error
+    (tmp_path / "infra/images.json").unlink()
+    assert "`make images` builds the images" in dagnn("submit").error
+    assert server.requests == []
+
+
+def test_a_dirty_checkout(server: KubeflowServer, dagnn: Dagnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = {"commit": "c0ffee" * 6 + "c0ff", "dirty": True}
+    monkeypatch.setattr("components.services.provenance.git_state", lambda: git)
+    done = dagnn("submit")
+    assert done.status == 2 and "or add --allow-dirty" in done.error
+    assert server.requests == []
+    assert ".dirty." in dagnn("submit", "--allow-dirty").out
+
+
+def test_a_secret_that_is_missing(server: KubeflowServer, dagnn: Dagnn, kubernetes: Kubernetes) -> None:
+    arguments = ("submit", "--secret", "s3-credentials", "--namespace", "team")
+    done = dagnn(*arguments)
+    assert done.status == 2 and done.error.startswith("error: secret s3-credentials in namespace team of http://")
+    assert server.requests == []
+    kubernetes.secrets = ["s3-credentials"]
+    assert dagnn(*arguments).status == 0
+
+
+def test_ctrl_c_leaves_the_run_going(server: KubeflowServer, dagnn: Dagnn) -> None:
+    run_id = json.loads(dagnn("submit", "--json").out)["run_id"]
+    server.states = [{"state": "RUNNING"}]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from pipeline.cli.main import main; main()", "follow", run_id, "--host", server.url],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while "RunService_GetRun" not in server.requests and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert error.splitlines()[-1] == (f"error: interrupted; the run goes on, `dagnn follow {run_id}` shows it again")
+
+
+# data
+
+
+@pytest.fixture(scope="module")
+def pushed_once(s3_server: str, s3_client: Any, tmp_path_factory: pytest.TempPathFactory) -> Pushed:
+    root = tmp_path_factory.mktemp("pushed")
+    (root / "project").mkdir()
+    project = Project(root / "project")
+    project.run("git", "init", "--quiet")
+    project.run("dvc", "init", "--quiet")
+    return Pushed(project, make_bucket(s3_server, s3_client), make_source(root / "source"))
+
+
+@pytest.fixture
+def pushed(pushed_once: Pushed, bucket: Bucket) -> Pushed:
+    return pushed_once
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+class TestData:
+    def test_is_resolved_to_commit_and_md5(self, server: KubeflowServer, dagnn: Dagnn, pushed: Pushed) -> None:
+        where = ("--repository", str(pushed.project.root), "--data", "data/photos", "--dry-run", "--json")
+        facts = json.loads(dagnn("submit", *where, "--revision", "HEAD~1").out)
+        assert {name: value for name, value in facts.items() if name.startswith("data_")} == {
+            "data_repository": str(pushed.project.root),
+            "data_revision": pushed.first_commit,
+            "data_path": "data/photos",
+            "data_md5": pushed.first.md5,
+            "data_remote": pushed.remote,
+            "data_endpoint_url": pushed.bucket.endpoint,
+        }
+        assert json.loads(dagnn("submit", *where).out)["data_md5"] == pushed.second.md5
+
+    def test_names_where_a_clone_comes_from(
+        self, dagnn: Dagnn, pushed: Pushed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        clone = tmp_path / "clone"
+        subprocess.run(["git", "clone", "--quiet", str(pushed.project.root), str(clone)], check=True)
+        origin = "https://user:secret@git.example.org/project.git"
+        subprocess.run(["git", "-C", str(clone), "remote", "set-url", "origin", origin], check=True)
+        done = dagnn("submit", "--repository", str(clone), "--data", "data/photos", "--dry-run")
+        assert "https://git.example.org/project.git" in done.out and SECRET not in done.out and "user" not in done.out
+
+    def test_a_revision_that_does_not_exist(self, server: KubeflowServer, dagnn: Dagnn, pushed: Pushed) -> None:
+        where = ("--repository", str(pushed.project.root), "--data", "data/photos")
+        done = dagnn("submit", *where, "--revision", "v9")
+        assert done.status == 2 and "at v9 cannot be opened" in done.error and done.error.count("\n") == 1
+        assert server.requests == []
+
+    def test_that_was_never_pushed(self, server: KubeflowServer, dagnn: Dagnn, pushed: Pushed) -> None:
+        where = ("--repository", str(pushed.project.root), "--data", "data/photos")
+        md5 = hashlib.md5(pushed.first_files["table.csv"]).hexdigest()
+        key = f"dvc/files/md5/{md5[:2]}/{md5[2:]}"
+        pushed.bucket.client.delete_object(Bucket=pushed.bucket.name, Key=key)
+        try:
+            done = dagnn("submit", *where, "--revision", "HEAD~1")
+            assert done.status == 2 and "lacks 1 of 2 files" in done.error and "run `dvc push` where" in done.error
+            assert server.requests == []
+            assert dagnn("submit", *where, "--revision", "HEAD~1", "--allow-unpushed", "--dry-run").status == 0
+            assert dagnn("submit", *where, "--dry-run").status == 0
+        finally:
+            pushed.bucket.put(key, pushed.first_files["table.csv"])
+
+    def test_in_a_bucket_that_does_not_exist(
+        self, server: KubeflowServer, dagnn: Dagnn, pushed: Pushed, tmp_path: Path
+    ) -> None:
+        clone = Project(tmp_path / "clone")
+        subprocess.run(["git", "clone", "--quiet", str(pushed.project.root), str(clone.root)], check=True)
+        config = clone.root / ".dvc/config"
+        config.write_text(config.read_text().replace(pushed.bucket.name, "no-such-bucket"))
+        clone.commit()
+        done = dagnn("submit", "--repository", str(clone.root), "--data", "data/photos")
+        assert done.status == 2 and "the bucket of s3://no-such-bucket does not exist" in done.error
+        config.write_text("[core]\n    remote = storage\n['remote \"storage\"']\n    url = /mnt/dvc\n")
+        clone.commit()
+        done = dagnn("submit", "--repository", str(clone.root), "--data", "data/photos")
+        assert done.status == 2 and "is /mnt/dvc, expected s3://bucket/prefix" in done.error
+        assert server.requests == []
+
+
+def test_data_that_is_not_under_dvc(
+    server: KubeflowServer, dagnn: Dagnn, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.endpoint)
+    uri = f"{bucket.uri}/raw/photos"
+    done = dagnn("submit", "--data", uri)
+    assert done == (2, "", f"error: {uri} has no files, expected raw data; check bucket and prefix\n")
+    done = dagnn("submit", "--data", "s3://no-such-bucket/raw")
+    assert done.status == 2 and "the bucket of s3://no-such-bucket/raw does not exist" in done.error
+    assert server.requests == []
+    bucket.put("raw/photos/table.csv", b"id,text\n")
+    assert json.loads(dagnn("submit", "--data", uri, "--dry-run", "--json").out)["data_uri"] == uri
+
+
+def test_doctor(server: KubeflowServer, dagnn: Dagnn) -> None:
+    done = dagnn("doctor")
+    assert done.status == 1
+    assert done.error == "error: 1 of 7 checks failed: dvc remote\n"
+    assert f"ok       kubeflow               {server.url} is Kubeflow Pipelines 2.17.0, and takes" in done.out
+    checks = {check["name"]: check for check in json.loads(dagnn("doctor", "--json").out)}
+    assert checks["dvc remote"]["remedy"] == "go to one, or mend .dvc/config"
+    assert checks["gpu"]["status"] == "skipped"
+    assert server.created == []

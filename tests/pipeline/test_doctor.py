@@ -1,0 +1,242 @@
+"""`dagnn doctor`: each check against a real server of its kind, sound and broken.
+
+Kubeflow and Kubernetes are HTTP servers that keep to the descriptions of the two APIs, not clusters; MLflow, S3 and DVC
+are real.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from components.services.tracking import Tracking
+from dagnn_core.errors import InputError
+from pipeline.doctor import Check, checks_of, look, require_secrets
+from pipeline.kubeflow import Kubeflow
+from tests.components.fault_proxy import Fault, FaultProxy
+from tests.components.test_registry_server import mlflow_server
+from tests.fixtures.s3 import Bucket
+from tests.pipeline.kfp_server import KubeflowServer
+from tests.pipeline.kubernetes_server import Kubernetes
+
+pytestmark = [
+    pytest.mark.usefixtures("no_cluster"),
+    pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed"),
+]
+IMAGE = "registry.example/dagnn@sha256:" + "1" * 64
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("template")
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=root, check=True)
+    return root
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path) -> Path:
+    """A checkout with images and without a remote."""
+    root = tmp_path / "project"
+    shutil.copytree(template, root)
+    (root / "infra").mkdir()
+    (root / "infra/images.json").write_text(json.dumps({"cpu": IMAGE}))
+    return root
+
+
+def set_remote(project: Path, url: str, endpoint: str = "") -> None:
+    text = f"[core]\n    remote = storage\n['remote \"storage\"']\n    url = {url}\n"
+    (project / ".dvc/config").write_text(text + (f"    endpointurl = {endpoint}\n" if endpoint else ""))
+
+
+@pytest.fixture
+def found(project: Path) -> Callable[..., Check]:
+    """Do one check."""
+
+    def do(name: str, *, kubeflow: Kubeflow | None = None, namespace: str = "team", mlflow: str = "none") -> Check:
+        checks = checks_of(
+            kubeflow=kubeflow,
+            namespace=namespace,
+            tracking=Tracking(uri=mlflow),
+            project=project,
+            secrets=["s3-credentials"],
+        )
+        return look(name, checks[name])
+
+    return do
+
+
+Found = Callable[..., Check]
+
+
+def test_versions_here(found: Found) -> None:
+    check = found("python")
+    assert check.status == "ok" and "kfp 2.17." in check.what and "mlflow 3." in check.what
+
+
+class TestKubeflow:
+    def test_sound(self, server: KubeflowServer, found: Found) -> None:
+        check = found("kubeflow", kubeflow=Kubeflow(host=server.url))
+        assert check == (
+            *("kubeflow", "ok", f"{server.url} is Kubeflow Pipelines 2.17.0, and takes the credentials (one user)"),
+            "",
+        )
+        server.multi_user = True
+        check = found("kubeflow", kubeflow=Kubeflow(host=server.url, namespace="team"))
+        assert "(many users, namespace team)" in check.what
+        assert server.created == []
+
+    def test_without_a_server(self, found: Found) -> None:
+        assert found("kubeflow").status == "skipped"
+
+    def test_that_does_not_say_its_version(self, server: KubeflowServer, found: Found) -> None:
+        server.tag_name = "unknown"
+        check = found("kubeflow", kubeflow=Kubeflow(host=server.url))
+        assert (check.status, check.remedy) == ("warning", "see yourself that it is 2.17 or later")
+
+    def test_broken(self, server: KubeflowServer, found: Found) -> None:
+        kubeflow = Kubeflow(host=server.url, pause=0.0)
+        server.tag_name = "2.16.0"
+        assert "upgrade the server, or pin" in found("kubeflow", kubeflow=kubeflow).remedy
+        server.tag_name, server.token = "2.17.0", "token"
+        check = found("kubeflow", kubeflow=kubeflow)
+        assert check.status == "failed" and "wants a token" in check.what and check.remedy.startswith("give a token")
+        check = found("kubeflow", kubeflow=Kubeflow(host="http://127.0.0.1:1", pause=0.0))
+        assert check.status == "failed" and check.remedy.startswith("check the network")
+
+
+class TestMlflow:
+    @pytest.mark.slow
+    def test_a_server(self, found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with (
+            mlflow_server(f"sqlite:///{tmp_path}/mlflow.db", tmp_path) as uri,
+            FaultProxy(uri) as proxy,
+        ):
+            what = f"{proxy.url} is MLflow {version('mlflow')}, and takes the credentials"
+            assert found("mlflow", mlflow=proxy.url) == ("mlflow", "ok", what, "")
+            proxy.plan = lambda request: Fault(kind="error", status=403) if "experiments" in request.path else None
+            check = found("mlflow", mlflow=proxy.url)
+            assert check.status == "failed" and "does not permit this" in check.what
+            assert check.remedy.startswith("set MLFLOW_TRACKING_USERNAME")
+            proxy.plan = lambda request: Fault(kind="error", status=404) if request.path == "/version" else None
+            assert "cannot be used: 404 Client Error" in found("mlflow", mlflow=proxy.url).what
+            proxy.plan = lambda request: None
+            monkeypatch.setattr("pipeline.doctor.version", lambda package: "4.0.0")
+            check = found("mlflow", mlflow=proxy.url)
+            assert check.status == "failed" and check.remedy == "upgrade the older one"
+
+    def test_no_answer(self, found: Found) -> None:
+        check = found("mlflow", mlflow="http://127.0.0.1:1")
+        assert check.status == "failed" and check.remedy.startswith("start the server or correct MLFLOW_TRACKING_URI")
+
+    def test_a_database_is_for_this_machine_alone(self, found: Found, tmp_path: Path) -> None:
+        check = found("mlflow", mlflow=f"sqlite:///{tmp_path}/mlflow.db")
+        assert (check.status, check.remedy) == ("warning", "set MLFLOW_TRACKING_URI: tasks on a cluster need one")
+        assert not (tmp_path / "mlflow.db").exists()
+
+
+class TestRemote:
+    def test_sound(self, project: Path, found: Found, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+        set_remote(project, f"{bucket.uri}/dvc", bucket.endpoint)
+        check = found("dvc remote")
+        assert check.status == "ok" and "AWS_REQUEST_CHECKSUM_CALCULATION=when_required" in check.what
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+        assert "CHECKSUM" not in found("dvc remote").what
+
+    def test_none(self, project: Path, found: Found) -> None:
+        assert found("dvc remote").status == "skipped"
+        shutil.rmtree(project / ".dvc")
+        check = found("dvc remote")
+        assert check.status == "failed" and check.remedy == "go to one, or mend .dvc/config"
+
+    def test_broken(self, project: Path, found: Found, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+        set_remote(project, "s3://no-such-bucket/dvc", bucket.endpoint)
+        check = found("dvc remote")
+        assert check.status == "failed" and "the bucket of s3://no-such-bucket does not exist" in check.what
+        set_remote(project, "/mnt/dvc")
+        assert "is not in S3, expected s3://bucket/prefix" in found("dvc remote").what
+        set_remote(project, f"{bucket.uri}/dvc", bucket.endpoint)
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        check = found("dvc remote")
+        assert check.status == "failed" and check.remedy.startswith("set AWS_ACCESS_KEY_ID")
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "remedy"),
+    [
+        (json.dumps({"cpu": IMAGE}), "ok", ""),
+        (json.dumps({"cpu": IMAGE[:-64] + "0" * 64}), "failed", "run `make images REGISTRY=...`"),
+        (json.dumps({"cpu": "sha256:" + "1" * 64}), "failed", "`make images REGISTRY=...` pushes images"),
+        (json.dumps({"cpu": "dagnn:latest"}), "failed", ""),
+        ("[]", "failed", "`make images` writes it anew"),
+        (None, "failed", "`make images` builds the images"),
+    ],
+)
+def test_images(project: Path, found: Found, content: str | None, status: str, remedy: str) -> None:
+    file = project / "infra/images.json"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(content)
+    check = found("images")
+    assert check.status == status and check.remedy.startswith(remedy)
+
+
+class TestKubernetes:
+    def test_a_secret_is_there_and_stays_there(self, kubernetes: Kubernetes, found: Found) -> None:
+        kubernetes.secrets = ["s3-credentials"]
+        assert found("secret s3-credentials") == ("secret s3-credentials", "ok", "is in namespace team", "")
+        assert all("as=PartialObjectMetadata" in accept for accept in kubernetes.accepted)
+
+    def test_a_secret_is_missing(self, kubernetes: Kubernetes, found: Found) -> None:
+        check = found("secret s3-credentials")
+        assert check.status == "failed"
+        assert re.fullmatch(r"secret s3-credentials in namespace team of http://\S+ does not exist", check.what)
+        with pytest.raises(
+            InputError, match=r"s3-credentials in namespace team of .* does not exist; infra/kubernetes"
+        ):
+            require_secrets("team", ["s3-credentials"])
+        kubernetes.secrets = ["s3-credentials"]
+        require_secrets("team", ["s3-credentials"])
+        assert check.remedy == "infra/kubernetes/secrets.example.yaml says how to make it"
+
+    def test_gpus(self, kubernetes: Kubernetes, found: Found) -> None:
+        assert found("gpu").status == "warning"
+        kubernetes.gpus = ["4", "2"]
+        assert found("gpu") == ("gpu", "ok", "6 nvidia.com/gpu on the cluster's nodes, some of which may be in use", "")
+
+    @pytest.mark.parametrize("name", ["secret s3-credentials", "gpu"])
+    @pytest.mark.parametrize(("status", "outcome"), [(403, "skipped"), (401, "skipped"), (500, "failed")])
+    def test_a_server_that_refuses(
+        self, kubernetes: Kubernetes, found: Found, name: str, status: int, outcome: str
+    ) -> None:
+        kubernetes.status = status
+        check = found(name)
+        assert check.status == outcome and str(status) in check.what
+
+    @pytest.mark.parametrize("name", ["secret s3-credentials", "gpu"])
+    def test_no_server(self, found: Found, name: str, name_cluster: Callable[[str], None]) -> None:
+        assert found(name) == (name, "skipped", "no cluster is named: kubectl has no configuration here", "")
+        name_cluster("http://127.0.0.1:1")
+        check = found(name)
+        assert check.status == "failed" and "cannot be reached" in check.what
+
+    @pytest.mark.parametrize("content", ["{", "text", "- 1", "\t"])
+    def test_a_damaged_configuration(
+        self, found: Found, tmp_path: Path, name_cluster: Callable[[str], None], content: str
+    ) -> None:
+        name_cluster("http://127.0.0.1:1")
+        (tmp_path / "kubeconfig").write_text(content)
+        check = found("gpu")
+        assert check.status == "failed" and check.remedy == "`kubectl config view` says where"
+
+    def test_no_namespace(self, kubernetes: Kubernetes, found: Found, caplog: pytest.LogCaptureFixture) -> None:
+        assert found("secret s3-credentials", namespace="").status == "skipped"
+        require_secrets("", ["s3-credentials"])
+        assert caplog.messages == ["secret s3-credentials was not looked for: no namespace is named: --namespace"]

@@ -3,7 +3,7 @@
 import logging
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -16,13 +16,13 @@ from dagnn_core.errors import DagnnError, InputError, SurroundingsError
 from pipeline.images import IMAGES_FILE, pullable, read_images
 from pipeline.kubeflow import Kubeflow
 from pipeline.submit import connect
+from pipeline.target import Gpu, Target, secrets_of
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 log = logging.getLogger(__name__)
 
-GPU = "nvidia.com/gpu"
 _SECONDS = 10
 _METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
@@ -55,7 +55,7 @@ def checks_of(
     namespace: str,
     tracking: Tracking,
     project: Path = Path(),
-    secrets: Sequence[str] = (),
+    target: Target,
 ) -> dict[str, Callable[[], Finding]]:
     """What there is to look at, by name; `look` does one, and nothing is changed.
 
@@ -64,7 +64,7 @@ def checks_of(
         namespace: that the tasks run in.
         tracking: the MLflow server that is used here.
         project: root of the checkout.
-        secrets: names of the Kubernetes secrets that the tasks need.
+        target: the cluster; its secrets and GPUs are looked for.
     """
     return {
         "python": _python,
@@ -72,8 +72,8 @@ def checks_of(
         "mlflow": lambda: _mlflow(tracking),
         "dvc remote": lambda: _remote(project),
         "images": lambda: _images(project / IMAGES_FILE),
-        **{f"secret {name}": lambda name=name: _secret(namespace, name) for name in secrets},  # type: ignore[misc]
-        "gpu": _gpu,
+        **{f"secret {name}": lambda name=name: _secret(namespace, name) for name in secrets_of(target)},  # type: ignore[misc]
+        "gpu": lambda: _gpu(target.gpu),
     }
 
 
@@ -139,14 +139,14 @@ def _images(file: Path) -> Finding:
     return Finding(", ".join(sorted(set(images))))
 
 
-def require_secrets(namespace: str, names: Sequence[str]) -> None:
-    """See that secrets are there, as far as this can be seen from here.
+def require_secrets(namespace: str, target: Target) -> None:
+    """See that the secrets of the tasks are there, as far as this can be seen from here.
 
     Raises:
         InputError: one is not.
         SurroundingsError: the cluster that kubectl's configuration names cannot be reached.
     """
-    for name in names:
+    for name in secrets_of(target):
         try:
             _secret(namespace, name)
         except _SkippedError as reason:
@@ -165,12 +165,17 @@ def _secret(namespace: str, name: str) -> Finding:
     return Finding(f"is in namespace {namespace}")
 
 
-def _gpu() -> Finding:
+def _gpu(gpu: Gpu) -> Finding:
+    if not gpu.count:
+        raise _SkippedError("the cluster's configuration trains without")
     nodes = _get(_kubernetes(), "/api/v1/nodes", "application/json", "list of nodes")
-    count = sum(int(node["status"].get("allocatable", {}).get(GPU, 0)) for node in (nodes or {}).get("items", []))
-    if not count:
-        return Finding(f"no node offers {GPU}", "trains on CPUs; for GPUs, install the device plugin or add nodes")
-    return Finding(f"{count} {GPU} on the cluster's nodes, some of which may be in use")
+    count = sum(int(node["status"].get("allocatable", {}).get(gpu.type, 0)) for node in (nodes or {}).get("items", []))
+    if count < gpu.count:
+        raise InputError(
+            f"the cluster's nodes offer {count} {gpu.type}, expected {gpu.count} for a training; "
+            "install the device plugin, add nodes, or lower gpu.count"
+        )
+    return Finding(f"{count} {gpu.type} on the cluster's nodes, some of which may be in use")
 
 
 def _kubernetes() -> "ApiClient":

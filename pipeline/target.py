@@ -100,6 +100,11 @@ class Target:
         _require(self.train_seconds > 0, "train_seconds", "> 0", self.train_seconds)
 
 
+def secrets_of(target: Target) -> list[str]:
+    """Names of the secrets that the tasks take something from."""
+    return [name for name in (target.s3_secret, target.mlflow_secret, target.webhook_secret) if name]
+
+
 def read_target(name: str) -> Target:
     """A cluster by the name of a file in `configs/clusters`, or by the path of a YAML file.
 

@@ -3,7 +3,6 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagnn_core.errors import CheckRefusedError, InputError
+from pipeline.cli.kubeflow import Promote, Seeds
 
 if TYPE_CHECKING:
     from pipeline.doctor import Check
-    from pipeline.images import Images
     from pipeline.kubeflow import Kubeflow
 
 Host = Annotated[str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines")]
@@ -30,6 +29,7 @@ Token = Annotated[
 Cookies = Annotated[
     Path | None, typer.Option(metavar="FILE", help="file with the Cookie header; else it is in DAGNN_KFP_COOKIES")
 ]
+TargetName = Annotated[str, typer.Option(help="cluster: a file in configs/clusters, or the path of one")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 
 
@@ -41,6 +41,7 @@ def submit(
     cookies: Cookies = None,
     experiment: Annotated[str, typer.Option(help="Kubeflow experiment; made where it is missing")] = "dagnn",
     params: Annotated[Path, typer.Option(help="configuration, all sections")] = Path("params.yaml"),
+    target: TargetName = "kind",
     image: Annotated[
         str | None, typer.Option(help="NAME@sha256:..., for all tasks  [default: those in infra/images.json]")
     ] = None,
@@ -50,10 +51,8 @@ def submit(
     revision: Annotated[str, typer.Option(help="of the data: branch, tag or commit")] = "HEAD",
     repository: Annotated[str, typer.Option(help="of the data: local path or git URL")] = ".",
     service_account: Annotated[str | None, typer.Option(help="of the tasks' pods  [default: Kubeflow's]")] = None,
-    secrets: Annotated[
-        list[str] | None,
-        typer.Option("--secret", help="that the tasks need: look whether kubectl finds it in --namespace"),
-    ] = None,
+    seeds: Seeds = None,
+    promote: Promote = False,
     recurring: Annotated[
         str | None, typer.Option(metavar="CRON", help="run at these times (UTC) instead of now, as '30 2 * * MON-FRI'")
     ] = None,
@@ -72,17 +71,20 @@ def submit(
     """
     from components.params import load_params
     from components.services.provenance import git_state
-    from components.services.tracking import Tracking
+    from pipeline.compiling import write_pipeline
     from pipeline.cron import read_cron
     from pipeline.doctor import require_secrets
+    from pipeline.graph import RawData, Shape
     from pipeline.images import Images, pullable, read_images
     from pipeline.submit import Job, check_clean, connect, data_arguments, disable_caching, follow, version_name
     from pipeline.submit import submit as submit_job
+    from pipeline.target import read_target
 
     if wait and recurring:
         raise InputError("--wait follows a run that starts now, and --recurring starts none; leave one out")
     cron = read_cron(recurring) if recurring else None
     sections = load_params(params)
+    cluster = read_target(target)
     images = pullable(Images(tasks=image, train=image) if image else read_images())
     git = git_state()
     if not allow_dirty:
@@ -91,11 +93,13 @@ def submit(
     arguments = {}
     if data:
         arguments = data_arguments(repository=repository, revision=revision, path=data, allow_unpushed=allow_unpushed)
-    require_secrets(namespace, secrets or [])
+    require_secrets(namespace, cluster)
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
-        _compile(package, images=images, params=sections)
+        raw = RawData(**{name.removeprefix("data_"): text for name, text in arguments.items()}) if arguments else None
+        shape = Shape(raw=raw, seeds=tuple(seeds or ()), promote=promote)
+        write_pipeline(package, images=images, params=sections, target=cluster, shape=shape)
         if no_cache:
             disable_caching(package)
         version = version_name(package, git)
@@ -111,7 +115,6 @@ def submit(
         )
         done = submit_job(server, job, dry_run=dry_run)
     page = server.page(f"{'recurringrun' if cron else 'runs'}/details/{done.run_id}") if done.run_id else None
-    mlflow = Tracking.from_environment()
     facts = {
         "version": version,
         "experiment": experiment,
@@ -119,7 +122,7 @@ def submit(
         "run": job.run,
         "run_id": done.run_id,
         "page": page,
-        "mlflow": mlflow.address if mlflow.uri.startswith(("http://", "https://")) else None,
+        "mlflow": cluster.mlflow_uri,
     }
     if as_json:
         typer.echo(json.dumps(facts))
@@ -155,20 +158,19 @@ def doctor(
     namespace: Namespace = "",
     token: Token = None,
     cookies: Cookies = None,
-    secrets: Annotated[list[str], typer.Option("--secret", help="that the tasks need; once for each")] = [  # noqa: B006
-        "s3-credentials"
-    ],
+    target: TargetName = "kind",
     as_json: Json = False,
 ) -> None:
     """Check versions, credentials, servers, stores, images and secrets; exit status 1 when one fails."""
     from components.services.tracking import Tracking
     from pipeline.doctor import checks_of, look
+    from pipeline.target import read_target
 
     to_do = checks_of(
         kubeflow=_server(host, namespace, token, cookies) if host else None,
         namespace=namespace,
         tracking=Tracking.from_environment(),
-        secrets=secrets,
+        target=read_target(target),
     )
     checks = [look(name, check) for name, check in to_do.items()]
     typer.echo(json.dumps([check._asdict() for check in checks]) if as_json else _table(checks))
@@ -193,14 +195,6 @@ def _server(host: str, namespace: str, token: Path | None, cookies: Path | None)
         ca_file=os.environ.get("SSL_CERT_FILE", ""),
         ui_host=os.environ.get("KF_PIPELINES_UI_ENDPOINT", ""),
     )
-
-
-def _compile(out: Path, *, images: "Images", params: Mapping[str, object]) -> None:
-    from kfp.compiler import Compiler
-
-    from pipeline.graph import build_pipeline
-
-    Compiler().compile(build_pipeline(images=images, params=params), package_path=str(out))
 
 
 def _table(checks: "list[Check]") -> str:

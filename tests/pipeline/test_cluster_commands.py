@@ -51,6 +51,7 @@ def dagnn(
         "DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0ff"
     )  # as in an image: the checkout of the tests may be dirty
     shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "configs/clusters", tmp_path / "configs/clusters")
     (tmp_path / "infra").mkdir()
     (tmp_path / "infra/images.json").write_text(json.dumps({"cpu": IMAGE}))
     monkeypatch.chdir(tmp_path)
@@ -65,14 +66,13 @@ def dagnn(
     return run
 
 
-def test_submit_prints_where_to_look(server: KubeflowServer, dagnn: Dagnn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@mlflow.example.org")
+def test_submit_prints_where_to_look(server: KubeflowServer, dagnn: Dagnn) -> None:
     done = dagnn("submit", "--experiment", "nightly")
     assert (done.status, done.error) == (0, "")
     (run_id,) = server.runs
     lines = dict(line.split(maxsplit=1) for line in done.out.splitlines())
     assert lines["page"] == f"{server.url}/#/runs/details/{run_id}"
-    assert lines["mlflow"] == "http://mlflow.example.org"
+    assert lines["mlflow"] == "http://mlflow:5000"
     assert lines["version"].startswith("0.1.0+c0ffeec0ffee.")
     assert lines["experiment"] == "nightly" and lines["run_id"] == run_id
 
@@ -81,7 +81,6 @@ def test_submit_as_json(server: KubeflowServer, dagnn: Dagnn) -> None:
     facts = json.loads(dagnn("submit", "--json", "--no-cache", "--service-account", "dagnn-tasks").out)
     (run,) = server.runs.values()
     assert facts["run_id"] == run["run_id"] and facts["run"] == run["display_name"]
-    assert facts["mlflow"] is None
     (version,) = server.versions.values()
     assert "enableCache" not in json.dumps(version["pipeline_spec"])
 
@@ -135,6 +134,7 @@ def test_a_token_of_the_environment_or_a_file(
         (["--host", ""], 2, "no server is named, expected the URL of Kubeflow Pipelines; give --host"),
         (["--host", "http://127.0.0.1:1"], 3, "Kubeflow at http://127.0.0.1:1 cannot be reached"),
         (["--image", "registry.example/dagnn:latest"], 2, "expected NAME@sha256:..., which a cluster can pull"),
+        (["--target", "moon"], 2, "configs/clusters/moon.yaml does not exist, expected a cluster"),
         (["--params", "none.yaml"], 2, "none.yaml does not exist, expected a YAML file"),
         (["--recurring", "0 25 * * *"], 2, "'25' is no hour: expected 0 to 23"),
         (["--recurring", "0 2 * * *", "--wait"], 2, "--wait follows a run that starts now"),
@@ -176,11 +176,11 @@ def test_a_dirty_checkout(server: KubeflowServer, dagnn: Dagnn, monkeypatch: pyt
 
 
 def test_a_secret_that_is_missing(server: KubeflowServer, dagnn: Dagnn, kubernetes: Kubernetes) -> None:
-    arguments = ("submit", "--secret", "s3-credentials", "--namespace", "team")
+    arguments = ("submit", "--namespace", "team")
     done = dagnn(*arguments)
     assert done.status == 2 and done.error.startswith("error: secret s3-credentials in namespace team of http://")
     assert server.requests == []
-    kubernetes.secrets = ["s3-credentials"]
+    kubernetes.secrets = ["s3-credentials", "mlflow-tasks"]
     assert dagnn(*arguments).status == 0
 
 
@@ -239,6 +239,11 @@ class TestData:
             "data_endpoint_url": pushed.bucket.endpoint,
         }
         assert json.loads(dagnn("submit", *where).out)["data_md5"] == pushed.second.md5
+        assert dagnn("submit", *where[:-2]).status == 0
+        (run,) = server.runs.values()
+        assert run["runtime_config"]["parameters"]["data_md5"] == pushed.second.md5
+        (version,) = server.versions.values()
+        assert "fetch-dataset" in json.dumps(version["pipeline_spec"]["components"])
 
     def test_names_where_a_clone_comes_from(
         self, dagnn: Dagnn, pushed: Pushed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -304,7 +309,7 @@ def test_data_that_is_not_under_dvc(
 def test_doctor(server: KubeflowServer, dagnn: Dagnn) -> None:
     done = dagnn("doctor")
     assert done.status == 1
-    assert done.error == "error: 1 of 7 checks failed: dvc remote\n"
+    assert done.error == "error: 1 of 8 checks failed: dvc remote\n"
     assert f"ok       kubeflow               {server.url} is Kubeflow Pipelines 2.17.0, and takes" in done.out
     checks = {check["name"]: check for check in json.loads(dagnn("doctor", "--json").out)}
     assert checks["dvc remote"]["remedy"] == "go to one, or mend .dvc/config"

@@ -19,12 +19,14 @@ from components.services.tracking import Tracking
 from dagnn_core.errors import InputError
 from pipeline.doctor import Check, checks_of, look, require_secrets
 from pipeline.kubeflow import Kubeflow
+from pipeline.target import Gpu, Target
 from tests.components.fault_proxy import Fault, FaultProxy
 from tests.components.test_registry_server import mlflow_server
 from tests.fixtures.s3 import Bucket
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.kubernetes_server import Kubernetes
 
+TARGET = Target(mlflow_uri="http://mlflow:5000", s3_secret="s3-credentials", gpu=Gpu(count=1))
 pytestmark = [
     pytest.mark.usefixtures("no_cluster"),
     pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed"),
@@ -65,7 +67,7 @@ def found(project: Path) -> Callable[..., Check]:
             namespace=namespace,
             tracking=Tracking(uri=mlflow),
             project=project,
-            secrets=["s3-credentials"],
+            target=TARGET,
         )
         return look(name, checks[name])
 
@@ -201,13 +203,14 @@ class TestKubernetes:
         with pytest.raises(
             InputError, match=r"s3-credentials in namespace team of .* does not exist; infra/kubernetes"
         ):
-            require_secrets("team", ["s3-credentials"])
+            require_secrets("team", TARGET)
         kubernetes.secrets = ["s3-credentials"]
-        require_secrets("team", ["s3-credentials"])
+        require_secrets("team", TARGET)
         assert check.remedy == "infra/kubernetes/secrets.example.yaml says how to make it"
 
     def test_gpus(self, kubernetes: Kubernetes, found: Found) -> None:
-        assert found("gpu").status == "warning"
+        check = found("gpu")
+        assert check.status == "failed" and "offer 0 nvidia.com/gpu, expected 1 for a training" in check.what
         kubernetes.gpus = ["4", "2"]
         assert found("gpu") == ("gpu", "ok", "6 nvidia.com/gpu on the cluster's nodes, some of which may be in use", "")
 
@@ -238,5 +241,5 @@ class TestKubernetes:
 
     def test_no_namespace(self, kubernetes: Kubernetes, found: Found, caplog: pytest.LogCaptureFixture) -> None:
         assert found("secret s3-credentials", namespace="").status == "skipped"
-        require_secrets("", ["s3-credentials"])
+        require_secrets("", TARGET)
         assert caplog.messages == ["secret s3-credentials was not looked for: no namespace is named: --namespace"]

@@ -38,7 +38,8 @@ PACE = Pace(first=0.001, longest=0.001, patience=0.0)
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-    compile_pipeline(out, image=IMAGE, params=ROOT / "params.yaml")
+    target = str(ROOT / "configs/clusters/kind.yaml")
+    compile_pipeline(out, image=IMAGE, params=ROOT / "params.yaml", target=target, seeds=[1, 2])
     return out
 
 

@@ -14,7 +14,7 @@ from components.command import run_step
 from components.services.dvc_store import fetch_by_digest
 from components.services.lineage import RawLineage, read_lineage, write_lineage
 from components.services.storage import Storage
-from components.services.versioning import Version, fetch_by_dvc, fetch_source, resolve
+from components.services.versioning import Version, fetch_by_dvc, fetch_source, resolve, shown
 from dagnn_core.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,13 @@ def run(
         if not remote:
             raise InputError("no remote is named, expected the one that has the digest; give s3://bucket/prefix")
         lineage = RawLineage(
-            md5=md5, size=0, num_files=0, repository=repository, revision=revision, path=path, remote=remote
+            md5=md5,
+            size=0,
+            num_files=0,
+            repository=shown(repository),
+            revision=revision,
+            path=path,
+            remote=remote,
         )
         version = Version(lineage, endpoint_url, is_plain_s3=True)
     elif repository and revision and path:

@@ -23,12 +23,12 @@ from components.services.tracking import Tracking
 from dagnn_core.artifacts import canonical_json, write_artifact
 from dagnn_core.config import ModelConfig, TrainConfig, section_json
 from dagnn_core.devices import choose_device, describe_machine
-from dagnn_core.errors import ArtifactError
+from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.features import Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model import KIND, write_model
 from dagnn_core.nn.label_graphs import GraphTensors
-from dagnn_core.parallel import is_main, joined_processes
+from dagnn_core.parallel import is_main, joined_processes, num_processes
 from dagnn_core.training.loop import train
 from dagnn_core.training.split import Split
 
@@ -70,9 +70,15 @@ def run(
 
     Raises:
         ArtifactError: an input is missing or damaged, or the two do not belong together.
-        InputError: no GPU where one is asked for, or the loss is no longer finite.
+        InputError: no GPU where one is asked for, the loss is no longer finite, or several processes have
+            `checkpoints_uri`.
         SurroundingsError: the tracking server or S3 cannot be reached.
     """
+    if checkpoints_uri and num_processes() > 1:
+        raise InputError(
+            f"{checkpoints_uri}: checkpoints go to S3 from one process alone; leave the option out, and give --work a "
+            "folder that all processes share"
+        )
     data = Features.read(features, verify=True)
     graph = LabelGraph.read(label_graph, verify=True)
     _check_same_dataset(data, graph)

@@ -8,41 +8,9 @@ from kfp.compiler import Compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from dagnn_core.errors import InputError
-from pipeline.graph import RawData, Shape, build_pipeline
+from pipeline.graph import Shape, build_pipeline
 from pipeline.images import Images, pullable
 from pipeline.target import Target
-
-
-def find_raw_data(data: str, revision: str) -> RawData:
-    """Where the tasks find raw data.
-
-    Args:
-        data: a path under DVC in the repository of the current folder, or `s3://bucket/prefix` of a folder.
-        revision: branch, tag or commit, of data under DVC.
-
-    Raises:
-        InputError: the revision has no such data, or its remote is no S3 store.
-        SurroundingsError: the repository cannot be read.
-    """
-    from components.services.versioning import resolve
-
-    if data.startswith("s3://"):
-        return RawData(uri=data)
-    version = resolve(".", revision, data)
-    found = version.lineage
-    if not version.is_plain_s3:
-        raise InputError(
-            f"the DVC remote of {data} is {found.remote or 'not set'}, expected s3://..., configured by url and "
-            "endpointurl alone, so that tasks can fetch from it; run `dvc remote add -d storage s3://BUCKET/dvc`"
-        )
-    return RawData(
-        md5=found.md5,
-        remote=found.remote,
-        endpoint_url=version.endpoint_url,
-        repository=found.repository,
-        revision=found.commit,
-        path=found.path,
-    )
 
 
 def write_pipeline(

@@ -66,6 +66,20 @@ def read_images(path: Path = IMAGES_FILE) -> Images:
     return images
 
 
+def check_commit(commit: str, path: Path = IMAGES_FILE) -> None:
+    """See that the images that `make images` built last are of a commit.
+
+    Raises:
+        InputError: they are of another one.
+    """
+    built = json.loads(path.read_text(encoding="utf-8")).get("commit", "an unknown commit")
+    if built != commit:
+        raise InputError(
+            f"{path} has images of {built[:12]}, but the checkout is at {commit[:12]}; run `make images` again, or add "
+            "--allow-dirty"
+        )
+
+
 def build_images(*, targets: Sequence[str], registry: str | None, options: Sequence[str], out: Path) -> dict[str, str]:
     """Build the images of the commit that is checked out, push them where a registry is given, and write `out`.
 
@@ -75,7 +89,8 @@ def build_images(*, targets: Sequence[str], registry: str | None, options: Seque
         targets: of `TARGETS`.
         registry: prefix of the images' names, as `registry.example/team`.
         options: further options of `docker build`.
-        out: JSON file, target -> reference by digest; without a registry, the id that this machine knows it by.
+        out: JSON file, target -> reference by digest; without a registry, the id that this machine knows it by; and
+            `commit`, that of the images.
 
     Raises:
         InputError: this is not a git checkout, or a target does not exist.
@@ -94,7 +109,7 @@ def build_images(*, targets: Sequence[str], registry: str | None, options: Seque
         local_id = _build(target, commit, f"{name}:{commit}", options)
         references[target] = _push(name, commit) if registry else local_id
     partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps(references, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps({"commit": commit, **references}, indent=2) + "\n", encoding="utf-8")
     partial.replace(out)
     return references
 

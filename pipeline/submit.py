@@ -6,8 +6,6 @@ pipeline, version, experiment, run; after a failure in between, the same command
 
 import hashlib
 import logging
-import re
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -109,57 +107,6 @@ def disable_caching(package: Path) -> None:
         for task in level.get("dag", {}).get("tasks", {}).values():
             task["cachingOptions"] = {}
     package.write_text(yaml.safe_dump_all(documents, sort_keys=True), encoding="utf-8")
-
-
-def data_arguments(*, repository: str, revision: str, path: str, allow_unpushed: bool) -> dict[str, str]:
-    """The pipeline's arguments for raw data, which the tasks fetch by digest, or from a folder in S3 as it is.
-
-    Args:
-        repository: a local path or a git URL.
-        revision: branch, tag or commit.
-        path: of the data in the repository; or `s3://bucket/prefix`, which no repository knows.
-        allow_unpushed: do not look whether the remote, or the folder, has the data.
-
-    Raises:
-        InputError: repository, revision or path do not exist, the data is not under DVC or was never pushed, or the
-            remote is not S3; the folder is empty or its bucket does not exist.
-        SurroundingsError: repository or store cannot be reached.
-    """
-    from components.services.dvc_store import check_pushed
-    from components.services.storage import Storage
-    from components.services.versioning import resolve
-
-    if path.startswith("s3://"):
-        if not allow_unpushed and not Storage().names_below(path):
-            raise InputError(f"{path} has no files, expected raw data; check bucket and prefix")
-        return {"data_uri": path}
-    found = resolve(repository, revision, path)
-    lineage = found.lineage
-    if not lineage.remote.startswith("s3://"):
-        raise InputError(
-            f"the DVC remote of {path!r} at {revision} is {lineage.remote or 'not set'}, expected s3://bucket/prefix, "
-            "from which tasks fetch without git or DVC; set it with `dvc remote add --default`, and commit .dvc/config"
-        )
-    if not allow_unpushed:
-        lineage = check_pushed(Storage(endpoint_url=found.endpoint_url), lineage)
-        log.info("%s has %s: %d files, %.1f MB", lineage.remote, lineage.md5, lineage.num_files, lineage.size / 1e6)
-    return {
-        "data_repository": _origin(lineage.repository),
-        "data_revision": lineage.commit,
-        "data_path": lineage.path,
-        "data_md5": lineage.md5,
-        "data_remote": lineage.remote,
-        "data_endpoint_url": found.endpoint_url,
-    }
-
-
-def _origin(repository: str) -> str:
-    """Where a local repository was cloned from, if anywhere: its path means nothing on a cluster."""
-    if not Path(repository).is_dir():
-        return repository
-    command = ["git", "-C", repository, "remote", "get-url", "origin"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return re.sub(r"://[^/@\s]+@", "://", done.stdout.strip()) or repository
 
 
 def connect(kubeflow: Kubeflow) -> Kubeflow:

@@ -2,18 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from components.services.dvc_store import MAX_LISTING
 from components.services.storage import Digest, Storage
+from components.services.versioning import remote_of
 from dagnn_core.artifacts import MANIFEST
-
-_PLAIN_REMOTE = {"url", "endpointurl", "region"}
-# what DVC fills in for a remote that does not say
-_DEFAULTS = {"use_ssl": True, "listobjects": False, "verify": False, "allow_anonymous_login": False}
 
 
 class Place(Protocol):
@@ -82,12 +79,6 @@ def s3_place(remote: str, endpoint_url: str = "") -> S3Place:
     return S3Place(name=remote, remote=remote, storage=storage)
 
 
-def is_plain_s3(remote: Mapping[str, Any]) -> bool:
-    """Whether a remote is S3 and has nothing in its configuration that only DVC knows to use."""
-    set_by_user = {key for key, value in remote.items() if key not in _DEFAULTS or value != _DEFAULTS[key]}
-    return str(remote.get("url", "")).startswith("s3://") and set_by_user <= _PLAIN_REMOTE
-
-
 def places(project: Path) -> Iterator[Place]:
     """DVC's cache, and its default remote; none where the folder is no DVC repository.
 
@@ -100,10 +91,9 @@ def places(project: Path) -> Iterator[Place]:
 
     repo = Repo(str(project))
     yield DvcPlace(name="DVC's cache", objects=repo.cache.local)
-    name = repo.config["core"].get("remote")
-    remote = repo.config["remote"].get(name, {})
-    if is_plain_s3(remote):
-        yield s3_place(remote["url"], remote.get("endpointurl", ""))
+    name, remote = repo.config["core"].get("remote"), remote_of(repo.config)
+    if remote.is_plain_s3:
+        yield s3_place(remote.url, remote.endpoint_url)
     elif name:
         yield DvcPlace(name=f"the DVC remote {name}", objects=repo.cloud.get_remote_odb(name=name))
 

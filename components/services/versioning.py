@@ -256,20 +256,20 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         md5 = files.info(path).get("md5")
         config, commit = files.repo.config, files.repo.get_rev()
     except FileNotFoundError as error:
-        raise InputError(f"{path!r} is not in {_shown(repository)} at {revision}; check path and revision") from error
+        raise InputError(f"{path!r} is not in {shown(repository)} at {revision}; check path and revision") from error
     except _dvc_failures() as error:
         raise _not_opened(repository, revision, error) from error
     if md5 is None:
         raise InputError(
-            f"{path!r} in {_shown(repository)} at {revision} is not under DVC as a whole, expected the path of a .dvc "
+            f"{path!r} in {shown(repository)} at {revision} is not under DVC as a whole, expected the path of a .dvc "
             "file without its ending"
         )
-    remote = _remote(config)
+    remote = remote_of(config)
     lineage = RawLineage(
         md5=md5,
         size=0,
         num_files=0,
-        repository=str(Path(repository).resolve()) if Path(repository).is_dir() else _shown(repository),
+        repository=str(Path(repository).resolve()) if Path(repository).is_dir() else shown(repository),
         revision=revision,
         commit=commit,
         path=path,
@@ -287,7 +287,7 @@ def default_remote(project: Path) -> Remote:
     from dvc.repo import Repo  # the file system would make up a remote where there is none
 
     try:
-        return _remote(Repo(str(project)).config)
+        return remote_of(Repo(str(project)).config)
     except _dvc_failures() as error:
         raise InputError(
             f"{project.resolve()} is not a DVC repository that can be used: {_one_line(error)}; "
@@ -295,11 +295,12 @@ def default_remote(project: Path) -> Remote:
         ) from error
 
 
-def _remote(config: Mapping[str, Any]) -> Remote:
+def remote_of(config: Mapping[str, Any]) -> Remote:
+    """The default remote in DVC's configuration; its address is empty where there is none."""
     remote = config["remote"].get(config["core"].get("remote"), {})
     url = remote.get("url", "")
     said = {key for key, value in remote.items() if _REMOTE_DEFAULTS.get(key) != value}
-    return Remote(_shown(url), remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE)
+    return Remote(shown(url), remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE)
 
 
 def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLineage:
@@ -356,7 +357,7 @@ def _entries(files: "DVCFileSystem", lineage: RawLineage) -> Sequence[Entry]:
 def _open(repository: str, revision: str, path: str) -> "DVCFileSystem":
     from dvc.api import DVCFileSystem
 
-    check_name(path, _shown(repository))
+    check_name(path, shown(repository))
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
     try:
         return DVCFileSystem(repository, rev=revision)
@@ -369,7 +370,7 @@ def _not_opened(repository: str, revision: str, error: Exception) -> DagnnError:
 
     kind = SurroundingsError if isinstance(error, CloneError) and "://" in repository else InputError
     return kind(
-        f"{_shown(repository)} at {revision} cannot be opened: {_one_line(error)}; check repository and revision"
+        f"{shown(repository)} at {revision} cannot be opened: {_one_line(error)}; check repository and revision"
     )
 
 
@@ -381,8 +382,8 @@ def _dvc_failures() -> tuple[type[Exception], ...]:
     return (DvcException, DataIndexDirError, SCMError, OSError)
 
 
-def _shown(address: str) -> str:
-    """An address without user and password."""
+def shown(address: str) -> str:
+    """An address without user and password, fit to be shown and recorded."""
     parts = urlsplit(address)
     return (
         parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1]).geturl() if parts.scheme and "@" in address else address

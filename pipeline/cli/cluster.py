@@ -74,9 +74,10 @@ def submit(
     from pipeline.compiling import write_pipeline
     from pipeline.cron import read_cron
     from pipeline.doctor import require_secrets
-    from pipeline.graph import RawData, Shape
-    from pipeline.images import Images, pullable, read_images
-    from pipeline.submit import Job, check_clean, connect, data_arguments, disable_caching, follow, version_name
+    from pipeline.graph import Shape
+    from pipeline.images import Images, check_commit, pullable, read_images
+    from pipeline.raw_data import find_raw_data
+    from pipeline.submit import Job, check_clean, connect, disable_caching, follow, version_name
     from pipeline.submit import submit as submit_job
     from pipeline.target import read_target
 
@@ -89,15 +90,17 @@ def submit(
     git = git_state()
     if not allow_dirty:
         check_clean(git)
+        if not image:
+            check_commit(git["commit"])
     server = _server(host, namespace, token, cookies)
-    arguments = {}
+    raw = None
     if data:
-        arguments = data_arguments(repository=repository, revision=revision, path=data, allow_unpushed=allow_unpushed)
+        raw = find_raw_data(data, revision=revision, repository=repository, check_pushed=not allow_unpushed)
+    arguments = {f"data_{name}": text for name, text in raw._asdict().items() if text} if raw else {}
     require_secrets(namespace, cluster)
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
-        raw = RawData(**{name.removeprefix("data_"): text for name, text in arguments.items()}) if arguments else None
         shape = Shape(raw=raw, seeds=tuple(seeds or ()), promote=promote)
         write_pipeline(package, images=images, params=sections, target=cluster, shape=shape)
         if no_cache:
@@ -127,11 +130,8 @@ def submit(
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        for name, value in facts.items():
-            if value:
-                typer.echo(f"{name:17}  {value}")
-        if dry_run:
-            typer.echo("nothing was made: --dry-run")
+        typer.echo("\n".join(f"{name:17}  {value}" for name, value in facts.items() if value))
+        typer.echo("nothing was made: --dry-run" if dry_run else "", nl=dry_run)
     if wait and done.run_id:
         follow(server, done.run_id)
 

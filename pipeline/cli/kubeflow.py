@@ -73,18 +73,20 @@ def compile_pipeline(
     The sections of `params.yaml` become the defaults of its parameters.
     """
     from components.params import load_params
-    from pipeline.compiling import find_raw_data, write_pipeline
+    from pipeline.compiling import write_pipeline
     from pipeline.graph import Shape
     from pipeline.images import Images, read_images
+    from pipeline.raw_data import find_raw_data
     from pipeline.target import read_target
 
     sections = load_params(params)
+    raw = find_raw_data(data, revision=revision) if data else None
     write_pipeline(
         out,
         images=Images(tasks=image, train=image) if image else read_images(),
         params=sections,
         target=read_target(target),
-        shape=Shape(raw=find_raw_data(data, revision) if data else None, seeds=tuple(seeds or ()), promote=promote),
+        shape=Shape(raw=raw, seeds=tuple(seeds or ()), promote=promote),
         kubernetes_native=kubernetes_native,
     )
     typer.echo(f"wrote {out}, for the cluster {target}")

@@ -26,6 +26,7 @@ from tests.pipeline.kubernetes_server import Kubernetes
 ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/dagnn@sha256:" + "1" * 64
 pytestmark = pytest.mark.usefixtures("no_cluster")
+COMMIT = "c0ffee" * 6 + "c0ff"
 TOKEN = "token-that-nobody-shall-see"
 
 
@@ -47,13 +48,11 @@ def dagnn(
         monkeypatch.delenv(name)
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
     monkeypatch.setenv("DAGNN_DEBUG", "0")  # `--debug` sets it: the tests after this one shall not see that
-    monkeypatch.setenv(
-        "DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0ff"
-    )  # as in an image: the checkout of the tests may be dirty
+    monkeypatch.setenv("DAGNN_GIT_COMMIT", COMMIT)  # as in an image: the checkout of the tests may be dirty
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "configs/clusters", tmp_path / "configs/clusters")
     (tmp_path / "infra").mkdir()
-    (tmp_path / "infra/images.json").write_text(json.dumps({"cpu": IMAGE}))
+    (tmp_path / "infra/images.json").write_text(json.dumps({"commit": COMMIT, "cpu": IMAGE}))
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> Done:
@@ -72,7 +71,7 @@ def test_submit_prints_where_to_look(server: KubeflowServer, dagnn: Dagnn) -> No
     (run_id,) = server.runs
     lines = dict(line.split(maxsplit=1) for line in done.out.splitlines())
     assert lines["page"] == f"{server.url}/#/runs/details/{run_id}"
-    assert lines["mlflow"] == "http://mlflow:5000"
+    assert lines["mlflow"] == "http://mlflow.dagnn:5000"
     assert lines["version"].startswith("0.1.0+c0ffeec0ffee.")
     assert lines["experiment"] == "nightly" and lines["run_id"] == run_id
 
@@ -164,6 +163,18 @@ def test_params_and_images_are_checked_before_the_server_is_asked(
     (tmp_path / "infra/images.json").unlink()
     assert "`make images` builds the images" in dagnn("submit").error
     assert server.requests == []
+
+
+def test_images_of_another_commit(server: KubeflowServer, dagnn: Dagnn, tmp_path: Path) -> None:
+    (tmp_path / "infra/images.json").write_text(json.dumps({"commit": "0" * 40, "cpu": IMAGE}))
+    done = dagnn("submit")
+    assert done.status == 2 and not server.runs
+    assert done.error == (
+        f"error: infra/images.json has images of 000000000000, but the checkout is at {COMMIT[:12]}; "
+        "run `make images` again, or add --allow-dirty\n"
+    )
+    assert dagnn("submit", "--image", IMAGE).status == 0
+    assert dagnn("submit", "--allow-dirty").status == 0
 
 
 def test_a_dirty_checkout(server: KubeflowServer, dagnn: Dagnn, monkeypatch: pytest.MonkeyPatch) -> None:

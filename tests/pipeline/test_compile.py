@@ -373,7 +373,7 @@ def test_data_under_dvc_is_found_by_its_digest(tmp_path: Path, monkeypatch: pyte
     arguments: dict[str, Any] = {"image": TASKS, "params": ROOT / "params.yaml", "data": "photos"}
     arguments["target"] = str(ROOT / "configs/clusters/kind.yaml")
     out = Path("pipeline.yaml")
-    with pytest.raises(InputError, match=r"the DVC remote of photos is .*/\.dvc/cache, expected s3://"):
+    with pytest.raises(InputError, match=r"the DVC remote of 'photos' at HEAD is .*/\.dvc/cache, expected s3://"):
         compile_pipeline(out, **arguments)
     assert not out.exists()
     run(sys.executable, "-m", "dvc", "remote", "add", "-d", "storage", "s3://dagnn/dvc")

@@ -1,0 +1,62 @@
+"""Raw data that a run begins with: which version, and where its tasks find it."""
+
+import logging
+import re
+import subprocess
+from pathlib import Path
+
+from dagnn_core.errors import InputError
+from pipeline.graph import RawData
+
+log = logging.getLogger(__name__)
+
+
+def find_raw_data(data: str, *, revision: str, repository: str = ".", check_pushed: bool = False) -> RawData:
+    """Where the tasks find raw data: by digest in a DVC remote, or in a folder in S3 as it is.
+
+    Args:
+        data: a path under DVC in the repository; or `s3://bucket/prefix`, which no repository knows.
+        revision: branch, tag or commit.
+        repository: a local path or a git URL.
+        check_pushed: look whether the remote, or the folder, has the data.
+
+    Raises:
+        InputError: repository, revision or path do not exist, the data is not under DVC or was never pushed, or the
+            remote is not S3; the folder is empty or its bucket does not exist.
+        SurroundingsError: repository or store cannot be reached.
+    """
+    from components.services import dvc_store
+    from components.services.storage import Storage
+    from components.services.versioning import resolve
+
+    if data.startswith("s3://"):
+        if check_pushed and not Storage().names_below(data):
+            raise InputError(f"{data} has no files, expected raw data; check bucket and prefix")
+        return RawData(uri=data)
+    found = resolve(repository, revision, data)
+    lineage = found.lineage
+    if not lineage.remote.startswith("s3://"):
+        raise InputError(
+            f"the DVC remote of {data!r} at {revision} is {lineage.remote or 'not set'}, expected s3://bucket/prefix, "
+            "from which tasks fetch without git or DVC; set it with `dvc remote add --default`, and commit .dvc/config"
+        )
+    if check_pushed:
+        lineage = dvc_store.check_pushed(Storage(endpoint_url=found.endpoint_url), lineage)
+        log.info("%s has %s: %d files, %.1f MB", lineage.remote, lineage.md5, lineage.num_files, lineage.size / 1e6)
+    return RawData(
+        md5=lineage.md5,
+        remote=lineage.remote,
+        endpoint_url=found.endpoint_url,
+        repository=_origin(lineage.repository),
+        revision=lineage.commit,
+        path=lineage.path,
+    )
+
+
+def _origin(repository: str) -> str:
+    """Where a local repository was cloned from, if anywhere: its path means nothing on a cluster."""
+    if not Path(repository).is_dir():
+        return repository
+    command = ["git", "-C", repository, "remote", "get-url", "origin"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return re.sub(r"://[^/@\s]+@", "://", done.stdout.strip()) or repository

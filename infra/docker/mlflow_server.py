@@ -36,6 +36,7 @@ def write_auth_config() -> Path:
         "default_permission": "READ",
         "database_uri": environment["MLFLOW_BACKEND_STORE_URI"].replace("%", "%%"),
         "admin_username": "admin",
+        "auth_cache_ttl_seconds": "60",  # checking a password takes a tenth of a second, and each call brings one
     }
     path = Path(tempfile.gettempdir(), "basic_auth.ini")
     path.touch(mode=0o600)

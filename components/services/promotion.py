@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from components.services.gate import Check, Decision, Examination, decide
-from components.services.ledger import SUFFIX, Action, Entry, Ledger, Position, Record, State, fold, lost_to
-from components.services.registry import CHALLENGER, CHAMPION, check_name, find_registered_model
+from components.services.ledger import Action, Entry, Ledger, Position, Record, State, fold, lost_to
+from components.services.registry import CHALLENGER, CHAMPION, read_versions
 from components.services.stored_model import find_fault
 from components.services.tracking import Tracking
 from dagnn_core.errors import CheckRefusedError, InputError
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.entities.model_registry import ModelVersion
 
 MAX_WHY = 1000  # characters
 
@@ -95,7 +95,7 @@ def promote(
     """
     _check_why(why)
     with tracking.answering():
-        registered, versions = _registered(tracking, name)
+        registered, versions = read_versions(tracking, name)
         if version is None and CHALLENGER not in registered.aliases:
             raise InputError(f"{name} has no version with alias {CHALLENGER}; run `dagnn register`, or give --version")
         challenger = _version(versions, name, version or str(registered.aliases[CHALLENGER]))
@@ -148,7 +148,7 @@ def rollback(tracking: Tracking, *, name: str, to: str | None, why: str = "", ad
     """
     _check_why(why)
     with tracking.answering():
-        _registered(tracking, name)
+        read_versions(tracking, name)
         ledger = _ledger(tracking, name)
         position = _position(ledger, tracking, adopt=adopt, why=why, dry_run=False)
         state, finished = position.state, position.finished
@@ -190,7 +190,7 @@ def read_history(tracking: Tracking, *, name: str) -> History:
         SurroundingsError: the server failed.
     """
     with tracking.answering():
-        _registered(tracking, name)
+        read_versions(tracking, name)
         ledger = _ledger(tracking, name)
         position = _look(ledger)
         book = ledger.read()
@@ -208,19 +208,6 @@ def read_history(tracking: Tracking, *, name: str) -> History:
     elif position.alias != position.state.champion:
         remarks.append(f"alias {CHAMPION} is still at {position.alias or 'no version'}; the next promotion moves it")
     return History(name, position.alias, events, tuple(remarks))
-
-
-def _registered(tracking: Tracking, name: str) -> "tuple[RegisteredModel, dict[str, ModelVersion]]":
-    check_name(name)
-    client = tracking.client
-    registered = find_registered_model(client, name)
-    if registered is None:
-        found = {model.name for model in client.search_registered_models()}
-        names = ", ".join(sorted(found - {other + SUFFIX for other in found})) or "none"
-        raise InputError(
-            f"{tracking.address} has no registered model {name!r} (it has: {names}); run `dagnn register` first"
-        )
-    return registered, {str(found.version): found for found in client.search_model_versions(f"name = '{name}'")}
 
 
 def _ledger(tracking: Tracking, name: str) -> Ledger:

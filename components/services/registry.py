@@ -142,6 +142,26 @@ def find_registered_model(client: "MlflowClient", name: str) -> "RegisteredModel
     return found[0] if found else None
 
 
+def read_versions(tracking: Tracking, name: str) -> "tuple[RegisteredModel, dict[str, ModelVersion]]":
+    """The registered model of this name, and its versions by number; call it while `tracking` is answering.
+
+    Raises:
+        InputError: there is none, or not even a registry.
+        SurroundingsError: the server cannot be reached.
+    """
+    check_name(name)
+    tracking.check_exists()
+    client = tracking.client
+    registered = find_registered_model(client, name)
+    if registered is None:
+        found = {model.name for model in client.search_registered_models()}
+        names = ", ".join(sorted(found - {other + SUFFIX for other in found})) or "none"
+        raise InputError(
+            f"{tracking.address} has no registered model {name!r} (it has: {names}); run `dagnn register` first"
+        )
+    return registered, {str(found.version): found for found in client.search_model_versions(f"name = '{name}'")}
+
+
 def _versions_with(client: "MlflowClient", name: str, tag: str, value: str) -> "list[ModelVersion]":
     found = client.search_model_versions(f"name = '{name}' and tag.`{tag}` = '{value}'")
     return sorted(found, key=lambda version: int(version.version))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from components.services.registry import CHAMPION, METRICS, check_name, find_registered_model
+from components.services.registry import CHAMPION, METRICS, read_versions
 from components.services.stored_model import find_fault, read_manifest
 from components.services.tracking import RECREATED_FROM, Tracking
 from components.services.whereabouts import Finding, State, Whereabouts, lost_changes, one_line
@@ -136,14 +136,8 @@ def read_recorded(tracking: Tracking, reference: Reference) -> Recorded:
         InputError: no such model, version or alias.
         SurroundingsError: the registry cannot be reached.
     """
-    check_name(reference.name)
     with tracking.answering():
-        registered = find_registered_model(tracking.client, reference.name)
-        if registered is None:
-            raise InputError(f"{tracking.address} has no registered model {reference.name!r}; see `dagnn register`")
-        versions = {
-            str(found.version): found for found in tracking.client.search_model_versions(f"name = '{reference.name}'")
-        }
+        registered, versions = read_versions(tracking, reference.name)
     aliases = {alias: str(number) for alias, number in registered.aliases.items()}
     number = reference.version or aliases.get(reference.alias, "")
     if number not in versions:

@@ -169,6 +169,19 @@ class Tracking:
             answer.raise_for_status()
             return str(answer.text).strip()
 
+    def check_exists(self) -> None:
+        """See that a local database is there, which `client` would make: a reader has nothing to read in a new one.
+
+        Raises:
+            InputError: it is not.
+        """
+        file = _sqlite_file(self.uri)
+        if file and not file.is_file():
+            raise InputError(
+                f"{self.address} does not exist; go to the folder that has it, set MLFLOW_TRACKING_URI, or run "
+                "`dagnn register` first"
+            )
+
     @contextmanager
     def answering(self) -> Iterator[None]:
         """Turn a failure of the server, the database or the store of files in the body into one clear line.

@@ -115,4 +115,6 @@ def _nodes(node: "Node") -> Iterator["Node"]:
 
 
 def _short(text: str) -> str:
+    if re.fullmatch(r"0\.\d{5,}", text):
+        return f"{float(text):.4f}"
     return text[:DIGITS] if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text) else text

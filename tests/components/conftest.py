@@ -205,17 +205,15 @@ def _train_and_register(root: Path, data: Path, tracking: Tracking, *, name: str
     features = FeaturesConfig(image=image, min_word_count=1)
     extract_features.run(dataset=data, params=features, cache=root / "cache", features_out=made["features"])
     build_label_graph.run(dataset=data, params=LabelGraphConfig(), label_graph_out=made["label_graph"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0de")  # committed, whatever the state of this checkout
-        train.run(
-            features=made["features"],
-            label_graph=made["label_graph"],
-            model_params=ModelConfig(kind=kind, embedding_dim=8),
-            params=TrainConfig(),
-            tracking=tracking,
-            work=root / "work",
-            model_out=made["model"],
-        )
+    train.run(
+        features=made["features"],
+        label_graph=made["label_graph"],
+        model_params=ModelConfig(kind=kind, embedding_dim=8),
+        params=TrainConfig(),
+        tracking=tracking,
+        work=root / "work",
+        model_out=made["model"],
+    )
     evaluate.run(
         dataset=data,
         features=made["features"],
@@ -225,15 +223,19 @@ def _train_and_register(root: Path, data: Path, tracking: Tracking, *, name: str
         report_out=made["report"],
     )
     params = RegisterConfig(model_name=name, data_licence="no rights reserved")
-    version = register.run(model=made["model"], report=made["report"], params=params, tracking=tracking)
-    tracking.client.set_model_version_tag(*version, "data_licence", params.data_licence)
+    register.run(model=made["model"], report=made["report"], params=params, tracking=tracking)
     return made["model"]
 
 
 @pytest.fixture(scope="session")
 def scenes(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Scenes:
     """Models `good` and `weak` of rendered scenes, and `vectors` of ready vectors; also data with a leak, `leaky`."""
-    root = tmp_path_factory.mktemp("scenes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0de")  # committed, whatever the state of this checkout
+        return _make_scenes(empty_database, tmp_path_factory.mktemp("scenes"))
+
+
+def _make_scenes(empty_database: Path, root: Path) -> Scenes:
     shutil.copy(empty_database, root / "mlflow.db")
     tracking = Tracking(uri=f"sqlite:///{root}/mlflow.db")
     (root / "spec.yaml").write_text("{num_scenes: 150, width: 96, height: 96}")

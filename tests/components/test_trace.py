@@ -129,7 +129,8 @@ def test_any_text_is_a_reference_or_one_line(text: str) -> None:
 
 
 def test_what_does_not_exist_says_what_does(tracking: Tracking, add: Callable[..., str]) -> None:
-    with pytest.raises(InputError, match=r"has no registered model 'dagnn'; see `dagnn register`"):
+    missing = r"has no registered model 'dagnn' \(it has: none\); run `dagnn register` first"
+    with pytest.raises(InputError, match=missing):
         read_recorded(tracking, Reference("dagnn"))
     add({})
     add({})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from components.services.promotion import read_history
 from components.services.tracking import DEFAULT_URI, RECREATED_FROM, Tracking
 from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config import LabelGraphConfig, ModelConfig, TrainConfig
@@ -333,3 +334,12 @@ def test_account_that_may_not_is_told_so(tracking, status, code):
         error = MlflowException("no", error_code=get_error_code(status))
         assert error.error_code == code
         raise error
+
+
+def test_a_reader_makes_no_database(tmp_path: Path) -> None:
+    tracking = Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(
+        InputError, match=r"mlflow.db does not exist; go to the folder that has it, set MLFLOW_TRACKING"
+    ):
+        read_history(tracking, name="dagnn")
+    assert list(tmp_path.iterdir()) == []

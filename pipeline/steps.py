@@ -222,7 +222,7 @@ def promote(
     from pathlib import Path
 
     from components.params import load_section
-    from components.promote import run  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from components.promote import run
     from components.services.tracking import Tracking
     from dagnn_core.config import RegisterConfig
     from pipeline.task import task

@@ -53,7 +53,8 @@ def test_a_step_runs_without_privileges_and_network(engine: docker.DockerClient,
     mount = docker.types.Mount("/params.yaml", str(ROOT / "params.yaml"), type="bind", read_only=True)
     out = engine.containers.run(image, ["sh", "-c", script], mounts=[mount], **CONFINED)
     provenance = json.loads(out)["provenance"]
-    assert provenance["git"] == {"commit": image.labels["org.opencontainers.image.revision"], "dirty": False}
+    revision = image.labels["org.opencontainers.image.revision"]
+    assert provenance["git"] == {"commit": revision, "dirty": False, "changed": []}
 
 
 def test_the_code_is_the_images_own(engine: docker.DockerClient, image: Any) -> None:

@@ -76,7 +76,7 @@ def test_every_task_left_a_whole_artifact_of_this_commit(finished: str, project:
     )
     artifact = read_artifact(folder / task / f"{kind}_out", kind, verify=True)
     commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=ROOT, text=True).strip()
-    assert artifact.provenance["git"] == {"commit": commit, "dirty": False}
+    assert artifact.provenance["git"] == {"commit": commit, "dirty": False, "changed": []}
     assert artifact.path.stat().st_uid != 0
 
 

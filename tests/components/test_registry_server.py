@@ -255,7 +255,7 @@ def try_with_fault(proxy: Proxy, fault: Fault, command) -> SurroundingsError | N
 def make_model(database, sqlite_server, tmp_path_factory):
     """Make a registered model with three whole versions that share their files; two were made champion."""
     load_beside("conftest")._store_version(
-        Tracking(uri=sqlite_server), tmp_path_factory.mktemp("stored") / "model", "template", {}
+        Tracking(uri=sqlite_server), tmp_path_factory.mktemp("stored") / "model", "template", {}, {}
     )
     client, template = database.client, database.client.get_model_version("template", "1")
 

@@ -71,6 +71,7 @@ def checks_of(
         "kubeflow": lambda: _kubeflow(kubeflow),
         "mlflow": lambda: _mlflow(tracking),
         "dvc remote": lambda: _remote(project),
+        "checkpoints": lambda: _checkpoints(target),
         "images": lambda: _images(project / IMAGES_FILE),
         **{f"secret {name}": lambda name=name: _secret(namespace, name) for name in secrets_of(target)},  # type: ignore[misc]
         "gpu": lambda: _gpu(target.gpu),
@@ -129,6 +130,16 @@ def _remote(project: Path) -> Finding:
     if endpoint and not os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION"):
         advice = " (should it refuse uploads: AWS_REQUEST_CHECKSUM_CALCULATION=when_required)"
     return Finding(f"the bucket of {remote.url} is there, and the credentials reach it{advice}")
+
+
+def _checkpoints(target: Target) -> Finding:
+    if not target.checkpoints:
+        raise _SkippedError("the cluster's configuration names no place for them: a training that is lost starts over")
+    try:
+        Storage(endpoint_url=target.s3_endpoint_url, attempts=1, connect_timeout=5).check_bucket(target.checkpoints)
+    except SurroundingsError as error:  # its name may be known in the cluster alone, its keys may be the tasks' alone
+        return Finding(str(error).rpartition("; ")[0], "see that tasks reach it: this machine need not")
+    return Finding(f"the bucket of {target.checkpoints} is there")
 
 
 def _images(file: Path) -> Finding:

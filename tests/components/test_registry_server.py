@@ -1,5 +1,6 @@
 """The registry behind a real MLflow server: many promotions at once on Postgres, and a fault at every single call."""
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -7,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +33,7 @@ from tests.fixtures.mlflow_server import mlflow_server
 
 pytestmark = pytest.mark.slow
 PROCESSES = 16
+TIMEOUT = 2  # seconds that a client with quick retries waits for an answer
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +159,7 @@ def test_sixteen_promotions_at_once_are_a_chain(request, tracking, store_version
 
 
 class Fault(NamedTuple):
-    """What happens to one request: `500`, `403`, or `lost`: it is carried out, but its answer does not arrive."""
+    """What happens to one request: `500`, `403`, or it is carried out, but its answer is `lost`, or too `slow`."""
 
     kind: str
     at: int
@@ -189,8 +192,11 @@ class Proxy:
                 answer = upstream.getresponse()
                 content = answer.read()
                 upstream.close()
+                if hit and fault.kind == "slow":
+                    time.sleep(2 * TIMEOUT)
                 if not (hit and fault.kind == "lost"):  # else the server has done it, and the client does not know
-                    self.answer(answer.status, answer.getheader("Content-Type", "text/plain"), content)
+                    with contextlib.suppress(ConnectionError):  # the client has gone
+                        self.answer(answer.status, answer.getheader("Content-Type", "text/plain"), content)
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = forward
 
@@ -227,6 +233,7 @@ def no_retries(monkeypatch):
 @pytest.fixture
 def quick_retries(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(TIMEOUT))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
 
@@ -320,8 +327,7 @@ def test_after_a_fault_at_any_call_a_second_try_completes(survive, what, kind):
     assert survive(what=what, kind=kind, retried=False) > 3
 
 
-@pytest.mark.parametrize("kind", ["500", "lost"])
-@pytest.mark.parametrize("what", ["promote", "rollback"])
+@pytest.mark.parametrize(("what", "kind"), [*product(["promote", "rollback"], ["500", "lost"]), ("promote", "slow")])
 @pytest.mark.usefixtures("quick_retries")
 def test_one_fault_at_any_call_is_retried(survive, what, kind):
     assert survive(what=what, kind=kind, retried=True) > 10

@@ -320,7 +320,7 @@ def test_data_that_is_not_under_dvc(
 def test_doctor(server: KubeflowServer, dagnn: Dagnn) -> None:
     done = dagnn("doctor")
     assert done.status == 1
-    assert done.error == "error: 1 of 8 checks failed: dvc remote\n"
+    assert done.error == "error: 1 of 9 checks failed: dvc remote\n"
     assert f"ok       kubeflow               {server.url} is Kubeflow Pipelines 2.17.0, and takes" in done.out
     checks = {check["name"]: check for check in json.loads(dagnn("doctor", "--json").out)}
     assert checks["dvc remote"]["remedy"] == "go to one, or mend .dvc/config"

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -61,13 +62,20 @@ def set_remote(project: Path, url: str, endpoint: str = "") -> None:
 def found(project: Path) -> Callable[..., Check]:
     """Do one check."""
 
-    def do(name: str, *, kubeflow: Kubeflow | None = None, namespace: str = "team", mlflow: str = "none") -> Check:
+    def do(
+        name: str,
+        *,
+        kubeflow: Kubeflow | None = None,
+        namespace: str = "team",
+        mlflow: str = "none",
+        target: Target = TARGET,
+    ) -> Check:
         checks = checks_of(
             kubeflow=kubeflow,
             namespace=namespace,
             tracking=Tracking(uri=mlflow),
             project=project,
-            target=TARGET,
+            target=target,
         )
         return look(name, checks[name])
 
@@ -167,6 +175,16 @@ class TestRemote:
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         check = found("dvc remote")
         assert check.status == "failed" and check.remedy.startswith("set AWS_ACCESS_KEY_ID")
+
+
+def test_checkpoints(found: Found, bucket: Bucket) -> None:
+    assert found("checkpoints").status == "skipped"
+    there = replace(TARGET, checkpoints=f"{bucket.uri}/checkpoints", s3_endpoint_url=bucket.endpoint)
+    assert found("checkpoints", target=there).status == "ok"
+    check = found("checkpoints", target=replace(there, checkpoints="s3://no-such-bucket/checkpoints"))
+    assert check.status == "failed" and "the bucket of s3://no-such-bucket does not exist" in check.what
+    check = found("checkpoints", target=replace(there, s3_endpoint_url="http://127.0.0.1:9"))
+    assert (check.status, check.remedy) == ("warning", "see that tasks reach it: this machine need not")
 
 
 @pytest.mark.parametrize(

@@ -577,12 +577,14 @@ class GateConfig:
     """Milliseconds that a single query takes at most, at the 95th percentile, in a fresh process."""
     max_memory_mib: float = 4096.0
     """Peak memory of that process, in MiB."""
+    max_leaked_pictures: float = 0.01
+    """Fraction of held-out pictures that another split may have, too, identical or nearly."""
 
     def __post_init__(self) -> None:
         key = "register.gate"
         for name in ("min_map_i2t", "min_map_t2i"):
             _require(0 <= getattr(self, name) <= 1, f"{key}.{name}", "between 0 and 1", getattr(self, name))
-        for name in ("max_drop_i2t", "max_drop_t2i", "max_slice_drop"):
+        for name in ("max_drop_i2t", "max_drop_t2i", "max_slice_drop", "max_leaked_pictures"):
             _require(0 <= getattr(self, name) < 1, f"{key}.{name}", "at least 0 and below 1", getattr(self, name))
         for name in ("rare_labels", "short_texts"):
             _require(0 < getattr(self, name) <= 1, f"{key}.{name}", "above 0 and at most 1", getattr(self, name))

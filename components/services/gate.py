@@ -21,7 +21,10 @@ NUM_REASONS = 5
 DIRECTIONS = {"i2t": "image to text", "t2i": "text to image"}
 SLICES = {"rare_labels": "queries with a rare label", "short_texts": "short texts as queries"}
 
-Verdict = Literal["passed", "failed", "allowed", "not applicable"]
+Verdict = Literal["passed", "warning", "failed", "allowed", "not applicable"]
+
+_OTHERWISE: dict[Verdict, str] = {"warning": "with a warning", "not applicable": "not applicable"}
+_VERDICTS: dict[str, Verdict] = {"ok": "passed", "warning": "warning", "failed": "failed"}  # of checks of data
 
 
 class Check(NamedTuple):
@@ -29,7 +32,8 @@ class Check(NamedTuple):
 
     name: str
     verdict: Verdict
-    """`allowed`: it has failed, and whoever promotes has accepted that (--allow-dirty)."""
+    """`warning`: beyond its limit, which may be right for these data. `allowed`: it has failed, and whoever promotes
+    has accepted that (--allow-dirty)."""
     value: float | None
     limit: float | None
     explanation: str
@@ -165,7 +169,7 @@ def decide(checks: Sequence[Check]) -> Decision:
     allowed = [check for check in checks if check.verdict == "allowed"]
     counts = Counter(check.verdict for check in checks)
     parts = [f"{counts['passed']} of {len(checks)} checks passed"]
-    parts += [f"{counts['not applicable']} not applicable"] if counts["not applicable"] else []
+    parts += [f"{counts[verdict]} {word}" for verdict, word in _OTHERWISE.items() if counts[verdict]]
     locks = [check.explanation for check in checks if check.name == "dvc_lock" and check.verdict == "passed"]
     reason = "; ".join([", ".join(parts), *locks])
     return Decision(True, f"{reason}; allowed by --allow-dirty: {_reasons(allowed)}" if allowed else reason)
@@ -271,5 +275,10 @@ def _judge_data(findings: Sequence[Finding] | Unmeasured) -> Iterable[Check]:
     for finding in findings:
         if finding.verdict == "failed" or finding.name.startswith("leaked_"):
             examples = f" ({'; '.join(finding.examples)})" if finding.examples else ""
-            verdict: Verdict = "failed" if finding.verdict == "failed" else "passed"
-            yield Check(finding.name, verdict, finding.value, finding.limit, f"{finding.explanation}{examples}")
+            yield Check(
+                finding.name,
+                _VERDICTS[finding.verdict],
+                finding.value,
+                finding.limit,
+                f"{finding.explanation}{examples}",
+            )

@@ -146,6 +146,9 @@ def test_reason_of_a_decision():
     )
     first = judge(replace(GOOD, comparison=NotApplicable("none")), CONFIG, allow_dirty=False)
     assert decide(first.checks).reason.startswith("12 of 16 checks passed, 4 not applicable; ")
+    warned = judge(replace(GOOD, findings=[finding("leaked_texts", 0.5, 0.1, "warning")]), CONFIG, allow_dirty=False)
+    assert decide(warned.checks).reason.startswith("15 of 16 checks passed, 1 with a warning; ")
+    assert [check.name for check in warned.checks if check.verdict == "warning"] == ["leaked_texts"]
     lost = judge(replace(GOOD, comparison=LOST), CONFIG, allow_dirty=False)
     assert decide(lost.checks).reason == f"4 of 16 checks failed: {', '.join(DROPS)}: no such thing"
 

@@ -161,6 +161,8 @@ def test_every_fault_of_a_version_is_found_and_nothing_but_the_refusal_is_writte
     assert aliases(scenes, "spoiled") == {CHALLENGER: "1"}
     [event] = read_history(scenes.tracking, name="spoiled").events
     assert (event.what, event.why) == ("refused", promotion.decision.reason)
+    known = RegisterConfig(gate=GateConfig(max_leaked_pictures=0.99))  # whoever releases it knows of the copies
+    assert "leaked_pictures" not in failed(promote(scenes, "spoiled", data="leaky", params=known, dry_run=True))
 
 
 @pytest.mark.slow

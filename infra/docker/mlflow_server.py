@@ -56,6 +56,8 @@ def main() -> None:
         make_bucket(bucket)
     except (BotoCoreError, ClientError) as error:
         sys.exit(f"error: bucket {bucket} cannot be used: {error}; correct MLFLOW_S3_ENDPOINT_URL or AWS_...")
+    # what runs judges of language models and the like: seven processes of 250 MB each, for nothing that we use
+    environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     environment["MLFLOW_AUTH_CONFIG_PATH"] = str(write_auth_config())
     command = ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--app-name", "basic-auth"]  # noqa: S104
     os.execvp(command[0], [*command, *sys.argv[1:]])  # noqa: S606

@@ -3,6 +3,7 @@
 A message says what failed, what was got, what was expected, and the remedy, naming file, row or key.
 """
 
+import re
 from collections.abc import Sequence
 
 NUM_NAMED = 3
@@ -34,6 +35,11 @@ class SurroundingsError(DagnnError):
     """What the program stands on failed: a server, the disk, the network. Exit status 3."""
 
     exit_status = 3
+
+
+def without_credentials(text: str) -> str:
+    """A text, fit to be shown and recorded: its addresses have no user and password."""
+    return re.sub(r"://[^/@\s]+@", "://", text)
 
 
 def name_first(names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from kfp_server_api import ApiException
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
-from dagnn_core.errors import DagnnError, InputError, SurroundingsError
+from dagnn_core.errors import DagnnError, InputError, SurroundingsError, without_credentials
 
 MAX_REASON = 300  # characters of a server's own words in our one line
 _FINISHED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}
@@ -109,7 +109,7 @@ class Kubeflow:
         parts = urlsplit(self.host)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(
-                f"{_public(self.host)!r} is not the address of a Kubeflow server, expected a URL as "
+                f"{without_credentials(self.host)!r} is not the address of a Kubeflow server, expected a URL as "
                 "https://kubeflow.example.org/pipeline; correct --host or KF_PIPELINES_ENDPOINT"
             )
         if parts.username or parts.password:
@@ -119,7 +119,7 @@ class Kubeflow:
     @property
     def address(self) -> str:
         """The URL, fit to be shown."""
-        return _public(self.host).rstrip("/")
+        return without_credentials(self.host).rstrip("/")
 
     def page(self, path: str) -> str:
         """URL of a page of the user interface."""
@@ -420,10 +420,6 @@ def _one_line(error: object) -> str:
 def _cut(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= MAX_REASON else text[:MAX_REASON] + " ..."
-
-
-def _public(address: str) -> str:
-    return re.sub(r"://[^/@\s]+@", "://", address)
 
 
 def read_secret(option: str, file: Path | None, variable: str) -> Callable[[], str] | None:

@@ -1,11 +1,10 @@
 """Raw data that a run begins with: which version, and where its tasks find it."""
 
 import logging
-import re
 import subprocess
 from pathlib import Path
 
-from dagnn_core.errors import InputError
+from dagnn_core.errors import InputError, without_credentials
 from pipeline.graph import RawData
 
 log = logging.getLogger(__name__)
@@ -59,4 +58,4 @@ def _origin(repository: str) -> str:
         return repository
     command = ["git", "-C", repository, "remote", "get-url", "origin"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return re.sub(r"://[^/@\s]+@", "://", done.stdout.strip()) or repository
+    return without_credentials(done.stdout.strip()) or repository

@@ -25,7 +25,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from dagnn_core.errors import DagnnError, InputError, SurroundingsError
+from dagnn_core.errors import DagnnError, InputError, SurroundingsError, without_credentials
 from dagnn_core.progress import track
 
 if TYPE_CHECKING:
@@ -540,4 +540,4 @@ def _failure(error: Exception, what: str) -> DagnnError:
 
 
 def _one_line(error: Exception) -> str:
-    return re.sub(r"://[^/@\s]+@", "://", " ".join(str(error).split()))
+    return without_credentials(" ".join(str(error).split()))

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from dagnn_core.artifacts import Artifact
 from dagnn_core.config import SECTIONS
-from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
+from dagnn_core.errors import ArtifactError, InputError, SurroundingsError, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -122,7 +122,7 @@ class Tracking:
     @property
     def address(self) -> str:
         """The URI without credentials, fit to be shown."""
-        return _without_credentials(self.uri)
+        return without_credentials(self.uri)
 
     @cached_property
     def who(self) -> str:
@@ -498,15 +498,11 @@ def _not_permitted(error: Exception) -> bool:
     return code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or bool(re.search(r"\b40[13] Client Error", str(error)))
 
 
-def _without_credentials(text: str) -> str:
-    return re.sub(r"://[^/@\s]+@", "://", text)
-
-
 def _one_line(error: Exception) -> str:
     root: BaseException = error
     while root.__cause__ or root.__context__:
         root = root.__cause__ or root.__context__  # type: ignore[assignment]
     # "connection refused" is clearer than what three libraries have wrapped around it
     words = str(root if isinstance(root, OSError | sqlite3.Error) else error)
-    text = " ".join(_without_credentials(words).split())
+    text = " ".join(without_credentials(words).split())
     return text if len(text) <= MAX_REASON else text[:MAX_REASON] + " ..."

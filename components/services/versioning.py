@@ -20,7 +20,7 @@ from components.services.dvc_store import Entry, check_digests, has_md5, remove_
 from components.services.lineage import LINEAGE, RawLineage, read_pointer
 from components.services.raw_files import check_name, check_space, copy_packed, is_archive, list_files, unpack
 from components.services.storage import Download, Storage, parse_uri
-from dagnn_core.errors import DagnnError, InputError, SurroundingsError
+from dagnn_core.errors import DagnnError, InputError, SurroundingsError, without_credentials
 from dagnn_core.progress import track
 
 if TYPE_CHECKING:
@@ -393,4 +393,4 @@ def shown(address: str) -> str:
 def _one_line(error: BaseException) -> str:
     while error.__cause__:  # DVC's own message may be no more than "SCM error"
         error = error.__cause__
-    return re.sub(r"://[^/@\s]+@", "://", " ".join(str(error).split()))
+    return without_credentials(" ".join(str(error).split()))

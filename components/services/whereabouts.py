@@ -1,6 +1,5 @@
 """Whether what a model was made from can still be had: in this checkout, in DVC's cache and remote, in S3."""
 
-import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 from components.services.dvc_objects import Place, content_digest, objects_of, places, s3_place, tracked
 from dagnn_core.artifacts import read_artifact
-from dagnn_core.errors import ArtifactError
+from dagnn_core.errors import ArtifactError, without_credentials
 
 MAX_COMMITS = 50
 """Commits whose `dvc.lock` and `.dvc` files are read, from the one that made the model on."""
@@ -256,4 +255,4 @@ def _has_content(folder: Path, kind: str, digest: str) -> bool:
 
 def one_line(error: Exception) -> str:
     """What an error says, in one line and without credentials."""
-    return re.sub(r"://[^/@\s]+@", "://", " ".join(str(error).split())) or type(error).__name__
+    return without_credentials(" ".join(str(error).split())) or type(error).__name__

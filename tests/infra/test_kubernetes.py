@@ -25,7 +25,6 @@ FOLDER = Path(__file__).parents[2] / "infra/kubernetes"
 OVERLAYS = sorted(f"overlays/{path.name}" for path in (FOLDER / "overlays").iterdir())
 RENDERED = [*OVERLAYS, "training", "serving"]
 KUBERNETES = "1.34"
-TRAIN_JOB = "train"  # gives the container of its runtime command, environment and resources
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on PATH")
 for_each = pytest.mark.parametrize("folder", RENDERED)

@@ -14,7 +14,7 @@ from components.services.tracking import Tracking
 from components.services.versioning import default_remote
 from dagnn_core.errors import DagnnError, InputError, SurroundingsError
 from pipeline.images import IMAGES_FILE, pullable, read_images
-from pipeline.kubeflow import Kubeflow
+from pipeline.kubeflow.client import Kubeflow
 from pipeline.submit import connect
 from pipeline.target import Gpu, Target, secrets_of
 

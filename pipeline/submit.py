@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from dagnn_core.errors import CheckRefusedError, DagnnError, InputError, SurroundingsError, name_first
-from pipeline.kubeflow import Kubeflow, NewRun, RunState, ServerFailedError, check_versions
+from pipeline.kubeflow.client import Kubeflow, NewRun, RunState, check_versions
+from pipeline.kubeflow.errors import ServerFailedError
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pipeline.cli.kubeflow import Promote, Seeds
 
 if TYPE_CHECKING:
     from pipeline.doctor import Check
-    from pipeline.kubeflow import Kubeflow
+    from pipeline.kubeflow.client import Kubeflow
 
 Host = Annotated[str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines")]
 Namespace = Annotated[str, typer.Option(envvar="DAGNN_KFP_NAMESPACE", help="yours, where Kubeflow has many users")]
@@ -180,7 +180,8 @@ def doctor(
 
 
 def _server(host: str, namespace: str, token: Path | None, cookies: Path | None) -> "Kubeflow":
-    from pipeline.kubeflow import Kubeflow, read_secret
+    from pipeline.kubeflow.client import Kubeflow
+    from pipeline.kubeflow.credentials import read_secret
 
     if not host:
         raise InputError(

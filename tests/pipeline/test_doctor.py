@@ -19,7 +19,7 @@ import pytest
 from components.services.tracking import Tracking
 from dagnn_core.errors import InputError
 from pipeline.doctor import Check, checks_of, look, require_secrets
-from pipeline.kubeflow import Kubeflow
+from pipeline.kubeflow.client import Kubeflow
 from pipeline.target import Gpu, Target
 from tests.components.fault_proxy import Fault, FaultProxy
 from tests.components.test_registry_server import mlflow_server

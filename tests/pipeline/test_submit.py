@@ -23,7 +23,9 @@ from hypothesis import strategies as st
 from dagnn_core.errors import CheckRefusedError, InputError, SurroundingsError
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.cron import read_cron
-from pipeline.kubeflow import Kubeflow, ServerFailedError, check_versions, read_secret
+from pipeline.kubeflow.client import Kubeflow, check_versions
+from pipeline.kubeflow.credentials import read_secret
+from pipeline.kubeflow.errors import ServerFailedError
 from pipeline.submit import Job, Pace, check_clean, connect, disable_caching, follow, submit, version_name
 from tests.components.fault_proxy import Fault, FaultProxy, only
 from tests.pipeline.kfp_server import Description, KubeflowServer, serving

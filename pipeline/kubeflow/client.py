@@ -6,10 +6,8 @@ prints, and has four retries and five tracebacks for a server that is not there.
 
 import json
 import logging
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,23 +15,17 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import kfp_server_api
-from kfp_server_api import ApiException
 from urllib3 import Retry
-from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
-from dagnn_core.errors import DagnnError, InputError, SurroundingsError, without_credentials
+from dagnn_core.errors import InputError, SurroundingsError, without_credentials
+from pipeline.kubeflow.errors import answering, one_line
 
-MAX_REASON = 300  # characters of a server's own words in our one line
 _FINISHED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}
 # Kubeflow's own nodes around a pipeline's tasks: drivers, executors, groups of tasks, the workflow itself
 _OWN_NODE = re.compile(
     r"|root|executor|.*-driver|dagnn-.*|(exit-handler|for-loop|condition|condition-branches)-\d+.*|.*iteration.*"
 )
 _PAGE = 10
-
-
-class ServerFailedError(SurroundingsError):
-    """The server did not answer, or failed; it may do better when it is asked again."""
 
 
 class Health(NamedTuple):
@@ -264,7 +256,8 @@ class Kubeflow:
         return kfp_server_api.ApiClient(configuration, cookie=self.cookies or None)
 
     def _ask(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        with self._answering():
+        has_credentials = bool(self.read_token or self.cookies)
+        with answering(self.address, namespace=self.namespace, has_credentials=has_credentials):
             return function(*arguments, _request_timeout=(self.connect_timeout, self.read_timeout), **options)
 
     def _find(
@@ -292,62 +285,6 @@ class Kubeflow:
             page_token = page.next_page_token
             if not page_token:
                 return None
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """Turn what the generated client raises in the body into one clear line."""
-        try:
-            yield
-        except ApiException as error:
-            raise self._refusal(error) from error
-        except HTTPError as error:
-            raise self._failure(error) from error
-
-    def _refusal(self, error: ApiException) -> DagnnError:
-        """What an answer of the server means to the user."""
-        words = _words(error.body, plain=error.status != 404)  # as a server of something else has it
-        has_credentials = bool(self.read_token or self.cookies)
-        if not error.status:  # the generated client's way to tell of a TLS failure
-            return self._untrusted(str(error.reason))
-        if error.status == 401 or 300 <= error.status < 400:
-            remedy = "renew them" if has_credentials else "give a token (DAGNN_KFP_TOKEN, --token FILE) or cookies"
-            given = "does not take the token or cookies" if has_credentials else "wants a token or cookies"
-            return SurroundingsError(f"Kubeflow at {self.address} {given} ({error.status}{words}); {remedy}")
-        if error.status == 403:
-            where = f" in namespace {self.namespace}" if self.namespace else ""
-            return SurroundingsError(
-                f"Kubeflow at {self.address} does not permit this{where} (403{words}); "
-                "correct --namespace, or ask for the right to it"
-            )
-        if error.status >= 500 or error.status == 429:
-            return ServerFailedError(f"Kubeflow at {self.address} answers {error.status}{words}; try later")
-        if error.status == 404 and not words:
-            return InputError(
-                f"{self.address} answers 404, expected Kubeflow Pipelines; correct --host or KF_PIPELINES_ENDPOINT"
-            )
-        kind, remedy = (
-            (SurroundingsError, "somebody else was faster, run again")
-            if error.status == 409
-            else (InputError, "correct it")
-        )
-        return kind(f"Kubeflow at {self.address} refuses the request ({error.status}{words}); {remedy}")
-
-    def _failure(self, error: HTTPError) -> DagnnError:
-        """What a failure without a whole answer means to the user."""
-        reason = getattr(error, "reason", None) or error
-        if isinstance(reason, SSLError):
-            return self._untrusted(str(reason))
-        what = "broke off" if isinstance(reason, ProtocolError) else "cannot be reached or does not answer in time"
-        return ServerFailedError(
-            f"Kubeflow at {self.address} {what} ({_one_line(reason)}); "
-            "check the network, and --host or KF_PIPELINES_ENDPOINT"
-        )
-
-    def _untrusted(self, reason: str) -> DagnnError:
-        return SurroundingsError(
-            f"Kubeflow at {self.address} cannot be trusted ({_cut(reason)}); "
-            "name a file with its certificate authority in SSL_CERT_FILE"
-        )
 
 
 def check_versions(sdk: str, server: str) -> None:
@@ -393,61 +330,4 @@ def _fields(run: NewRun) -> dict[str, Any]:
 
 
 def _message(status: Any) -> str:
-    return _one_line(status.message) if status and status.message else ""
-
-
-def _words(body: object, *, plain: bool) -> str:
-    """What the server says in an error, to be put behind its number; of a page there, nothing.
-
-    Args:
-        body: of the answer.
-        plain: whether text that is no JSON counts; Kubeflow's uploads answer so.
-    """
-    text = body if isinstance(body, str) else ""
-    try:
-        said = json.loads(text)
-        words = said.get("message") or said.get("error_message") or said.get("error") or ""
-    except (ValueError, AttributeError):
-        words = text if plain and not text.lstrip().startswith("<") else ""
-    return f": {_one_line(words)}" if words else ""
-
-
-def _one_line(error: object) -> str:
-    # urllib3 puts the object before its words
-    return _cut(re.sub(r"^<?[\w.]+\([^)]*\)>?: ", "", " ".join(str(error).split())))
-
-
-def _cut(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_REASON else text[:MAX_REASON] + " ..."
-
-
-def read_secret(option: str, file: Path | None, variable: str) -> Callable[[], str] | None:
-    """How to get a token or cookies: from a file, else from the environment; None where neither is given.
-
-    Args:
-        option: the option that names the file, for messages.
-        file: with the secret alone in it.
-        variable: of the environment.
-
-    Raises:
-        InputError: the file cannot be read or is empty. What was given is not repeated: it may be the secret itself.
-    """
-    if file is None:
-        value = os.environ.get(variable, "").strip()
-        return (lambda: value) if value else None
-
-    def read() -> str:
-        try:
-            secret = file.read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            secret = ""
-        if not secret or "\n" in secret:
-            raise InputError(
-                f"{option} names no file with one line of text, expected the secret alone in it; "
-                f"a secret itself goes into {variable}, never onto a command line"
-            )
-        return secret
-
-    read()
-    return read
+    return one_line(status.message) if status and status.message else ""

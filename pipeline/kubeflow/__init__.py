@@ -1,0 +1,1 @@
+"""A Kubeflow Pipelines server: client, errors, credentials."""

@@ -147,8 +147,8 @@ def test_a_client_without_buildkit_is_one_line_with_the_remedy(checkout: Path) -
     assert done.returncode == 3
     assert done.stderr == (
         "error: docker cannot build with BuildKit (ERROR: BuildKit is enabled but the buildx component is missing or "
-        "broken.); install its buildx plugin (package docker-buildx or docker-buildx-plugin), or put a docker that has it "
-        "first on PATH\n"
+        "broken.); install its buildx plugin (package docker-buildx or docker-buildx-plugin), or put a docker that has "
+        "it first on PATH\n"
     )
     assert calls(checkout) == ["1 build --help"]
     assert list((checkout / "infra").iterdir()) == []

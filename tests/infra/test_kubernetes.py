@@ -283,15 +283,6 @@ def test_the_server_answers_to_every_name_of_its_service(folder: str) -> None:
     assert all(name in allowed and (f"{name}:5000" in allowed or f"{name}:*" in allowed) for name in names)
 
 
-def test_what_a_train_job_needs_is_applied_before_it() -> None:
-    """The webhook of Kubeflow Trainer refuses a TrainJob whose runtime does not exist."""
-    first, then = (
-        {entry["kind"] for entry in YAML(typ="safe").load_all(rendered(part))} for part in APPLIED["training"]
-    )
-    assert first == {"PersistentVolumeClaim", "NetworkPolicy", "TrainingRuntime"}
-    assert then == {"ConfigMap", "TrainJob", "Job"}
-
-
 def test_a_train_job_takes_its_runtime() -> None:
     runtime, job = only("training", "TrainingRuntime"), only("training", "TrainJob")
     assert job["spec"]["runtimeRef"] == {
@@ -301,6 +292,15 @@ def test_a_train_job_takes_its_runtime() -> None:
     }
     resources = job["spec"]["trainer"]["resourcesPerNode"]
     assert int(resources["requests"]["nvidia.com/gpu"]) == int(resources["limits"]["nvidia.com/gpu"]) > 1
+
+
+def test_what_a_train_job_needs_is_applied_before_it() -> None:
+    """The webhook of Kubeflow Trainer refuses a TrainJob whose runtime does not exist."""
+    first, then = (
+        {entry["kind"] for entry in YAML(typ="safe").load_all(rendered(part))} for part in APPLIED["training"]
+    )
+    assert first == {"PersistentVolumeClaim", "NetworkPolicy", "TrainingRuntime"}
+    assert then == {"ConfigMap", "TrainJob", "Job"}
 
 
 @pytest.mark.parametrize("folder", ["training", "serving"])

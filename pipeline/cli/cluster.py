@@ -163,7 +163,7 @@ def doctor(
 ) -> None:
     """Check versions, credentials, servers, stores, images and secrets; exit status 1 when one fails."""
     from components.services.tracking import Tracking
-    from pipeline.doctor import checks_of, look
+    from pipeline.doctor import checks_of, look_at_all
     from pipeline.target import read_target
 
     to_do = checks_of(
@@ -172,8 +172,13 @@ def doctor(
         tracking=Tracking.from_environment(),
         target=read_target(target),
     )
-    checks = [look(name, check) for name, check in to_do.items()]
-    typer.echo(json.dumps([check._asdict() for check in checks]) if as_json else _table(checks))
+    checks = []
+    for check in look_at_all(to_do):
+        checks.append(check)
+        if not as_json:
+            typer.echo(_rows(check, width=max(map(len, to_do))))
+    if as_json:
+        typer.echo(json.dumps([check._asdict() for check in checks]))
     failed = [check.name for check in checks if check.status == "failed"]
     if failed:
         raise CheckRefusedError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
@@ -198,11 +203,8 @@ def _server(host: str, namespace: str, token: Path | None, cookies: Path | None)
     )
 
 
-def _table(checks: "list[Check]") -> str:
-    width = max(len(check.name) for check in checks)
-    lines = []
-    for check in checks:
-        lines.append(f"{check.status:7}  {check.name:{width}}  {check.what}")
-        if check.remedy:
-            lines.append(f"{'':7}  {'':{width}}  -> {check.remedy}")
+def _rows(check: "Check", *, width: int) -> str:
+    lines = [f"{check.status:7}  {check.name:{width}}  {check.what}"]
+    if check.remedy:
+        lines.append(f"{'':7}  {'':{width}}  -> {check.remedy}")
     return "\n".join(lines)

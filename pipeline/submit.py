@@ -135,10 +135,9 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
     experiment_id = kubeflow.find_experiment(job.experiment)
     scheduled = kubeflow.find_recurring_run(experiment_id, job.run) if job.cron and experiment_id else None
     if scheduled:
-        page = kubeflow.page(f"recurringrun/details/{scheduled}")
         raise InputError(
-            f"the recurring run {job.run!r} ({scheduled}) is there already, and would run twice; "
-            f"disable it first{f': {page}' if page else ''}"
+            f"the schedule {job.run!r} is there already, and would run twice; `dagnn schedules delete {scheduled}` "
+            "deletes it"
         )
     if dry_run:
         return Submitted(pipeline_id, version_id, experiment_id, None)

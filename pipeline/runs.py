@@ -128,9 +128,7 @@ def retry(kubeflow: Kubeflow, run_id: str) -> None:
             f"`dagnn cancel {run_id}` ends it"
         )
     if run.state not in ("FAILED", "CANCELED"):
-        raise InputError(
-            f"run {run_id} has {run.state.lower()}, nothing is left to retry; `dagnn submit` starts another"
-        )
+        raise InputError(f"run {run_id} has {run.state.lower()}, nothing is left to retry; `dagnn submit` starts a run")
     kubeflow.retry_run(run_id)
 
 

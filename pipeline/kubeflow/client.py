@@ -137,15 +137,15 @@ class Kubeflow:
             raise InputError(f"the experiment {name!r} is archived; restore it, or name another with --experiment")
         return found and str(found.experiment_id)
 
-    def find_recurring_run(self, experiment_id: str, name: str) -> str | None:
-        """Id of a recurring run that is enabled; None where there is none of this name."""
+    def find_recurring_run(self, experiment_id: str, pipeline_id: str, name: str) -> str | None:
+        """Id of a pipeline's recurring run that is enabled; None where there is none of this name."""
         api = kfp_server_api.RecurringRunServiceApi(self._client)
         found = self._find(
             api.recurring_run_service_list_recurring_runs,
             "recurring_runs",
             name,
             {"experiment_id": experiment_id},
-            wanted=lambda run: run.status == "ENABLED",
+            wanted=lambda run: run.status == "ENABLED" and _pipeline_of(run) == pipeline_id,
         )
         return found and str(found.recurring_run_id)
 
@@ -386,6 +386,11 @@ def _minor(version: str) -> tuple[int, int]:
 def _version(tag: str) -> str:
     found = re.search(r"\d+\.\d+(\.\d+)?\S*", tag)
     return found[0] if found else ""
+
+
+def _pipeline_of(entry: Any) -> str:
+    reference = entry.pipeline_version_reference
+    return str(reference.pipeline_id) if reference else ""
 
 
 def _filter(predicate: Mapping[str, str]) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 20.0
+LOOK_SECONDS = 30.0
 APART = frozenset({"mlflow"})
 """Checks that import MLflow. That takes longer than all the rest, and while one thread imports, no other can."""
 
@@ -170,7 +170,14 @@ def _kubeflow(kubeflow: Kubeflow | None) -> Finding:
             f"{kubeflow.address} takes the credentials ({users}), but does not say its version",
             f"see yourself that it is {version('kfp').rpartition('.')[0]} or later",
         )
-    return Finding(f"{kubeflow.address} is Kubeflow Pipelines {health.version}, and takes the credentials ({users})")
+    what = f"{kubeflow.address} is Kubeflow Pipelines {health.version}, and takes the credentials ({users})"
+    if not kubeflow.page(""):
+        return Finding(
+            f"{what}, but has no page",
+            "use the user interface's service, `ml-pipeline-ui` (port 80), which serves page and API, "
+            "or name the page in KF_PIPELINES_UI_ENDPOINT",
+        )
+    return Finding(what)
 
 
 def _mlflow(tracking: Tracking) -> Finding:
@@ -236,7 +243,7 @@ def require_secrets(namespace: str, target: Target) -> None:
 def _secret(namespace: str, name: str) -> Finding:
     """Whether a secret is there; what is in it stays on the server."""
     if not namespace:
-        raise _SkippedError("no namespace is named: --namespace")
+        raise _SkippedError("no namespace is named: --namespace, or `namespace` in the cluster's file")
     api = _kubernetes()
     path = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
     where = f"secret {name} in namespace {namespace} of {api.configuration.host}"

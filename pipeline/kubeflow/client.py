@@ -100,10 +100,7 @@ class Kubeflow:
             said = json.loads(answer)
             return Health(_version(str(said.get("tag_name", ""))), bool(said["multi_user"]))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(
-                f"{self.address} answers, but not as Kubeflow Pipelines does; expected the address of its API or user "
-                "interface, as https://kubeflow.example.org/pipeline; correct --host or KF_PIPELINES_ENDPOINT"
-            ) from error
+            raise self._not_kubeflow() from error
 
     def check_access(self) -> None:
         """See that the server takes the credentials, and lets the user read in the namespace."""
@@ -201,7 +198,8 @@ class Kubeflow:
     def get_spec(self, pipeline_id: str, version_id: str) -> dict[str, Any]:
         """The compiled pipeline of a version, without its platforms' parts."""
         api = kfp_server_api.PipelineServiceApi(self._client)
-        spec = self._ask_json(api.pipeline_service_get_pipeline_version, pipeline_id, version_id)["pipeline_spec"]
+        version = self._ask_json(api.pipeline_service_get_pipeline_version, pipeline_id, version_id)
+        spec = version.get("pipeline_spec") or {}
         return spec.get("pipeline_spec", spec)  # type: ignore[no-any-return]
 
     def read_log(self, run_id: str, pod: str) -> str | None:
@@ -253,7 +251,17 @@ class Kubeflow:
 
     def _ask_json(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """The answer as it is: the generated client's objects drop and rename fields."""
-        return json.loads(self._ask(function, *arguments, _preload_content=False).data)  # type: ignore[no-any-return]
+        answer = self._ask(function, *arguments, _preload_content=False).data
+        try:
+            return dict(json.loads(answer))
+        except (ValueError, TypeError) as error:
+            raise self._not_kubeflow() from error
+
+    def _not_kubeflow(self) -> InputError:
+        return InputError(
+            f"{self.address} answers, but not as Kubeflow Pipelines does; expected the address of its API or user "
+            "interface, as https://kubeflow.example.org/pipeline; correct --host or KF_PIPELINES_ENDPOINT"
+        )
 
     def _get_text(self, path: str, parameters: Mapping[str, str]) -> str:
         """An answer of text, from a path that the API's description does not have."""

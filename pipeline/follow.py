@@ -72,10 +72,19 @@ class Lines:
 
 def describe(task: Task) -> str:
     """Attempt, its reason, state and duration of a task, as `attempt 2 after the pod was lost, running`."""
-    number = len(task.attempts)
-    attempt = f"attempt {number} after {task.reason}" if number > 1 else ""
-    reason = task.reason if number <= 1 else ""
-    return ", ".join(filter(None, (attempt, _ended(task.state, task.started, task.finished), reason)))
+    parts = (note(task), _ended(task.state, task.started, task.finished))
+    return ", ".join(filter(None, parts if task.attempts[1:] else reversed(parts)))
+
+
+def note(task: Task) -> str:
+    """The attempt, where it is not the first one, and the reason, as `attempt 2 after the pod was lost`."""
+    return f"attempt {len(task.attempts)} after {task.reason}" if len(task.attempts) > 1 else task.reason
+
+
+def elapsed(entry: Task | Run) -> str:
+    """How long a task or a run took, or has taken so far."""
+    has_run = entry.state not in ("CACHED", "SKIPPED")
+    return duration(entry.started, entry.finished or datetime.now(tz=UTC)) if has_run else ""
 
 
 def describe_run(run: Run) -> str:
@@ -164,7 +173,7 @@ def cause_of(kubeflow: Kubeflow, run_id: str, task: Task) -> str:
     except DagnnError:
         return ""  # the failure is told without its cause
     lines = [line for line in text.splitlines()[-_NUM_LOG_LINES:] if line.strip()]
-    said = [line for line in map(parse_task_line, lines) if line]
+    said = [line for line in map(parse_task_line, lines) if line and line.task == task.name]
     failures = [line for line in said if line.failure]
     if failures and failures[-1].failure:
         return f"exit status {failures[-1].failure.exit_status}: {one_line(failures[-1].message)}"
@@ -220,9 +229,8 @@ def _failure(kubeflow: Kubeflow, run: Run) -> str:
     causes = []
     for task in run.tasks:
         if task.state == "FAILED":
-            reason = f"attempt {len(task.attempts)} after {task.reason}" if len(task.attempts) > 1 else task.reason
-            cause = cause_of(kubeflow, run.id, task)
-            causes.append(": ".join(filter(None, (f"{task.label}{f' ({reason})' if reason else ''}", cause))))
+            label = f"{task.label} ({note(task)})" if note(task) else task.label
+            causes.append(": ".join(filter(None, (label, cause_of(kubeflow, run.id, task)))))
     return f"run {run.id} failed ({name_first(causes) or run.message or 'no task says why'}); {logs}"
 
 
@@ -230,8 +238,3 @@ def _ended(state: str, started: datetime | None, finished: datetime | None) -> s
     how = {"SUCCEEDED": "in", "FAILED": "after", "CANCELED": "after"}.get(state)
     took = duration(started, finished)
     return f"{state.lower()} {how} {took}" if how and took else state.lower()
-
-
-def elapsed(task: Task) -> str:
-    """How long a task ran, or has run so far."""
-    return "" if task.state in ("CACHED", "SKIPPED") else duration(task.started, task.finished or datetime.now(tz=UTC))

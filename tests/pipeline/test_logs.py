@@ -58,8 +58,8 @@ def test_of_all_tasks_in_order(kubeflow: Kubeflow, trained: str, caplog: pytest.
 
 
 def test_an_unknown_task_names_those_there_are(kubeflow: Kubeflow, trained: str) -> None:
-    with pytest.raises(InputError, match=r"has no task 'tran', expected one of dataset, .*, train, .*record_outcome"):
-        shown(kubeflow, trained, task="tran")
+    with pytest.raises(InputError, match=r"has no task 'fit', expected one of dataset, .*, train, .*record_outcome"):
+        shown(kubeflow, trained, task="fit")
     with pytest.raises(InputError, match="Run nothing not found"):
         shown(kubeflow, "nothing")
 

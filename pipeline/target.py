@@ -56,6 +56,8 @@ class Target:
 
     mlflow_uri: str = ""
     """The tracking server, as tasks reach it; it must be said."""
+    namespace: str = ""
+    """That the tasks run in, where no other is named; empty: not known, so that their secrets are not looked for."""
     experiment: str = "dagnn"
     """MLflow experiment of the trainings."""
     mlflow_secret: str = ""
@@ -87,6 +89,8 @@ class Target:
         is_http = self.mlflow_uri.startswith(("http://", "https://"))
         _require(is_http, "mlflow_uri", "a server's URL (a local file would vanish with its pod)", self.mlflow_uri)
         _require("@" not in self.mlflow_uri, "mlflow_uri", "without credentials: name mlflow_secret", "one with @")
+        is_label = re.fullmatch(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?", self.namespace)
+        _require(bool(is_label), "namespace", "the name of a Kubernetes namespace, as 'kubeflow'", self.namespace)
         is_s3 = not self.checkpoints or re.fullmatch(r"s3://[^/]+/.+", self.checkpoints)
         _require(bool(is_s3), "checkpoints", "s3://bucket/prefix", self.checkpoints)
         for size in ("light", "heavy", "train"):

@@ -65,6 +65,7 @@ def dataset(
             work=Path(work),
             dataset_out=Path(dataset_out.path),
             source=Path(raw.path) if raw else None,
+            uris={"dataset": dataset_out.uri} | ({"raw": raw.uri} if raw else {}),
         )
 
 
@@ -83,6 +84,7 @@ def extract_features(*, dataset: Input[Dataset], params: str, cache: str, featur
             params=load_section(params, FeaturesConfig),
             cache=Path(cache),
             features_out=Path(features_out.path),
+            uri=features_out.uri,
         )
 
 
@@ -100,6 +102,7 @@ def build_label_graph(*, dataset: Input[Dataset], params: str, label_graph_out: 
             dataset=Path(dataset.path),
             params=load_section(params, LabelGraphConfig),
             label_graph_out=Path(label_graph_out.path),
+            uri=label_graph_out.uri,
         )
 
 
@@ -135,6 +138,7 @@ def train(
             work=Path(work),
             model_out=Path(model_out.path),
             checkpoints_uri=checkpoints_uri,
+            uri=model_out.uri,
         )
         val_metrics.metadata.update(json.loads(Path(model_out.path, "val_metrics.json").read_text()))
 
@@ -179,6 +183,7 @@ def evaluate(
             params=load_section(params, EvaluateConfig),
             tracking=Tracking.from_environment(),
             report_out=Path(report_out.path),
+            uri=report_out.uri,
         )
         metrics.metadata.update(json.loads(Path(report_out.path, "metrics.json").read_text()))
         shutil.copyfile(Path(report_out.path, "report.html"), report_html.path)

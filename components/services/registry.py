@@ -86,6 +86,9 @@ def register_version(
     description = shorten(card.markdown, MAX_DESCRIPTION)
     evaluation = {metric: repr(metrics[metric]) for metric in METRICS}
     evaluation |= {"report_digest": report.content_digest, "data_licence": data_licence}
+    provenance = model.artifact.provenance
+    # the report has the model among its ancestors, so its record names every artifact
+    uris = {f"{kind}_uri": uri for kind, uri in report.provenance.get("uris", {}).items()}
     with tracking.answering():
         ensure_registered_model(client, name, "Texts and pictures to embeddings in one space (DAGNN)")
         known = _versions_with(client, name, "model_digest", digest)
@@ -96,13 +99,14 @@ def register_version(
         _log_evaluation(client, run, model_id, metrics, report.content["data"])
         if found:
             version = str(found.version)
-            for tag, value in evaluation.items():
+            ancestors = {f"{kind}_digest": value for kind, value in provenance["ancestors"].items()}
+            same_ancestors = ancestors.items() <= found.tags.items()
+            for tag, value in (evaluation | (uris if same_ancestors else {})).items():
                 client.set_model_version_tag(name, version, tag, value)
             client.update_model_version(name, version, description)
         else:
-            provenance = model.artifact.provenance
             tags = lineage_tags(provenance["ancestors"], provenance["git"], provenance.get("execution"))
-            tags |= _origin_tags(model.artifact, report.content["data"]["raw"]) | evaluation
+            tags |= _origin_tags(model.artifact, report.content["data"]["raw"]) | evaluation | uris
             client.create_model_version(
                 name,
                 # not `models:/<id>`, which MLflow looks up on whatever server is its global default

@@ -196,8 +196,8 @@ class Storage:
             keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
         return sorted(key.removeprefix(prefix) for key in keys if not key.endswith("/"))  # those are empty folders
 
-    def read(self, uri: str, digest: Digest, *, max_bytes: int) -> bytes:
-        """Content of a small object, with the digest.
+    def read(self, uri: str, digest: Digest | None, *, max_bytes: int) -> bytes:
+        """Content of a small object, with the digest where one is known.
 
         Raises:
             InputError: there is no such object, or it is larger.

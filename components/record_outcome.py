@@ -21,25 +21,26 @@ def run(*, pipeline_run: str, state: str, error: str, webhook: str, tracking: Tr
 
     Args:
         pipeline_run: the run's id.
-        state: as Kubeflow says it: SUCCEEDED, FAILED, ...
+        state: SUCCEEDED, FAILED, CANCELED or UNKNOWN.
         error: what failed; empty where nothing did.
         webhook: gets a JSON object with `text` by POST, as chat programs take it; empty: none. It is a secret: whoever
             knows it can write there.
-        tracking: the MLflow runs of this run's trainings get the tag `pipeline_state`.
+        tracking: the MLflow runs of this run's trainings get the tags `pipeline_state` and `pipeline_error`.
     """
     outcome = {"pipeline_run": pipeline_run, "state": state, "error": error}
     log.info("outcome %s", json.dumps(outcome))
-    _tag_runs(tracking, pipeline_run, state)
+    _tag_runs(tracking, pipeline_run, {"pipeline_state": state, "pipeline_error": error})
     if webhook:
         text = f"dagnn: run {pipeline_run} ended: {state}" + (f": {error}" if error else "")
         _post(webhook, {"text": text} | outcome)
 
 
-def _tag_runs(tracking: Tracking, pipeline_run: str, state: str) -> None:
+def _tag_runs(tracking: Tracking, pipeline_run: str, tags: dict[str, str]) -> None:
     try:
         with tracking.answering():
             for run_id in tracking.runs_of_pipeline(pipeline_run):
-                tracking.client.set_tag(run_id, "pipeline_state", state)
+                for tag, value in tags.items():
+                    tracking.client.set_tag(run_id, tag, value)
     except SurroundingsError as error:
         log.warning("the outcome is not in MLflow: %s", error)
 

@@ -102,7 +102,8 @@ def build_pipeline(
         given = dict(zip(defaults, values, strict=True))
         if target is None:
             return _chain(start, given, shape)
-        with dsl.ExitHandler(start("record_outcome")):
+        outcome = start("record_outcome", last_task="promote" if shape.promote else "register")
+        with dsl.ExitHandler(outcome):
             _chain(start, given, shape)  # kfp lets nothing out of an exit handler
         return None
 

@@ -56,8 +56,10 @@ def place(task: dsl.PipelineTask, name: str, target: Target) -> None:
     if name == "train":
         _give_gpus(task, target)
         kubernetes.set_timeout(task, target.train_seconds)
-    if name == "record_outcome" and target.webhook_secret:
-        kubernetes.use_secret_as_env(task, target.webhook_secret, {"url": "DAGNN_WEBHOOK_URL"})
+    if name == "record_outcome":
+        task.set_env_variable("DAGNN_KUBEFLOW_URL", target.kubeflow_url)
+        if target.webhook_secret:
+            kubernetes.use_secret_as_env(task, target.webhook_secret, {"url": "DAGNN_WEBHOOK_URL"})
 
 
 def _reach_mlflow(task: dsl.PipelineTask, target: Target) -> None:

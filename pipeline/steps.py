@@ -246,21 +246,31 @@ def promote(
     return (decision.accepted, decision.reason)
 
 
-def record_outcome(*, status: PipelineTaskFinalStatus) -> None:
+def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
     """Record how the run ended, whatever happened before."""
     import os
 
     from components.record_outcome import run
     from components.services.tracking import Tracking
+    from pipeline.outcome import Outcome, RunServer, find_outcome
     from pipeline.task import task
 
     with task("record_outcome"):
+        pipeline_run, url = (os.environ.get(name, "") for name in ("DAGNN_PIPELINE_RUN", "DAGNN_KUBEFLOW_URL"))
+        tracking = Tracking.from_environment()
+        outcome = find_outcome(
+            pipeline_run,
+            last_task=last_task,
+            said=Outcome(status.state, status.error_message or ""),
+            server=RunServer(url=url) if url else None,
+            tracking=tracking,
+        )
         run(
-            pipeline_run=os.environ.get("DAGNN_PIPELINE_RUN", ""),
-            state=status.state,
-            error=status.error_message or "",
+            pipeline_run=pipeline_run,
+            state=outcome.state,
+            error=outcome.error,
             webhook=os.environ.get("DAGNN_WEBHOOK_URL", ""),
-            tracking=Tracking.from_environment(),
+            tracking=tracking,
         )
 
 

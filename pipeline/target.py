@@ -68,6 +68,8 @@ class Target:
     """Secret with the keys `access-key` and `secret-key`; empty: the pods' service account has the right itself."""
     checkpoints: str = ""
     """`s3://bucket/prefix` where a training that is started again finds its checkpoints; empty: nowhere."""
+    kubeflow_url: str = "http://ml-pipeline.kubeflow:8888"
+    """API of Kubeflow Pipelines, as tasks reach it: the exit handler asks it how the tasks ended; empty: it is not."""
     webhook_secret: str = ""
     """Secret with the key `url` of a webhook that gets the outcome of each run; empty: none."""
     light: Resources = Resources()
@@ -87,6 +89,8 @@ class Target:
         is_http = self.mlflow_uri.startswith(("http://", "https://"))
         _require(is_http, "mlflow_uri", "a server's URL (a local file would vanish with its pod)", self.mlflow_uri)
         _require("@" not in self.mlflow_uri, "mlflow_uri", "without credentials: name mlflow_secret", "one with @")
+        is_http = not self.kubeflow_url or bool(re.fullmatch(r"https?://[^@?#\s]+", self.kubeflow_url))
+        _require(is_http, "kubeflow_url", "a server's URL without credentials", self.kubeflow_url)
         is_s3 = not self.checkpoints or re.fullmatch(r"s3://[^/]+/.+", self.checkpoints)
         _require(bool(is_s3), "checkpoints", "s3://bucket/prefix", self.checkpoints)
         for size in ("light", "heavy", "train"):

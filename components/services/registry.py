@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import tempfile
 import time
@@ -120,6 +121,33 @@ def register_version(
             version = str(_versions_with(client, name, MODEL_ID, model_id)[0].version)
         client.set_registered_model_alias(name, CHALLENGER, version)
     return RegisteredVersion(name, version)
+
+
+def mark_finished(tracking: Tracking, name: str, version: str, step: str) -> None:
+    """Have a version name the pipeline run whose last step has just dealt with it; nothing outside of a pipeline run.
+
+    Args:
+        tracking: where the registry is.
+        name: of the registered model.
+        version: its number.
+        step: `register` or `promote`.
+
+    Raises:
+        SurroundingsError: the server failed.
+    """
+    if pipeline_run := os.environ.get("DAGNN_PIPELINE_RUN"):
+        with tracking.answering():
+            tracking.client.set_model_version_tag(name, version, f"{step}_run", pipeline_run)
+
+
+def has_finished(tracking: Tracking, pipeline_run: str, step: str) -> bool:
+    """Whether this step of a pipeline run has dealt with any version.
+
+    Raises:
+        SurroundingsError: the server failed.
+    """
+    with tracking.answering():
+        return bool(tracking.client.search_model_versions(f"tag.`{step}_run` = '{pipeline_run}'", max_results=1))
 
 
 def check_name(name: str) -> None:

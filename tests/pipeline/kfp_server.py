@@ -138,6 +138,8 @@ class KubeflowServer:
     experiments: dict[str, Json] = field(default_factory=dict)
     runs: dict[str, Json] = field(default_factory=dict)
     recurring_runs: dict[str, Json] = field(default_factory=dict)
+    logs: dict[str, str] = field(default_factory=dict)
+    """Of the pods, by their names; served at the one path that has them, which the description lacks."""
     packages: dict[str, bytes] = field(default_factory=dict)
     """What was uploaded, by version."""
     states: list[Json] = field(default_factory=list)
@@ -295,6 +297,12 @@ def serving(server: KubeflowServer) -> Iterator[KubeflowServer]:
                 self._send(302, b"", "text/html", Location="/login")
             elif server.token and self.headers["Authorization"] != f"Bearer {server.token}":
                 self._send_json(401, {"error": "Request header error: there is no user identity header.", "code": 16})
+            elif log := re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path):
+                server.requests.append(f"log of {log[2]}")
+                if log[1] in server.runs and log[2] in server.logs:
+                    self._send(200, server.logs[log[2]].encode(), "text/plain")
+                else:
+                    self._send(500, b"error reading log", "text/plain")
             else:
                 self._send_json(*self._answer(content))
 

@@ -21,8 +21,8 @@ import urllib3
 from components.services.registry import has_finished
 from components.services.tracking import Tracking
 from dagnn_core.errors import SurroundingsError
-from pipeline.kubeflow.runs import Task, fold, state_of
-from pipeline.task import parse_task_line
+from pipeline.kubeflow.runs import Task, fold, loop_items, state_of
+from pipeline.task import last_words
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,12 @@ class RunServer:
     def run(self, run_id: str) -> Any:
         """The run, as JSON."""
         return json.loads(self._get(f"/apis/v2beta1/runs/{quote(run_id, safe='')}"))
+
+    def spec(self, pipeline_id: str, version_id: str) -> Any:
+        """The compiled pipeline of a version, as JSON."""
+        path = f"/apis/v2beta1/pipelines/{quote(pipeline_id, safe='')}/versions/{quote(version_id, safe='')}"
+        spec = json.loads(self._get(path))["pipeline_spec"]
+        return spec.get("pipeline_spec", spec)  # beside it may be what it needs of Kubernetes
 
     def log(self, run_id: str, pod: str) -> str:
         """The log of a pod."""
@@ -125,7 +131,10 @@ def _of_tasks(server: RunServer, run_id: str) -> Outcome | None:
     deadline = time.monotonic() + server.patience
     while True:
         run = server.run(run_id)
-        tasks = [task for task in fold(run) if task.name != _OWN_TASK]
+        tasks = fold(run)
+        if any(task.seed for task in tasks):
+            tasks = fold(run, _seeds(server, run))
+        tasks = [task for task in tasks if task.name != _OWN_TASK]
         state = _state(run, tasks)
         if state == "FAILED":
             return Outcome(state, "; ".join(_cause(server, run_id, task) for task in tasks if task.state == "FAILED"))
@@ -135,6 +144,15 @@ def _of_tasks(server: RunServer, run_id: str) -> Outcome | None:
         if state or time.monotonic() + server.pause > deadline:
             return Outcome(state) if state else None
         time.sleep(server.pause)
+
+
+def _seeds(server: RunServer, run: Mapping[str, Any]) -> list[str]:
+    """Of a run that trains with several; empty where the server does not tell."""
+    reference = run.get("pipeline_version_reference") or {}
+    try:
+        return loop_items(server.spec(reference["pipeline_id"], reference["pipeline_version_id"]))
+    except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _state(run: Mapping[str, Any], tasks: list[Task]) -> str:
@@ -148,19 +166,14 @@ def _state(run: Mapping[str, Any], tasks: list[Task]) -> str:
 
 
 def _cause(server: RunServer, run_id: str, task: Task) -> str:
-    """Why a task failed: the last line of its own in its pod's log, and the exit status that this names."""
-    pods = task.attempts[-1].pods if task.attempts else ()
-    for pod in pods:
+    """Why a task failed: its own last words in the log of its pod, as `dagnn follow` shows them."""
+    for pod in task.attempts[-1].pods if task.attempts else ():
         try:
-            lines = server.log(run_id, pod).splitlines()
+            words = last_words(server.log(run_id, pod))
         except requests.RequestException:
             continue  # a pod has one of several names, and its log may be gone
-        for line in reversed(lines):
-            entry = parse_task_line(line)
-            if entry is not None and entry.task == task.name:
-                status = f" (exit status {entry.failure.exit_status})" if entry.failure else ""
-                return f"{task.label}: {entry.message}{status}"
-    return f"{task.label}: {task.reason}" if task.reason else task.label
+        return f"{task.failed_label}: {words}" if words else task.failed_label
+    return task.failed_label
 
 
 def _authorization() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,7 +78,7 @@ def submit(
     from pipeline.graph import Shape
     from pipeline.images import Images, check_commit, pullable, read_images
     from pipeline.raw_data import find_raw_data
-    from pipeline.submit import Job, check_clean, connect, disable_caching, follow, version_name
+    from pipeline.submit import Job, check_clean, connect, disable_caching, version_name
     from pipeline.submit import submit as submit_job
     from pipeline.target import read_target
 
@@ -133,7 +134,7 @@ def submit(
         typer.echo("\n".join(f"{name:17}  {value}" for name, value in facts.items() if value))
         typer.echo("nothing was made: --dry-run" if dry_run else "", nl=dry_run)
     if wait and done.run_id:
-        follow(server, done.run_id)
+        _follow(server, done.run_id)
 
 
 def follow(
@@ -145,11 +146,9 @@ def follow(
     cookies: Cookies = None,
 ) -> None:
     """Follow a run on a Kubeflow cluster to its end; exit status 1 when it fails."""
-    from pipeline.submit import follow as follow_run
-
     server = _server(host, namespace, token, cookies)
     server.health()  # a wrong address is not waited for
-    follow_run(server, run_id)
+    _follow(server, run_id)
 
 
 def doctor(
@@ -177,6 +176,19 @@ def doctor(
     failed = [check.name for check in checks if check.status == "failed"]
     if failed:
         raise CheckRefusedError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
+
+
+def _follow(server: "Kubeflow", run_id: str) -> None:
+    """Show a run to its end: as a table on a terminal, else as lines."""
+    from pipeline.follow import follow as follow_run
+
+    if not sys.stderr.isatty():
+        follow_run(server, run_id)
+        return
+    from pipeline.cli.run_table import RunTable
+
+    with RunTable() as table:
+        follow_run(server, run_id, show=table)
 
 
 def _server(host: str, namespace: str, token: Path | None, cookies: Path | None) -> "Kubeflow":

@@ -7,6 +7,7 @@ the ids of its children, but not its own id. So full names are found from the ro
 This module needs the standard library alone, so that a task can use it inside its pod.
 """
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,6 +57,13 @@ class Task(NamedTuple):
         """Name and seed, as `train (seed 7)`."""
         return f"{self.name} (seed {self.seed})" if self.seed else self.name
 
+    @property
+    def failed_label(self) -> str:
+        """Label, with what the nodes say of its failure."""
+        number = len(self.attempts)
+        reason = f"attempt {number} after {self.reason}" if number > 1 else self.reason
+        return f"{self.label} ({reason})" if reason else self.label
+
 
 def state_of(run: Mapping[str, Any]) -> str:
     """A run's state: the server says FAILED of a run that was terminated, its history tells."""
@@ -79,6 +87,25 @@ def fold(run: Mapping[str, Any], items: Sequence[str] = ()) -> list[Task]:
         task, moment = _task(tree, name, canceled_at, items)
         tasks.append((moment, ranks.get(_base(name), 0), task.name, task.seed, task))
     return [task for *_, task in sorted(tasks, key=lambda entry: entry[:-1])]
+
+
+def loop_items(spec: Mapping[str, Any]) -> list[str]:
+    """Items of the loop of a compiled pipeline; empty where it has none, or they are made while it runs."""
+    for _, task in _spec_tasks(spec):
+        raw = ((task.get("parameterIterator") or {}).get("items") or {}).get("raw")
+        if raw:
+            return [item if isinstance(item, str) else json.dumps(item) for item in json.loads(raw)]
+    return []
+
+
+def task_names(spec: Mapping[str, Any]) -> list[str]:
+    """Names of all tasks of a compiled pipeline, those too that the server does not list yet."""
+    components = spec.get("components") or {}
+    return sorted(
+        name.replace("-", "_")
+        for name, task in _spec_tasks(spec)
+        if "executorLabel" in components.get(task["componentRef"]["name"], {})
+    )
 
 
 class _Tree:
@@ -105,7 +132,7 @@ class _Tree:
                     unseen.append(name)
         self.names = {f"{self.workflow}-{self._hashes[name]}": name for name in self.parents}
         """By the ids."""
-        self.open_pods = [node for node in nodes if not _children(node) and _time(node, "end_time") is None]
+        self.open_pods = [node for node in nodes if not _children(node) and read_time(node, "end_time") is None]
         self._nodes = self._match(nodes)
 
     def _match(self, nodes: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -146,7 +173,7 @@ class _Tree:
 
     def time(self, name: str, key: str) -> datetime | None:
         """A node's `start_time` or `end_time`."""
-        return _time(self._nodes.get(name, {}), key)
+        return read_time(self._nodes.get(name, {}), key)
 
     def attempt(self, name: str, templates: Sequence[str]) -> Attempt:
         """The pod of a node, which is of one of these templates."""
@@ -195,7 +222,7 @@ def _is_pending(tree: _Tree, executor: str, pod: str) -> bool:
     display = f"executor({_number(pod)})"
     states = []
     for node in tree.open_pods:
-        start = _time(node, "start_time")
+        start = read_time(node, "start_time")
         if node["display_name"] != display or not start or not began or start < began:
             continue
         if _number(pod) or (start - began).total_seconds() < _SAME_MOMENT:
@@ -257,7 +284,7 @@ def _canceled_at(run: Mapping[str, Any]) -> datetime | None:
         if entry.get("state") in ("PENDING", "RUNNING"):
             moment = None
         elif entry.get("state") in ("CANCELING", "CANCELED"):
-            moment = moment or _time(entry, "update_time")
+            moment = moment or read_time(entry, "update_time")
     return moment
 
 
@@ -265,12 +292,17 @@ def _details(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list((run.get("run_details") or {}).get("task_details") or [])
 
 
+def _spec_tasks(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for level in (spec.get("root") or {}, *(spec.get("components") or {}).values()):
+        yield from (level.get("dag") or {}).get("tasks", {}).items()
+
+
 def _children(node: Mapping[str, Any]) -> list[str]:
     return [child["pod_name"] for child in node.get("child_tasks") or [] if child.get("pod_name")]
 
 
-def _time(entry: Mapping[str, Any], key: str) -> datetime | None:
-    """A moment; None where there is none: the server's zero is an early date."""
+def read_time(entry: Mapping[str, Any], key: str) -> datetime | None:
+    """A moment in the server's JSON; None where there is none: its zero is an early date."""
     text = entry.get(key)
     if not text:
         return None

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.kubeflow import compile_pipeline
+from pipeline.kubeflow.client import Kubeflow
+from pipeline.submit import Job, submit, version_name
 from tests.pipeline.kfp_server import DESCRIPTION, Description, KubeflowServer, serving
 from tests.pipeline.kubernetes_server import TOKEN, Kubernetes, serving_kubernetes
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "registry.example/dagnn@sha256:" + "1" * 64
+GIT = {"commit": "c0ffee" * 6 + "c0ff", "dirty": False}
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +67,30 @@ def kubernetes(name_cluster: Callable[[str], None]) -> Iterator[Kubernetes]:
     with serving_kubernetes() as cluster:
         name_cluster(cluster.url)
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+    target = str(ROOT / "configs/clusters/kind.yaml")
+    compile_pipeline(out, image=IMAGE, params=ROOT / "params.yaml", target=target, seeds=[1, 2])
+    return out
+
+
+@pytest.fixture
+def kubeflow(server: KubeflowServer) -> Kubeflow:
+    return Kubeflow(host=server.url, pause=0.0)
+
+
+@pytest.fixture
+def job(compiled: Path) -> Job:
+    version = version_name(compiled, GIT)
+    return Job(package=compiled, version=version, experiment="dagnn", run="one", arguments={"cache": "/cache"})
+
+
+@pytest.fixture
+def run_id(server: KubeflowServer, kubeflow: Kubeflow, job: Job) -> str:
+    """A run that was submitted."""
+    run_id = submit(kubeflow, job).run_id
+    assert run_id is not None
+    return run_id

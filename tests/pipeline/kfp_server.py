@@ -17,7 +17,7 @@ from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 from uuid import uuid4
 
 import yaml
@@ -138,10 +138,12 @@ class KubeflowServer:
     experiments: dict[str, Json] = field(default_factory=dict)
     runs: dict[str, Json] = field(default_factory=dict)
     recurring_runs: dict[str, Json] = field(default_factory=dict)
-    logs: dict[str, str] = field(default_factory=dict)
-    """Of the pods, by their names; served at the one path that has them, which the description lacks."""
     packages: dict[str, bytes] = field(default_factory=dict)
     """What was uploaded, by version."""
+    logs: dict[str, str] = field(default_factory=dict)
+    """What pods wrote, by their names."""
+    page: bool = False
+    """Whether there is a page at `/`, as where `ml-pipeline-ui` is asked; at the API's own port there is none."""
     states: list[Json] = field(default_factory=list)
     """What successive requests for a run add to it; the last one stays."""
     requests: list[str] = field(default_factory=list)
@@ -173,6 +175,12 @@ class KubeflowServer:
     def PipelineService_ListPipelineVersions(self, request: Request) -> Json:
         owner = {"pipeline_id": request.path["pipeline_id"]}
         return self._list("pipeline_versions", self.versions, request, owner)
+
+    def PipelineService_GetPipelineVersion(self, request: Request) -> Json:
+        version = self.versions.get(request.path["pipeline_version_id"])
+        if version is None or version["pipeline_id"] != request.path["pipeline_id"]:
+            raise Refusal(404, "ResourceNotFoundError: PipelineVersion not found")
+        return version
 
     def UploadPipelineVersion(self, request: Request) -> Json:
         pipeline_id, name = request.query.get("pipelineid", ""), request.query["name"]
@@ -225,6 +233,14 @@ class KubeflowServer:
             raise Refusal(400, "InvalidInputError: The max concurrency of the recurring run is out of range")
         return _add(self.recurring_runs, "recurring_run_id", request.body | {"status": "ENABLED", "created_at": NOW})
 
+    def log(self, run_id: str, pod: str) -> str:
+        """A pod's log; the description does not have it."""
+        if run_id not in self.runs:
+            raise Refusal(400, f"Failed to read logs for run {run_id} due to run fetching error")
+        if pod not in self.logs:
+            raise Refusal(500, f'Failed to read logs for run {run_id}: pods "{pod}" not found')
+        return self.logs[pod]
+
     def _check_run(self, body: Json) -> None:
         reference = body["pipeline_version_reference"]
         version = self.versions.get(reference["pipeline_version_id"])
@@ -246,7 +262,7 @@ class KubeflowServer:
 
     def _list(self, kind: str, entries: dict[str, Json], request: Request, owner: Any) -> Json:
         owner = owner if isinstance(owner, dict) else {"namespace": owner}
-        predicates = json.loads(request.query.get("filter") or "{}").get("predicates", [])
+        predicates = json.loads(_unescape(request.query.get("filter") or "{}")).get("predicates", [])
         found = [
             entry
             for entry in entries.values()
@@ -258,6 +274,13 @@ class KubeflowServer:
         if start + size < len(found):
             page["next_page_token"] = str(start + size)
         return page if found else {}  # protobuf's JSON leaves out what is empty
+
+
+def _unescape(text: str) -> str:
+    """A `filter` once more: the real server does so behind the one that is usual."""
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise Refusal(400, "InvalidInputError: Failed to parse the filter: invalid URL escape")
+    return unquote_plus(text)
 
 
 def _add(entries: dict[str, Json], key: str, values: Json) -> Json:
@@ -285,7 +308,13 @@ def serving(server: KubeflowServer) -> Iterator[KubeflowServer]:
         def do_GET(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             path = urlsplit(self.path).path
-            if path == "/login":
+            if path == "/" and server.page and server.cookies and self.headers["Cookie"] != server.cookies:
+                self._send(302, b"", "text/html", Location="/login")
+            elif path == "/" and server.page:
+                self._send(200, b"<html>Kubeflow Pipelines</html>", "text/html")
+            elif path == "/":
+                self._send(404, b"404 page not found\n", "text/plain; charset=utf-8")
+            elif path == "/login":
                 server.requests.append("login")
                 self._send(200, b"<html>Log in</html>", "text/html")
             elif path == "/apis/v2beta1/healthz":
@@ -298,11 +327,11 @@ def serving(server: KubeflowServer) -> Iterator[KubeflowServer]:
             elif server.token and self.headers["Authorization"] != f"Bearer {server.token}":
                 self._send_json(401, {"error": "Request header error: there is no user identity header.", "code": 16})
             elif log := re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path):
-                server.requests.append(f"log of {log[2]}")
-                if log[1] in server.runs and log[2] in server.logs:
-                    self._send(200, server.logs[log[2]].encode(), "text/plain")
-                else:
-                    self._send(500, b"error reading log", "text/plain")
+                server.requests.append("log")
+                try:
+                    self._send(200, server.log(log[1], log[2]).encode(), "text/plain")
+                except Refusal as refusal:
+                    self._send_json(refusal.status, {"error_message": str(refusal), "error_details": str(refusal)})
             else:
                 self._send_json(*self._answer(content))
 

@@ -133,12 +133,14 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
     pipeline_id = kubeflow.find_pipeline(PIPELINE)
     version_id = _find_version(kubeflow, pipeline_id, job.version) if pipeline_id else None
     experiment_id = kubeflow.find_experiment(job.experiment)
-    scheduled = kubeflow.find_recurring_run(experiment_id, job.run) if job.cron and experiment_id else None
+    if job.cron and pipeline_id and experiment_id:
+        scheduled = kubeflow.find_recurring_run(experiment_id, pipeline_id, job.run)
+    else:
+        scheduled = None
     if scheduled:
-        page = kubeflow.page(f"recurringrun/details/{scheduled}")
         raise InputError(
-            f"the recurring run {job.run!r} ({scheduled}) is there already, and would run twice; "
-            f"disable it first{f': {page}' if page else ''}"
+            f"the schedule {job.run!r} is there already, and would run twice; `dagnn schedules delete {scheduled}` "
+            "deletes it"
         )
     if dry_run:
         return Submitted(pipeline_id, version_id, experiment_id, None)

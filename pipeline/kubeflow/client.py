@@ -7,7 +7,7 @@ prints, and has four retries and five tracebacks for a server that is not there.
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,10 @@ import kfp_server_api
 from urllib3 import Retry
 
 from dagnn_core.errors import DagnnError, InputError, SurroundingsError, without_credentials
-from pipeline.kubeflow.errors import LoginError, ServerFailedError, answering
+from pipeline.kubeflow.errors import LoginError, ServerFailedError, answering, is_missing
 
 _PAGE = 10
+_LONG_PAGE = 50
 _LOG = "/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"  # version 2 of the API has none
 _NO_LOG = (400, 404, 500)  # what servers answer for a log that is not there
 
@@ -136,17 +137,66 @@ class Kubeflow:
             raise InputError(f"the experiment {name!r} is archived; restore it, or name another with --experiment")
         return found and str(found.experiment_id)
 
-    def find_recurring_run(self, experiment_id: str, name: str) -> str | None:
-        """Id of a recurring run that is enabled; None where there is none of this name."""
+    def find_recurring_run(self, experiment_id: str, pipeline_id: str, name: str) -> str | None:
+        """Id of a pipeline's recurring run that is enabled; None where there is none of this name."""
         api = kfp_server_api.RecurringRunServiceApi(self._client)
         found = self._find(
             api.recurring_run_service_list_recurring_runs,
             "recurring_runs",
             name,
             {"experiment_id": experiment_id},
-            wanted=lambda run: run.status == "ENABLED",
+            wanted=lambda run: run.status == "ENABLED" and _pipeline_of(run) == pipeline_id,
         )
         return found and str(found.recurring_run_id)
+
+    def find_version_name(self, pipeline_id: str, version_id: str) -> str | None:
+        """Name of a pipeline's version; None where it was deleted."""
+        api = kfp_server_api.PipelineServiceApi(self._client)
+        try:
+            return str(self._ask(api.pipeline_service_get_pipeline_version, pipeline_id, version_id).display_name)
+        except InputError as error:
+            if is_missing(error):
+                return None
+            raise
+
+    def list_runs(self, experiment_id: str | None) -> Iterator[dict[str, Any]]:
+        """Runs that are not archived, newest first, as JSON.
+
+        Args:
+            experiment_id: whose runs; None: those of all experiments.
+        """
+        api = kfp_server_api.RunServiceApi(self._client)
+        owner = {"experiment_id": experiment_id} if experiment_id else self._in_namespace
+        predicate = {"operation": "NOT_EQUALS", "key": "storage_state", "stringValue": "ARCHIVED"}
+        return self._entries(api.run_service_list_runs, "runs", {**owner, "filter": _filter(predicate)})
+
+    def list_recurring_runs(self) -> Iterator[dict[str, Any]]:
+        """Recurring runs of all experiments, newest first, as JSON."""
+        api = kfp_server_api.RecurringRunServiceApi(self._client)
+        return self._entries(api.recurring_run_service_list_recurring_runs, "recurringRuns", self._in_namespace)
+
+    def terminate_run(self, run_id: str) -> None:
+        """Ask the server to end a run; it ends later."""
+        self._ask(kfp_server_api.RunServiceApi(self._client).run_service_terminate_run, run_id)
+
+    def retry_run(self, run_id: str) -> None:
+        """Start a failed run again where it failed."""
+        self._ask(kfp_server_api.RunServiceApi(self._client).run_service_retry_run, run_id)
+
+    def enable_recurring_run(self, recurring_run_id: str, *, enabled: bool) -> None:
+        """Have a recurring run start runs, or none."""
+        api = kfp_server_api.RecurringRunServiceApi(self._client)
+        change = (
+            api.recurring_run_service_enable_recurring_run
+            if enabled
+            else api.recurring_run_service_disable_recurring_run
+        )
+        self._ask(change, recurring_run_id)
+
+    def delete_recurring_run(self, recurring_run_id: str) -> None:
+        """Delete a recurring run; the runs that it started stay."""
+        api = kfp_server_api.RecurringRunServiceApi(self._client)
+        self._ask(api.recurring_run_service_delete_recurring_run, recurring_run_id)
 
     def create_pipeline(self, name: str, description: str) -> str:
         """Make a pipeline without versions; its id."""
@@ -251,9 +301,22 @@ class Kubeflow:
         with answering(self.address, namespace=self.namespace, has_credentials=has_credentials):
             return function(*arguments, _request_timeout=(self.connect_timeout, self.read_timeout), **options)
 
-    def _ask_json(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    def _ask_json(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
         """The answer as it is: the generated client's objects drop and rename fields."""
-        return json.loads(self._ask(function, *arguments, _preload_content=False).data)  # type: ignore[no-any-return]
+        answer = self._ask(function, *arguments, _preload_content=False, **options)
+        return json.loads(answer.data)  # type: ignore[no-any-return]
+
+    def _entries(self, function: Callable[..., Any], kind: str, options: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """The entries of a list through all its pages, newest first."""
+        page_token = ""
+        while True:
+            page = self._ask_json(
+                function, sort_by="created_at desc", page_size=_LONG_PAGE, page_token=page_token, **options
+            )
+            yield from page.get(kind) or []
+            page_token = page.get("next_page_token") or ""
+            if not page_token:
+                return
 
     def _get_text(self, path: str, parameters: Mapping[str, str]) -> str:
         """An answer of text, from a path that the API's description does not have."""
@@ -283,7 +346,7 @@ class Kubeflow:
         while True:
             page = self._ask(
                 function,
-                filter=quote(json.dumps({"predicates": [predicate]})),  # the server unescapes it twice
+                filter=_filter(predicate),
                 page_size=_PAGE,
                 page_token=page_token,
                 **options,
@@ -323,6 +386,15 @@ def _minor(version: str) -> tuple[int, int]:
 def _version(tag: str) -> str:
     found = re.search(r"\d+\.\d+(\.\d+)?\S*", tag)
     return found[0] if found else ""
+
+
+def _pipeline_of(entry: Any) -> str:
+    reference = entry.pipeline_version_reference
+    return str(reference.pipeline_id) if reference else ""
+
+
+def _filter(predicate: Mapping[str, str]) -> str:
+    return quote(json.dumps({"predicates": [predicate]}))  # the server unescapes it twice
 
 
 def _fields(run: NewRun) -> dict[str, Any]:

@@ -48,6 +48,11 @@ def answering(address: str, *, namespace: str, has_credentials: bool) -> Iterato
         raise _failure(error, address) from error
 
 
+def is_missing(error: DagnnError) -> bool:
+    """Whether an error that `answering` raised means that the server has no such thing."""
+    return isinstance(error.__cause__, ApiException) and error.__cause__.status == 404
+
+
 def _refusal(error: ApiException, address: str, namespace: str, has_credentials: bool) -> DagnnError:
     """What an answer of the server means to the user."""
     words = _words(error.body, plain=error.status != 404)  # as a server of something else has it

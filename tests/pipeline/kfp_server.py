@@ -213,17 +213,43 @@ class KubeflowServer:
         self._check_run(request.body)
         return _add(self.runs, "run_id", request.body | {"state": "PENDING", "created_at": NOW})
 
+    def RunService_ListRuns(self, request: Request) -> Json:
+        return self._list("runs", self.runs, request, self._of_experiment(request))
+
+    def RunService_TerminateRun(self, request: Request) -> Json:
+        run = self._find(self.runs, request.path["run_id"], "Run")
+        if run["state"] not in ("PENDING", "RUNNING", "PAUSED"):
+            raise Refusal(400, f"Failed to terminate a run: InvalidInputError: Run {run['run_id']}: Row not found")
+        run["state"] = "CANCELING"
+        return {}
+
+    def RunService_RetryRun(self, request: Request) -> Json:
+        run = self._find(self.runs, request.path["run_id"], "Run")
+        if run["state"] != "FAILED":  # a run that was terminated is one
+            raise Refusal(500, f"InternalServerError: Failed to retry run {run['run_id']} as it does not allow reties")
+        run["state"] = "RUNNING"
+        run.pop("finished_at", None)
+        return {}
+
     def RunService_GetRun(self, request: Request) -> Json:
-        run = self.runs.get(request.path["run_id"])
-        if run is None:
-            raise Refusal(404, f"ResourceNotFoundError: Run {request.path['run_id']} not found")
+        run = self._find(self.runs, request.path["run_id"], "Run")
         if self.states:
             run |= self.states.pop(0) if len(self.states) > 1 else self.states[0]
         return run
 
     def RecurringRunService_ListRecurringRuns(self, request: Request) -> Json:
-        owner = {"experiment_id": request.query["experiment_id"]}
-        return self._list("recurringRuns", self.recurring_runs, request, owner)
+        return self._list("recurringRuns", self.recurring_runs, request, self._of_experiment(request))
+
+    def RecurringRunService_EnableRecurringRun(self, request: Request) -> Json:
+        return self._switch(request, "ENABLE")
+
+    def RecurringRunService_DisableRecurringRun(self, request: Request) -> Json:
+        return self._switch(request, "DISABLE")
+
+    def RecurringRunService_DeleteRecurringRun(self, request: Request) -> Json:
+        self._find(self.recurring_runs, request.path["recurring_run_id"], "RecurringRun")
+        del self.recurring_runs[request.path["recurring_run_id"]]
+        return {}
 
     def RecurringRunService_CreateRecurringRun(self, request: Request) -> Json:
         self._check_run(request.body)
@@ -240,6 +266,29 @@ class KubeflowServer:
         if pod not in self.logs:
             raise Refusal(500, f'Failed to read logs for run {run_id}: pods "{pod}" not found')
         return self.logs[pod]
+
+    def _switch(self, request: Request, mode: str) -> Json:
+        entry = self._find(self.recurring_runs, request.path["recurring_run_id"], "RecurringRun")
+        entry |= {"mode": mode, "status": f"{mode}D"}
+        return {}
+
+    def _of_experiment(self, request: Request) -> Json:
+        """What an experiment or, without one, a namespace owns."""
+        if request.query.get("experiment_id"):
+            return {"experiment_id": request.query["experiment_id"]}
+        return {"namespace": self._namespace(request.query.get("namespace", ""), required=True)}
+
+    def _owner(self, entry: Json, key: str) -> Any:
+        """Its namespace or experiment; runs are in the namespace of their experiment."""
+        if key == "namespace" and "experiment_id" in entry and key not in entry:
+            entry = self.experiments[entry["experiment_id"]]
+        return entry.get(key, "")
+
+    @staticmethod
+    def _find(entries: dict[str, Json], id: str, kind: str) -> Json:
+        if id not in entries:
+            raise Refusal(404, f"Failed to fetch {id}: ResourceNotFoundError: {kind} {id} not found")
+        return entries[id]
 
     def _check_run(self, body: Json) -> None:
         reference = body["pipeline_version_reference"]
@@ -266,14 +315,22 @@ class KubeflowServer:
         found = [
             entry
             for entry in entries.values()
-            if all(entry.get(key, "") == value for key, value in owner.items())
-            and all(entry[predicate["key"]] == predicate["stringValue"] for predicate in predicates)
+            if all(self._owner(entry, key) == value for key, value in owner.items())
+            and all(_holds(predicate, entry) for predicate in predicates)
         ]
+        key, _, order = request.query.get("sort_by", "").partition(" ")
+        if key:
+            found.sort(key=lambda entry: str(entry[key]), reverse=order == "desc")
         size, start = int(request.query.get("page_size", 10)), int(request.query.get("page_token") or 0)
         page: Json = {kind: found[start : start + size], "total_size": len(found)}
         if start + size < len(found):
             page["next_page_token"] = str(start + size)
         return page if found else {}  # protobuf's JSON leaves out what is empty
+
+
+def _holds(predicate: Json, entry: Json) -> bool:
+    equal = entry.get(predicate["key"], "") == predicate["stringValue"]
+    return equal if predicate["operation"] == "EQUALS" else not equal
 
 
 def _unescape(text: str) -> str:
@@ -335,7 +392,7 @@ def serving(server: KubeflowServer) -> Iterator[KubeflowServer]:
             else:
                 self._send_json(*self._answer(content))
 
-        do_POST = do_GET
+        do_POST = do_DELETE = do_GET
 
         def _answer(self, content: bytes) -> tuple[int, Json]:
             try:

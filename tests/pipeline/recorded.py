@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "kfp_recorded"
-RUNS = sorted(file.stem for file in FOLDER.glob("*.json") if not file.stem.startswith("versions_"))
+RUNS = sorted(file.stem for file in FOLDER.glob("*.json") if not file.stem.startswith(("versions_", "recurring_runs")))
 
 
 def recorded(name: str) -> dict[str, Any]:

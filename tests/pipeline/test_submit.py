@@ -194,7 +194,7 @@ class TestRecurring:
     def test_not_twice(self, server: KubeflowServer, kubeflow: Kubeflow, job: Job) -> None:
         scheduled = replace(job, cron="0 30 2 * * *", run="nightly")
         done = submit(kubeflow, scheduled)
-        with pytest.raises(InputError, match=rf"'nightly' \({done.run_id}\) is there already, .* disable it first$"):
+        with pytest.raises(InputError, match=rf"'nightly' is there already, .*delete {done.run_id}` deletes it$"):
             submit(kubeflow, replace(scheduled, version="0.1.0-other"))
         assert len(server.versions) == 1
         server.recurring_runs[done.run_id or ""]["status"] = "DISABLED"

@@ -220,6 +220,8 @@ def promote(
     version: str,
     dataset: Input[Dataset],
     params: str,
+    reason: str = "",
+    adopt: bool = False,
 ) -> NamedTuple("Promotion", [("accepted", bool), ("reason", str)]):  # type: ignore[valid-type]  # kfp's way
     """Make the challenger champion, unless the gate refuses it, which is no failure of the run."""
     import logging
@@ -233,12 +235,14 @@ def promote(
     from pipeline.task import task
 
     with task("promote"):
+        pipeline_run = f"pipeline run {os.environ.get('DAGNN_PIPELINE_RUN', 'without id')}"
         decision = run(
             name=name,
             version=version,
             params=load_section(params, RegisterConfig),
             dataset=Path(dataset.path),
-            why=f"pipeline run {os.environ.get('DAGNN_PIPELINE_RUN', 'without id')}",
+            why="; ".join(filter(None, (reason, pipeline_run))),
+            adopt=adopt,
             tracking=Tracking.from_environment(),
         ).decision
         verdict = "is champion" if decision.accepted else "is not promoted"

@@ -90,7 +90,8 @@ class Target:
         _require(is_http, "mlflow_uri", "a server's URL (a local file would vanish with its pod)", self.mlflow_uri)
         _require("@" not in self.mlflow_uri, "mlflow_uri", "without credentials: name mlflow_secret", "one with @")
         is_http = not self.kubeflow_url or bool(re.fullmatch(r"https?://[^@?#\s]+", self.kubeflow_url))
-        _require(is_http, "kubeflow_url", "a server's URL without credentials", self.kubeflow_url)
+        got = "one with @" if "@" in self.kubeflow_url else self.kubeflow_url
+        _require(is_http, "kubeflow_url", "a server's URL without credentials", got)
         is_s3 = not self.checkpoints or re.fullmatch(r"s3://[^/]+/.+", self.checkpoints)
         _require(bool(is_s3), "checkpoints", "s3://bucket/prefix", self.checkpoints)
         for size in ("light", "heavy", "train"):

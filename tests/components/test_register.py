@@ -321,6 +321,13 @@ def test_version_says_where_pipeline_runs_stored_its_artifacts(tracking, tmp_pat
     assert register_from("9") == ("1", uris_of("8")), "the same model of other data"
 
 
+def test_version_names_the_pipeline_run_that_registered_it_last(tracking, model, report, monkeypatch):
+    for run_id in ("run-7", "run-8"):
+        monkeypatch.setenv("DAGNN_PIPELINE_RUN", run_id)
+        registered = run(model=model, report=report, params=PARAMS, tracking=tracking)
+        assert version_of(tracking, registered).tags["register_run"] == run_id
+
+
 def test_same_model_gets_a_new_version_where_the_files_of_the_old_are_gone(tracking, model, report):
     first = run(model=model, report=report, params=PARAMS, tracking=tracking)
     [stored] = stored_models(tracking)

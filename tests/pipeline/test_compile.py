@@ -290,6 +290,12 @@ def test_credentials_are_references_and_go_only_where_they_are_needed(pipeline: 
     assert not plain & {*mlflow, *s3, "DAGNN_WEBHOOK_URL"}
 
 
+def test_the_exit_handler_alone_asks_kubeflow(pipeline: Spec, kubernetes: Spec) -> None:
+    asking = [name for name in kubernetes if "DAGNN_KUBEFLOW_URL" in environment(pipeline, name)]
+    assert asking == ["exec-record-outcome"]
+    assert environment(pipeline, asking[0])["DAGNN_KUBEFLOW_URL"] == "http://ml-pipeline.kubeflow:8888"
+
+
 def test_addresses_are_in_the_environment(pipeline: Spec, kubernetes: Spec) -> None:
     train = environment(pipeline, "exec-train")
     assert train["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"

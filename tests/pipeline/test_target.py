@@ -38,6 +38,11 @@ def test_clusters_and_overlays_have_the_same_names() -> None:
         ("{}", r"mlflow_uri must be a server's URL \(a local file would vanish with its pod\), got ''"),
         ("mlflow_uri: sqlite:///mlflow.db", r"mlflow_uri must be a server's URL .*, got 'sqlite:///mlflow\.db'"),
         ("mlflow_uri: http://me:word@mlflow", r"mlflow_uri must be without credentials: name mlflow_secret, got 'one"),
+        (
+            "{mlflow_uri: http://m, kubeflow_url: ml-pipeline}",
+            r"kubeflow_url must be a server's URL .*, got 'ml-",
+        ),
+        ("{mlflow_uri: http://m, kubeflow_url: http://me:word@k}", r"kubeflow_url must be .*, got 'one with @'"),
         ("{mlflow_uri: http://m, checkpoint: x}", r"unknown key mine\.checkpoint; did you mean 'checkpoints'\?"),
         ("{mlflow_uri: http://m, checkpoints: /work}", r"checkpoints must be s3://bucket/prefix, got '/work'"),
         ("{mlflow_uri: http://m, gpu: {count: -1}}", r"gpu\.count must be >= 0, got -1"),

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 20.0
+LOOK_SECONDS = 30.0
 APART = frozenset({"mlflow"})
 """Checks that import MLflow. That takes longer than all the rest, and while one thread imports, no other can."""
 
@@ -160,6 +161,7 @@ def _python() -> Finding:
 def _kubeflow(kubeflow: Kubeflow | None) -> Finding:
     if kubeflow is None:
         raise _SkippedError("no server is named: --host or KF_PIPELINES_ENDPOINT")
+    kubeflow = replace(kubeflow, connect_timeout=3, read_timeout=3)  # its four tries end before LOOK_SECONDS
     health = kubeflow.health()
     connect(kubeflow)
     users = f"many users, namespace {kubeflow.namespace}" if health.multi_user else "one user"
@@ -168,7 +170,14 @@ def _kubeflow(kubeflow: Kubeflow | None) -> Finding:
             f"{kubeflow.address} takes the credentials ({users}), but does not say its version",
             f"see yourself that it is {version('kfp').rpartition('.')[0]} or later",
         )
-    return Finding(f"{kubeflow.address} is Kubeflow Pipelines {health.version}, and takes the credentials ({users})")
+    what = f"{kubeflow.address} is Kubeflow Pipelines {health.version}, and takes the credentials ({users})"
+    if not kubeflow.page(""):
+        return Finding(
+            f"{what}, but has no page",
+            "use the user interface's service, `ml-pipeline-ui` (port 80), which serves page and API, "
+            "or name the page in KF_PIPELINES_UI_ENDPOINT",
+        )
+    return Finding(what)
 
 
 def _mlflow(tracking: Tracking) -> Finding:
@@ -187,7 +196,7 @@ def _remote(project: Path) -> Finding:
         raise _SkippedError("no default remote: fine while no data is under DVC, else `dvc remote add --default`")
     if not remote.url.startswith("s3://"):
         raise InputError(f"{remote.url} is not in S3, expected s3://bucket/prefix, from which tasks fetch; set another")
-    Storage(endpoint_url=remote.endpoint_url, attempts=2, connect_timeout=5).check_bucket(remote.url)
+    _store(remote.endpoint_url, attempts=2).check_bucket(remote.url)
     endpoint = remote.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     advice = ""
     if endpoint and not os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION"):
@@ -195,11 +204,15 @@ def _remote(project: Path) -> Finding:
     return Finding(f"the bucket of {remote.url} is there, and the credentials reach it{advice}")
 
 
+def _store(endpoint_url: str, *, attempts: int) -> Storage:
+    return Storage(endpoint_url=endpoint_url, attempts=attempts, connect_timeout=2, read_timeout=5)
+
+
 def _checkpoints(target: Target) -> Finding:
     if not target.checkpoints:
         raise _SkippedError("the cluster's configuration names no place for them: a training that is lost starts over")
     try:
-        Storage(endpoint_url=target.s3_endpoint_url, attempts=1, connect_timeout=5).check_bucket(target.checkpoints)
+        _store(target.s3_endpoint_url, attempts=1).check_bucket(target.checkpoints)
     except SurroundingsError as error:  # its name may be known in the cluster alone, its keys may be the tasks' alone
         return Finding(str(error).rpartition("; ")[0], "see that tasks reach it: this machine need not")
     return Finding(f"the bucket of {target.checkpoints} is there")
@@ -230,7 +243,7 @@ def require_secrets(namespace: str, target: Target) -> None:
 def _secret(namespace: str, name: str) -> Finding:
     """Whether a secret is there; what is in it stays on the server."""
     if not namespace:
-        raise _SkippedError("no namespace is named: --namespace")
+        raise _SkippedError("no namespace is named: --namespace, or `namespace` in the cluster's file")
     api = _kubernetes()
     path = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
     where = f"secret {name} in namespace {namespace} of {api.configuration.host}"

@@ -71,10 +71,14 @@ class Lines:
 
 def describe(task: Task) -> str:
     """Attempt, its reason, state and duration of a task, as `attempt 2 after the pod was lost, running`."""
-    number = len(task.attempts)
-    attempt = f"attempt {number} after {task.reason}" if number > 1 else ""
-    reason = task.reason if number <= 1 else ""
-    return ", ".join(filter(None, (attempt, _ended(task.state, task.started, task.finished), reason)))
+    parts = (task.note, _ended(task.state, task.started, task.finished))
+    return ", ".join(filter(None, parts if task.attempts[1:] else reversed(parts)))
+
+
+def elapsed(entry: Task | Run) -> str:
+    """How long a task or a run took, or has taken so far."""
+    has_run = entry.state not in ("CACHED", "SKIPPED")
+    return duration(entry.started, entry.finished or datetime.now(tz=UTC)) if has_run else ""
 
 
 def describe_run(run: Run) -> str:
@@ -159,7 +163,7 @@ def cause_of(kubeflow: Kubeflow, run_id: str, task: Task) -> str:
     if not task.attempts:
         return ""
     try:
-        return last_words(read_attempt(kubeflow, run_id, task, len(task.attempts)) or "")
+        return last_words(task.name, read_attempt(kubeflow, run_id, task, len(task.attempts)) or "")
     except DagnnError:
         return ""  # the failure is told without its cause
 
@@ -221,8 +225,3 @@ def _ended(state: str, started: datetime | None, finished: datetime | None) -> s
     how = {"SUCCEEDED": "in", "FAILED": "after", "CANCELED": "after"}.get(state)
     took = duration(started, finished)
     return f"{state.lower()} {how} {took}" if how and took else state.lower()
-
-
-def elapsed(task: Task) -> str:
-    """How long a task ran, or has run so far."""
-    return "" if task.state in ("CACHED", "SKIPPED") else duration(task.started, task.finished or datetime.now(tz=UTC))

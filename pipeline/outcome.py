@@ -169,7 +169,7 @@ def _cause(server: RunServer, run_id: str, task: Task) -> str:
     """Why a task failed: its own last words in the log of its pod, as `dagnn follow` shows them."""
     for pod in task.attempts[-1].pods if task.attempts else ():
         try:
-            words = last_words(server.log(run_id, pod))
+            words = last_words(task.name, server.log(run_id, pod))
         except requests.RequestException:
             continue  # a pod has one of several names, and its log may be gone
         return f"{task.failed_label}: {words}" if words else task.failed_label

@@ -56,6 +56,8 @@ class Target:
 
     mlflow_uri: str = ""
     """The tracking server, as tasks reach it; it must be said."""
+    namespace: str = ""
+    """That the tasks run in, where no other is named; empty: not known, so that their secrets are not looked for."""
     experiment: str = "dagnn"
     """MLflow experiment of the trainings."""
     mlflow_secret: str = ""
@@ -92,6 +94,8 @@ class Target:
         is_http = not self.kubeflow_url or bool(re.fullmatch(r"https?://[^@?#\s]+", self.kubeflow_url))
         got = "one with @" if "@" in self.kubeflow_url else self.kubeflow_url
         _require(is_http, "kubeflow_url", "a server's URL without credentials", got)
+        is_label = re.fullmatch(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?", self.namespace)
+        _require(bool(is_label), "namespace", "the name of a Kubernetes namespace, as 'kubeflow'", self.namespace)
         is_s3 = not self.checkpoints or re.fullmatch(r"s3://[^/]+/.+", self.checkpoints)
         _require(bool(is_s3), "checkpoints", "s3://bucket/prefix", self.checkpoints)
         for size in ("light", "heavy", "train"):

@@ -65,10 +65,15 @@ class TaskLine(NamedTuple):
     failure: DagnnError | None
 
 
-def last_words(text: str) -> str:
-    """How a task failed, as its log has it: exit status and message, else its last line; empty where it has none."""
+def last_words(name: str, text: str) -> str:
+    """How a task failed, as its log has it: exit status and message, else its last line; empty where it has none.
+
+    Args:
+        name: of the task, with which its own lines begin.
+        text: the log, or its end.
+    """
     lines = [line for line in text.splitlines()[-NUM_LAST_LINES:] if line.strip()]
-    said = [line for line in map(parse_task_line, lines) if line]
+    said = [line for line in map(parse_task_line, lines) if line and line.task == name]
     failure = next((line for line in reversed(said) if line.failure), None)
     if failure and failure.failure:
         return f"exit status {failure.failure.exit_status}: {_cut(failure.message)}"

@@ -1,4 +1,4 @@
-"""`dagnn submit`, `dagnn follow`, `dagnn doctor`: the pipeline on a Kubeflow cluster."""
+"""`dagnn submit`, `dagnn follow`, `dagnn logs`, `dagnn doctor`: the pipeline on a Kubeflow cluster."""
 
 import json
 import os
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from pipeline.kubeflow.client import Kubeflow
 
 Host = Annotated[str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines")]
-Namespace = Annotated[str, typer.Option(envvar="DAGNN_KFP_NAMESPACE", help="yours, where Kubeflow has many users")]
+Namespace = Annotated[
+    str,
+    typer.Option(envvar="DAGNN_KFP_NAMESPACE", help="yours, where Kubeflow has many users  [default: the target's]"),
+]
 Token = Annotated[
     Path | None,
     typer.Option(
@@ -93,12 +96,12 @@ def submit(
         check_clean(git)
         if not image:
             check_commit(git["commit"])
-    server = server_of(host, namespace, token, cookies)
+    server = server_of(host, namespace or cluster.namespace, token, cookies)
     raw = None
     if data:
         raw = find_raw_data(data, revision=revision, repository=repository, check_pushed=not allow_unpushed)
     arguments = {f"data_{name}": text for name, text in raw._asdict().items() if text} if raw else {}
-    require_secrets(namespace, cluster)
+    require_secrets(namespace or cluster.namespace, cluster)
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
@@ -118,15 +121,15 @@ def submit(
             service_account=service_account,
         )
         done = submit_job(server, job, dry_run=dry_run)
-    page = server.page(f"{'recurringrun' if cron else 'runs'}/details/{done.run_id}") if done.run_id else None
+    page = server.page(f"{'recurringrun' if cron else 'runs'}/details/{done.run_id}") if done.run_id else ""
     facts = {
         "version": version,
         "experiment": experiment,
         **arguments,
         "run": job.run,
         "run_id": done.run_id,
-        "page": page,
-        "mlflow": cluster.mlflow_uri,
+        "page": page or None,
+        "mlflow": _mlflow_address(),
     }
     if as_json:
         typer.echo(json.dumps(facts))
@@ -151,6 +154,35 @@ def follow(
     follow_run(server, run_id)
 
 
+def logs(
+    run_id: Annotated[str, typer.Argument(help="id of the run, as `dagnn submit` printed it")],
+    task: Annotated[str, typer.Argument(help="a step, as train  [default: all]", show_default=False)] = "",
+    *,
+    tail: Annotated[int, typer.Option(min=0, metavar="N", help="last N lines of each log  [default: all]")] = 0,
+    attempt: Annotated[
+        int, typer.Option(min=0, metavar="N", help="of tasks that were started again  [default: the last]")
+    ] = 0,
+    follow_on: Annotated[bool, typer.Option("--follow", help="show what is added, until the task or run ends")] = False,
+    host: Host = "",
+    namespace: Namespace = "",
+    token: Token = None,
+    cookies: Cookies = None,
+) -> None:
+    """Show what the tasks of a run on a Kubeflow cluster wrote."""
+    from pipeline.logs import follow_logs, show_logs
+
+    def write(text: str) -> None:
+        typer.echo(text, nl=False)
+
+    if follow_on and attempt:
+        raise InputError("--follow shows the attempts to come, and --attempt one that is there; leave one out")
+    server = server_of(host, namespace, token, cookies)
+    if follow_on:
+        follow_logs(server, run_id, write, task=task, tail=tail)
+    else:
+        show_logs(server, run_id, write, task=task, tail=tail, attempt=attempt)
+
+
 def doctor(
     *,
     host: Host = "",
@@ -165,11 +197,13 @@ def doctor(
     from pipeline.doctor import checks_of, look_at_all
     from pipeline.target import read_target
 
+    cluster = read_target(target)
+    namespace = namespace or cluster.namespace
     to_do = checks_of(
         kubeflow=server_of(host, namespace, token, cookies) if host else None,
         namespace=namespace,
         tracking=Tracking.from_environment(),
-        target=read_target(target),
+        target=cluster,
     )
     checks = []
     for check in look_at_all(to_do):
@@ -218,6 +252,14 @@ def server_of(host: str, namespace: str, token: Path | None, cookies: Path | Non
         ca_file=os.environ.get("SSL_CERT_FILE", ""),
         ui_host=os.environ.get("KF_PIPELINES_UI_ENDPOINT", ""),
     )
+
+
+def _mlflow_address() -> str | None:
+    """The user's own MLflow server: the tasks' address is that inside the cluster."""
+    from components.services.tracking import Tracking
+
+    tracking = Tracking.from_environment()
+    return tracking.address if tracking.uri.startswith(("http://", "https://")) else None
 
 
 def _rows(check: "Check", *, width: int) -> str:

@@ -14,14 +14,14 @@ from pipeline.cli.cluster import follow_run
 
 if TYPE_CHECKING:
     from pipeline.kubeflow.client import Kubeflow
+    from pipeline.target import Target
 
 
 class Place(NamedTuple):
     """Where a promotion runs, and in what."""
 
     server: "Kubeflow"
-    target: str
-    """Name or file of the cluster."""
+    target: "Target"
     image: str | None
     """For all tasks; None: those in `infra/images.json`."""
     service_account: str | None
@@ -64,20 +64,18 @@ def promote_there(
     from pipeline.images import Images, check_commit, read_images
     from pipeline.promotion import DESCRIPTION, PIPELINE, find_stored_dataset, read_verdict, write_promotion
     from pipeline.submit import Job, connect, submit, version_name
-    from pipeline.target import read_target
 
-    cluster = read_target(place.target)
     images = Images(tasks=place.image, train=place.image) if place.image else read_images()
     git = git_state()
     if not place.image and not place.any_commit:
         check_commit(git["commit"])
     tracking = Tracking.from_environment()
     number, uri = find_stored_dataset(tracking, name=name, version=version)
-    require_secrets(place.server.namespace, cluster)
+    require_secrets(place.server.namespace, place.target)
     server = connect(place.server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "promotion.yaml"
-        write_promotion(package, images=images, target=cluster)
+        write_promotion(package, images=images, target=place.target)
         job = Job(
             package=package,
             pipeline=PIPELINE,

@@ -101,10 +101,13 @@ def promote(
     if target:
         if dataset or dry_run or to != "champion":
             raise InputError("--dataset, --dry-run and --to are for a promotion on this machine; leave out --target")
-        server = server_of(host, namespace, token, cookies)
+        from pipeline.target import read_target
+
+        cluster = read_target(target)
+        server = server_of(host, namespace or cluster.namespace, token, cookies)
         promote_there(
             config,
-            Place(server, target, image, service_account, any_commit=allow_dirty),
+            Place(server, cluster, image, service_account, any_commit=allow_dirty),
             name=name or config.model_name,
             version=version,
             reason=why,

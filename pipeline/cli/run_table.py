@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.follow import Run, describe, describe_run, elapsed
+from pipeline.follow import Run, elapsed
 
 _STYLES = {
     "RUNNING": "cyan",
@@ -50,10 +50,12 @@ class RunTable:
     def _table(self) -> Table:
         run = self._run
         table = Table(box=None, padding=(0, 2, 0, 0), title=run and f"run {run.id}", title_justify="left")
-        for column in ("task", "state", "time"):
+        for column in ("task", "state", "time", ""):
             table.add_column(column, justify="right" if column == "time" else "left")
         for task in run.tasks if run else ():
-            table.add_row(task.label, Text(describe(task), _STYLES.get(task.state, "dim")), elapsed(task))
+            table.add_row(
+                task.label, Text(task.state.lower(), _STYLES.get(task.state, "dim")), elapsed(task), task.note
+            )
         if run:
-            table.add_row("run", Text(describe_run(run), _STYLES.get(run.state, "")), "")
+            table.add_row("run", Text(run.state.lower(), _STYLES.get(run.state, "")), elapsed(run))
         return table

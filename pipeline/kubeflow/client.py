@@ -101,10 +101,7 @@ class Kubeflow:
             said = json.loads(answer)
             return Health(_version(str(said.get("tag_name", ""))), bool(said["multi_user"]))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(
-                f"{self.address} answers, but not as Kubeflow Pipelines does; expected the address of its API or user "
-                "interface, as https://kubeflow.example.org/pipeline; correct --host or KF_PIPELINES_ENDPOINT"
-            ) from error
+            raise self._not_kubeflow() from error
 
     def check_access(self) -> None:
         """See that the server takes the credentials, and lets the user read in the namespace."""
@@ -251,7 +248,8 @@ class Kubeflow:
     def get_spec(self, pipeline_id: str, version_id: str) -> dict[str, Any]:
         """The compiled pipeline of a version, without its platforms' parts."""
         api = kfp_server_api.PipelineServiceApi(self._client)
-        spec = self._ask_json(api.pipeline_service_get_pipeline_version, pipeline_id, version_id)["pipeline_spec"]
+        version = self._ask_json(api.pipeline_service_get_pipeline_version, pipeline_id, version_id)
+        spec = version.get("pipeline_spec") or {}
         return spec.get("pipeline_spec", spec)  # type: ignore[no-any-return]
 
     def read_log(self, run_id: str, pod: str) -> str | None:
@@ -303,8 +301,17 @@ class Kubeflow:
 
     def _ask_json(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
         """The answer as it is: the generated client's objects drop and rename fields."""
-        answer = self._ask(function, *arguments, _preload_content=False, **options)
-        return json.loads(answer.data)  # type: ignore[no-any-return]
+        answer = self._ask(function, *arguments, _preload_content=False, **options).data
+        try:
+            return dict(json.loads(answer))
+        except (ValueError, TypeError) as error:
+            raise self._not_kubeflow() from error
+
+    def _not_kubeflow(self) -> InputError:
+        return InputError(
+            f"{self.address} answers, but not as Kubeflow Pipelines does; expected the address of its API or user "
+            "interface, as https://kubeflow.example.org/pipeline; correct --host or KF_PIPELINES_ENDPOINT"
+        )
 
     def _entries(self, function: Callable[..., Any], kind: str, options: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """The entries of a list through all its pages, newest first."""

@@ -21,20 +21,35 @@ from tests.fixtures.s3 import SECRET, Bucket, make_bucket
 from tests.pipeline.conftest import COMMIT, IMAGE, ROOT, Dagnn
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.kubernetes_server import Kubernetes
+from tests.pipeline.test_follow import states
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
 TOKEN = "token-that-nobody-shall-see"
 
 
-def test_submit_prints_where_to_look(server: KubeflowServer, dagnn: Dagnn) -> None:
+def test_submit_prints_where_to_look(server: KubeflowServer, dagnn: Dagnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.page = True
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:word@localhost:5000")
     done = dagnn("submit", "--experiment", "nightly")
     assert (done.status, done.error) == (0, "")
     (run_id,) = server.runs
     lines = dict(line.split(maxsplit=1) for line in done.out.splitlines())
     assert lines["page"] == f"{server.url}/#/runs/details/{run_id}"
-    assert lines["mlflow"] == "http://mlflow.dagnn:5000"
-    assert lines["version"].startswith("0.1.0+c0ffeec0ffee.")
+    assert lines["mlflow"] == "http://localhost:5000"  # the user's: the tasks' is known in the cluster alone
+    assert lines["version"].startswith("0.1.0-c0ffeec0ffee-")
     assert lines["experiment"] == "nightly" and lines["run_id"] == run_id
+
+
+def test_submit_prints_no_page_or_server_that_is_not_there(server: KubeflowServer, dagnn: Dagnn) -> None:
+    done = dagnn("submit")
+    assert done.status == 0 and "page" not in done.out and "mlflow" not in done.out
+    facts = json.loads(dagnn("submit", "--json").out)
+    assert facts["page"] is None and facts["mlflow"] is None
+
+
+def test_submit_twice_in_a_row(server: KubeflowServer, dagnn: Dagnn) -> None:
+    assert dagnn("submit").status == dagnn("submit").status == 0
+    assert (len(server.versions), len(server.runs)) == (1, 2)
 
 
 def test_submit_as_json(server: KubeflowServer, dagnn: Dagnn) -> None:
@@ -59,6 +74,7 @@ def test_wait_exits_as_the_run_ends(server: KubeflowServer, dagnn: Dagnn) -> Non
 
 
 def test_recurring(server: KubeflowServer, dagnn: Dagnn) -> None:
+    server.page = True
     done = dagnn("submit", "--recurring", "30 2 * * MON-FRI")
     (recurring_id,) = server.recurring_runs
     assert f"{server.url}/#/recurringrun/details/{recurring_id}" in done.out
@@ -144,7 +160,7 @@ def test_a_dirty_checkout(server: KubeflowServer, dagnn: Dagnn, monkeypatch: pyt
     done = dagnn("submit")
     assert done.status == 2 and "or add --allow-dirty" in done.error
     assert server.requests == []
-    assert ".dirty." in dagnn("submit", "--allow-dirty").out
+    assert "-dirty-" in dagnn("submit", "--allow-dirty").out
 
 
 def test_a_secret_that_is_missing(server: KubeflowServer, dagnn: Dagnn, kubernetes: Kubernetes) -> None:
@@ -152,8 +168,30 @@ def test_a_secret_that_is_missing(server: KubeflowServer, dagnn: Dagnn, kubernet
     done = dagnn(*arguments)
     assert done.status == 2 and done.error.startswith("error: secret s3-credentials in namespace team of http://")
     assert server.requests == []
+    assert "in namespace kubeflow of" in dagnn("submit").error  # that of the target
     kubernetes.secrets = ["s3-credentials", "mlflow-tasks"]
     assert dagnn(*arguments).status == 0
+
+
+def test_the_namespace_of_the_target_is_that_of_a_server_with_many_users(server: KubeflowServer, dagnn: Dagnn) -> None:
+    server.multi_user = True
+    assert dagnn("submit", "--target", "gpu-cluster").status == 0
+    assert dagnn("submit", "--target", "gpu-cluster", "--namespace", "team").status == 0
+    assert [entry["namespace"] for entry in server.experiments.values()] == ["dagnn", "team"]
+
+
+def test_logs(server: KubeflowServer, dagnn: Dagnn) -> None:
+    run_id = json.loads(dagnn("submit", "--json").out)["run_id"]
+    server.states = states("task_failed_exit_3")
+    server.logs["dagnn-brhlq-retry-system-container-impl-3791110383"] = "[fetch_dataset] one\n[fetch_dataset] two\n"
+    assert dagnn("logs", run_id, "fetch_dataset", "--tail", "1") == (0, "[fetch_dataset] two\n", "")
+    assert dagnn("logs", run_id, "fetch-dataset", "--follow").out.count("\n") == 2
+    done = dagnn("logs", run_id)
+    assert done.status == 0 and done.out.startswith("==> fetch_dataset\n[fetch_dataset] one\n")
+    unknown = dagnn("logs", run_id, "fit")
+    assert unknown.status == 2 and "expected one of fetch_dataset, dataset, " in unknown.error
+    assert dagnn("logs", run_id, "train", "--follow", "--attempt", "1").status == 2
+    assert dagnn("logs", run_id, "--host", "http://127.0.0.1:1").status == 3
 
 
 def test_ctrl_c_leaves_the_run_going(server: KubeflowServer, dagnn: Dagnn) -> None:
@@ -279,6 +317,7 @@ def test_data_that_is_not_under_dvc(
 
 
 def test_doctor(server: KubeflowServer, dagnn: Dagnn) -> None:
+    server.page = True
     done = dagnn("doctor")
     assert done.status == 1
     assert done.error == "error: 1 of 9 checks failed: dvc remote\n"

@@ -149,6 +149,31 @@ def test_a_failed_driver_has_a_pod() -> None:
     assert attempt.pods[0] == "dagnnat05165lll8-1-1842530203-system-container-driver-2741962328"
 
 
+def test_a_failed_driver_of_a_group_is_told_as_a_task() -> None:
+    """Else no task would say why the run failed."""
+
+    def node_id(name: str) -> str:
+        value = 2166136261
+        for byte in name.encode():
+            value = (value ^ byte) * 16777619 % 2**32
+        return f"w-{value}"
+
+    def node(name: str, display: str, *children: str, state: str = "FAILED") -> dict[str, Any]:
+        return {"display_name": display, "state": state, "child_tasks": [{"pod_name": node_id(c)} for c in children]}
+
+    nodes = [
+        node("w", "w", "w(0)"),
+        node("w(0)", "w(0)", "w(0).root-driver"),
+        node("w(0).root-driver", "root-driver", "w(0).root-driver(0)"),
+        node("w(0).root-driver(0)", "root-driver(0)", "w(0).root"),
+        node("w(0).root", "root", state=""),
+    ]
+    (task,) = fold({"state": "FAILED", "run_details": {"task_details": nodes}})
+    assert (task.name, task.state, task.reason) == ("root", "FAILED", "its driver failed")
+    (attempt,) = task.attempts
+    assert attempt.pods[1] == "w-system-dag-driver-" + node_id("w(0).root-driver(0)").rpartition("-")[2]
+
+
 def test_an_item_that_is_not_known_has_its_number() -> None:
     assert [task.label for task in fold(recorded("loop_small"))] == ["nap (seed #0)", "nap (seed #1)"]
 

@@ -308,6 +308,8 @@ class TestSchedules:
         del server.recurring_runs[entry["recurring_run_id"]]["namespace"]  # the tests' server has one user
         line = dagnn("schedules").out.splitlines()[1]
         assert line.startswith("7216a108-7403-4812-9554-63ab6995c9ea  paused  0 5 16 * * *  ")
+        server.recurring_runs[entry["recurring_run_id"]]["trigger"] = {"periodic_schedule": {"interval_second": "3600"}}
+        assert "  paused  every 3600 s  " in dagnn("schedules").out
 
 
 @pytest.mark.parametrize("command", [("cancel",), ("retry",)])

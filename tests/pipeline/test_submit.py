@@ -29,6 +29,7 @@ from pipeline.submit import Job, check_clean, connect, disable_caching, former_v
 from tests.components.fault_proxy import Fault, FaultProxy, only
 from tests.pipeline.conftest import GIT
 from tests.pipeline.kfp_server import Description, KubeflowServer, serving
+from tests.pipeline.recorded import recorded
 
 TOKEN = "token-that-nobody-shall-see"
 
@@ -55,6 +56,16 @@ def test_the_server_refuses_what_the_description_lacks(
         done = requests.request(method, server.url + path, json=body, timeout=10)
     assert done.status_code in (400, 404)
     assert [entry[: len(violation)] for entry in server.violations] == [violation]
+
+
+@pytest.mark.parametrize("name", ["versions_filter_quoted_once", "versions_filter_quoted_twice"])
+def test_the_server_unescapes_filters_as_the_real_one(server: KubeflowServer, kubeflow: Kubeflow, name: str) -> None:
+    real = recorded(name)
+    version = recorded("versions_filter_quoted_twice")["body"]["pipeline_versions"][0]
+    server.versions[version["pipeline_version_id"]] = version
+    path = f"{server.url}/apis/v2beta1/pipelines/{version['pipeline_id']}/versions"
+    answer = requests.get(f"{path}?{real['request']}", timeout=10).json()
+    assert answer.get("pipeline_versions") == real["body"].get("pipeline_versions")
 
 
 class TestSubmit:

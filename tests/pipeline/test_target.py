@@ -49,6 +49,7 @@ def test_clusters_and_overlays_have_the_same_names() -> None:
         ("{mlflow_uri: http://m, gpu: {node_selector: [h100]}}", r"gpu\.node_selector must be key=value, got 'h100'"),
         ("{mlflow_uri: http://m, heavy: {memory_limit: lots}}", r"heavy\.memory_limit must be a size, as '4Gi', got"),
         ("{mlflow_uri: http://m, light: {cpu_limit: 2}}", r"mine\.light\.cpu_limit must be a text, got 2"),
+        ("{mlflow_uri: http://m, namespace: My/Team}", r"namespace must be the name of a Kubernetes namespace, as"),
         ("{mlflow_uri: http://m, train_seconds: 0}", r"train_seconds must be > 0, got 0"),
     ],
 )

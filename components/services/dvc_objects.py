@@ -75,7 +75,7 @@ class DvcPlace:
 
 def brief_storage(endpoint_url: str = "") -> Storage:
     """An S3 store that is asked briefly: the answer may be that it cannot be reached."""
-    return Storage(endpoint_url=endpoint_url, attempts=2, connect_timeout=5, read_timeout=20)
+    return Storage(endpoint_url=endpoint_url, attempts=2, connect_timeout=5, read_timeout=20, patience=0)
 
 
 def s3_place(remote: str, endpoint_url: str = "") -> S3Place:

@@ -17,19 +17,20 @@ from dagnn_core.label_graph.label_graph import KIND, PICTURE, write_label_graph
 log = logging.getLogger(__name__)
 
 
-def run(*, dataset: Path, params: LabelGraphConfig, label_graph_out: Path) -> None:
+def run(*, dataset: Path, params: LabelGraphConfig, label_graph_out: Path, uri: str = "") -> None:
     """Build the label graph from the data set alone: another encoder does not change it.
 
     Args:
         dataset: the `dataset` artifact.
         params: threshold, weights and node vectors.
         label_graph_out: where the `label_graph` artifact goes.
+        uri: where a pipeline run stores it, for the record.
 
     Raises:
         InputError: the data set is missing or damaged, or a label has no training item or no vector.
     """
     source = Dataset.read(dataset, verify=True)
-    record = provenance("build_label_graph", params, parents=[source.artifact])
+    record = provenance("build_label_graph", params, parents=[source.artifact], uris={KIND: uri})
     with write_artifact(label_graph_out, kind=KIND, provenance=record) as draft:
         write_label_graph(draft, source, params)
     log.info(

@@ -30,7 +30,14 @@ from dagnn_core.data.work import pictures_digest, work_folder
 log = logging.getLogger(__name__)
 
 
-def run(*, params: DatasetConfig, work: Path, dataset_out: Path, source: Path | None = None) -> None:
+def run(
+    *,
+    params: DatasetConfig,
+    work: Path,
+    dataset_out: Path,
+    source: Path | None = None,
+    uris: Mapping[str, str] | None = None,
+) -> None:
     """Read the raw data of one layout, quarantine unusable rows, split, and write the data set.
 
     An interrupted run leaves what it has done below `work`, and the next one goes on there.
@@ -40,6 +47,7 @@ def run(*, params: DatasetConfig, work: Path, dataset_out: Path, source: Path | 
         work: folder for unfinished work, one folder for each set of pictures.
         dataset_out: where the data set goes.
         source: where the raw data is, if not where `params` says.
+        uris: where a pipeline run stores `dataset` and `raw`, for the record.
 
     Raises:
         InputError: a file, column, row or label is wrong, or too many rows are.
@@ -47,7 +55,7 @@ def run(*, params: DatasetConfig, work: Path, dataset_out: Path, source: Path | 
     """
     source = source or Path(params.source)
     raw = _open(source, params)
-    record = provenance("dataset", params, raw=raw_lineage(source))
+    record = provenance("dataset", params, raw=raw_lineage(source), uris=uris)
     with (
         work_folder(work / pictures_digest(raw, record["packages"])) as unfinished,
         write_artifact(dataset_out, kind=KIND, provenance=record) as draft,

@@ -24,7 +24,14 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    *, dataset: Path, features: Path, model: Path, params: EvaluateConfig, tracking: Tracking, report_out: Path
+    *,
+    dataset: Path,
+    features: Path,
+    model: Path,
+    params: EvaluateConfig,
+    tracking: Tracking,
+    report_out: Path,
+    uri: str = "",
 ) -> None:
     """Evaluate a model on the test split, which no other step touches, and write the report.
 
@@ -35,6 +42,7 @@ def run(
         params: what the report shows beside the figures.
         tracking: gets the figures and the report, in the run that trained the model.
         report_out: where the report goes.
+        uri: where a pipeline run stores it, for the record.
 
     Raises:
         ArtifactError: an input is missing or damaged, or they do not belong together.
@@ -46,7 +54,8 @@ def run(
     trained = TrainedModel.read(model, verify=True)
     _check_made_from(matrices.artifact, data.artifact, remedy="run `dvc repro extract_features`")
     _check_made_from(trained.artifact, matrices.artifact, remedy="run `dvc repro train`")
-    record = provenance("evaluate", params, parents=[data.artifact, matrices.artifact, trained.artifact])
+    parents = [data.artifact, matrices.artifact, trained.artifact]
+    record = provenance("evaluate", params, parents=parents, uris={KIND: uri})
     with tracking.resumed_run(trained.artifact) as tracked:
         evaluation = evaluate(trained, matrices)
         with write_artifact(report_out, kind=KIND, provenance=record) as draft:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 CACHE = Path(".dagnn/cache")
 
 
-def run(*, dataset: Path, params: FeaturesConfig, cache: Path, features_out: Path) -> None:
+def run(*, dataset: Path, params: FeaturesConfig, cache: Path, features_out: Path, uri: str = "") -> None:
     """Fit both encoders on the training split, and encode all items.
 
     An interrupted run resumes from the vectors below `cache`, and a later one takes from there what it shares.
@@ -31,13 +31,14 @@ def run(*, dataset: Path, params: FeaturesConfig, cache: Path, features_out: Pat
         params: which encoders.
         cache: folder for vectors of pictures and texts; it may be deleted between runs.
         features_out: where the `features` artifact goes.
+        uri: where a pipeline run stores it, for the record.
 
     Raises:
         InputError: the data set is missing or damaged, or does not have what the encoders need.
         SurroundingsError: memory ran out, or a process that decodes pictures died.
     """
     source = Dataset.read(dataset, verify=True)
-    record = provenance("extract_features", params, parents=[source.artifact])
+    record = provenance("extract_features", params, parents=[source.artifact], uris={KIND: uri})
     with write_artifact(features_out, kind=KIND, provenance=record) as draft:
         draft.content = write_features(draft.path, source, params, cache=cache)
     image, text = draft.content["image"], draft.content["text"]

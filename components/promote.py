@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from components.services.examination import examine
 from components.services.gate import Examination, judge
 from components.services.promotion import Promotion, promote
-from components.services.registry import CHAMPION
+from components.services.registry import CHAMPION, mark_finished
 from components.services.tracking import Tracking
 from dagnn_core.config import RegisterConfig
 from dagnn_core.errors import InputError
@@ -60,4 +60,7 @@ def run(
             evidence = examine(tracking, challenger, champion, dataset=dataset, config=params.gate, folder=Path(folder))
         return judge(evidence, params.gate, allow_dirty=allow_dirty)
 
-    return promote(tracking, name=name, version=version, examine=pass_gate, why=why, adopt=adopt, dry_run=dry_run)
+    done = promote(tracking, name=name, version=version, examine=pass_gate, why=why, adopt=adopt, dry_run=dry_run)
+    if not dry_run:
+        mark_finished(tracking, name, done.version, "promote")
+    return done

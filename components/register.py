@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.services.gate import judge_floors
-from components.services.registry import CHALLENGER, RegisteredVersion, register_version
+from components.services.registry import CHALLENGER, RegisteredVersion, mark_finished, register_version
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import Artifact, read_artifact
 from dagnn_core.config import GateConfig, RegisterConfig
@@ -52,6 +52,7 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
             metrics=metrics,
             data_licence=params.data_licence,
         )
+    mark_finished(tracking, *registered, "register")
     log.info("%s version %s, alias %s (%s)", *registered, CHALLENGER, tracking.address)
     return registered
 

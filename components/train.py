@@ -52,6 +52,7 @@ def run(
     work: Path,
     model_out: Path,
     checkpoints_uri: str = "",
+    uri: str = "",
 ) -> None:
     """Train on the train split, select on the val split, and write the model.
 
@@ -67,6 +68,7 @@ def run(
         work: folder for checkpoints, one folder for each combination of inputs.
         model_out: where the model goes.
         checkpoints_uri: `s3://bucket/prefix` that keeps the checkpoints as well, where the disk of `work` may be lost.
+        uri: where a pipeline run stores the model, for the record.
 
     Raises:
         ArtifactError: an input is missing or damaged, or the two do not belong together.
@@ -87,7 +89,12 @@ def run(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
     tensors = _graph_tensors(graph)
     record = provenance(
-        "train", model_params, params, parents=[data.artifact, graph.artifact], machine=describe_machine(device)
+        "train",
+        model_params,
+        params,
+        parents=[data.artifact, graph.artifact],
+        machine=describe_machine(device),
+        uris={KIND: uri},
     )
     inputs = [record["ancestors"], section_json(model_params), section_json(params)]
     checkpoints = work / hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:16]

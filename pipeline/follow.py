@@ -10,12 +10,11 @@ from dagnn_core.errors import CheckRefusedError, DagnnError, InputError, Surroun
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.kubeflow.errors import ServerFailedError, one_line
 from pipeline.kubeflow.runs import Task, fold, loop_items, read_time, state_of
-from pipeline.task import parse_task_line
+from pipeline.task import last_words
 
 log = logging.getLogger(__name__)
 
 FINISHED = frozenset({"SUCCEEDED", "CACHED", "SKIPPED", "FAILED", "CANCELED"})
-_NUM_LOG_LINES = 200  # at the end of a log, among which the cause of a failure is looked for
 
 
 class FollowInterruptedError(DagnnError):
@@ -72,13 +71,8 @@ class Lines:
 
 def describe(task: Task) -> str:
     """Attempt, its reason, state and duration of a task, as `attempt 2 after the pod was lost, running`."""
-    parts = (note(task), _ended(task.state, task.started, task.finished))
+    parts = (task.note, _ended(task.state, task.started, task.finished))
     return ", ".join(filter(None, parts if task.attempts[1:] else reversed(parts)))
-
-
-def note(task: Task) -> str:
-    """The attempt, where it is not the first one, and the reason, as `attempt 2 after the pod was lost`."""
-    return f"attempt {len(task.attempts)} after {task.reason}" if len(task.attempts) > 1 else task.reason
 
 
 def elapsed(entry: Task | Run) -> str:
@@ -169,15 +163,9 @@ def cause_of(kubeflow: Kubeflow, run_id: str, task: Task) -> str:
     if not task.attempts:
         return ""
     try:
-        text = read_attempt(kubeflow, run_id, task, len(task.attempts)) or ""
+        return last_words(task.name, read_attempt(kubeflow, run_id, task, len(task.attempts)) or "")
     except DagnnError:
         return ""  # the failure is told without its cause
-    lines = [line for line in text.splitlines()[-_NUM_LOG_LINES:] if line.strip()]
-    said = [line for line in map(parse_task_line, lines) if line and line.task == task.name]
-    failures = [line for line in said if line.failure]
-    if failures and failures[-1].failure:
-        return f"exit status {failures[-1].failure.exit_status}: {one_line(failures[-1].message)}"
-    return one_line(said[-1].message) if said else one_line(lines[-1]) if lines else ""
 
 
 def read_attempt(kubeflow: Kubeflow, run_id: str, task: Task, number: int) -> str | None:
@@ -229,8 +217,7 @@ def _failure(kubeflow: Kubeflow, run: Run) -> str:
     causes = []
     for task in run.tasks:
         if task.state == "FAILED":
-            label = f"{task.label} ({note(task)})" if note(task) else task.label
-            causes.append(": ".join(filter(None, (label, cause_of(kubeflow, run.id, task)))))
+            causes.append(": ".join(filter(None, (task.failed_label, cause_of(kubeflow, run.id, task)))))
     return f"run {run.id} failed ({name_first(causes) or run.message or 'no task says why'}); {logs}"
 
 

@@ -96,13 +96,14 @@ def build_pipeline(
         shape: what else the graph has.
     """
     defaults = _defaults(params, target, shape)
-    start = _starter(images, target)
+    start = starter(images, target)
 
     def dagnn(*values: Any) -> Outputs | None:
         given = dict(zip(defaults, values, strict=True))
         if target is None:
             return _chain(start, given, shape)
-        with dsl.ExitHandler(start("record_outcome")):
+        outcome = start("record_outcome", last_task="promote" if shape.promote else "register")
+        with dsl.ExitHandler(outcome):
             _chain(start, given, shape)  # kfp lets nothing out of an exit handler
         return None
 
@@ -119,22 +120,13 @@ def build_pipeline(
     return pipeline
 
 
-def _defaults(params: Mapping[str, object], target: Target | None, shape: Shape) -> dict[str, str]:
-    """The parameters of the pipeline."""
-    scratch = "/tmp/dagnn" if target else ".dagnn"  # noqa: S108  # a pod's own
-    defaults = {name: section_json(section) for name, section in params.items()}
-    defaults |= {"model_name": "", "cache": f"{scratch}/cache", "work": f"{scratch}/work"}
-    if len(shape.seeds) <= 1:
-        defaults["seed"] = "".join(map(str, shape.seeds))
-    if shape.raw:
-        defaults |= {f"data_{name}": text for name, text in shape.raw._asdict().items()}
-    if target:
-        defaults["checkpoints"] = target.checkpoints
-    return defaults
+def starter(images: Images | None, target: Target | None) -> Callable[..., dsl.PipelineTask]:
+    """A function that makes a task of a step's name and inputs, with all that does not depend on the graph.
 
-
-def _starter(images: Images | None, target: Target | None) -> Callable[..., dsl.PipelineTask]:
-    """A function that makes a task of a step's name and inputs, with all that does not depend on the graph."""
+    Args:
+        images: references of the container images that the tasks run in; None: in processes of this machine.
+        target: the cluster; None: this machine.
+    """
     step = build_steps(images or _PROCESSES)
 
     def start(name: str, /, **inputs: Any) -> dsl.PipelineTask:
@@ -147,6 +139,20 @@ def _starter(images: Images | None, target: Target | None) -> Callable[..., dsl.
         return task
 
     return start
+
+
+def _defaults(params: Mapping[str, object], target: Target | None, shape: Shape) -> dict[str, str]:
+    """The parameters of the pipeline."""
+    scratch = "/tmp/dagnn" if target else ".dagnn"  # noqa: S108  # a pod's own
+    defaults = {name: section_json(section) for name, section in params.items()}
+    defaults |= {"model_name": "", "cache": f"{scratch}/cache", "work": f"{scratch}/work"}
+    if len(shape.seeds) <= 1:
+        defaults["seed"] = "".join(map(str, shape.seeds))
+    if shape.raw:
+        defaults |= {f"data_{name}": text for name, text in shape.raw._asdict().items()}
+    if target:
+        defaults["checkpoints"] = target.checkpoints
+    return defaults
 
 
 def _chain(start: Callable[..., dsl.PipelineTask], given: Mapping[str, Any], shape: Shape) -> Outputs:

@@ -65,6 +65,7 @@ def dataset(
             work=Path(work),
             dataset_out=Path(dataset_out.path),
             source=Path(raw.path) if raw else None,
+            uris={"dataset": dataset_out.uri} | ({"raw": raw.uri} if raw else {}),
         )
 
 
@@ -83,6 +84,7 @@ def extract_features(*, dataset: Input[Dataset], params: str, cache: str, featur
             params=load_section(params, FeaturesConfig),
             cache=Path(cache),
             features_out=Path(features_out.path),
+            uri=features_out.uri,
         )
 
 
@@ -100,6 +102,7 @@ def build_label_graph(*, dataset: Input[Dataset], params: str, label_graph_out: 
             dataset=Path(dataset.path),
             params=load_section(params, LabelGraphConfig),
             label_graph_out=Path(label_graph_out.path),
+            uri=label_graph_out.uri,
         )
 
 
@@ -135,6 +138,7 @@ def train(
             work=Path(work),
             model_out=Path(model_out.path),
             checkpoints_uri=checkpoints_uri,
+            uri=model_out.uri,
         )
         val_metrics.metadata.update(json.loads(Path(model_out.path, "val_metrics.json").read_text()))
 
@@ -179,6 +183,7 @@ def evaluate(
             params=load_section(params, EvaluateConfig),
             tracking=Tracking.from_environment(),
             report_out=Path(report_out.path),
+            uri=report_out.uri,
         )
         metrics.metadata.update(json.loads(Path(report_out.path, "metrics.json").read_text()))
         shutil.copyfile(Path(report_out.path, "report.html"), report_html.path)
@@ -215,6 +220,8 @@ def promote(
     version: str,
     dataset: Input[Dataset],
     params: str,
+    reason: str = "",
+    adopt: bool = False,
 ) -> NamedTuple("Promotion", [("accepted", bool), ("reason", str)]):  # type: ignore[valid-type]  # kfp's way
     """Make the challenger champion, unless the gate refuses it, which is no failure of the run."""
     import logging
@@ -228,12 +235,14 @@ def promote(
     from pipeline.task import task
 
     with task("promote"):
+        pipeline_run = f"pipeline run {os.environ.get('DAGNN_PIPELINE_RUN', 'without id')}"
         decision = run(
             name=name,
             version=version,
             params=load_section(params, RegisterConfig),
             dataset=Path(dataset.path),
-            why=f"pipeline run {os.environ.get('DAGNN_PIPELINE_RUN', 'without id')}",
+            why="; ".join(filter(None, (reason, pipeline_run))),
+            adopt=adopt,
             tracking=Tracking.from_environment(),
         ).decision
         verdict = "is champion" if decision.accepted else "is not promoted"
@@ -241,21 +250,31 @@ def promote(
     return (decision.accepted, decision.reason)
 
 
-def record_outcome(*, status: PipelineTaskFinalStatus) -> None:
+def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
     """Record how the run ended, whatever happened before."""
     import os
 
     from components.record_outcome import run
     from components.services.tracking import Tracking
+    from pipeline.outcome import Outcome, RunServer, find_outcome
     from pipeline.task import task
 
     with task("record_outcome"):
+        pipeline_run, url = (os.environ.get(name, "") for name in ("DAGNN_PIPELINE_RUN", "DAGNN_KUBEFLOW_URL"))
+        tracking = Tracking.from_environment()
+        outcome = find_outcome(
+            pipeline_run,
+            last_task=last_task,
+            said=Outcome(status.state, status.error_message or ""),
+            server=RunServer(url=url) if url else None,
+            tracking=tracking,
+        )
         run(
-            pipeline_run=os.environ.get("DAGNN_PIPELINE_RUN", ""),
-            state=status.state,
-            error=status.error_message or "",
+            pipeline_run=pipeline_run,
+            state=outcome.state,
+            error=outcome.error,
             webhook=os.environ.get("DAGNN_WEBHOOK_URL", ""),
-            tracking=Tracking.from_environment(),
+            tracking=tracking,
         )
 
 

@@ -29,12 +29,16 @@ class Job:
 
     package: Path
     """The compiled pipeline."""
+    pipeline: str = PIPELINE
+    """Name of the pipeline."""
+    description: str = DESCRIPTION
+    """Of the pipeline, where it is new."""
     version: str
     """Name of the pipeline's version, as `version_name` makes it."""
     experiment: str
     run: str
     """Name of the run, or of the recurring run."""
-    arguments: Mapping[str, str]
+    arguments: Mapping[str, object]
     """Of the pipeline; the others keep their defaults."""
     cron: str | None = None
     """With six fields; a recurring run instead of one now."""
@@ -130,7 +134,7 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
         InputError: the same schedule is there already, or the server refuses something.
         SurroundingsError: the server failed; the message says what was made before.
     """
-    pipeline_id = kubeflow.find_pipeline(PIPELINE)
+    pipeline_id = kubeflow.find_pipeline(job.pipeline)
     version_id = _find_version(kubeflow, pipeline_id, job.version) if pipeline_id else None
     experiment_id = kubeflow.find_experiment(job.experiment)
     if job.cron and pipeline_id and experiment_id:
@@ -149,9 +153,10 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
     try:
         if pipeline_id is None:
             pipeline_id = _make(
-                lambda: kubeflow.create_pipeline(PIPELINE, DESCRIPTION), lambda: kubeflow.find_pipeline(PIPELINE)
+                lambda: kubeflow.create_pipeline(job.pipeline, job.description),
+                lambda: kubeflow.find_pipeline(job.pipeline),
             )
-            made.append(f"the pipeline {PIPELINE}")
+            made.append(f"the pipeline {job.pipeline}")
         if version_id is None:
             owner = pipeline_id
             version_id = _make(

@@ -70,6 +70,8 @@ class Target:
     """Secret with the keys `access-key` and `secret-key`; empty: the pods' service account has the right itself."""
     checkpoints: str = ""
     """`s3://bucket/prefix` where a training that is started again finds its checkpoints; empty: nowhere."""
+    kubeflow_url: str = "http://ml-pipeline.kubeflow:8888"
+    """API of Kubeflow Pipelines, as tasks reach it: the exit handler asks it how the tasks ended; empty: it is not."""
     webhook_secret: str = ""
     """Secret with the key `url` of a webhook that gets the outcome of each run; empty: none."""
     light: Resources = Resources()
@@ -82,13 +84,22 @@ class Target:
     """Of the training."""
     shared_memory: str = "2Gi"
     """Size of /dev/shm, a part of the pod's memory, in tasks that compute."""
+    light_seconds: int = 7200
+    """Time after which each attempt at a task that hardly computes is ended."""
+    heavy_seconds: int = 86400
+    """The same of a task that computes."""
     train_seconds: int = 86400
-    """Time after which a training is ended."""
+    """The same of a training."""
+    backend_patience: int = 600
+    """Seconds for which a task waits for S3, MLflow or the webhook that does not answer; 0: it fails soon."""
 
     def __post_init__(self) -> None:
         is_http = self.mlflow_uri.startswith(("http://", "https://"))
         _require(is_http, "mlflow_uri", "a server's URL (a local file would vanish with its pod)", self.mlflow_uri)
         _require("@" not in self.mlflow_uri, "mlflow_uri", "without credentials: name mlflow_secret", "one with @")
+        is_http = not self.kubeflow_url or bool(re.fullmatch(r"https?://[^@?#\s]+", self.kubeflow_url))
+        got = "one with @" if "@" in self.kubeflow_url else self.kubeflow_url
+        _require(is_http, "kubeflow_url", "a server's URL without credentials", got)
         is_label = re.fullmatch(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?", self.namespace)
         _require(bool(is_label), "namespace", "the name of a Kubernetes namespace, as 'kubeflow'", self.namespace)
         is_s3 = not self.checkpoints or re.fullmatch(r"s3://[^/]+/.+", self.checkpoints)
@@ -101,7 +112,13 @@ class Target:
                 memory = getattr(getattr(self, size), key)
                 _require(bool(_BYTES.fullmatch(memory)), f"{size}.{key}", "a size, as '4Gi'", memory)
         _require(bool(_BYTES.fullmatch(self.shared_memory)), "shared_memory", "a size, as '2Gi'", self.shared_memory)
-        _require(self.train_seconds > 0, "train_seconds", "> 0", self.train_seconds)
+        _require(self.backend_patience >= 0, "backend_patience", ">= 0", self.backend_patience)
+        for size in ("light", "heavy", "train"):
+            seconds = getattr(self, f"{size}_seconds")
+            _require(seconds > 0, f"{size}_seconds", "> 0", seconds)
+            # a task may wait for one backend after the other
+            least = 2 * self.backend_patience
+            _require(seconds > least, f"{size}_seconds", f"> 2 * backend_patience = {least}", seconds)
 
 
 def secrets_of(target: Target) -> list[str]:

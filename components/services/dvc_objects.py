@@ -73,10 +73,14 @@ class DvcPlace:
         return True
 
 
+def brief_storage(endpoint_url: str = "") -> Storage:
+    """An S3 store that is asked briefly: the answer may be that it cannot be reached."""
+    return Storage(endpoint_url=endpoint_url, attempts=2, connect_timeout=5, read_timeout=20, patience=0)
+
+
 def s3_place(remote: str, endpoint_url: str = "") -> S3Place:
-    """A DVC remote in S3 that is asked briefly: the answer may be that it cannot be reached."""
-    storage = Storage(endpoint_url=endpoint_url, attempts=2, connect_timeout=5, read_timeout=20)
-    return S3Place(name=remote, remote=remote, storage=storage)
+    """A DVC remote in S3."""
+    return S3Place(name=remote, remote=remote, storage=brief_storage(endpoint_url))
 
 
 def places(project: Path) -> Iterator[Place]:

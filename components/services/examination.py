@@ -174,7 +174,8 @@ def _data_of(model: Artifact, label: str, named: Path | None, commit: str | None
     if commit is None:
         raise InputError(
             f"{DATASET} is not the data set that {label} was made from (digest {digest[:12]}), and no commit here has "
-            "a dvc.lock that lists the model, so that DVC could fetch it; give its folder as --dataset"
+            "a dvc.lock that lists the model, so that DVC could fetch it; give its folder as --dataset, or promote it "
+            "with --target on the cluster that trained it"
         )
     log.info("%s: fetching its data set, as of commit %s", label, commit[:12])
     try:

@@ -257,7 +257,7 @@ def _event(entry: Entry, state: State, *, counts: bool) -> Event:
 
 def _check_why(why: str) -> None:
     if len(why) > MAX_WHY:
-        raise InputError(f"--why has {len(why)} characters, expected at most {MAX_WHY}; name a page that says more")
+        raise InputError(f"--reason has {len(why)} characters, expected at most {MAX_WHY}; name a page that says more")
 
 
 def _joined(*reasons: str) -> str:

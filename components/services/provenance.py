@@ -24,11 +24,13 @@ def provenance(
     parents: Sequence[Artifact] = (),
     raw: RawLineage | None = None,
     machine: Mapping[str, Any] | None = None,
+    uris: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The record for a manifest: `ancestors` maps every artifact it was made from to its content digest.
 
     `origins` has the records of these artifacts themselves: each may be of another commit, and only together do they
-    say how to make this one again. It holds no time, so that equal work makes equal files.
+    say how to make this one again. `uris` maps each kind to where a pipeline run stored it, as far as that is known.
+    The record holds no time, so that equal work makes equal files.
 
     Args:
         step: name of the step.
@@ -36,18 +38,24 @@ def provenance(
         parents: the artifacts that it read.
         raw: the version of the raw data that it read; `raw` among the ancestors is its md5.
         machine: what its figures depend on, see `dagnn_core.devices.describe_machine`.
+        uris: kind -> where the pipeline run stores it, of the artifact itself and of raw data; paths of this machine
+            are left out.
     """
     ancestors: dict[str, str] = {"raw": raw.md5} if raw else {}
     origins: dict[str, Any] = {}
+    stored: dict[str, str] = {}
     for parent in parents:
         record = dict(parent.provenance)
         ancestors |= record.pop("ancestors", {}) | {parent.kind: parent.content_digest}
+        stored |= record.pop("uris", {})
         origins |= record.pop("origins", {}) | {parent.kind: record}
+    stored |= {kind: uri for kind, uri in (uris or {}).items() if "://" in uri}
     return {
         "step": step,
         "params": {type(section).__name__: asdict(section) for section in sections},
         "ancestors": ancestors,
         "origins": origins,
+        **({"uris": stored} if stored else {}),
         **({"raw": asdict(raw)} if raw else {}),
         "git": git_state(),
         "execution": _execution() | ({"machine": dict(machine)} if machine else {}),

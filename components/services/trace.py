@@ -1,7 +1,7 @@
 """The lineage of a version of a registered model: from its files back to the raw data, and what of it can be had."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,6 +59,12 @@ class Recorded:
         digests = {key.removesuffix("_digest"): value for key, value in self.tags.items() if key.endswith("_digest")}
         wanted = ("raw", *ANCESTORS, "model")
         return {kind: digest for kind, digest in (digests | self._ancestors).items() if kind in wanted}
+
+    @property
+    def uris(self) -> dict[str, str]:
+        """Where a pipeline run stored the raw data, every artifact, the model and its report, as far as it is known."""
+        tags = {key.removesuffix("_uri"): value for key, value in self.tags.items() if key.endswith("_uri")}
+        return {**self.provenance.get("uris", {}), **tags}
 
     @property
     def git(self) -> dict[str, Any]:
@@ -235,7 +241,8 @@ def _pipeline_node(recorded: Recorded, whereabouts: Whereabouts) -> Node:
     children.append(_params_node(recorded))
     children += [_artifact_node(kind, recorded, whereabouts) for kind in ANCESTORS]
     reason = "" if run else "stages of DVC, or single commands"
-    return _node("pipeline run", run, Finding(State.RECORDED, reason), *children)
+    stored = {f"stored_{kind}": recorded.uris.get(kind, "") for kind in ("model", "report")}
+    return _node("pipeline run", run, Finding(State.RECORDED, reason), *children, **stored)
 
 
 def _commit_node(git: Mapping[str, Any], whereabouts: Whereabouts) -> Node:
@@ -265,8 +272,11 @@ def _artifact_node(kind: str, recorded: Recorded, whereabouts: Whereabouts) -> N
     digest, origin = recorded.digests.get(kind, ""), recorded.origin(kind)
     commit = str(origin["git"]["commit"])
     finding = whereabouts.artifact(kind, digest, commit) if digest else Finding(State.MISSING, "it is not recorded")
-    if finding.state is State.MISSING and origin["execution"].get("pipeline_run"):
-        finding = Finding(State.UNKNOWN, "not here, nor in DVC; the store of its pipeline run was not searched")
+    uri = recorded.uris.get(kind, "")
+    if digest and uri:
+        finding = _or_stored(finding, lambda: whereabouts.stored_artifact(uri, digest))
+    elif finding.state is State.MISSING and origin["execution"].get("pipeline_run"):
+        finding = Finding(State.UNKNOWN, "not here, nor in DVC; where its pipeline run stored it is not recorded")
     children = [] if _same_code(origin["git"], recorded.git) else [_commit_node(origin["git"], whereabouts)]
     section = recorded.sections.get(kind, {})
     for key in _FILES.get(kind, ()):
@@ -277,6 +287,17 @@ def _artifact_node(kind: str, recorded: Recorded, whereabouts: Whereabouts) -> N
     if kind == "dataset":
         children += _raw_nodes(recorded, finding, whereabouts)
     return _node(kind.replace("dataset", "data set").replace("_", " "), digest, finding, *children)
+
+
+def _or_stored(finding: Finding, look: Callable[[], Finding]) -> Finding:
+    """What was found here or in DVC, else in the store of the pipeline run."""
+    if finding.state is State.FOUND:
+        return finding
+    stored = look()
+    if stored.state is State.FOUND:
+        return stored
+    state = State.UNKNOWN if State.UNKNOWN in (finding.state, stored.state) else State.MISSING
+    return Finding(state, f"{finding.reason}; {stored.reason}")
 
 
 def _same_code(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -291,12 +312,15 @@ def _raw_nodes(recorded: Recorded, dataset: Finding, whereabouts: Whereabouts) -
     fetched, md5 = origin.get("raw", {}), recorded.digests.get("raw", "")
     places = {key: fetched.get(key, "") for key in ("remote", "repository", "path")}
     source = recorded.source if md5 else ""
-    raw = _node("raw data", md5 or recorded.source, find_raw(recorded, whereabouts), source=source, **places)
+    finding = find_raw(recorded, whereabouts)
+    if uri := recorded.uris.get("raw"):
+        finding = _or_stored(finding, lambda: whereabouts.stored_raw(uri, md5))
+    raw = _node("raw data", md5 or recorded.source, finding, source=source, **places)
     if fetched.get("commit"):
-        finding = whereabouts.commit(fetched["commit"], [])
-        if finding.state is not State.FOUND:
-            finding = Finding(State.RECORDED, "its repository was not asked for it")
-        return [_node("DVC revision", fetched["commit"], finding), raw]
+        revision = whereabouts.commit(fetched["commit"], [])
+        if revision.state is not State.FOUND:
+            revision = Finding(State.RECORDED, "its repository was not asked for it")
+        return [_node("DVC revision", fetched["commit"], revision), raw]
     if dataset.commit:
         return [_node("DVC revision", dataset.commit, Finding(State.FOUND, "its dvc.lock has the data set")), raw]
     if origin["execution"].get("pipeline_run"):

@@ -1,21 +1,26 @@
 """Whether what a model was made from can still be had: in this checkout, in DVC's cache and remote, in S3."""
 
+import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from components.services.dvc_objects import Place, content_digest, objects_of, places, s3_place, tracked
-from dagnn_core.artifacts import read_artifact
-from dagnn_core.errors import ArtifactError, without_credentials
+from components.services.dvc_objects import Place, brief_storage, content_digest, objects_of, places, s3_place, tracked
+from components.services.lineage import LINEAGE
+from components.services.storage import Storage, parse_uri
+from dagnn_core.artifacts import MANIFEST, FileRecord, digest_of, read_artifact
+from dagnn_core.errors import ArtifactError, DagnnError, without_credentials
 
 MAX_COMMITS = 50
 """Commits whose `dvc.lock` and `.dvc` files are read, from the one that made the model on."""
 # folders of artifacts: those of the DVC stages, and the outputs of the tasks of `dagnn run`
 _ARTIFACTS = ("artifacts/{kind}", ".dagnn/runs/*/*/{kind}_out")
+MAX_RECORD = 1 << 24  # bytes of a manifest that is downloaded
 # what they say of a training, its record repeats
 _RECORDED_FILES = {"params.yaml", ".gitignore"}
 
@@ -106,6 +111,52 @@ class Whereabouts:
         if kept.state is State.FOUND or not remote.startswith("s3://"):
             return kept
         return self._located([s3_place(remote)], md5)
+
+    def stored_artifact(self, uri: str, digest: str) -> Finding:
+        """Look for an artifact with this content in the store of the pipeline run that made it.
+
+        Its manifest is downloaded; all files that this names must be there with the sizes that it states.
+
+        Args:
+            uri: of the artifact's folder, `s3://...` or `minio://...`.
+            digest: its content digest.
+        """
+
+        def look(storage: Storage, folder: str) -> Finding:
+            manifest = _read_record(storage, f"{folder}/{MANIFEST}")
+            if manifest is None:
+                return Finding(State.MISSING, f"{uri} has no {MANIFEST}")
+            files = {name: FileRecord(**record) for name, record in manifest["files"].items()}
+            if (found := digest_of(files)) != digest:
+                return Finding(State.MISSING, f"{uri} has another content (digest {found[:12]})")
+            stored = storage.stat_all([f"{folder}/{name}" for name in files], description="looking for files")
+            sizes = {name: entry and entry.size for name, entry in zip(files, stored, strict=True)}
+            lost = [name for name, record in files.items() if sizes[name] != record.size]
+            if lost:
+                return Finding(State.MISSING, f"{uri} lacks {len(lost)} of {len(files)} files, such as {lost[0]}")
+            return Finding(State.FOUND, f"in {uri}")
+
+        return self._in_store(uri, look)
+
+    def stored_raw(self, uri: str, md5: str) -> Finding:
+        """Look for raw data in the store of the pipeline run that fetched it.
+
+        Args:
+            uri: of the folder, `s3://...` or `minio://...`.
+            md5: DVC's digest of it; empty where it is not known.
+        """
+
+        def look(storage: Storage, folder: str) -> Finding:
+            if not storage.names_below(folder):
+                return Finding(State.MISSING, f"{uri} has no files")
+            if not md5:
+                return Finding(State.FOUND, f"in {uri}, in which version is not recorded")
+            record = _read_record(storage, f"{folder}/{LINEAGE}")
+            if record is None or record["md5"] != md5:
+                return Finding(State.MISSING, f"{uri} has another version")
+            return Finding(State.FOUND, f"in {uri}")
+
+        return self._in_store(uri, look)
 
     def in_git(self, path: str, commit: str) -> Finding:
         """Look for a file or folder that git has at a commit."""
@@ -215,6 +266,24 @@ class Whereabouts:
         reason = "; ".join([*lacking, *self._failures.values()]) or "there is no DVC here"
         return Finding(State.UNKNOWN if self._failures else State.MISSING, reason)
 
+    def _in_store(self, uri: str, look: Callable[[Storage, str], Finding]) -> Finding:
+        """Look below a URI of a pipeline run's store; one that cannot be asked is not asked again."""
+        scheme, _, rest = uri.partition("://")
+        if scheme not in ("s3", "minio") or not rest:
+            return Finding(State.UNKNOWN, f"{uri} is not searched: this program reads S3 alone")
+        if scheme == "minio" and not any(map(os.environ.get, ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))):
+            return Finding(State.UNKNOWN, f"{uri} is not searched: set AWS_ENDPOINT_URL_S3 to its store")
+        folder = f"s3://{rest.rstrip('/')}"
+        bucket = f"s3://{parse_uri(folder).bucket}"
+        if bucket not in self._failures:
+            try:
+                return look(brief_storage(), folder)
+            except DagnnError as error:
+                self._failures[bucket] = f"{uri} cannot be searched: {one_line(error)}"
+            except (ValueError, KeyError, TypeError, AttributeError):
+                return Finding(State.MISSING, f"the record in {uri} is damaged")
+        return Finding(State.UNKNOWN, self._failures[bucket])
+
     @contextmanager
     def _asking(self, place: Place) -> Iterator[None]:
         """Keep in mind that a place cannot be asked: it may have taken long to say so."""
@@ -251,6 +320,12 @@ def _has_content(folder: Path, kind: str, digest: str) -> bool:
         return read_artifact(folder, kind).content_digest == digest
     except ArtifactError:
         return False
+
+
+def _read_record(storage: Storage, uri: str) -> Any:
+    """A small JSON file in the store; None where there is none."""
+    found = storage.find(uri)
+    return None if found is None else json.loads(storage.read(uri, found.digest, max_bytes=MAX_RECORD))
 
 
 def one_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.follow import Run, elapsed, note
+from pipeline.follow import Run, elapsed
 
 _STYLES = {
     "RUNNING": "cyan",
@@ -54,7 +54,7 @@ class RunTable:
             table.add_column(column, justify="right" if column == "time" else "left")
         for task in run.tasks if run else ():
             table.add_row(
-                task.label, Text(task.state.lower(), _STYLES.get(task.state, "dim")), elapsed(task), note(task)
+                task.label, Text(task.state.lower(), _STYLES.get(task.state, "dim")), elapsed(task), task.note
             )
         if run:
             table.add_row("run", Text(run.state.lower(), _STYLES.get(run.state, "")), elapsed(run))

@@ -57,6 +57,16 @@ class Task(NamedTuple):
         """Name and seed, as `train (seed 7)`."""
         return f"{self.name} (seed {self.seed})" if self.seed else self.name
 
+    @property
+    def note(self) -> str:
+        """The attempt, where it is not the first one, and the reason, as `attempt 2 after the pod was lost`."""
+        return f"attempt {len(self.attempts)} after {self.reason}" if len(self.attempts) > 1 else self.reason
+
+    @property
+    def failed_label(self) -> str:
+        """Label and note of a task that failed, as `train (attempt 2 after the pod was lost)`."""
+        return f"{self.label} ({self.note})" if self.note else self.label
+
 
 def state_of(run: Mapping[str, Any]) -> str:
     """A run's state: the server says FAILED of a run that was terminated, its history tells."""

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from botocore.retries.standard import ExponentialBackoff
 from components.services.mirror import mirrored
 from components.services.storage import Storage
 from dagnn_core.errors import InputError
+from tests.components.fault_proxy import Fault, FaultProxy, Request
 from tests.fixtures.s3 import Bucket
 
 
@@ -50,6 +52,24 @@ def test_changes_are_sent_while_the_work_goes_on(bucket: Bucket, storage: Storag
             replace(folder / "state", content)
             wait_for(lambda content=content: "a/b/state" in bucket.keys and bucket.get("a/b/state") == content)  # type: ignore[misc]
         assert bucket.keys == ["a/b/state"]
+
+
+def test_no_upload_begins_before_the_one_before_it_is_done(bucket: Bucket, folder: Path) -> None:
+    begun: list[float] = []
+
+    def slow(request: Request) -> Fault | None:
+        if request.method == "PUT":
+            begun.append(time.monotonic())
+            return Fault(kind="stall", seconds=0.4)
+        return None
+
+    with FaultProxy(bucket.endpoint, slow) as proxy:
+        storage = Storage(endpoint_url=proxy.url, attempts=1)
+        with mirrored(folder, f"{bucket.uri}/a", storage=storage, seconds=0.01):
+            while len(begun) < 4:
+                replace(folder / "state", b"x" * (1 + len(begun)))
+                time.sleep(0.02)
+    assert min(after - before for before, after in pairwise(begun)) >= 0.4
 
 
 def test_work_that_is_done_leaves_nothing(bucket: Bucket, storage: Storage, folder: Path) -> None:

@@ -323,5 +323,5 @@ def test_history_tells_of_damage(tracking, add_version):
 
 def test_long_reason(tracking, add_version):
     for command in (partial(promote, version=None), partial(rollback, to=None)):
-        with pytest.raises(InputError, match=r"--why has 1001 characters, expected at most 1000"):
+        with pytest.raises(InputError, match=r"--reason has 1001 characters, expected at most 1000"):
             command(tracking, name="dagnn", why="x" * 1001)

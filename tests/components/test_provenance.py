@@ -50,6 +50,28 @@ def test_every_ancestor_has_its_own_record(monkeypatch: pytest.MonkeyPatch) -> N
     }
 
 
+def test_where_a_pipeline_run_stored_everything_reaches_every_descendant() -> None:
+    data = provenance("dataset", uris={"dataset": "s3://runs/7/dataset_out", "raw": "s3://runs/7/raw_out"})
+    graph = provenance("build_label_graph", uris={"label_graph": "minio://runs/7/label_graph_out"})
+    parents = [
+        artifact("features", "f1", {}, uris=data["uris"]),
+        artifact("label_graph", "g1", {}, uris=graph["uris"]),
+    ]
+    record = provenance("train", parents=parents, uris={"model": "s3://runs/7/model_out"})
+    assert record["uris"] == {
+        "dataset": "s3://runs/7/dataset_out",
+        "raw": "s3://runs/7/raw_out",
+        "label_graph": "minio://runs/7/label_graph_out",
+        "model": "s3://runs/7/model_out",
+    }
+    assert all("uris" not in origin for origin in record["origins"].values())
+
+
+@pytest.mark.parametrize("uri", ["", "/tmp/runs/7/model_out"])
+def test_a_path_of_this_machine_is_not_recorded(uri: str) -> None:
+    assert provenance("train", uris={"model": uri}) == provenance("train")
+
+
 def test_image_and_pipeline_are_recorded_where_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGNN_IMAGE", raising=False)
     monkeypatch.setenv("DAGNN_PIPELINE_RUN", "")

@@ -96,9 +96,9 @@ def make_model(path, encoders, *, seed=0):
     return path
 
 
-def make_report(path, model, *, raw=RAW_DATA, label_names=LABELS, **metrics):
+def make_report(path, model, *, raw=RAW_DATA, label_names=LABELS, uris=None, **metrics):
     ancestors = {"dataset": "d" * 64, "model": read_artifact(model, "model").content_digest}
-    with write_artifact(path, kind="report", provenance={"ancestors": ancestors}) as draft:
+    with write_artifact(path, kind="report", provenance={"ancestors": ancestors, "uris": uris or {}}) as draft:
         draft.content = {
             "num_test": 20,
             "data": {
@@ -300,6 +300,32 @@ def test_same_model_keeps_its_version(tracking, tmp_path, model, report):
     assert "| MAP | mean | 0.900 (0.600 to 0.700) |" in card.read_text()
     logged = tracking.client.get_logged_model(version.tags["mlflow_model_id"])
     assert {metric.value for metric in logged.metrics if metric.key == "map_mean"} >= {0.9}
+
+
+def test_version_says_where_pipeline_runs_stored_its_artifacts(tracking, tmp_path, model):
+    def register_from(run_id, model=model):
+        uris = {kind: f"s3://runs/{run_id}/{kind}_out" for kind in ("dataset", "features", "model", "report")}
+        report = make_report(tmp_path / run_id, model, uris=uris)
+        registered = run(model=model, report=report, params=PARAMS, tracking=tracking)
+        tags = version_of(tracking, registered).tags
+        return registered.version, {tag: value for tag, value in tags.items() if tag.endswith("_uri")}
+
+    def uris_of(run_id):
+        return {f"{kind}_uri": f"s3://runs/{run_id}/{kind}_out" for kind in ("dataset", "features", "model", "report")}
+
+    assert register_from("7") == ("1", uris_of("7"))
+    assert register_from("8") == ("1", uris_of("8"))
+    manifest = json.loads((model / "manifest.json").read_text())
+    manifest["provenance"]["ancestors"]["dataset"] = "e" * 64
+    write_json(model / "manifest.json", manifest)
+    assert register_from("9") == ("1", uris_of("8")), "the same model of other data"
+
+
+def test_version_names_the_pipeline_run_that_registered_it_last(tracking, model, report, monkeypatch):
+    for run_id in ("run-7", "run-8"):
+        monkeypatch.setenv("DAGNN_PIPELINE_RUN", run_id)
+        registered = run(model=model, report=report, params=PARAMS, tracking=tracking)
+        assert version_of(tracking, registered).tags["register_run"] == run_id
 
 
 def test_same_model_gets_a_new_version_where_the_files_of_the_old_are_gone(tracking, model, report):

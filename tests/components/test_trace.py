@@ -18,9 +18,10 @@ from components.services.reproduction import commands, compare, recorded_params
 from components.services.trace import Node, Reference, find_raw, parse_reference, read_recorded, trace
 from components.services.tracking import Tracking
 from components.services.whereabouts import Finding, State, Whereabouts
-from dagnn_core.artifacts import write_artifact, write_json
+from dagnn_core.artifacts import read_artifact, write_artifact, write_json
 from dagnn_core.config import SECTIONS
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
+from tests.fixtures.s3 import Bucket
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -179,11 +180,41 @@ def test_a_version_of_a_pipeline(tracking: Tracking, add: Callable[..., str], pr
     tree = traced(tracking)
     assert (tree["image"].identity, tree["image"].state) == (IMAGE, State.RECORDED)
     assert (tree["pipeline run"].identity, tree["pipeline run"].reason) == ("5e1f", "")
-    assert tree["features"].reason == "not here, nor in DVC; the store of its pipeline run was not searched"
+    assert tree["features"].reason == "not here, nor in DVC; where its pipeline run stored it is not recorded"
     assert tree["features"].state is State.UNKNOWN
     assert (tree["DVC revision"].identity, tree["DVC revision"].state) == ("c0ffee", State.RECORDED)
     assert tree["raw data"].identity == raw["md5"]
     assert tree["raw data"].details["path"] == "data/photos"
+
+
+@pytest.mark.usefixtures("project")
+def test_artifacts_in_the_store_of_the_pipeline_run(
+    *,
+    tracking: Tracking,
+    add: Callable[..., str],
+    provenance: dict[str, Any],
+    tmp_path: Path,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", bucket.endpoint)
+    with write_artifact(tmp_path / "stored", kind="features", provenance={}) as draft:
+        write_json(draft.path / "image.json", [1, 2])
+    for file in (tmp_path / "stored").iterdir():
+        bucket.put(f"run/features_out/{file.name}", file.read_bytes())
+    provenance["ancestors"]["features"] = read_artifact(tmp_path / "stored", "features").content_digest
+    uris = {kind: f"{bucket.uri}/run/{kind}_out" for kind in ("raw", "dataset", "features", "model")}
+    add(provenance | {"uris": uris}, report_uri=f"{bucket.uri}/run/report_out")
+    tree = traced(tracking)
+    assert (tree["features"].state, tree["features"].reason) == (State.FOUND, f"in {uris['features']}")
+    assert tree["data set"].state is State.MISSING
+    assert tree["data set"].reason.endswith(f"or its files are gone; {uris['dataset']} has no manifest.json")
+    assert tree["label graph"].state is State.MISSING
+    assert tree["raw data"].state is State.FOUND and "in git" in tree["raw data"].reason
+    stored = {"stored_model": uris["model"], "stored_report": f"{bucket.uri}/run/report_out"}
+    assert tree["pipeline run"].details == stored
+    add(provenance | {"uris": uris}, features_uri=f"{bucket.uri}/later/features_out")
+    assert f"{bucket.uri}/later/features_out has no manifest.json" in traced(tracking)["features"].reason
 
 
 @pytest.mark.usefixtures("project")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from botocore.retries.standard import ExponentialBackoff
@@ -250,6 +251,93 @@ def test_raw_data_of_a_pod_is_in_the_remote_that_its_record_names(
     assert raw(project, f"{bucket.uri}/dvc") == Finding(State.FOUND, f"in {bucket.uri}/dvc")
     assert raw(project, f"{bucket.uri}/other") == Finding(State.MISSING, f"{bucket.uri}/other lacks it")
     assert raw(project, "s3://no-such-bucket/dvc").state is State.UNKNOWN
+
+
+# the store of a pipeline run
+
+
+class Stored(NamedTuple):
+    """Features in a bucket, as Kubeflow's launcher stores a task's output."""
+
+    bucket: Bucket
+    digest: str
+    uri: str
+
+    def find(self, uri: str = "", digest: str = "") -> Finding:
+        return Whereabouts(Path()).stored_artifact(uri or self.uri, digest or self.digest)
+
+
+@pytest.fixture
+def stored(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stored:
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.01)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", bucket.endpoint)
+    with write_artifact(tmp_path / "features_out", kind="features", provenance={}) as draft:
+        (draft.path / "parts").mkdir()
+        for name in ("image.npy", "parts/text.npy"):
+            (draft.path / name).write_text(name)
+    artifact = read_artifact(tmp_path / "features_out", "features")
+    for file in (MANIFEST, *artifact.files):
+        bucket.put(f"v2/artifacts/run-7/features_out/{file}", (artifact.path / file).read_bytes())
+    return Stored(bucket, artifact.content_digest, f"{bucket.uri}/v2/artifacts/run-7/features_out")
+
+
+def test_an_artifact_in_the_store_of_its_run(stored: Stored) -> None:
+    assert stored.find() == Finding(State.FOUND, f"in {stored.uri}")
+    minio = stored.uri.replace("s3://", "minio://")
+    assert stored.find(minio) == Finding(State.FOUND, f"in {minio}")
+
+
+def test_an_artifact_that_its_store_has_lost(stored: Stored) -> None:
+    other = stored.find(digest="0" * 64)
+    assert other == Finding(State.MISSING, f"{stored.uri} has another content (digest {stored.digest[:12]})")
+    key = "v2/artifacts/run-7/features_out/{}".format
+    stored.bucket.put(key("image.npy"), b"short")
+    assert stored.find().reason == f"{stored.uri} lacks 1 of 2 files, such as image.npy"
+    stored.bucket.put(key("image.npy"), b"image.npy")
+    stored.bucket.client.delete_object(Bucket=stored.bucket.name, Key=key("parts/text.npy"))
+    assert stored.find() == Finding(State.MISSING, f"{stored.uri} lacks 1 of 2 files, such as parts/text.npy")
+    manifest = json.loads(stored.bucket.get(key(MANIFEST)))
+    manifest["files"]["image.npy"]["sha256"] = "0" * 64
+    stored.bucket.put(key(MANIFEST), json.dumps(manifest).encode())
+    assert "has another content" in stored.find().reason
+    stored.bucket.put(key(MANIFEST), b"[]")
+    assert stored.find() == Finding(State.MISSING, f"the record in {stored.uri} is damaged")
+    assert stored.find(f"{stored.uri}2") == Finding(State.MISSING, f"{stored.uri}2 has no {MANIFEST}")
+
+
+def test_a_store_that_may_not_be_read_is_unknown(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = stored.find("gs://bucket/features_out")
+    assert elsewhere.state is State.UNKNOWN and elsewhere.reason.endswith("this program reads S3 alone")
+    no_bucket = stored.find("s3://no-such-bucket/features_out")
+    assert no_bucket.state is State.UNKNOWN and "the bucket of s3://no-such-bucket does not exist" in no_bucket.reason
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    denied = stored.find()
+    assert denied.state is State.UNKNOWN
+    assert denied.reason.startswith(f"{stored.uri} cannot be searched: ") and "no credentials for S3" in denied.reason
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    minio = stored.find("minio://mlpipeline/features_out")
+    assert minio.state is State.UNKNOWN and "set AWS_ENDPOINT_URL_S3 to its store" in minio.reason
+
+
+def test_a_store_that_does_not_answer_is_asked_once(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    look = Whereabouts(Path())
+    first = look.stored_artifact(stored.uri, stored.digest)
+    assert first.state is State.UNKNOWN and "cannot be reached" in first.reason
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", stored.bucket.endpoint)
+    assert look.stored_artifact(f"{stored.uri}2", stored.digest) == first
+
+
+def test_raw_data_in_the_store_of_its_run(stored: Stored) -> None:
+    uri, look = f"{stored.bucket.uri}/v2/artifacts/run-7/raw_out", Whereabouts(Path())
+    assert look.stored_raw(uri, "") == Finding(State.MISSING, f"{uri} has no files")
+    stored.bucket.put("v2/artifacts/run-7/raw_out/table.csv", b"id,text")
+    assert look.stored_raw(uri, "") == Finding(State.FOUND, f"in {uri}, in which version is not recorded")
+    assert look.stored_raw(uri, "a.dir") == Finding(State.MISSING, f"{uri} has another version")
+    stored.bucket.put("v2/artifacts/run-7/raw_out/.lineage.json", b'{"md5": "a.dir"}')
+    assert look.stored_raw(uri, "a.dir") == Finding(State.FOUND, f"in {uri}")
+    assert look.stored_raw(uri, "b.dir").state is State.MISSING
 
 
 # other files

@@ -146,6 +146,7 @@ def cluster(
         "s3_endpoint_url": store.endpoint,
         "checkpoints": f"{store.uri}/checkpoints",
         "webhook_secret": "webhook",
+        "kubeflow_url": "",
     }
     return Cluster(checkout, {"target": target, "raw": raw, "promote": HAS_GATE})
 

@@ -161,7 +161,7 @@ def test_a_run_that_succeeds(
 
 
 def test_a_run_that_is_not_there(kubeflow: Kubeflow) -> None:
-    with pytest.raises(InputError, match=r"refuses the request \(404: ResourceNotFoundError: Run nothing not found"):
+    with pytest.raises(InputError, match=r"refuses the request \(404: .*ResourceNotFoundError: Run nothing not found"):
         follow(kubeflow, "nothing", PACE)
 
 

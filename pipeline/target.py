@@ -2,7 +2,9 @@
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dagnn_core.errors import InputError
 
@@ -60,8 +62,12 @@ class Target:
     """MLflow experiment of the trainings."""
     mlflow_secret: str = ""
     """Secret with the keys `username` and `password` of an MLflow account; empty: the server asks for none."""
+    mlflow_direct_s3: bool = False
+    """Whether tasks move MLflow's large files past its server, by addresses of the store that it names."""
     s3_endpoint_url: str = ""
-    """The S3 store; empty: AWS."""
+    """The S3 store, as tasks reach it; empty: AWS."""
+    data_endpoint_url: str = ""
+    """The store of the raw data, as tasks reach it, where it is another; empty: the same."""
     s3_region: str = "us-east-1"
     """Its region."""
     s3_secret: str = ""
@@ -100,6 +106,15 @@ class Target:
         _require(self.train_seconds > 0, "train_seconds", "> 0", self.train_seconds)
 
 
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to the machine, or the pod, that uses it."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 def secrets_of(target: Target) -> list[str]:
     """Names of the secrets that the tasks take something from."""
     return [name for name in (target.s3_secret, target.mlflow_secret, target.webhook_secret) if name]
@@ -117,4 +132,9 @@ def read_target(name: str) -> Target:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml"))) or f"none, {FOLDER} has no YAML file"
         raise InputError(f"{path} does not exist, expected a cluster ({known}) or the path of a YAML file")
-    return load_spec(path, Target)
+    target = load_spec(path, Target)
+    for key in ("mlflow_uri", "s3_endpoint_url", "data_endpoint_url"):
+        url = getattr(target, key)
+        expected = f"an address that tasks reach (in a pod, this one is the pod itself), in {path}"
+        _require(not is_loopback(url), key, expected, url)
+    return target

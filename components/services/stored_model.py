@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from components.params import read_yaml
+from components.services.mlflow_files import check_direct_way, open_repository
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import MANIFEST
 from dagnn_core.errors import ArtifactError, InputError
@@ -30,17 +31,16 @@ def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
     that the manifest of its model lists must lie in the store with the size that the manifest states. Only two small
     files are downloaded.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     if not version.run_id or not tracking.knows(version.run_id):
         return f"stands on the MLflow run {version.run_id or '(none)'}, which was deleted"
     model_id = version.tags.get("mlflow_model_id")
     if model_id and not _has_logged_model(tracking, model_id):
         return f"stands on the MLflow model {model_id}, which was deleted"
     source = tracking.client.get_model_version_download_uri(version.name, version.version)
-    repository = get_artifact_repository(source, tracking_uri=tracking.uri)
+    repository = open_repository(tracking, source)
     try:
         with tempfile.TemporaryDirectory() as directory:
+            check_direct_way(tracking, repository, _MLMODEL)
             manifest_file, manifest = _read_manifest(repository, directory)
         if manifest["content_digest"] != version.tags.get("model_digest"):
             return f"has the files of another model: {manifest_file} has not the digest of the tag model_digest"
@@ -71,11 +71,10 @@ def download(tracking: Tracking, version: "ModelVersion", folder: Path) -> Path:
     Raises:
         SurroundingsError: the server or its store failed.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     with tracking.answering():
         source = tracking.client.get_model_version_download_uri(version.name, version.version)
-        repository = get_artifact_repository(source, tracking_uri=tracking.uri)
+        repository = open_repository(tracking, source)
+        check_direct_way(tracking, repository, _MLMODEL)
         folder.mkdir()
         return Path(repository.download_artifacts("", dst_path=str(folder)))  # type: ignore[no-untyped-call]
 
@@ -143,12 +142,12 @@ def _read_manifest(repository: "ArtifactRepository", directory: str) -> tuple[st
 
 def read_manifest(tracking: Tracking, version: "ModelVersion") -> Any | None:
     """What the manifest of a version's model says; None where it is lost or damaged."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     source = tracking.client.get_model_version_download_uri(version.name, version.version)
+    repository = open_repository(tracking, source)
     try:
         with tempfile.TemporaryDirectory() as directory:
-            return _read_manifest(get_artifact_repository(source, tracking_uri=tracking.uri), directory)[1]
+            check_direct_way(tracking, repository, _MLMODEL)
+            return _read_manifest(repository, directory)[1]
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

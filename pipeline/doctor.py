@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -71,7 +72,7 @@ def checks_of(
         "python": _python,
         "kubeflow": lambda: _kubeflow(kubeflow),
         "mlflow": lambda: _mlflow(tracking),
-        "mlflow files": lambda: _mlflow_files(tracking, target),
+        "mlflow files": partial(_mlflow_files, tracking, target),
         "dvc remote": lambda: _remote(project),
         "checkpoints": lambda: _checkpoints(target),
         "images": lambda: _images(project / IMAGES_FILE),

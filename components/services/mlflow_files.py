@@ -25,13 +25,6 @@ class KeptFile(NamedTuple):
     """Bytes."""
 
 
-def open_repository(tracking: Tracking, uri: str) -> "ArtifactRepository":
-    """The files below a URI that the server has named."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    return get_artifact_repository(uri, tracking_uri=tracking.uri)
-
-
 def check_direct_way(tracking: Tracking, repository: "ArtifactRepository", file: str) -> None:
     """Where this process fetches files past the server, check that it can: MLflow itself would try for minutes.
 
@@ -55,14 +48,14 @@ def check_store(tracking: Tracking, repository: "ArtifactRepository", file: str)
     Raises:
         SurroundingsError: the store cannot be reached, or refuses.
     """
-    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
     from mlflow.utils.request_utils import cloud_storage_http_request
     from requests import HTTPError, RequestException
 
-    if not isinstance(repository, MlflowArtifactsRepository):
+    name_address = getattr(repository, "_get_presigned_download_url", None)  # MLflow has no public call for it
+    if name_address is None:
         return
     try:
-        named = repository._get_presigned_download_url(file)  # type: ignore[no-untyped-call]  # no public call has it
+        named = name_address(file)
     except HTTPError:
         return
     host = urlsplit(named.url).netloc
@@ -88,12 +81,12 @@ def find_small_file(tracking: Tracking) -> KeptFile | None:
     client = tracking.client
     for version in client.search_model_versions(_FILES_OF_A_MODEL, max_results=1):
         uri = client.get_model_version_download_uri(version.name, version.version)
-        found = _smallest(f"{version.name} {version.version}", open_repository(tracking, uri))
+        found = _smallest(f"{version.name} {version.version}", tracking.repository(uri))
         if found:
             return found
     experiment = client.get_experiment_by_name(tracking.experiment)
     for run in client.search_runs([experiment.experiment_id], max_results=5) if experiment else ():
-        found = _smallest(f"run {run.info.run_id}", open_repository(tracking, str(run.info.artifact_uri)))
+        found = _smallest(f"run {run.info.run_id}", tracking.repository(str(run.info.artifact_uri)))
         if found:
             return found
     return None

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from components.params import read_yaml
-from components.services.mlflow_files import check_direct_way, open_repository
+from components.services.mlflow_files import check_direct_way
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import MANIFEST
 from dagnn_core.errors import ArtifactError, InputError
@@ -37,7 +37,7 @@ def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
     if model_id and not _has_logged_model(tracking, model_id):
         return f"stands on the MLflow model {model_id}, which was deleted"
     source = tracking.client.get_model_version_download_uri(version.name, version.version)
-    repository = open_repository(tracking, source)
+    repository = tracking.repository(source)
     try:
         with tempfile.TemporaryDirectory() as directory:
             check_direct_way(tracking, repository, _MLMODEL)
@@ -73,7 +73,7 @@ def download(tracking: Tracking, version: "ModelVersion", folder: Path) -> Path:
     """
     with tracking.answering():
         source = tracking.client.get_model_version_download_uri(version.name, version.version)
-        repository = open_repository(tracking, source)
+        repository = tracking.repository(source)
         check_direct_way(tracking, repository, _MLMODEL)
         folder.mkdir()
         return Path(repository.download_artifacts("", dst_path=str(folder)))  # type: ignore[no-untyped-call]
@@ -143,7 +143,7 @@ def _read_manifest(repository: "ArtifactRepository", directory: str) -> tuple[st
 def read_manifest(tracking: Tracking, version: "ModelVersion") -> Any | None:
     """What the manifest of a version's model says; None where it is lost or damaged."""
     source = tracking.client.get_model_version_download_uri(version.name, version.version)
-    repository = open_repository(tracking, source)
+    repository = tracking.repository(source)
     try:
         with tempfile.TemporaryDirectory() as directory:
             check_direct_way(tracking, repository, _MLMODEL)

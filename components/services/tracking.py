@@ -27,6 +27,7 @@ from dagnn_core.errors import ArtifactError, InputError, SurroundingsError, with
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, Metric
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +164,12 @@ class Tracking:
             elif self._is_database:
                 _probe_database(self.uri)
             return MlflowClient(self.uri)
+
+    def repository(self, uri: str) -> "ArtifactRepository":
+        """Where MLflow keeps files."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(uri, tracking_uri=self.uri)
 
     def server_version(self) -> str:
         """Version of a server, which has let us look for experiments, too.

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from components.services.tracking import IMPATIENT
 from pipeline.cli.main import main
 from tests.components.test_versioning import Project, Pushed, make_source
 from tests.fixtures.s3 import SECRET, Bucket, make_bucket
@@ -46,6 +47,8 @@ def dagnn(
     """Run a command in a folder with a configuration and images, with the server's address in the environment."""
     for name in [name for name in os.environ if name.startswith(("KF_", "DAGNN_", "MLFLOW_"))]:
         monkeypatch.delenv(name)
+    for name, value in IMPATIENT.items():
+        monkeypatch.setenv(name, value)  # `doctor` sets them: the tests after this one shall not see that
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
     monkeypatch.setenv("DAGNN_DEBUG", "0")  # `--debug` sets it: the tests after this one shall not see that
     monkeypatch.setenv("DAGNN_GIT_COMMIT", COMMIT)  # as in an image: the checkout of the tests may be dirty

@@ -93,6 +93,10 @@ class Target:
         is_http = self.mlflow_uri.startswith(("http://", "https://"))
         _require(is_http, "mlflow_uri", "a server's URL (a local file would vanish with its pod)", self.mlflow_uri)
         _require("@" not in self.mlflow_uri, "mlflow_uri", "without credentials: name mlflow_secret", "one with @")
+        for key in ("s3_endpoint_url", "data_endpoint_url"):
+            url = getattr(self, key)
+            is_url = not url or url.startswith(("http://", "https://"))
+            _require(is_url, key, "a URL, as https://s3.example.org", url)
         is_s3 = not self.checkpoints or re.fullmatch(r"s3://[^/]+/.+", self.checkpoints)
         _require(bool(is_s3), "checkpoints", "s3://bucket/prefix", self.checkpoints)
         for size in ("light", "heavy", "train"):
@@ -108,11 +112,15 @@ class Target:
 
 def is_loopback(url: str) -> bool:
     """Whether a URL leads to the machine, or the pod, that uses it."""
-    host = (urlsplit(url).hostname or "").rstrip(".")
     try:
-        return ip_address(host).is_loopback
+        host = (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:  # no URL at all
+        return False
+    try:
+        address = ip_address(host)
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 def secrets_of(target: Target) -> list[str]:
@@ -134,7 +142,9 @@ def read_target(name: str) -> Target:
         raise InputError(f"{path} does not exist, expected a cluster ({known}) or the path of a YAML file")
     target = load_spec(path, Target)
     for key in ("mlflow_uri", "s3_endpoint_url", "data_endpoint_url"):
-        url = getattr(target, key)
-        expected = f"an address that tasks reach (in a pod, this one is the pod itself), in {path}"
-        _require(not is_loopback(url), key, expected, url)
+        if is_loopback(url := getattr(target, key)):
+            raise InputError(
+                f"{path}: {key} must be an address that tasks reach, got {url!r}, which in a pod is the pod itself; "
+                "give the name that the cluster has for the server, as http://s3.dagnn:8333"
+            )
     return target

@@ -542,7 +542,9 @@ def _not_permitted(error: Exception) -> bool:
 _DIRECT = re.compile(r"Failed to download \d+ chunk|Failed to upload at least one part")
 _HOST = re.compile(r"host='([^']+)'")
 _SILENT = re.compile(r"[Rr]ead timed out\.?(?: \(read timeout=(?P<seconds>[\d.]+)\))?|TimeoutError\('[^']*timed out'\)")
-_ANSWERED = re.compile(r"\b5\d\d Server Error|\btoo many 5\d\d error|\berror code 5\d\d\b|\bINTERNAL_ERROR\b")
+_ANSWERED = re.compile(
+    r"\bit answers 5\d\d|\b5\d\d Server Error|\btoo many 5\d\d error|\berror code 5\d\d\b|\bINTERNAL_ERROR\b"
+)
 
 
 def _all_words(error: BaseException | None) -> str:

@@ -8,6 +8,7 @@ import logging
 
 import requests
 
+from components.services.patience import Patience, passing_failure, passing_status
 from components.services.tracking import Tracking
 from dagnn_core.errors import SurroundingsError
 
@@ -25,14 +26,15 @@ def run(*, pipeline_run: str, state: str, error: str, webhook: str, tracking: Tr
         error: what failed; empty where nothing did.
         webhook: gets a JSON object with `text` by POST, as chat programs take it; empty: none. It is a secret: whoever
             knows it can write there.
-        tracking: the MLflow runs of this run's trainings get the tag `pipeline_state`.
+        tracking: the MLflow runs of this run's trainings get the tag `pipeline_state`; its patience serves the
+            webhook too.
     """
     outcome = {"pipeline_run": pipeline_run, "state": state, "error": error}
     log.info("outcome %s", json.dumps(outcome))
     _tag_runs(tracking, pipeline_run, state)
     if webhook:
         text = f"dagnn: run {pipeline_run} ended: {state}" + (f": {error}" if error else "")
-        _post(webhook, {"text": text} | outcome)
+        _post(webhook, {"text": text} | outcome, tracking.patience)
 
 
 def _tag_runs(tracking: Tracking, pipeline_run: str, state: str) -> None:
@@ -44,12 +46,27 @@ def _tag_runs(tracking: Tracking, pipeline_run: str, state: str) -> None:
         log.warning("the outcome is not in MLflow: %s", error)
 
 
-def _post(webhook: str, content: dict[str, str]) -> None:
-    try:
+def _post(webhook: str, content: dict[str, str], patience: float) -> None:
+    def send() -> requests.Response:
         answer = requests.post(webhook, json=content, timeout=SECONDS)
+        if passing_status(answer.status_code):
+            raise requests.HTTPError(response=answer)
+        return answer
+
+    try:
+        answer = Patience("the webhook", patience).call(send, _passing_failure)
+    except requests.HTTPError as error:
+        log.warning("the webhook answers %d", error.response.status_code)
+        return
     except (requests.RequestException, ValueError) as error:
         # the error's own words may hold the address
         log.warning("the webhook cannot be reached (%s)", type(error).__name__)
         return
     if not answer.ok:
         log.warning("the webhook answers %d", answer.status_code)
+
+
+def _passing_failure(error: BaseException) -> str | None:
+    """What has failed, where that may pass, without the address that the error's own words may hold."""
+    failure = passing_failure(error)
+    return type(error).__name__ if failure and not isinstance(error, requests.HTTPError) else failure

@@ -4,9 +4,13 @@ from typing import Literal, NamedTuple
 
 from kfp import dsl, kubernetes
 
+from components.services.patience import ENVIRONMENT as PATIENCE
 from components.services.tracking import DIRECT_TRANSFER
 from pipeline.target import Target
 
+_FIRST_WAIT = 30  # seconds between the first attempt at a task and the second
+_WAIT_FACTOR = 2
+_QUEUE_SECONDS = 86_400  # for which an attempt's pod may wait for a node
 _RUN_ID = "metadata.labels['pipeline/runid']"  # Kubeflow's; a parameter with it would keep tasks from being cached
 
 
@@ -45,8 +49,7 @@ def place(task: dsl.PipelineTask, name: str, target: Target) -> None:
     resources = getattr(target, needs.size)
     task.set_cpu_request(resources.cpu_request).set_cpu_limit(resources.cpu_limit)
     task.set_memory_request(resources.memory_request).set_memory_limit(resources.memory_limit)
-    if needs.retries:
-        task.set_retry(needs.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+    _limit_time(task, needs, getattr(target, f"{needs.size}_seconds"))
     if needs.size != "light":  # processes that decode pictures hand them over in shared memory
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", "Memory", target.shared_memory)  # noqa: S108
     kubernetes.use_field_path_as_env(task, "DAGNN_PIPELINE_RUN", _RUN_ID)
@@ -54,11 +57,30 @@ def place(task: dsl.PipelineTask, name: str, target: Target) -> None:
         _reach_mlflow(task, target)
     if needs.s3:
         _reach_s3(task, target)
+    if needs.mlflow or needs.s3:
+        task.set_env_variable(PATIENCE, str(target.backend_patience))
     if name == "train":
         _give_gpus(task, target)
-        kubernetes.set_timeout(task, target.train_seconds)
     if name == "record_outcome" and target.webhook_secret:
         kubernetes.use_secret_as_env(task, target.webhook_secret, {"url": "DAGNN_WEBHOOK_URL"})
+
+
+def _limit_time(task: dsl.PipelineTask, needs: _Needs, seconds: int) -> None:
+    """Limit the time of each attempt at a task, and give all of its attempts together the time that they may need.
+
+    `backoff_max_duration` is Argo's `maxDuration`: counted from the first attempt's start, it ends whatever runs then.
+    """
+    kubernetes.set_timeout(task, seconds)
+    if not needs.retries:
+        return
+    waits = sum(_FIRST_WAIT * _WAIT_FACTOR**attempt for attempt in range(needs.retries))
+    total = (seconds + _QUEUE_SECONDS) * (needs.retries + 1) + waits
+    task.set_retry(
+        needs.retries,
+        backoff_duration=f"{_FIRST_WAIT}s",
+        backoff_factor=_WAIT_FACTOR,
+        backoff_max_duration=f"{total}s",
+    )
 
 
 def _reach_mlflow(task: dsl.PipelineTask, target: Target) -> None:

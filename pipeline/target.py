@@ -86,8 +86,14 @@ class Target:
     """Of the training."""
     shared_memory: str = "2Gi"
     """Size of /dev/shm, a part of the pod's memory, in tasks that compute."""
+    light_seconds: int = 7200
+    """Time after which each attempt at a task that hardly computes is ended."""
+    heavy_seconds: int = 86400
+    """The same of a task that computes."""
     train_seconds: int = 86400
-    """Time after which a training is ended."""
+    """The same of a training."""
+    backend_patience: int = 600
+    """Seconds for which a task waits for S3, MLflow or the webhook that does not answer; 0: it fails soon."""
 
     def __post_init__(self) -> None:
         is_http = self.mlflow_uri.startswith(("http://", "https://"))
@@ -107,7 +113,13 @@ class Target:
                 memory = getattr(getattr(self, size), key)
                 _require(bool(_BYTES.fullmatch(memory)), f"{size}.{key}", "a size, as '4Gi'", memory)
         _require(bool(_BYTES.fullmatch(self.shared_memory)), "shared_memory", "a size, as '2Gi'", self.shared_memory)
-        _require(self.train_seconds > 0, "train_seconds", "> 0", self.train_seconds)
+        _require(self.backend_patience >= 0, "backend_patience", ">= 0", self.backend_patience)
+        for size in ("light", "heavy", "train"):
+            seconds = getattr(self, f"{size}_seconds")
+            _require(seconds > 0, f"{size}_seconds", "> 0", seconds)
+            # a task may wait for one backend after the other
+            least = 2 * self.backend_patience
+            _require(seconds > least, f"{size}_seconds", f"> 2 * backend_patience = {least}", seconds)
 
 
 def is_loopback(url: str) -> bool:

@@ -75,7 +75,7 @@ class DvcPlace:
 
 def s3_place(remote: str, endpoint_url: str = "") -> S3Place:
     """A DVC remote in S3 that is asked briefly: the answer may be that it cannot be reached."""
-    storage = Storage(endpoint_url=endpoint_url, attempts=2, connect_timeout=5, read_timeout=20)
+    storage = Storage(endpoint_url=endpoint_url, attempts=2, connect_timeout=5, read_timeout=20, patience=0)
     return S3Place(name=remote, remote=remote, storage=storage)
 
 

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from components.services.storage import Storage
@@ -19,8 +20,9 @@ SECONDS = 30.0
 def mirrored(folder: Path, uri: str, *, storage: Storage, seconds: float = SECONDS) -> Iterator[None]:
     """Bring what S3 has of a folder, and while the body runs keep S3 up to date with the folder's files.
 
-    Files are sent from a thread of their own, so that the work does not wait; a store that is lost meanwhile costs
-    warnings, not the work. When the body is done, S3 forgets the files; when it fails, what is new is sent at once.
+    Files are sent one after the other from a thread of their own, so that the work does not wait: while an upload takes
+    its time, no other begins, and the next one sends the newest state. A store that is lost meanwhile costs warnings,
+    not the work. When the body is done, S3 forgets the files; when it fails, what is new is sent at once.
 
     Args:
         folder: its files are replaced as a whole (written under another name that ends in .tmp, then renamed).
@@ -61,6 +63,7 @@ class _Mirror:
         self._folder = folder
         self._uri = uri
         self._storage = storage
+        self._sender = replace(storage, patience=0)  # the next look at the files is another attempt, with a newer state
         self._sent: dict[str, tuple[int, int]] = {}
 
     def send_until(self, done: threading.Event, seconds: float) -> None:
@@ -76,7 +79,7 @@ class _Mirror:
                 if path.suffix != ".tmp" and self._sent.get(path.name) != _state(path):
                     os.link(path, still)
                     state = _state(still)
-                    self._storage.upload(still, f"{self._uri}/{path.name}")
+                    self._sender.upload(still, f"{self._uri}/{path.name}")
                     self._sent[path.name] = state
             except (DagnnError, OSError) as error:
                 log.warning("%s is not kept in S3 for now: %s", path.name, error)

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
 import dagnn_core
 from components.services.ledger import SUFFIX, ensure_registered_model
 from components.services.stored_model import find_fault
-from components.services.tracking import Run, Tracking, lineage_tags, split_of_data
+from components.services.tracking import REQUEST, Run, Tracking, lineage_tags, split_of_data
 from dagnn_core.artifacts import Artifact, canonical_json
 from dagnn_core.errors import InputError
 
@@ -90,7 +91,7 @@ def register_version(
         ensure_registered_model(client, name, "Texts and pictures to embeddings in one space (DAGNN)")
         known = _versions_with(client, name, "model_digest", digest)
         found = next((version for version in known if find_fault(tracking, version) is None), None)
-        model_id = found.tags[MODEL_ID] if found else _log_model(client, run, name, model)
+        model_id = found.tags[MODEL_ID] if found else _log_model(tracking, run, name, model)
         # all that a version holds is in the store before there is a version
         _log_card(client, model_id, card)
         _log_evaluation(client, run, model_id, metrics, report.content["data"])
@@ -103,16 +104,16 @@ def register_version(
             provenance = model.artifact.provenance
             tags = lineage_tags(provenance["ancestors"], provenance["git"], provenance.get("execution"))
             tags |= _origin_tags(model.artifact, report.content["data"]["raw"]) | evaluation
-            client.create_model_version(
-                name,
-                # not `models:/<id>`, which MLflow looks up on whatever server is its global default
-                source=client.get_logged_model(model_id).artifact_location,
-                run_id=run.run_id,
-                model_id=model_id,
-                tags=tags | {MODEL_ID: model_id, "mlflow_run_id": run.run_id, "registered_by": tracking.who},
-                description=description,
+            # not `models:/<id>`, which MLflow looks up on whatever server is its global default
+            source = client.get_logged_model(model_id).artifact_location
+            tags |= {MODEL_ID: model_id, "mlflow_run_id": run.run_id, "registered_by": tracking.who}
+            tracking.make_once(
+                lambda: next(iter(_versions_with(client, name, MODEL_ID, model_id)), None),
+                lambda: client.create_model_version(
+                    name, source=source, run_id=run.run_id, model_id=model_id, tags=tags, description=description
+                ),
             )
-            # a request that was sent twice, for its answer was lost, has made two: as always, the first is the one
+            # a request that MLflow itself has sent twice has made two: as always, the first is the one
             version = str(_versions_with(client, name, MODEL_ID, model_id)[0].version)
         client.set_registered_model_alias(name, CHALLENGER, version)
     return RegisteredVersion(name, version)
@@ -228,7 +229,7 @@ def _log_evaluation(
     client.log_batch(run.run_id, metrics=tied, synchronous=True)
 
 
-def _log_model(client: "MlflowClient", run: Run, name: str, model: "TrainedModel") -> str:
+def _log_model(tracking: Tracking, run: Run, name: str, model: "TrainedModel") -> str:
     """Store the model in its run as an MLflow model made from code; return the id of MLflow's record of it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*inferred as AnyType")  # about MLflow's own types
@@ -236,8 +237,12 @@ def _log_model(client: "MlflowClient", run: Run, name: str, model: "TrainedModel
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
     from mlflow.models import Model
 
-    experiment = client.get_run(run.run_id).info.experiment_id
-    logged = client.create_logged_model(experiment, name=name, source_run_id=run.run_id)
+    client, request = tracking.client, uuid4().hex
+    experiment, found = client.get_run(run.run_id).info.experiment_id, f"tags.`{REQUEST}` = '{request}'"
+    logged = tracking.make_once(
+        lambda: next(iter(client.search_logged_models([experiment], found, max_results=1)), None),
+        lambda: client.create_logged_model(experiment, name=name, source_run_id=run.run_id, tags={REQUEST: request}),
+    )
     with tempfile.TemporaryDirectory() as directory:
         local = Path(directory) / "model"
         mlflow.pyfunc.save_model(

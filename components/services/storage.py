@@ -3,7 +3,8 @@
 botocore repeats requests that fail, and boto3's transfer manager sends large files in parts. What they lack is here:
 a download goes on where its body broke off, in another process too; its digest is compared before the file appears;
 an upload is compared with what the store then has, and is not made twice. Credentials come from where botocore looks
-for them (environment, instance, ~/.aws), the endpoint from `Storage.endpoint_url` or AWS_ENDPOINT_URL(_S3).
+for them (environment, instance, ~/.aws), the endpoint from `Storage.endpoint_url` or AWS_ENDPOINT_URL(_S3). With
+patience (see `patience`), every request waits for a store that does not answer, instead of botocore's few attempts.
 """
 
 import fcntl
@@ -19,12 +20,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from components.services.patience import Outage, Patience, passing_failure, passing_status, patience_of_environment
 from dagnn_core.errors import DagnnError, InputError, SurroundingsError, without_credentials
 from dagnn_core.progress import track
 
@@ -51,6 +53,7 @@ _BAD_CREDENTIALS = {
     "InvalidToken",
     "TokenRefreshRequired",
 }
+_BUSY = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}  # some stores answer 400 with them
 
 Report = Callable[[int], None]
 """Called with the number of bytes that have just moved; it raises where the work shall stop."""
@@ -118,6 +121,8 @@ class Storage:
     """Seconds without a byte."""
     first_pause: float = 1.0
     """Seconds, at most, before a body is asked for again; doubles from try to try."""
+    patience: float = field(default_factory=patience_of_environment)
+    """Seconds to wait for a store that does not answer; 0: `attempts` requests are all."""
 
     @cached_property
     def client(self) -> Any:
@@ -132,16 +137,19 @@ class Storage:
         config = Config(
             connect_timeout=self.connect_timeout,
             read_timeout=self.read_timeout,
-            retries={"mode": "standard", "total_max_attempts": self.attempts},
+            retries={"mode": "standard", "total_max_attempts": 1 if self.patience else self.attempts},
             max_pool_connections=2 * THREADS,
         )
         try:
             with _answering("S3"):
-                return boto3.session.Session().client("s3", endpoint_url=self.endpoint_url or None, config=config)
+                client = boto3.session.Session().client("s3", endpoint_url=self.endpoint_url or None, config=config)
         except ValueError as error:
             raise InputError(
                 f"{error}, expected a URL such as https://s3.example.org; correct AWS_ENDPOINT_URL"
             ) from error
+        if self.patience:
+            _wait_for_store(client, self.patience)
+        return client
 
     def stat(self, uri: str) -> StoredObject:
         """Size, ETag and digest of an object.
@@ -369,7 +377,9 @@ class Storage:
                     Config=config,
                 )
             except S3UploadFailedError as error:
-                raise error.__context__ or error from error
+                # a completion that was sent twice, for its answer was lost; the object is compared below
+                if "NoSuchUpload" not in str(error) or self.find(uri) is None:
+                    raise error.__context__ or error from error
             answer = self.client.head_object(**_request(uri))
         # where the ETag is no digest, the checksums remain that boto3 sends with every part
         same = answer["ETag"].strip('"') == prints.etag or not _etag_is_md5(answer)
@@ -482,6 +492,25 @@ def _megabytes(moved: "SimpleQueue[int]", futures: Sequence[Future[None]]) -> It
             yield
     for future in futures:
         future.result()
+
+
+def _wait_for_store(client: Any, seconds: float) -> None:
+    """Let botocore repeat every failed request of a client, those of its transfer manager too, as patience says."""
+    patience = Patience(f"S3 at {without_credentials(client.meta.endpoint_url)}", seconds)
+
+    def needs_retry(
+        *, response: Any, caught_exception: Exception | None, request_dict: dict[str, Any], **_: object
+    ) -> float | None:
+        failure = passing_failure(caught_exception) if caught_exception else _passing_answer(*response)
+        outage: Outage = request_dict["context"].setdefault("dagnn_outage", Outage(patience))
+        return outage.pause(failure)
+
+    client.meta.events.register("needs-retry.s3", needs_retry)
+
+
+def _passing_answer(http: Any, parsed: Mapping[str, Any]) -> str | None:
+    code = parsed.get("Error", {}).get("Code")
+    return f"it answers {http.status_code} {code}" if code in _BUSY else passing_status(http.status_code)
 
 
 @contextmanager

@@ -17,9 +17,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
+from components.services.patience import Patience, patience_of_environment
+from components.services.patient_mlflow import passing_failure_of_mlflow
 from dagnn_core.artifacts import Artifact
 from dagnn_core.config import SECTIONS
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError, without_credentials
@@ -34,6 +37,7 @@ log = logging.getLogger(__name__)
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "dagnn"
 RECREATED_FROM = "dagnn.recreated_from"
+REQUEST = "dagnn.request"  # tag with a random value: finds again what was made by a request whose answer was lost
 
 PROBE_SECONDS = 5
 MAX_DIGEST = 36  # characters of a data set's digest that MLflow takes
@@ -54,8 +58,11 @@ _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # a server that restarts within a minute is waited for
 }
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_MAX_RETRIES = "5"  # without patience: a server that restarts within a minute is waited for
+
+T = TypeVar("T")
 
 
 class Run:
@@ -111,10 +118,13 @@ class Tracking:
     """A run that somebody else has opened for this training (MLFLOW_RUN_ID)."""
     account: str | None = None
     """The account on the server (MLFLOW_TRACKING_USERNAME)."""
+    patience: float = 0.0
+    """Seconds to wait for a server that does not answer (see `patience`); 0: MLflow's own few retries are all."""
 
     def __post_init__(self) -> None:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        os.environ.setdefault(_RETRIES, "0" if self.patience else _MAX_RETRIES)  # they would multiply
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
 
     @classmethod
@@ -125,6 +135,7 @@ class Tracking:
             experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT,
             injected_run_id=os.environ.get("MLFLOW_RUN_ID") or None,
             account=os.environ.get("MLFLOW_TRACKING_USERNAME") or None,
+            patience=patience_of_environment(),
         )
 
     @property
@@ -150,26 +161,35 @@ class Tracking:
 
     @cached_property
     def client(self) -> "MlflowClient":
-        """A client of the server, which has answered once.
+        """A client of the server, which has answered once; its methods wait for a server that stops to answer.
 
         Raises:
-            SurroundingsError: it does not answer within seconds, or the database cannot be used.
+            SurroundingsError: it does not answer within seconds and `patience`, or the database cannot be used.
         """
         from mlflow import MlflowClient
 
         with self.answering():
             # MLflow itself would try again for minutes, with a database even for an hour
             if self._is_http:
-                _probe_server(self.uri)
+                self._waiting.call(lambda: _probe_server(self.uri), passing_failure_of_mlflow)
             elif self._is_database:
                 _probe_database(self.uri)
-            return MlflowClient(self.uri)
+            return self._waiting.of(MlflowClient(self.uri), passing_failure_of_mlflow)
 
     def repository(self, uri: str) -> "ArtifactRepository":
-        """Where MLflow keeps files."""
+        """Where MLflow keeps files; its methods wait like those of `client`."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        return get_artifact_repository(uri, tracking_uri=self.uri)
+        return self._waiting.of(get_artifact_repository(uri, tracking_uri=self.uri), passing_failure_of_mlflow)
+
+    def make_once(self, find: Callable[[], T | None], make: Callable[[], T]) -> T:
+        """Make on the server what has no name of its own, with patience, but not twice.
+
+        Args:
+            find: returns what an attempt has made whose answer was lost; None for nothing.
+            make: makes it.
+        """
+        return self._waiting.make_once(find, make, passing_failure_of_mlflow)
 
     def server_version(self) -> str:
         """Version of a server, which has let us look for experiments, too.
@@ -282,6 +302,10 @@ class Tracking:
             run = Run(self.client, run_id, self.address)
         yield run
 
+    @cached_property
+    def _waiting(self) -> Patience:
+        return Patience(f"MLflow at {self.address}", self.patience if self._is_http else 0)
+
     def _failure(self, error: Exception) -> str:
         """What a failure of MLflow means to the user."""
         words = _all_words(error)
@@ -321,7 +345,7 @@ class Tracking:
             file = _sqlite_file(self.uri)
             # a server has its own place for files; those of a local database lie beside it
             location = (file.parent / "mlartifacts").resolve().as_uri() if file else None
-            return self.client.create_experiment(self.experiment, artifact_location=location)
+            return self._create_experiment(location)
         if found.lifecycle_stage != "active":
             raise InputError(
                 f"the MLflow experiment {self.experiment!r} was deleted; "
@@ -329,8 +353,27 @@ class Tracking:
             )
         return str(found.experiment_id)
 
+    def _create_experiment(self, location: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.create_experiment(self.experiment, artifact_location=location)
+        except MlflowException as error:  # another training was faster, or our own request whose answer was lost
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = self.client.get_experiment_by_name(self.experiment)
+            if found is None:
+                raise
+            return str(found.experiment_id)
+
     def _create_run(self) -> str:
-        return str(self.client.create_run(self._experiment_id).info.run_id)
+        experiment, request = self._experiment_id, uuid4().hex
+        found = f"tags.`{REQUEST}` = '{request}'"
+        run = self.make_once(
+            lambda: next(iter(self.client.search_runs([experiment], found, max_results=1)), None),
+            lambda: self.client.create_run(experiment, tags={REQUEST: request}),
+        )
+        return str(run.info.run_id)
 
     def knows(self, run_id: str) -> bool:
         """Whether the server has this run, and it was not deleted."""
@@ -480,9 +523,11 @@ def _flatten(sections: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _probe_server(uri: str) -> None:
+    from requests import HTTPError
+
     answer = _ask_server(uri, "/health")
     if answer.status_code >= 500:
-        raise OSError(f"it answers {answer.status_code} {answer.reason}")
+        raise HTTPError(f"it answers {answer.status_code} {answer.reason}", response=answer)
 
 
 def _ask_server(uri: str, path: str) -> Any:

@@ -23,7 +23,7 @@ from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.compiling import write_pipeline
 from pipeline.graph import DISPLAY_NAMES, RawData, Shape, build_pipeline
 from pipeline.images import Images
-from pipeline.target import Gpu, Target
+from pipeline.target import FOLDER, Gpu, Target, read_target
 from tests.pipeline.specs import Spec, faults, kubernetes_of, read_specs, tasks_of
 
 ROOT = Path(__file__).parents[2]
@@ -241,12 +241,38 @@ def test_tasks_are_tried_again_where_that_is_sound(pipeline: Spec) -> None:
             assert (policy["backoffDuration"], policy["backoffFactor"]) == ("30s", 2.0)
 
 
+@pytest.mark.parametrize("cluster", sorted(path.stem for path in (ROOT / FOLDER).glob("*.yaml")))
+def test_every_task_has_a_time_limit_and_the_time_for_all_of_its_attempts(cluster: str, tmp_path: Path) -> None:
+    target = read_target(str(ROOT / FOLDER / f"{cluster}.yaml"))
+    pipeline, platform = compiled(tmp_path, target)
+    tasks = tasks_of(pipeline)
+    assert set(tasks) == {name.replace("_", "-") for name in DISPLAY_NAMES}
+    for name, task in tasks.items():
+        limit = int(kubernetes_of(platform)[f"exec-{name}"]["activeDeadlineSeconds"])
+        assert limit > 2 * target.backend_patience, name
+        if policy := task.get("retryPolicy"):
+            first, factor = int(policy["backoffDuration"].removesuffix("s")), policy["backoffFactor"]
+            waits = sum(first * factor**attempt for attempt in range(policy["maxRetryCount"]))
+            budget = int(policy["backoffMaxDuration"].removesuffix("s"))
+            assert budget >= limit * (policy["maxRetryCount"] + 1) + waits, name
+
+
+def test_the_tasks_that_use_a_backend_know_how_long_to_wait_for_it(tmp_path: Path) -> None:
+    pipeline, _ = compiled(tmp_path, replace(TARGET, backend_patience=90))
+    patience = {}
+    for name, executor in pipeline["deploymentSpec"]["executors"].items():
+        variables = {entry["name"]: entry["value"] for entry in executor["container"].get("env", [])}
+        patience[name.removeprefix("exec-")] = variables.get("DAGNN_BACKEND_PATIENCE")
+    waiting = {name for name, seconds in patience.items() if seconds == "90"}
+    assert waiting == {"fetch-dataset", "train", "evaluate", "register", "promote", "record-outcome"}
+    assert {seconds for name, seconds in patience.items() if name not in waiting} == {None}
+
+
 def test_the_training_gets_gpus_time_and_checkpoints(pipeline: Spec, kubernetes: Spec) -> None:
     for name, executor in pipeline["deploymentSpec"]["executors"].items():
         assert ("accelerator" in executor["container"]["resources"]) == (name == "exec-train")
         assert ("nodeSelector" in kubernetes[name]) == (name == "exec-train")
         assert ("tolerations" in kubernetes[name]) == (name == "exec-train")
-        assert ("activeDeadlineSeconds" in kubernetes[name]) == (name == "exec-train")
     accelerator = pipeline["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]["accelerator"]
     assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "2")
     train = kubernetes["exec-train"]

@@ -56,6 +56,12 @@ def test_clusters_and_overlays_have_the_same_names() -> None:
             "{mlflow_uri: http://m, data_endpoint_url: http://127.0.1.1}",
             r"data_endpoint_url must be an address that tasks reach, got .*, which in a pod is the pod itself; give",
         ),
+        ("{mlflow_uri: http://m, heavy_seconds: -1}", r"heavy_seconds must be > 0, got -1"),
+        ("{mlflow_uri: http://m, backend_patience: -1}", r"backend_patience must be >= 0, got -1"),
+        (
+            "{mlflow_uri: http://m, light_seconds: 1200}",
+            r"light_seconds must be > 2 \* backend_patience = 1200, got 1200",
+        ),
     ],
 )
 def test_wrong_clusters_are_one_line_that_names_the_file(tmp_path: Path, content: str, message: str) -> None:

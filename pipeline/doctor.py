@@ -1,12 +1,18 @@
 """What a run on a cluster stands on, looked at without changing it: versions, servers, stores, images, secrets."""
 
 import logging
+import multiprocessing
 import os
 import platform
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from functools import partial
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -24,6 +30,10 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 20.0
+APART = frozenset({"mlflow", "mlflow files"})
+"""Checks that import MLflow. That takes longer than all the rest, and while one thread imports, no other can."""
 
 _SECONDS = 10
 _METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -71,7 +81,7 @@ def checks_of(
     return {
         "python": _python,
         "kubeflow": lambda: _kubeflow(kubeflow),
-        "mlflow": lambda: _mlflow(tracking),
+        "mlflow": partial(_mlflow, tracking),
         "mlflow files": partial(_mlflow_files, tracking, target),
         "dvc remote": lambda: _remote(project),
         "checkpoints": lambda: _checkpoints(target),
@@ -91,6 +101,58 @@ def look(name: str, check: Callable[[], Finding]) -> Check:
         what, _, remedy = str(error).rpartition("; ")  # as all our messages have it
         return Check(name, "failed", what or remedy, remedy if what else "")
     return Check(name, "warning" if found.remedy else "ok", *found)
+
+
+def look_at_all(checks: Mapping[str, Callable[[], Finding]], *, seconds: float = LOOK_SECONDS) -> Iterator[Check]:
+    """Do all checks at once, those in `APART` in a process of their own; give the results in the order of `checks`.
+
+    Args:
+        checks: what to look at, by name; those in `APART` can be pickled.
+        seconds: time after which a check that is not done counts as failed.
+    """
+    results: dict[str, Future[Check]] = {name: Future() for name in checks}
+    apart = {name: check for name, check in checks.items() if name in APART}
+    # daemons: a check that hangs does not keep the command from ending
+    if apart:
+        Thread(target=_look_apart, args=(apart, results), daemon=True).start()
+    for name, check in checks.items():
+        if name not in apart:
+            Thread(target=_look_here, args=(name, check, results[name]), daemon=True).start()
+    end = time.monotonic() + seconds
+    for name, result in results.items():
+        try:
+            yield result.result(timeout=max(0.0, end - time.monotonic()))
+        except TimeoutError:
+            yield Check(name, "failed", f"no result within {seconds:g} s", "check its address and the network")
+
+
+def _look_here(name: str, check: Callable[[], Finding], result: "Future[Check]") -> None:
+    try:
+        result.set_result(look(name, check))
+    except Exception as error:  # a mistake of ours, which the main thread shows
+        result.set_exception(error)
+
+
+def _look_apart(checks: Mapping[str, Callable[[], Finding]], results: "Mapping[str, Future[Check]]") -> None:
+    """Do checks one after the other in another process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is for this process to answer
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_results, args=(sender, checks), daemon=True)
+    process.start()
+    sender.close()
+    for name in checks:
+        try:
+            results[name].set_result(receiver.recv())
+        except EOFError:
+            process.join()
+            what = f"the process of this check ended with exit status {process.exitcode}"
+            results[name].set_result(Check(name, "failed", what, "see what it wrote above"))
+
+
+def _send_results(sender: Connection, checks: Mapping[str, Callable[[], Finding]]) -> None:
+    for name, check in checks.items():
+        sender.send(look(name, check))
 
 
 def _python() -> Finding:
@@ -149,7 +211,7 @@ def _remote(project: Path) -> Finding:
         raise _SkippedError("no default remote: fine while no data is under DVC, else `dvc remote add --default`")
     if not remote.url.startswith("s3://"):
         raise InputError(f"{remote.url} is not in S3, expected s3://bucket/prefix, from which tasks fetch; set another")
-    Storage(endpoint_url=remote.endpoint_url, attempts=2).check_bucket(remote.url)
+    Storage(endpoint_url=remote.endpoint_url, attempts=2, connect_timeout=5).check_bucket(remote.url)
     endpoint = remote.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     advice = ""
     if endpoint and not os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION"):

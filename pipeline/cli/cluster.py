@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,7 +78,7 @@ def submit(
     from pipeline.graph import Shape
     from pipeline.images import Images, check_commit, pullable, read_images
     from pipeline.raw_data import find_raw_data
-    from pipeline.submit import Job, check_clean, connect, disable_caching, follow, version_name
+    from pipeline.submit import Job, check_clean, connect, disable_caching, version_name
     from pipeline.submit import submit as submit_job
     from pipeline.target import read_target
 
@@ -92,7 +93,7 @@ def submit(
         check_clean(git)
         if not image:
             check_commit(git["commit"])
-    server = _server(host, namespace, token, cookies)
+    server = server_of(host, namespace, token, cookies)
     raw = None
     if data:
         raw = find_raw_data(
@@ -135,7 +136,7 @@ def submit(
         typer.echo("\n".join(f"{name:17}  {value}" for name, value in facts.items() if value))
         typer.echo("nothing was made: --dry-run" if dry_run else "", nl=dry_run)
     if wait and done.run_id:
-        follow(server, done.run_id)
+        follow_run(server, done.run_id)
 
 
 def follow(
@@ -147,9 +148,7 @@ def follow(
     cookies: Cookies = None,
 ) -> None:
     """Follow a run on a Kubeflow cluster to its end; exit status 1 when it fails."""
-    from pipeline.submit import follow as follow_run
-
-    server = _server(host, namespace, token, cookies)
+    server = server_of(host, namespace, token, cookies)
     server.health()  # a wrong address is not waited for
     follow_run(server, run_id)
 
@@ -165,25 +164,48 @@ def doctor(
 ) -> None:
     """Check versions, credentials, servers, stores, images and secrets; exit status 1 when one fails."""
     from components.services.tracking import IMPATIENT, Tracking
-    from pipeline.doctor import checks_of, look
+    from pipeline.doctor import checks_of, look_at_all
     from pipeline.target import read_target
 
     for name, value in IMPATIENT.items():
         os.environ.setdefault(name, value)
     to_do = checks_of(
-        kubeflow=_server(host, namespace, token, cookies) if host else None,
+        kubeflow=server_of(host, namespace, token, cookies) if host else None,
         namespace=namespace,
         tracking=Tracking.from_environment(),
         target=read_target(target),
     )
-    checks = [look(name, check) for name, check in to_do.items()]
-    typer.echo(json.dumps([check._asdict() for check in checks]) if as_json else _table(checks))
+    checks = []
+    for check in look_at_all(to_do):
+        checks.append(check)
+        if not as_json:
+            typer.echo(_rows(check, width=max(map(len, to_do))))
+    if as_json:
+        typer.echo(json.dumps([check._asdict() for check in checks]))
     failed = [check.name for check in checks if check.status == "failed"]
     if failed:
         raise CheckRefusedError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
 
 
-def _server(host: str, namespace: str, token: Path | None, cookies: Path | None) -> "Kubeflow":
+def follow_run(server: "Kubeflow", run_id: str) -> None:
+    """Show a run to its end: as a table on a terminal, else as lines."""
+    from pipeline.follow import follow as follow_until_finished
+
+    if not sys.stderr.isatty():
+        follow_until_finished(server, run_id)
+        return
+    from pipeline.cli.run_table import RunTable
+
+    with RunTable() as table:
+        follow_until_finished(server, run_id, show=table)
+
+
+def server_of(host: str, namespace: str, token: Path | None, cookies: Path | None) -> "Kubeflow":
+    """The server that the options name.
+
+    Raises:
+        InputError: they name none, or a token or cookies cannot be read.
+    """
     from pipeline.kubeflow.client import Kubeflow
     from pipeline.kubeflow.credentials import read_secret
 
@@ -202,11 +224,8 @@ def _server(host: str, namespace: str, token: Path | None, cookies: Path | None)
     )
 
 
-def _table(checks: "list[Check]") -> str:
-    width = max(len(check.name) for check in checks)
-    lines = []
-    for check in checks:
-        lines.append(f"{check.status:7}  {check.name:{width}}  {check.what}")
-        if check.remedy:
-            lines.append(f"{'':7}  {'':{width}}  -> {check.remedy}")
+def _rows(check: "Check", *, width: int) -> str:
+    lines = [f"{check.status:7}  {check.name:{width}}  {check.what}"]
+    if check.remedy:
+        lines.append(f"{'':7}  {'':{width}}  -> {check.remedy}")
     return "\n".join(lines)

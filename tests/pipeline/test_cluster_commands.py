@@ -11,63 +11,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from components.services.tracking import IMPATIENT
-from pipeline.cli.main import main
 from tests.components.test_versioning import Project, Pushed, make_source
 from tests.fixtures.s3 import SECRET, Bucket, make_bucket
+from tests.pipeline.conftest import COMMIT, IMAGE, ROOT, Dagnn
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.kubernetes_server import Kubernetes
 from tests.pipeline.specs import read_specs
 
-ROOT = Path(__file__).parents[2]
-IMAGE = "registry.example/dagnn@sha256:" + "1" * 64
 pytestmark = pytest.mark.usefixtures("no_cluster")
-COMMIT = "c0ffee" * 6 + "c0ff"
 TOKEN = "token-that-nobody-shall-see"
-
-
-class Done(NamedTuple):
-    status: int
-    out: str
-    error: str
-
-
-Dagnn = Callable[..., Done]
-
-
-@pytest.fixture
-def dagnn(
-    server: KubeflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Dagnn:
-    """Run a command in a folder with a configuration and images, with the server's address in the environment."""
-    for name in [name for name in os.environ if name.startswith(("KF_", "DAGNN_", "MLFLOW_"))]:
-        monkeypatch.delenv(name)
-    for name, value in IMPATIENT.items():
-        monkeypatch.setenv(name, value)  # `doctor` sets them: the tests after this one shall not see that
-    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
-    monkeypatch.setenv("DAGNN_DEBUG", "0")  # `--debug` sets it: the tests after this one shall not see that
-    monkeypatch.setenv("DAGNN_GIT_COMMIT", COMMIT)  # as in an image: the checkout of the tests may be dirty
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(ROOT / "configs/clusters", tmp_path / "configs/clusters")
-    (tmp_path / "infra").mkdir()
-    (tmp_path / "infra/images.json").write_text(json.dumps({"commit": COMMIT, "cpu": IMAGE}))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["dagnn", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Done(int(end.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 def test_submit_prints_where_to_look(server: KubeflowServer, dagnn: Dagnn) -> None:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from components.services.patience import Patience, patience_of_environment
-from components.services.patient_mlflow import passing_failure_of_mlflow
+from components.services.patient_mlflow import end_silent_transfers, passing_failure_of_mlflow
 from dagnn_core.artifacts import Artifact
 from dagnn_core.config import SECTIONS
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError, without_credentials
@@ -171,6 +171,7 @@ class Tracking:
         with self.answering():
             # MLflow itself would try again for minutes, with a database even for an hour
             if self._is_http:
+                end_silent_transfers()
                 self._waiting.call(lambda: _probe_server(self.uri), passing_failure_of_mlflow)
             elif self._is_database:
                 _probe_database(self.uri)

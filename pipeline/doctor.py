@@ -17,6 +17,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote
 
+from components.services.mlflow_files import check_direct_way, check_store, find_small_file, read
 from components.services.storage import Storage
 from components.services.tracking import Tracking
 from components.services.versioning import default_remote
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 30.0
-APART = frozenset({"mlflow"})
+LOOK_SECONDS = 20.0
+APART = frozenset({"mlflow", "mlflow files"})
 """Checks that import MLflow. That takes longer than all the rest, and while one thread imports, no other can."""
 
 _SECONDS = 10
@@ -82,6 +83,7 @@ def checks_of(
         "python": _python,
         "kubeflow": lambda: _kubeflow(kubeflow),
         "mlflow": partial(_mlflow, tracking),
+        "mlflow files": partial(_mlflow_files, tracking, target),
         "dvc remote": lambda: _remote(project),
         "checkpoints": lambda: _checkpoints(target),
         "images": lambda: _images(project / IMAGES_FILE),
@@ -188,6 +190,28 @@ def _mlflow(tracking: Tracking) -> Finding:
     if server.split(".")[0] != here.split(".")[0]:
         raise SurroundingsError(f"{what}, but {here} is used here and in the images; upgrade the older one")
     return Finding(what)
+
+
+def _mlflow_files(tracking: Tracking, target: Target) -> Finding:
+    """Whether a file can be fetched the way clients fetch it, from here and, as far as this can be seen, by tasks."""
+    if not tracking.uri.startswith(("http://", "https://")):
+        raise _SkippedError(f"{tracking.address} is no server")
+    with tracking.answering():
+        file = find_small_file(tracking)
+        if file is None:
+            raise _SkippedError("the server has no files yet that could be read")
+        if target.mlflow_direct_s3:
+            try:
+                check_store(tracking, file.repository, file.path)
+            except SurroundingsError as error:  # its name may be known in the cluster alone
+                return Finding(str(error).rpartition("; ")[0], "see that tasks reach it, or unset mlflow_direct_s3")
+        check_direct_way(tracking, file.repository, file.path)
+        size = read(file)
+    if size != file.size:
+        raise SurroundingsError(
+            f"{file.path} of {file.owner} has {size} bytes, expected {file.size}; check the store of MLflow's files"
+        )
+    return Finding(f"{file.path} of {file.owner} can be read ({size} bytes)")
 
 
 def _remote(project: Path) -> Finding:

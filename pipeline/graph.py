@@ -44,7 +44,7 @@ class RawData(NamedTuple):
     remote: str = ""
     """`s3://bucket/prefix` of the DVC remote."""
     endpoint_url: str = ""
-    """Of the store of either; empty: the cluster's own."""
+    """Of the store of either, as tasks reach it; empty: AWS."""
     repository: str = ""
     """Where the digest was found: path or URL of the DVC repository, ..."""
     revision: str = ""

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from kfp import dsl, kubernetes
 
 from components.services.patience import ENVIRONMENT as PATIENCE
+from components.services.tracking import DIRECT_TRANSFER
 from pipeline.target import Target
 
 _FIRST_WAIT = 30  # seconds between the first attempt at a task and the second
@@ -87,6 +88,8 @@ def _limit_time(task: dsl.PipelineTask, needs: _Needs, seconds: int) -> None:
 def _reach_mlflow(task: dsl.PipelineTask, target: Target) -> None:
     task.set_env_variable("MLFLOW_TRACKING_URI", target.mlflow_uri)
     task.set_env_variable("MLFLOW_EXPERIMENT_NAME", target.experiment)
+    for name in DIRECT_TRANSFER:
+        task.set_env_variable(name, str(target.mlflow_direct_s3).lower())
     if target.mlflow_secret:
         keys = {"username": "MLFLOW_TRACKING_USERNAME", "password": "MLFLOW_TRACKING_PASSWORD"}
         kubernetes.use_secret_as_env(task, target.mlflow_secret, keys)

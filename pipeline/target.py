@@ -2,7 +2,9 @@
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dagnn_core.errors import InputError
 
@@ -62,8 +64,12 @@ class Target:
     """MLflow experiment of the trainings."""
     mlflow_secret: str = ""
     """Secret with the keys `username` and `password` of an MLflow account; empty: the server asks for none."""
+    mlflow_direct_s3: bool = False
+    """Whether tasks move MLflow's large files past its server, by addresses of the store that it names."""
     s3_endpoint_url: str = ""
-    """The S3 store; empty: AWS."""
+    """The S3 store, as tasks reach it; empty: AWS."""
+    data_endpoint_url: str = ""
+    """The store of the raw data, as tasks reach it, where it is another; empty: the same."""
     s3_region: str = "us-east-1"
     """Its region."""
     s3_secret: str = ""
@@ -102,6 +108,10 @@ class Target:
         _require(is_http, "kubeflow_url", "a server's URL without credentials", got)
         is_label = re.fullmatch(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?", self.namespace)
         _require(bool(is_label), "namespace", "the name of a Kubernetes namespace, as 'kubeflow'", self.namespace)
+        for key in ("s3_endpoint_url", "data_endpoint_url"):
+            url = getattr(self, key)
+            is_url = not url or url.startswith(("http://", "https://"))
+            _require(is_url, key, "a URL, as https://s3.example.org", url)
         is_s3 = not self.checkpoints or re.fullmatch(r"s3://[^/]+/.+", self.checkpoints)
         _require(bool(is_s3), "checkpoints", "s3://bucket/prefix", self.checkpoints)
         for size in ("light", "heavy", "train"):
@@ -121,6 +131,19 @@ class Target:
             _require(seconds > least, f"{size}_seconds", f"> 2 * backend_patience = {least}", seconds)
 
 
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to the machine, or the pod, that uses it."""
+    try:
+        host = (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:  # no URL at all
+        return False
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
+
+
 def secrets_of(target: Target) -> list[str]:
     """Names of the secrets that the tasks take something from."""
     return [name for name in (target.s3_secret, target.mlflow_secret, target.webhook_secret) if name]
@@ -138,4 +161,11 @@ def read_target(name: str) -> Target:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml"))) or f"none, {FOLDER} has no YAML file"
         raise InputError(f"{path} does not exist, expected a cluster ({known}) or the path of a YAML file")
-    return load_spec(path, Target)
+    target = load_spec(path, Target)
+    for key in ("mlflow_uri", "s3_endpoint_url", "data_endpoint_url"):
+        if is_loopback(url := getattr(target, key)):
+            raise InputError(
+                f"{path}: {key} must be an address that tasks reach, got {url!r}, which in a pod is the pod itself; "
+                "give the name that the cluster has for the server, as http://s3.dagnn:8333"
+            )
+    return target

@@ -5,6 +5,8 @@ own, some of which hold the cause as text alone.
 """
 
 import re
+from functools import cache
+from typing import Any
 
 from components.services.patience import passing_failure, passing_status
 
@@ -16,6 +18,34 @@ _CONNECTION = re.compile(
     re.IGNORECASE,
 )
 _DOWNLOADS = "The following failures occurred while downloading"  # begins MLflow's list of them
+
+_TRANSFERS = "/mlflow-artifacts/artifacts"  # in the path of every request for files
+
+
+@cache
+def end_silent_transfers() -> None:
+    """Let MLflow's client in this process give up a transfer of files as soon as it was silent for its time limit.
+
+    MLflow repeats it as any other request, so that a minute becomes seven, and has no setting for this alone.
+    """
+    from mlflow.utils import request_utils
+    from urllib3 import Retry
+
+    class RetryUnlessSilent(Retry):
+        def increment(self, method: str | None = None, url: str | None = None, **found: Any) -> Retry:  # type: ignore[override]
+            error = found.get("error")
+            if error is not None and _is_silence(error) and _TRANSFERS in (url or ""):
+                raise error
+            return super().increment(method, url, **found)
+
+    request_utils.Retry = RetryUnlessSilent  # type: ignore[attr-defined]  # of which it makes its sessions
+
+
+def _is_silence(error: BaseException) -> bool:
+    from urllib3.exceptions import ProtocolError, ReadTimeoutError
+
+    is_unsent = isinstance(error, ProtocolError) and isinstance(error.args[-1], TimeoutError)
+    return is_unsent or isinstance(error, ReadTimeoutError)
 
 
 def passing_failure_of_mlflow(error: BaseException) -> str | None:

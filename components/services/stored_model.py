@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from components.params import read_yaml
+from components.services.mlflow_files import check_direct_way
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import MANIFEST
 from dagnn_core.errors import ArtifactError, InputError
@@ -39,6 +40,7 @@ def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
     repository = tracking.repository(source)
     try:
         with tempfile.TemporaryDirectory() as directory:
+            check_direct_way(tracking, repository, _MLMODEL)
             manifest_file, manifest = _read_manifest(repository, directory)
         if manifest["content_digest"] != version.tags.get("model_digest"):
             return f"has the files of another model: {manifest_file} has not the digest of the tag model_digest"
@@ -72,6 +74,7 @@ def download(tracking: Tracking, version: "ModelVersion", folder: Path) -> Path:
     with tracking.answering():
         source = tracking.client.get_model_version_download_uri(version.name, version.version)
         repository = tracking.repository(source)
+        check_direct_way(tracking, repository, _MLMODEL)
         folder.mkdir()
         return Path(repository.download_artifacts("", dst_path=str(folder)))  # type: ignore[no-untyped-call]
 
@@ -140,9 +143,11 @@ def _read_manifest(repository: "ArtifactRepository", directory: str) -> tuple[st
 def read_manifest(tracking: Tracking, version: "ModelVersion") -> Any | None:
     """What the manifest of a version's model says; None where it is lost or damaged."""
     source = tracking.client.get_model_version_download_uri(version.name, version.version)
+    repository = tracking.repository(source)
     try:
         with tempfile.TemporaryDirectory() as directory:
-            return _read_manifest(tracking.repository(source), directory)[1]
+            check_direct_way(tracking, repository, _MLMODEL)
+            return _read_manifest(repository, directory)[1]
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

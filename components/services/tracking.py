@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from components.services.patience import Patience, patience_of_environment
-from components.services.patient_mlflow import passing_failure_of_mlflow
+from components.services.patient_mlflow import end_silent_transfers, passing_failure_of_mlflow
 from dagnn_core.artifacts import Artifact
 from dagnn_core.config import SECTIONS
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError, without_credentials
@@ -44,8 +44,15 @@ MAX_DIGEST = 36  # characters of a data set's digest that MLflow takes
 MAX_PARAM = 6000  # and of a parameter
 MAX_REASON = 300  # characters of a server's own words in our one line
 
-# MLflow reads these when it is imported; what the user has set stays
+DIRECT_TRANSFER = ("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD")
+"""Variables that decide whether MLflow's client moves large files by addresses of the store, past the server."""
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+"""Variables of a command that only looks: seconds without a byte, and retries."""
+
+# MLflow reads these when it is imported, or when it needs them; what the user has set stays
 _ENVIRONMENT = {
+    **dict.fromkeys(DIRECT_TRANSFER, "false"),  # unset, a server with S3 behind it sends clients to the store itself
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",  # seconds without a byte
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",  # else it exports a uv.lock that it finds in the current folder
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -164,6 +171,7 @@ class Tracking:
         with self.answering():
             # MLflow itself would try again for minutes, with a database even for an hour
             if self._is_http:
+                end_silent_transfers()
                 self._waiting.call(lambda: _probe_server(self.uri), passing_failure_of_mlflow)
             elif self._is_database:
                 _probe_database(self.uri)
@@ -229,12 +237,7 @@ class Tracking:
                     f"MLflow at {self.address} does not permit this: {_one_line(error)}; "
                     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of an account that may do it"
                 ) from error
-            remedy = (
-                "end the program that uses the file, or move a damaged file away"
-                if _sqlite_file(self.uri)
-                else f"start the server or correct MLFLOW_TRACKING_URI (unset, it is {DEFAULT_URI})"
-            )
-            raise SurroundingsError(f"MLflow at {self.address} cannot be used: {_one_line(error)}; {remedy}") from error
+            raise SurroundingsError(self._failure(error)) from error
 
     @contextmanager
     def training_run(
@@ -303,6 +306,28 @@ class Tracking:
     @cached_property
     def _waiting(self) -> Patience:
         return Patience(f"MLflow at {self.address}", self.patience if self._is_http else 0)
+
+    def _failure(self, error: Exception) -> str:
+        """What a failure of MLflow means to the user."""
+        words = _all_words(error)
+        if _DIRECT.search(words):
+            host = _HOST.search(words)  # the whole would show a signed address
+            return unreachable_store(self.address, f"{host[1]} cannot be reached" if host else _one_line(error))
+        if found := _SILENT.search(words):
+            limit = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+            seconds = found["seconds"] or limit
+            more = ", or set a higher MLFLOW_HTTP_REQUEST_TIMEOUT" if seconds == limit else ""
+            return (
+                f"MLflow at {self.address} moved no byte for {seconds} s; check that the server and the store of its "
+                f"files are not overloaded, and run again{more}"
+            )
+        if _sqlite_file(self.uri):
+            remedy = "end the program that uses the file, or move a damaged file away"
+        elif _ANSWERED.search(words):
+            remedy = "the server's log says why; check that it reaches its database and the store of its files"
+        else:
+            remedy = f"start the server or correct MLFLOW_TRACKING_URI (unset, it is {DEFAULT_URI})"
+        return f"MLflow at {self.address} cannot be used: {_one_line(error)}; {remedy}"
 
     @property
     def _is_http(self) -> bool:
@@ -472,6 +497,15 @@ def split_of_data(
     )
 
 
+def unreachable_store(server: str, reason: str) -> str:
+    """The message about a store of MLflow's files that this machine cannot use itself."""
+    return (
+        f"the store that MLflow at {server} names for its files cannot be used from here: {reason}; set "
+        f"{' and '.join(DIRECT_TRANSFER)} to false (in a target: mlflow_direct_s3) to go through MLflow's server, or "
+        "open a way to the store"
+    )
+
+
 def _metrics(metrics: Mapping[str, float], step: int) -> "list[Metric]":
     from mlflow.entities import Metric
 
@@ -548,6 +582,24 @@ def _not_permitted(error: Exception) -> bool:
     # calls about files raise what `requests` raises, or repeat its words
     code = getattr(error, "error_code", None)
     return code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or bool(re.search(r"\b40[13] Client Error", str(error)))
+
+
+# MLflow hands on failures of transfers as words alone
+_DIRECT = re.compile(r"Failed to download \d+ chunk|Failed to upload at least one part")
+_HOST = re.compile(r"host='([^']+)'")
+_SILENT = re.compile(r"[Rr]ead timed out\.?(?: \(read timeout=(?P<seconds>[\d.]+)\))?|TimeoutError\('[^']*timed out'\)")
+_ANSWERED = re.compile(
+    r"\bit answers 5\d\d|\b5\d\d Server Error|\btoo many 5\d\d error|\berror code 5\d\d\b|\bINTERNAL_ERROR\b"
+)
+
+
+def _all_words(error: BaseException | None) -> str:
+    """What an exception says, and all that it came of."""
+    words = []
+    while error is not None:
+        words.append(str(error))
+        error = error.__cause__ or error.__context__
+    return " ".join(words)
 
 
 def _one_line(error: Exception) -> str:

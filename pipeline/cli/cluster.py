@@ -99,7 +99,9 @@ def submit(
     server = server_of(host, namespace or cluster.namespace, token, cookies)
     raw = None
     if data:
-        raw = find_raw_data(data, revision=revision, repository=repository, check_pushed=not allow_unpushed)
+        raw = find_raw_data(
+            data, target=cluster, revision=revision, repository=repository, check_pushed=not allow_unpushed
+        )
     arguments = {f"data_{name}": text for name, text in raw._asdict().items() if text} if raw else {}
     require_secrets(namespace or cluster.namespace, cluster)
     server = connect(server)
@@ -193,12 +195,14 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check versions, credentials, servers, stores, images and secrets; exit status 1 when one fails."""
-    from components.services.tracking import Tracking
+    from components.services.tracking import IMPATIENT, Tracking
     from pipeline.doctor import checks_of, look_at_all
     from pipeline.target import read_target
 
     cluster = read_target(target)
     namespace = namespace or cluster.namespace
+    for name, value in IMPATIENT.items():
+        os.environ.setdefault(name, value)
     to_do = checks_of(
         kubeflow=server_of(host, namespace, token, cookies) if host else None,
         namespace=namespace,

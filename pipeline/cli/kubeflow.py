@@ -80,12 +80,13 @@ def compile_pipeline(
     from pipeline.target import read_target
 
     sections = load_params(params)
-    raw = find_raw_data(data, revision=revision) if data else None
+    cluster = read_target(target)
+    raw = find_raw_data(data, target=cluster, revision=revision) if data else None
     write_pipeline(
         out,
         images=Images(tasks=image, train=image) if image else read_images(),
         params=sections,
-        target=read_target(target),
+        target=cluster,
         shape=Shape(raw=raw, seeds=tuple(seeds or ()), promote=promote),
         kubernetes_native=kubernetes_native,
     )

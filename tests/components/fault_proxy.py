@@ -18,6 +18,7 @@ FaultKind = Literal[
     "error",  # an answer with `status` and `code`
     "truncate",  # the answer's body ends at byte `at`, though Content-Length says more
     "reset_body",  # the same, with a reset
+    "silent",  # no answer for `seconds`
     "stall",  # the answer's body stops at byte `at` for `seconds`
     "trickle",  # the answer's body comes in small pieces, each after `seconds`
     "corrupt",  # byte `at` of the answer's body is another one
@@ -154,6 +155,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = bytearray() if kind == "reset_upload" else bytearray(self.rfile.read(length))
         if kind in ("reset", "reset_upload"):
             self._reset()
+            return
+        if fault and kind == "silent":
+            time.sleep(fault.seconds)
+            self.close_connection = True
             return
         if fault and kind == "error":
             answer = f"<?xml version='1.0'?><Error><Code>{fault.code}</Code><Message>a fault</Message></Error>".encode()

@@ -15,7 +15,7 @@ from components.services.registry import CHALLENGER, CHAMPION
 from components.services.stored_model import find_fault
 from components.services.tracking import Tracking
 from tests.components.test_register import PARAMS, RAW, make_model, make_report
-from tests.fixtures.mlflow_server import mlflow_server
+from tests.fixtures.mlflow_server import basic_auth, mlflow_server
 
 pytestmark = pytest.mark.slow
 ACCOUNTS = {"owner": "password-of-owner", "reader": "password-of-reader", "editor": "password-of-editor"}
@@ -26,18 +26,7 @@ def server(empty_database, tmp_path_factory):
     """URI of the server; `owner` is its administrator, and the others may read everything, but nothing more."""
     folder = tmp_path_factory.mktemp("accounts")
     shutil.copy(empty_database, folder / "mlflow.db")
-    settings = folder / "accounts.ini"
-    settings.write_text(
-        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/accounts.db\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\nauth_cache_ttl_seconds = 60\n"
-    )
-    environment = {
-        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
-        "MLFLOW_AUTH_ADMIN_USERNAME": "owner",
-        "MLFLOW_AUTH_ADMIN_PASSWORD": ACCOUNTS["owner"],
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test",
-    }
-    options = ("--app-name", "basic-auth")
+    options, environment = basic_auth(folder, "owner", ACCOUNTS["owner"])
     with mlflow_server(f"sqlite:///{folder}/mlflow.db", folder, *options, environment=environment) as uri:
         yield uri
 

@@ -16,6 +16,7 @@ from components.services.tracking import DEFAULT_URI, RECREATED_FROM, Tracking
 from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config import LabelGraphConfig, ModelConfig, TrainConfig
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
+from tests.components.fault_proxy import Fault, FaultProxy
 
 DIGESTS = {"dataset": "d" * 64, "features": "f" * 64, "label_graph": "9" * 64}
 TRAINING = {
@@ -279,6 +280,33 @@ def test_server_that_cannot_be_used(uri, message):
         Tracking(uri=uri).training_run(**TRAINING).__enter__()
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_answers_with_a_failure_is_not_to_be_started(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    broken = FaultProxy("http://127.0.0.1:9", plan=lambda request: Fault(kind="error", status=500))
+    with broken as proxy, pytest.raises(SurroundingsError) as caught:
+        Tracking(uri=proxy.url).training_run(**TRAINING).__enter__()
+    assert str(caught.value) == (
+        f"MLflow at {proxy.url} cannot be used: it answers 500 Internal Server Error; the server's log says why; check "
+        "that it reaches its database and the store of its files"
+    )
+
+
+def test_a_transfer_past_the_server_that_failed_names_the_store():
+    """MLflow hands such failures on as text, with a signed address, which must not be shown."""
+    from mlflow.exceptions import MlflowException
+
+    signed = "host='s3.dagnn', port=8333): Max retries exceeded with url: /dagnn/file?X-Amz-Signature=5ec2e7"
+    failure = MlflowException(f"Failed to upload at least one part of file. Errors: HTTPConnectionPool({signed}")
+    with pytest.raises(SurroundingsError) as caught, Tracking(uri="http://mlflow:5000").answering():
+        raise failure
+    assert str(caught.value) == (
+        "the store that MLflow at http://mlflow:5000 names for its files cannot be used from here: s3.dagnn cannot be "
+        "reached; set MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD and MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD to false (in a "
+        "target: mlflow_direct_s3) to go through MLflow's server, or open a way to the store"
+    )
 
 
 def test_environment_names_server_experiment_and_run(monkeypatch):

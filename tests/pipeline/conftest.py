@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from components.services.tracking import IMPATIENT
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.cli.main import main
 from pipeline.kubeflow.client import Kubeflow
@@ -117,6 +118,8 @@ def dagnn(
     """Run a command in a folder with a configuration and images, with the server's address in the environment."""
     for name in [name for name in os.environ if name.startswith(("KF_", "DAGNN_", "MLFLOW_"))]:
         monkeypatch.delenv(name)
+    for name, value in IMPATIENT.items():
+        monkeypatch.setenv(name, value)  # `doctor` sets them: the tests after this one shall not see that
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
     monkeypatch.setenv("DAGNN_DEBUG", "0")  # `--debug` sets it: the tests after this one shall not see that
     monkeypatch.setenv("DAGNN_GIT_COMMIT", COMMIT)  # as in an image: the checkout of the tests may be dirty

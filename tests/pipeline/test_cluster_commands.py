@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.components.test_versioning import Project, Pushed, make_source
 from tests.fixtures.s3 import SECRET, Bucket, make_bucket
 from tests.pipeline.conftest import COMMIT, IMAGE, ROOT, Dagnn
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.kubernetes_server import Kubernetes
+from tests.pipeline.specs import read_specs
 from tests.pipeline.test_follow import states
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
@@ -219,6 +221,18 @@ def test_ctrl_c_leaves_the_run_going(server: KubeflowServer, dagnn: Dagnn) -> No
 
 # data
 
+IN_CLUSTER = "http://s3.dagnn:8333"
+NOT_FOR_TASKS = (
+    "error: the store of the raw data is {} on this machine, which tasks on a cluster cannot reach; "
+    "set s3_endpoint_url of the target, or data_endpoint_url where the data has a store of its own\n"
+)
+
+
+def set_target(**values: str) -> None:
+    """Change the cluster that commands in the current folder use."""
+    file = Path("configs/clusters/kind.yaml")
+    YAML().dump(YAML(typ="safe").load(file.read_text()) | values, file)
+
 
 @pytest.fixture(scope="module")
 def pushed_once(s3_server: str, s3_client: Any, tmp_path_factory: pytest.TempPathFactory) -> Pushed:
@@ -246,7 +260,7 @@ class TestData:
             "data_path": "data/photos",
             "data_md5": pushed.first.md5,
             "data_remote": pushed.remote,
-            "data_endpoint_url": pushed.bucket.endpoint,
+            "data_endpoint_url": IN_CLUSTER,
         }
         assert json.loads(dagnn("submit", *where).out)["data_md5"] == pushed.second.md5
         assert dagnn("submit", *where[:-2]).status == 0
@@ -254,6 +268,31 @@ class TestData:
         assert run["runtime_config"]["parameters"]["data_md5"] == pushed.second.md5
         (version,) = server.versions.values()
         assert "fetch-dataset" in json.dumps(version["pipeline_spec"]["components"])
+
+    def test_what_tasks_get_is_the_address_that_they_reach(
+        self, server: KubeflowServer, dagnn: Dagnn, pushed: Pushed, tmp_path: Path
+    ) -> None:
+        """The address of this machine, which only .dvc/config.local knows, serves the check from here."""
+        clone = tmp_path / "clone"
+        subprocess.run(["git", "clone", "--quiet", str(pushed.project.root), str(clone)], check=True)
+        config = clone / ".dvc/config"
+        shared = config.read_text()
+        config.write_text(shared.replace(pushed.bucket.endpoint, "http://shared.invalid"))
+        (clone / ".dvc/config.local").write_text(
+            f"['remote \"storage\"']\n    endpointurl = {pushed.bucket.endpoint}\n"
+        )
+        submit = ("submit", "--repository", str(clone), "--data", "data/photos", "--dry-run", "--json", "--allow-dirty")
+        facts = json.loads(dagnn(*submit).out)
+        assert facts["data_endpoint_url"] == IN_CLUSTER
+        set_target(data_endpoint_url="https://data.example.org")
+        assert json.loads(dagnn(*submit).out)["data_endpoint_url"] == "https://data.example.org"
+        set_target(s3_endpoint_url="", data_endpoint_url="")
+        assert dagnn(*submit) == (2, "", NOT_FOR_TASKS.format(pushed.bucket.endpoint))
+        assert server.created == []
+        # the store of DVC's configuration is good enough where the cluster names none and tasks can reach it
+        (clone / ".dvc/config.local").unlink()
+        facts = json.loads(dagnn(*submit, "--allow-unpushed").out)
+        assert facts["data_endpoint_url"] == "http://shared.invalid"
 
     def test_names_where_a_clone_comes_from(
         self, dagnn: Dagnn, pushed: Pushed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -313,14 +352,24 @@ def test_data_that_is_not_under_dvc(
     assert done.status == 2 and "the bucket of s3://no-such-bucket/raw does not exist" in done.error
     assert server.requests == []
     bucket.put("raw/photos/table.csv", b"id,text\n")
-    assert json.loads(dagnn("submit", "--data", uri, "--dry-run", "--json").out)["data_uri"] == uri
+    facts = json.loads(dagnn("submit", "--data", uri, "--dry-run", "--json").out)
+    assert (facts["data_uri"], facts["data_endpoint_url"]) == (uri, IN_CLUSTER)
+    assert dagnn("compile", "pipeline.yaml", "--data", uri).status == 0
+    pipeline, _ = read_specs(Path("pipeline.yaml"))
+    defaults = pipeline["root"]["inputDefinitions"]["parameters"]
+    assert defaults["data_endpoint_url"]["defaultValue"] == IN_CLUSTER
+    set_target(s3_endpoint_url="")
+    for command in (("submit",), ("compile", "pipeline.yaml")):
+        done = dagnn(*command, "--data", uri)
+        assert (done.status, done.error) == (2, NOT_FOR_TASKS.format(bucket.endpoint))
+    assert server.created == []
 
 
 def test_doctor(server: KubeflowServer, dagnn: Dagnn) -> None:
     server.page = True
     done = dagnn("doctor")
     assert done.status == 1
-    assert done.error == "error: 1 of 9 checks failed: dvc remote\n"
+    assert done.error == "error: 1 of 10 checks failed: dvc remote\n"
     assert f"ok       kubeflow               {server.url} is Kubeflow Pipelines 2.17.0, and takes" in done.out
     checks = {check["name"]: check for check in json.loads(dagnn("doctor", "--json").out)}
     assert checks["dvc remote"]["remedy"] == "go to one, or mend .dvc/config"

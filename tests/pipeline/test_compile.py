@@ -327,11 +327,23 @@ def test_addresses_are_in_the_environment(pipeline: Spec, kubernetes: Spec) -> N
     assert train["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     assert train["MLFLOW_EXPERIMENT_NAME"] == "pictures"
     assert train["AWS_ENDPOINT_URL_S3"] == "https://s3.example.org"
+    for name in ("train", "evaluate", "register", "promote", "record-outcome"):
+        assert direct_transfer(pipeline, f"exec-{name}") == {"false"}, "MLflow may name a store that no task reaches"
     assert train["AWS_REQUEST_CHECKSUM_CALCULATION"] == "when_required"
     for executor in kubernetes.values():
         assert executor["fieldPathAsEnv"] == [
             {"name": "DAGNN_PIPELINE_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}
         ]
+
+
+def test_tasks_go_past_the_mlflow_server_where_the_cluster_says_so(tmp_path: Path) -> None:
+    pipeline, _ = compiled(tmp_path, target=replace(TARGET, mlflow_direct_s3=True))
+    assert direct_transfer(pipeline, "exec-register") == {"true"}
+
+
+def direct_transfer(pipeline: Spec, executor: str) -> set[str]:
+    variables = environment(pipeline, executor)
+    return {variables[f"MLFLOW_ENABLE_PROXY_MULTIPART_{way}"] for way in ("DOWNLOAD", "UPLOAD")}
 
 
 def test_no_task_has_the_id_of_the_run_among_its_inputs(pipeline: Spec) -> None:

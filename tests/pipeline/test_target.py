@@ -51,6 +51,17 @@ def test_clusters_and_overlays_have_the_same_names() -> None:
         ("{mlflow_uri: http://m, light: {cpu_limit: 2}}", r"mine\.light\.cpu_limit must be a text, got 2"),
         ("{mlflow_uri: http://m, namespace: My/Team}", r"namespace must be the name of a Kubernetes namespace, as"),
         ("{mlflow_uri: http://m, train_seconds: 0}", r"train_seconds must be > 0, got 0"),
+        ("{mlflow_uri: http://m, mlflow_direct_s3: 'no'}", r"mine\.mlflow_direct_s3 must be true or false, got 'no'"),
+        ("{mlflow_uri: http://m, s3_endpoint_url: s3:8333}", r"s3_endpoint_url must be a URL, as .*, got 's3:8333'"),
+        ("mlflow_uri: http://localhost:5000", r"mlflow_uri must be an address that tasks reach, got 'http://localhost"),
+        (
+            "{mlflow_uri: http://m, s3_endpoint_url: 'http://[::1]:8333'}",
+            r"s3_endpoint_url must be an address that tasks reach, got .*, which in a pod is the pod itself; give",
+        ),
+        (
+            "{mlflow_uri: http://m, data_endpoint_url: http://127.0.1.1}",
+            r"data_endpoint_url must be an address that tasks reach, got .*, which in a pod is the pod itself; give",
+        ),
         ("{mlflow_uri: http://m, heavy_seconds: -1}", r"heavy_seconds must be > 0, got -1"),
         ("{mlflow_uri: http://m, backend_patience: -1}", r"backend_patience must be >= 0, got -1"),
         (

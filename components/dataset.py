@@ -12,20 +12,20 @@ from components.params import load_section, load_spec
 from components.services.lineage import raw_lineage
 from components.services.provenance import provenance
 from dagnn_core.artifacts import write_artifact
-from dagnn_core.card.card import write_card
 from dagnn_core.config import DatasetConfig
-from dagnn_core.data.coco import open_coco
 from dagnn_core.data.dataset import KIND, Dataset
-from dagnn_core.data.demo import DemoSpec
-from dagnn_core.data.demo_source import open_demo
-from dagnn_core.data.folder import open_folder
-from dagnn_core.data.huggingface import open_huggingface
-from dagnn_core.data.ingest import write_dataset
-from dagnn_core.data.matrices import open_matrices
-from dagnn_core.data.mirflickr import open_mirflickr25k
-from dagnn_core.data.nuswide import open_nuswide
+from dagnn_core.data.ingest.build import write_dataset
+from dagnn_core.data.ingest.work import pictures_digest, work_folder
+from dagnn_core.data.layouts.coco import open_coco
+from dagnn_core.data.layouts.folder import open_folder
+from dagnn_core.data.layouts.huggingface import open_huggingface
+from dagnn_core.data.layouts.matrices import open_matrices
+from dagnn_core.data.layouts.mirflickr25k import open_mirflickr25k
+from dagnn_core.data.layouts.nuswide import open_nuswide
 from dagnn_core.data.raw import RawData
-from dagnn_core.data.work import pictures_digest, work_folder
+from dagnn_core.reports.data_card.card import write_card
+from examples.demo_scenes import DemoSpec
+from examples.demo_scenes.layout import open_demo
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from dagnn_core.config import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import Features
-from dagnn_core.model import TrainedModel
-from dagnn_core.report.evaluation import evaluate
-from dagnn_core.report.report import KIND, PAGE, write_report
-from dagnn_core.report.table import results_table
+from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.reports.evaluation.measure import evaluate
+from dagnn_core.reports.evaluation.report import KIND, PAGE, write_report
+from dagnn_core.reports.evaluation.table import results_table
 
 log = logging.getLogger(__name__)
 

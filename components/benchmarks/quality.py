@@ -23,9 +23,9 @@ from dagnn_core.artifacts import read_artifact, write_json
 from dagnn_core.config import CLOSED_FORM, ModelConfig, TrainConfig, parse_section
 from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
-from dagnn_core.model import KIND, TrainedModel
+from dagnn_core.model.embedder import KIND, TrainedModel
 from dagnn_core.retrieval.bootstrap import Difference, paired_bootstrap
-from dagnn_core.retrieval.ranking import chance_scores, mean_scores, score_pairs
+from dagnn_core.retrieval.metrics import chance_scores, mean_scores, score_pairs
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from dagnn_core.data.dataset import KIND, Dataset
 from dagnn_core.data_check.check import check_dataset
 from dagnn_core.data_check.findings import Limits
 from dagnn_core.errors import ArtifactError, InputError
-from dagnn_core.model import TrainedModel
+from dagnn_core.model.embedder import TrainedModel
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from mlflow.models import ModelSignature
 
-    from dagnn_core.features.encoders import Encoder
-    from dagnn_core.model import TrainedModel
-    from dagnn_core.model_card.model_card import ModelCard
+    from dagnn_core.features.encoders.registry import Encoder
+    from dagnn_core.model.embedder import TrainedModel
+    from dagnn_core.reports.model_card.model_card import ModelCard
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
@@ -78,7 +78,7 @@ def register_version(
         InputError: a name that MLflow does not take.
         SurroundingsError: the server failed.
     """
-    from dagnn_core.model_card.model_card import render_model_card, shorten
+    from dagnn_core.reports.model_card.model_card import render_model_card, shorten
 
     check_name(name)
     client, digest = tracking.client, model.artifact.content_digest
@@ -188,7 +188,7 @@ def _known_of(raw: Mapping[str, Any] | None) -> dict[str, str]:
 
 def _log_card(client: "MlflowClient", model_id: str, card: "ModelCard") -> None:
     """Put the model card beside the files of a stored model."""
-    from dagnn_core.model_card.model_card import HTML, MARKDOWN
+    from dagnn_core.reports.model_card.model_card import HTML, MARKDOWN
 
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / MARKDOWN).write_text(card.markdown, encoding="utf-8")

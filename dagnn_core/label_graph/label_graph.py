@@ -24,8 +24,8 @@ from dagnn_core.label_graph.cooccurrence import (
     normalize_adjacency,
     threshold_adjacency,
 )
+from dagnn_core.label_graph.drawing import draw_label_graph
 from dagnn_core.label_graph.embeddings import learn_label_vectors, read_label_vectors, unit_length
-from dagnn_core.label_graph.picture import draw_label_graph
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from dagnn_core.baselines.networks import DSCMR, PairOutput, TwoTower
 from dagnn_core.config import ModelConfig
 from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accuracy
 from dagnn_core.losses.classification import classification_loss, label_cross_entropy
@@ -13,7 +14,6 @@ from dagnn_core.losses.modality_invariance import modality_invariance_loss
 from dagnn_core.losses.reconstruction import reconstruction_loss
 from dagnn_core.losses.relevance import relevance_loss
 from dagnn_core.losses.soft_contrastive import soft_contrastive_loss
-from dagnn_core.nn.baselines import DSCMR, PairOutput, TwoTower
 from dagnn_core.nn.dagnn import DAGNN, DAGNNOutput
 
 DSCMR_SIMILARITY_WEIGHT = 1e-3  # as published, of the pairwise similarity

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dagnn_core.baselines.closed_form import fit_cca_towers, fit_ridge_towers
+from dagnn_core.baselines.networks import LinearTowers
 from dagnn_core.config import CLOSED_FORM, ModelConfig, TrainConfig
 from dagnn_core.errors import InputError
 from dagnn_core.losses.objective import Losses, compute_losses
-from dagnn_core.nn.baselines import LinearTowers
 from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.nn.network import Network, build_network
 from dagnn_core.parallel import average_gradients, from_main, is_main, num_processes
 from dagnn_core.progress import track
-from dagnn_core.retrieval.ranking import evaluate_retrieval
+from dagnn_core.retrieval.metrics import evaluate_retrieval
 from dagnn_core.training.checkpoint import Epoch, TrainingState, restore_checkpoint, save_checkpoint
-from dagnn_core.training.closed_form import fit_cca_towers, fit_ridge_towers
 from dagnn_core.training.optimizer import learning_rate, make_optimizer, reversal_strength
 from dagnn_core.training.split import LEAST_ITEMS, Split, reconstruct
 

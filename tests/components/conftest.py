@@ -20,7 +20,7 @@ from dagnn_core.config import (
     TrainConfig,
 )
 from dagnn_core.data.dataset import Dataset, Item
-from dagnn_core.data.writer import DatasetWriter
+from dagnn_core.data.ingest.writer import DatasetWriter
 
 LABELS = ("boat", "night", "sea", "tree")
 _SAID_BY_THE_STEP = {"layout": "folder", "num_rows": 90, "dropped_labels": {}}  # beside what the writer says

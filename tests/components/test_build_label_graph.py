@@ -10,7 +10,7 @@ from components import build_label_graph
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.config import LabelGraphConfig
 from dagnn_core.data.dataset import Item
-from dagnn_core.data.writer import DatasetWriter
+from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.label_graph.label_graph import LabelGraph
 

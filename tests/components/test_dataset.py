@@ -24,10 +24,10 @@ from components.services.provenance import provenance
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.config import DatasetConfig, FolderConfig, section_json
 from dagnn_core.data.dataset import KIND, Dataset
-from dagnn_core.data.demo import DemoSpec, render_scenes
-from dagnn_core.data.folder import open_folder
-from dagnn_core.data.work import pictures_digest, work_folder
+from dagnn_core.data.ingest.work import pictures_digest, work_folder
+from dagnn_core.data.layouts.folder import open_folder
 from dagnn_core.errors import InputError
+from examples.demo_scenes import DemoSpec, render_scenes
 
 ROOT = Path(__file__).parents[2]
 SPLITS = ["train", "train", "train", "val", "test"]

@@ -10,7 +10,7 @@ from components import extract_features
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.config import FeaturesConfig
 from dagnn_core.data.dataset import Item
-from dagnn_core.data.writer import DatasetWriter
+from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import Features
 

@@ -23,11 +23,11 @@ from components.services.stored_model import find_fault
 from dagnn_core.artifacts import read_artifact, write_artifact, write_json
 from dagnn_core.config import FeaturesConfig, GateConfig, ModelConfig, RegisterConfig
 from dagnn_core.errors import ArtifactError, CheckRefusedError, InputError
-from dagnn_core.features.classic import ClassicEncoder
-from dagnn_core.features.descriptors import DIM
-from dagnn_core.features.encoders import PrecomputedEncoder, open_text_backbone
-from dagnn_core.features.words import WordEncoder
-from dagnn_core.model import TrainedModel, write_model
+from dagnn_core.features.encoders.classic import ClassicEncoder
+from dagnn_core.features.encoders.descriptors import DIM
+from dagnn_core.features.encoders.registry import PrecomputedEncoder, open_text_backbone
+from dagnn_core.features.encoders.words import WordEncoder
+from dagnn_core.model.embedder import TrainedModel, write_model
 from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.nn.network import build_network
 from pipeline.cli import registry as commands

@@ -15,8 +15,8 @@ from components.services.rescoring import Scored, compare, rows_of_test, sample,
 from dagnn_core.config import GateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import InputError
-from dagnn_core.features.encoders import PrecomputedEncoder
-from dagnn_core.model import TrainedModel
+from dagnn_core.features.encoders.registry import PrecomputedEncoder
+from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.retrieval.bootstrap import paired_bootstrap
 
 CONFIG = GateConfig(num_resamples=200)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dagnn_core.baselines.networks import DSCMR, PairOutput
 from dagnn_core.config import ModelConfig
 from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accuracy
 from dagnn_core.losses.classification import classification_loss, label_cross_entropy
@@ -17,7 +18,6 @@ from dagnn_core.losses.reconstruction import reconstruction_loss
 from dagnn_core.losses.relevance import relevance_loss
 from dagnn_core.losses.similarity import LabelSimilarity, label_similarity
 from dagnn_core.losses.soft_contrastive import soft_contrastive_loss
-from dagnn_core.nn.baselines import DSCMR, PairOutput
 from dagnn_core.nn.calibration import Calibration
 from dagnn_core.nn.dagnn import DAGNN, DAGNNOutput, ModalityLogits
 from dagnn_core.nn.label_graphs import GraphTensors

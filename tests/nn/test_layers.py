@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dagnn_core.baselines.networks import DSCMR
 from dagnn_core.config import ModelConfig, parse_section
 from dagnn_core.losses.adversarial import adversarial_loss
-from dagnn_core.nn.baselines import DSCMR
 from dagnn_core.nn.cross_modal import lift_image_probabilities, lift_text_probabilities
 from dagnn_core.nn.dagnn import DAGNN, cosine_scores
 from dagnn_core.nn.feed_forward import FeedForward

@@ -22,7 +22,7 @@ from dagnn_core.nn.dagnn import DAGNN, DAGNNOutput
 from dagnn_core.nn.label_gnn import LabelGNN
 from dagnn_core.nn.label_graphs import FixedGraph, GraphTensors
 from dagnn_core.nn.network import build_network
-from dagnn_core.retrieval.ranking import evaluate_retrieval
+from dagnn_core.retrieval.metrics import evaluate_retrieval
 from dagnn_core.training.optimizer import make_optimizer
 
 GOLDEN = Path(os.environ.get("DAGNN_GOLDEN", Path(__file__).parents[1] / "golden"))

@@ -1,0 +1,1 @@
+"""Layouts of raw data: one module opens each."""

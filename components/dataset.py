@@ -12,7 +12,7 @@ from components.params import load_section, load_spec
 from components.services.lineage import raw_lineage
 from components.services.provenance import provenance
 from dagnn_core.artifacts import write_artifact
-from dagnn_core.config import DatasetConfig
+from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import KIND, Dataset
 from dagnn_core.data.ingest.build import write_dataset
 from dagnn_core.data.ingest.work import pictures_digest, work_folder

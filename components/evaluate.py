@@ -11,7 +11,7 @@ from components.params import load_section
 from components.services.provenance import provenance
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import Artifact, write_artifact
-from dagnn_core.config import EvaluateConfig
+from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import Features

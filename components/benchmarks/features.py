@@ -17,7 +17,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from transformers.utils import logging
 
 from dagnn_core.artifacts import write_artifact
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import KIND, Dataset, Item
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.devices import choose_device

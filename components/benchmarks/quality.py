@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from components import train
 from components.command import WORK
-from components.params import load_params
+from components.params_file import load_params
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact, write_json
-from dagnn_core.config import CLOSED_FORM, ModelConfig, TrainConfig, parse_section
+from dagnn_core.config.model import CLOSED_FORM, ModelConfig
+from dagnn_core.config.section import parse_section
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model.embedder import KIND, TrainedModel
@@ -143,7 +145,7 @@ def _is_done(model_out: Path, inputs: Mapping[str, str], wanted: tuple[ModelConf
     provenance = read_artifact(model_out, KIND, verify=True).provenance
     try:
         # a key that this program has since got had its present default
-        used = [parse_section(type(section), provenance["params"][type(section).__name__], "") for section in wanted]
+        used = [parse_section(type(section), provenance["params"][section.NAME], "") for section in wanted]
     except InputError:  # a key that it no longer has
         return False
     return used == list(wanted) and provenance["ancestors"].items() >= inputs.items()

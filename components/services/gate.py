@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from dagnn_core.config import GateConfig
+from dagnn_core.config.register import GateConfig
 from dagnn_core.data_check.findings import Finding
 from dagnn_core.retrieval.bootstrap import Difference
 

@@ -45,7 +45,7 @@ def provenance(
         origins |= record.pop("origins", {}) | {parent.kind: record}
     return {
         "step": step,
-        "params": {type(section).__name__: asdict(section) for section in sections},
+        "params": {section.NAME: asdict(section) for section in sections},
         "ancestors": ancestors,
         "origins": origins,
         **({"raw": asdict(raw)} if raw else {}),

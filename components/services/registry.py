@@ -35,7 +35,7 @@ MAX_DESCRIPTION = 5000  # characters that MLflow's database has for it
 RAW_FIELDS = ("md5", "repository", "revision", "commit", "path", "remote")  # of the version of raw data, in tags
 
 # what dagnn_core needs to encode and embed, and the served file itself
-_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "torch", "tqdm")
+_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "safetensors", "torch", "tqdm")
 _OF_HUGGINGFACE = ("huggingface_hub", "tokenizers", "transformers")  # what its encoders need on top
 
 # 16 x 16 pixels, PNG: a light sky above a dark sea
@@ -173,7 +173,7 @@ def _origin_tags(model: Artifact, raw: Mapping[str, Any] | None) -> dict[str, st
     params = hashlib.sha256(canonical_json(provenance["params"]).encode()).hexdigest()
     return {
         "model_digest": model.content_digest,
-        "seed": str(provenance["params"]["TrainConfig"]["seed"]),
+        "seed": str(provenance["params"]["train"]["seed"]),
         "params_digest": params,
         "python_version": provenance["packages"]["python"],
         "torch_version": provenance["packages"]["torch"],

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.services.gate import DIRECTIONS, SLICES, Comparison, NotApplicable
-from dagnn_core.config import GateConfig
+from dagnn_core.config.register import GateConfig
 from dagnn_core.data.dataset import Dataset, Modality
 from dagnn_core.errors import InputError
 from dagnn_core.model.embedder import TrainedModel

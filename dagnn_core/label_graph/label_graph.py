@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagnn_core.artifacts import Artifact, ArtifactDraft, read_artifact
-from dagnn_core.config import LabelGraphConfig
+from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import InputError
 from dagnn_core.label_graph.cooccurrence import (

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from dagnn_core.baselines.networks import DSCMR, PairOutput, TwoTower
-from dagnn_core.config import ModelConfig
+from dagnn_core.config.model import ModelConfig
 from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accuracy
 from dagnn_core.losses.classification import classification_loss, label_cross_entropy
 from dagnn_core.losses.info_nce import info_nce_loss

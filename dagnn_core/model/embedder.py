@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dagnn_core.artifacts import Artifact, read_artifact, write_json
-from dagnn_core.config import CLOSED_FORM, ModelConfig, parse_section
+from dagnn_core.config.model import CLOSED_FORM, ModelConfig
+from dagnn_core.config.section import parse_section
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.registry import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER

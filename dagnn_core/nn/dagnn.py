@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
-from dagnn_core.config import ModelConfig
+from dagnn_core.config.model import ModelConfig
 from dagnn_core.nn.calibration import Calibration
 from dagnn_core.nn.cross_modal import (
     CrossModalNetwork,

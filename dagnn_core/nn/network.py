@@ -1,7 +1,7 @@
 """Which network a configuration names."""
 
 from dagnn_core.baselines.networks import DSCMR, LinearTowers, TwoTower
-from dagnn_core.config import ModelConfig
+from dagnn_core.config.model import ModelConfig
 from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
 

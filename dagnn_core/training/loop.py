@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dagnn_core.baselines.closed_form import fit_cca_towers, fit_ridge_towers
 from dagnn_core.baselines.networks import LinearTowers
-from dagnn_core.config import CLOSED_FORM, ModelConfig, TrainConfig
+from dagnn_core.config.model import CLOSED_FORM, ModelConfig
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError
 from dagnn_core.losses.objective import Losses, compute_losses
 from dagnn_core.nn.dagnn import DAGNN

@@ -14,7 +14,9 @@ import pytest
 from components import evaluate, train
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact
-from dagnn_core.config import EvaluateConfig, ModelConfig, TrainConfig
+from dagnn_core.config.evaluate import EvaluateConfig
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 from dagnn_core.features.features import Features
 from dagnn_core.model.embedder import TrainedModel

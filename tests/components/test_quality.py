@@ -11,7 +11,7 @@ from components import build_label_graph
 from components.benchmarks import quality
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact
-from dagnn_core.config import LabelGraphConfig
+from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model.embedder import TrainedModel

@@ -16,7 +16,7 @@ from components.register import run
 from components.services.registry import CHALLENGER
 from components.services.stored_model import find_fault
 from components.services.tracking import Tracking
-from dagnn_core.config import RegisterConfig
+from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import SurroundingsError
 from dagnn_core.model.embedder import TrainedModel
 from tests.components.fault_proxy import Fault, FaultProxy, Request

@@ -12,7 +12,7 @@ from components.services import load_test as load_test_module
 from components.services.gate import NotApplicable
 from components.services.load_test import load_test
 from components.services.rescoring import Scored, compare, rows_of_test, sample, score
-from dagnn_core.config import GateConfig
+from dagnn_core.config.register import GateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import InputError
 from dagnn_core.features.encoders.registry import PrecomputedEncoder

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from dagnn_core.config import parse_section
+from dagnn_core.config.section import parse_section
 from examples.demo_scenes import LABELS, DemoSpec, PlannedScene, plan_scene, render_scene, render_scenes
 from examples.demo_scenes.painter import paint
 from examples.demo_scenes.scene import MAX_LABELS, MIN_LABELS

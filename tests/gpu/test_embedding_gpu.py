@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dagnn_core.config import FeaturesConfig
-from dagnn_core.features.extraction import image_loader
-from dagnn_core.features.extraction import vector_cache
+from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.features.extraction import image_loader, vector_cache
 from dagnn_core.features.extraction.extract import extract_with_image_backbone
 from tests.features.small_backbones import SmallImageBackbone, make_dataset
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dagnn_core.artifacts import Artifact, write_artifact
-from dagnn_core.config import LabelGraphConfig
+from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.label_graph.label_graph import LabelGraph, write_label_graph

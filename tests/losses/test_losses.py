@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dagnn_core.baselines.networks import DSCMR, PairOutput
-from dagnn_core.config import ModelConfig
+from dagnn_core.config.model import ModelConfig
 from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accuracy
 from dagnn_core.losses.classification import classification_loss, label_cross_entropy
 from dagnn_core.losses.info_nce import info_nce_loss

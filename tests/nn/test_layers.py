@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dagnn_core.baselines.networks import DSCMR
-from dagnn_core.config import ModelConfig, parse_section
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.section import parse_section
 from dagnn_core.losses.adversarial import adversarial_loss
 from dagnn_core.nn.cross_modal import lift_image_probabilities, lift_text_probabilities
 from dagnn_core.nn.dagnn import DAGNN, cosine_scores

@@ -15,7 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagnn_core.config import ModelConfig, TrainConfig, parse_section
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.section import parse_section
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.label_graph.cooccurrence import conditional_probabilities, normalize_adjacency, threshold_adjacency
 from dagnn_core.losses.objective import Batch, Losses, dagnn_objective
 from dagnn_core.nn.dagnn import DAGNN, DAGNNOutput

@@ -12,7 +12,7 @@ import grimp
 import pytest
 
 from components.params import read_yaml
-from dagnn_core.config import SECTIONS
+from dagnn_core.config.sections import SECTIONS
 from pipeline.steps import STEPS
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dagnn_core.config import DatasetConfig
+from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import SPLITS, Item, Rejection
 from dagnn_core.data.formats.archives import PictureError
 from dagnn_core.data.images import decoding_fault, map_in_order, refuse_huge_pictures

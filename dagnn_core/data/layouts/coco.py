@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dagnn_core.config import CocoConfig
+from dagnn_core.config.dataset import CocoConfig
 from dagnn_core.data.formats.archives import FileState, open_pictures
 from dagnn_core.data.formats.json_stream import read_members
 from dagnn_core.data.ingest.quarantine import quarantine

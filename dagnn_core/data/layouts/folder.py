@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from dagnn_core.config import FolderConfig
+from dagnn_core.config.dataset import FolderConfig
 from dagnn_core.data.dataset import Modality
 from dagnn_core.data.formats.archives import open_pictures
 from dagnn_core.data.formats.table import Table, read_table

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dagnn_core.config import HuggingFaceConfig
+from dagnn_core.config.dataset import HuggingFaceConfig
 from dagnn_core.data.formats.archives import FileState, PictureFolder
 from dagnn_core.data.formats.table import Cell, Table, read_table
 from dagnn_core.data.ingest.quarantine import quarantine

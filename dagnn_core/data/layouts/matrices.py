@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dagnn_core.config import MatricesConfig
+from dagnn_core.config.dataset import MatricesConfig
 from dagnn_core.data.dataset import SPLITS, Modality
 from dagnn_core.data.formats.matrix_file import read_matrix
 from dagnn_core.data.ingest.quarantine import quarantine

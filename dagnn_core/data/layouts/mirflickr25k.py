@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from dagnn_core.config import Mirflickr25kConfig
+from dagnn_core.config.dataset import Mirflickr25kConfig
 from dagnn_core.data.formats.archives import open_pictures
 from dagnn_core.data.ingest.quarantine import quarantine
 from dagnn_core.data.raw import RawData, RawItem

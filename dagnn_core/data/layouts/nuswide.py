@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dagnn_core.config import NuswideConfig
+from dagnn_core.config.dataset import NuswideConfig
 from dagnn_core.data.dataset import Modality
 from dagnn_core.data.formats.archives import open_pictures
 from dagnn_core.data.ingest.quarantine import quarantine

@@ -8,7 +8,7 @@ from typing import NoReturn, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Modality
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.devices import choose_device
 from dagnn_core.errors import InputError, SurroundingsError, name_first

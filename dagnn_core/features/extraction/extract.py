@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagnn_core.artifacts import sha256_of
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import SPLITS, Dataset, Modality
 from dagnn_core.data.vectors import write_matrix
 from dagnn_core.errors import InputError, name_first

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dagnn_core.artifacts import Artifact
-from dagnn_core.config import EvaluateConfig
+from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.reports.evaluation.curves import Curve, draw_curves
 from dagnn_core.reports.evaluation.measure import DIRECTIONS, Evaluation

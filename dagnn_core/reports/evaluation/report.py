@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dagnn_core.artifacts import ArtifactDraft, write_json
-from dagnn_core.config import EvaluateConfig
+from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.features.features import Features
 from dagnn_core.model.embedder import TrainedModel

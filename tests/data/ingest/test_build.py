@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dagnn_core.artifacts import read_artifact, write_artifact
-from dagnn_core.config import DatasetConfig
+from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import KIND, SPLITS
 from dagnn_core.data.ingest import journal as journal_module
 from dagnn_core.data.ingest import shards as shards_module

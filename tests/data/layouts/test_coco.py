@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dagnn_core.config import CocoConfig
+from dagnn_core.config.dataset import CocoConfig
 from dagnn_core.data.layouts.coco import open_coco
 from dagnn_core.data.raw import Reason
 from dagnn_core.errors import InputError

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dagnn_core.config import FolderConfig
+from dagnn_core.config.dataset import FolderConfig
 from dagnn_core.data.layouts.folder import open_folder
 from dagnn_core.data.raw import Reason
 from dagnn_core.errors import InputError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagnn_core.config import HuggingFaceConfig
+from dagnn_core.config.dataset import HuggingFaceConfig
 from dagnn_core.data.images import map_in_order
 from dagnn_core.data.layouts import huggingface as module
 from dagnn_core.data.layouts.huggingface import open_huggingface

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from dagnn_core.config import MatricesConfig
+from dagnn_core.config.dataset import MatricesConfig
 from dagnn_core.data.layouts.matrices import open_matrices
 from dagnn_core.data.raw import Reason
 from dagnn_core.errors import InputError

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dagnn_core.config import Mirflickr25kConfig
+from dagnn_core.config.dataset import Mirflickr25kConfig
 from dagnn_core.data.layouts.mirflickr25k import open_mirflickr25k
 from dagnn_core.data.raw import RawData
 from dagnn_core.errors import InputError

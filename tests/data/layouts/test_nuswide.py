@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dagnn_core.config import NuswideConfig
+from dagnn_core.config.dataset import NuswideConfig
 from dagnn_core.data.layouts.nuswide import open_nuswide
 from dagnn_core.data.raw import Reason
 from dagnn_core.errors import InputError

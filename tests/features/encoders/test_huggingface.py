@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 from dagnn_core.features.encoders.registry import (
     load_image_encoder,
@@ -277,8 +277,10 @@ def test_texts_go_through_in_batches(model_folder, monkeypatch):
 
 
 def test_nothing_is_said_where_nothing_is_wrong(model_folder, capfd):
-    open_images(model_folder("vit-classifier")).encode(PICTURES)
-    open_texts(model_folder("clip")).encode(SENTENCES)
+    image_model, text_model = model_folder("vit-classifier"), model_folder("clip")
+    capfd.readouterr()  # writing a model prints
+    open_images(image_model).encode(PICTURES)
+    open_texts(text_model).encode(SENTENCES)
     assert capfd.readouterr() == ("", "")
 
 

@@ -12,10 +12,9 @@ import psutil
 import pytest
 import torch
 
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import InputError, SurroundingsError
-from dagnn_core.features.extraction import image_loader
-from dagnn_core.features.extraction import vector_cache
+from dagnn_core.features.extraction import image_loader, vector_cache
 from dagnn_core.features.extraction.extract import extract_with_image_backbone, extract_with_text_backbone
 from tests.features.small_backbones import (
     SmallImageBackbone,
@@ -191,7 +190,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, dataset):
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.features.extraction import image_loader
 from dagnn_core.features.extraction import vector_cache

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dagnn_core.artifacts import write_artifact
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Dataset, Item
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import InputError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dagnn_core.artifacts import sha256_of, write_artifact
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import InputError
 from dagnn_core.features.extraction import extract as extraction
 from dagnn_core.features.features import Features

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dagnn_core.artifacts import Artifact, write_artifact
 from dagnn_core.baselines.cca import SelectedCCA, fit_cca
-from dagnn_core.config import EvaluateConfig
+from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset, Item
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.reports.evaluation.html import render_report
@@ -41,7 +41,7 @@ def picture(color: str) -> bytes:
 
 def make_dataset(path: Path, *, pictures: bool) -> Dataset:
     """Three training items, then the test items; labels in a fixed pattern; the first test item has none."""
-    provenance = {"ancestors": {}, "params": {"DatasetConfig": {"source": "<script>"}}}
+    provenance = {"ancestors": {}, "params": {"dataset": {"source": "<script>"}}}
     with write_artifact(path, kind="dataset", provenance=provenance) as draft:
         with DatasetWriter(draft.path, LABELS) as writer:
             for number in range(NUM_TEST + 3):
@@ -96,7 +96,7 @@ def render(dataset: Dataset, evaluation: Evaluation) -> str:
         content={},
         files={},
         content_digest="c0ffee" * 10,
-        provenance={"git": {"commit": "abc123", "dirty": True}, "params": {"TrainConfig": {"lr": 5e-05}}},
+        provenance={"git": {"commit": "abc123", "dirty": True}, "params": {"train": {"lr": 5e-05}}},
     )
     return render_report(
         evaluation, dataset=dataset, history=HISTORY, artifacts=[dataset.artifact, model], config=CONFIG

@@ -12,7 +12,8 @@ from components.services.provenance import provenance
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.label_graph.label_graph import KIND, PICTURE, write_label_graph
+from dagnn_core.label_graph.build import write_label_graph
+from dagnn_core.label_graph.label_graph import KIND, PICTURE
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from dagnn_core.devices import choose_device, describe_machine
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.features import Features
 from dagnn_core.label_graph.label_graph import LabelGraph
-from dagnn_core.model.embedder import KIND, write_model
+from dagnn_core.model.files import KIND, write_model
 from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.parallel import is_main, joined_processes, num_processes
 from dagnn_core.training.loop import train

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dagnn_core.baselines.linear_towers import LinearTowers, Pairs, linear_towers
 from dagnn_core.errors import InputError
 from dagnn_core.retrieval.metrics import Labels, evaluate_retrieval
 
@@ -159,3 +160,20 @@ def _root(covariance: Tensor, regularization: float) -> Tensor:
 
 def _float64(features: Features) -> Tensor:
     return torch.from_numpy(np.array(features, dtype=np.float64))
+
+
+def fit(train: Pairs, val: Pairs) -> LinearTowers:
+    """CCA as two affine maps: fitted on train, its settings selected on val."""
+    cca = select_cca(
+        train.image.cpu().numpy(),
+        train.text.cpu().numpy(),
+        val.image.cpu().numpy(),
+        val.text.cpu().numpy(),
+        val.labels.cpu().numpy().astype("uint8"),
+    ).cca
+    return linear_towers(
+        cca.image_projection,
+        -cca.image_mean @ cca.image_projection,
+        cca.text_projection,
+        -cca.text_mean @ cca.text_projection,
+    )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dagnn_core.baselines.linear_towers import LinearTowers, Pairs, linear_towers
 from dagnn_core.retrieval.metrics import evaluate_retrieval
 
 REGULARIZATIONS = (0.01, 0.1, 1.0, 10.0)
@@ -70,3 +71,10 @@ def select_ridge(train: tuple[Tensor, Tensor, Tensor], val: tuple[Tensor, Tensor
             yield SelectedRidge(image, text, metrics["map_mean"])
 
     return max(candidates(), key=lambda candidate: candidate.val_map_mean)
+
+
+def fit(train: Pairs, val: Pairs) -> LinearTowers:
+    """Ridge regression to the labels as two affine maps: fitted on train, its settings selected on val."""
+    splits = [(split.image.cpu(), split.text.cpu(), split.labels.cpu()) for split in (train, val)]
+    ridge = select_ridge(*splits)
+    return linear_towers(*ridge.image, *ridge.text)

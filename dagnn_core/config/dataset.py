@@ -5,9 +5,21 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dagnn_core.config.section import Count, Rate, Seed, Share, require, section
+from dagnn_core.config.section import Count, Named, Rate, Seed, Share, require, section
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+LAYOUTS = {
+    "demo": "examples.demo_scenes.layout:open_demo",
+    "folder": "dagnn_core.data.layouts.folder:open_folder",
+    "coco": "dagnn_core.data.layouts.coco:open_coco",
+    "mirflickr25k": "dagnn_core.data.layouts.mirflickr25k:open_mirflickr25k",
+    "nuswide": "dagnn_core.data.layouts.nuswide:open_nuswide",
+    "features": "dagnn_core.data.layouts.matrices:open_matrices",
+    "huggingface": "dagnn_core.data.layouts.huggingface:open_huggingface",
+}
+"""Layout -> what opens it: `open(source, options, *, keep_incomplete) -> RawData`, where `options` is the section of
+the layout's name (None where there is none)."""
 
 
 @section
@@ -156,7 +168,7 @@ class DatasetConfig:
 
     NAME: ClassVar[str] = "dataset"
 
-    layout: Literal["demo", "folder", "coco", "mirflickr25k", "nuswide", "features", "huggingface"] = "demo"
+    layout: Annotated[str, Named(LAYOUTS)] = "demo"
     """How `source` is laid out: the built-in demo's spec file, or a folder as the section of this name describes."""
     source: Annotated[str, Field(min_length=1)] = "configs/demo_scenes.yaml"
     """Path of the raw data."""

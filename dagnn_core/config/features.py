@@ -4,7 +4,24 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dagnn_core.config.section import Count, Seed, require, section
+from dagnn_core.config.section import Count, Named, Seed, require, section
+
+IMAGE_ENCODERS = {
+    "classic": "dagnn_core.features.encoders.classic:ClassicEncoder",
+    "huggingface": "dagnn_core.features.encoders.huggingface:HuggingFaceImageBackbone",
+    "vgg19_bn": "dagnn_core.features.encoders.vgg:VggBackbone",
+    "precomputed": "dagnn_core.features.encoders.precomputed:PrecomputedEncoder",
+}
+"""Image encoder -> its class; see `dagnn_core.features.encoders.registry`."""
+
+TEXT_ENCODERS = {
+    "bow": "dagnn_core.features.encoders.words:WordEncoder",
+    "tfidf": "dagnn_core.features.encoders.words:WordEncoder",
+    "supervised_bow": "dagnn_core.features.encoders.supervised:SupervisedEncoder",
+    "huggingface": "dagnn_core.features.encoders.huggingface:HuggingFaceTextBackbone",
+    "precomputed": "dagnn_core.features.encoders.precomputed:PrecomputedEncoder",
+}
+"""Text encoder -> its class."""
 
 
 @section
@@ -13,7 +30,7 @@ class FeaturesConfig:
 
     NAME: ClassVar[str] = "features"
 
-    image: Literal["classic", "huggingface", "vgg19_bn", "precomputed"] = "classic"
+    image: Annotated[str, Named(IMAGE_ENCODERS)] = "classic"
     """`classic`: colour, texture and shape descriptors; `huggingface`: any vision or CLIP-like model; `vgg19_bn`: fc7
     of VGG-19 as in the paper; `precomputed`: ready vectors."""
     image_model: str = ""
@@ -25,7 +42,7 @@ class FeaturesConfig:
     projection of CLIP-like models (`auto` takes the projection where there is one)."""
     image_vectors: str = ""
     """`precomputed`: `.npz` with `ids` and `features`, joined by id; empty: the data set's own vectors."""
-    text: Literal["bow", "tfidf", "supervised_bow", "huggingface", "precomputed"] = "bow"
+    text: Annotated[str, Named(TEXT_ENCODERS)] = "bow"
     """`bow`: binary bag of words; `tfidf`: weighted; `supervised_bow`: hidden layer of a label classifier on `bow`, as
     the authors used; `huggingface`: any text or CLIP-like model; `precomputed`: ready vectors."""
     text_model: str = ""

@@ -1,12 +1,32 @@
 """Section `model`: architecture and objective."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from dagnn_core.config.section import Count, Positive, Preset, Rate, Share, Weight, require, section
+from dagnn_core.config.section import Count, Named, Positive, Preset, Rate, Share, Weight, require, section
 
-CLOSED_FORM = ("cca", "ridge")
-"""Kinds of models that are fitted without a training loop."""
+
+class ModelKind(NamedTuple):
+    """Where the parts of a kind of model are, as import paths; see `dagnn_core.model.kinds`."""
+
+    network: str
+    """`build(config, *, image_dim, text_dim, graph) -> CrossModalNetwork`."""
+    objective: str = ""
+    """`objective(network, batch, config, *, reversal) -> Losses`, of a kind that is trained."""
+    fit: str = ""
+    """`fit(train, val) -> CrossModalNetwork`, of a kind that is fitted in closed form instead."""
+    takes_incomplete: bool = False
+    """Whether it learns from items without an image or a text."""
+
+
+KINDS = {
+    "dagnn": ModelKind("dagnn_core.nn.dagnn:build", "dagnn_core.nn.objective:objective", takes_incomplete=True),
+    "two_tower": ModelKind("dagnn_core.baselines.two_tower:build", "dagnn_core.baselines.two_tower:objective"),
+    "dscmr": ModelKind("dagnn_core.baselines.dscmr:build", "dagnn_core.baselines.dscmr:objective"),
+    "cca": ModelKind("dagnn_core.baselines.linear_towers:build", fit="dagnn_core.baselines.cca:fit"),
+    "ridge": ModelKind("dagnn_core.baselines.linear_towers:build", fit="dagnn_core.baselines.ridge:fit"),
+}
+"""Kind of model -> its parts."""
 
 
 @section
@@ -15,7 +35,7 @@ class ModelConfig:
 
     NAME: ClassVar[str] = "model"
 
-    kind: Literal["dagnn", "two_tower", "dscmr", "cca", "ridge"] = "dagnn"
+    kind: Annotated[str, Named(KINDS)] = "dagnn"
     """DAGNN or a baseline: InfoNCE on two towers, DSCMR, CCA, ridge regression to the labels.
 
     Of the keys below the baselines take `embedding_dim`, and the two towers `encoder_norm`.
@@ -80,6 +100,12 @@ class ModelConfig:
     reconstruction_weight: Weight = 0.0
     """Weight of the generators' squared error on complete pairs (not published: they only deceive discriminators)."""
 
+    custom_loss: str = ""
+    """Import path (`package.module:name`) of a loss term of your own: `loss(image_embedding, text_embedding,
+    image_labels, text_labels)`, of [B_I, d], [B_T, d], [B_I, C] and [B_T, C], gives a scalar."""
+    custom_loss_weight: Weight = 0.0
+    """Its weight; 0: it takes no part."""
+
     PRESETS: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "aaai21": {},
         "tpami22": {
@@ -113,6 +139,8 @@ class ModelConfig:
         weights = ("classification_weight", "modality_invariance_weight", "contrastive_weight", "relevance_weight")
         given = [getattr(self, key) for key in weights]
         require(any(given), f"one of {', '.join(f'model.{key}' for key in weights)}", "> 0", given)
+        has_loss = self.custom_loss_weight == 0 or self.custom_loss != ""
+        require(has_loss, "model.custom_loss", "an import path with custom_loss_weight above 0", self.custom_loss)
         if self.relevance_weight > 0:
             expected = "binary or jaccard with relevance_weight above 0 (a probability)"
             require(self.label_similarity != "count", "model.label_similarity", expected, self.label_similarity)

@@ -4,14 +4,17 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
+from dataclasses import dataclass as dataclass_std
 from functools import wraps
 from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 
 from dagnn_core.errors import InputError
+from dagnn_core.registry import IMPORT_PATH
 
 T = TypeVar("T")
 
@@ -22,6 +25,26 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Preset = Literal["aaai21", "tpami22", "best"]
+
+
+@dataclass_std(frozen=True)
+class Named:
+    """Marks a text that is a name in a table, or the import path of a user's own (`package.module:name`)."""
+
+    table: Mapping[str, object]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        pattern = f"^{IMPORT_PATH.pattern}$"
+        return {"anyOf": [{"type": "string", "enum": list(self.table)}, {"type": "string", "pattern": pattern}]}
+
+    def _check(self, name: str) -> str:
+        if name not in self.table and not IMPORT_PATH.fullmatch(name):
+            raise ValueError(name)
+        return name
+
 
 _UNKNOWN_KEY = "unexpected_keyword_argument"
 _BOUNDS = {"ge": (">=", "at least"), "gt": (">", "above"), "le": ("<=", "at most"), "lt": ("<", "below")}
@@ -138,6 +161,9 @@ def _input_error(error: ValidationError, kind: type[Any], values: object, key: s
 def _type(field: FieldInfo | None) -> str:
     if field is None or is_dataclass(field.annotation):
         return "a mapping of keys to values"
+    named = next((mark for mark in field.metadata if isinstance(mark, Named)), None)
+    if named:
+        return f"one of {', '.join(named.table)}, or an import path as package.module:name"
     if get_origin(field.annotation) is Literal:
         return f"one of {', '.join(get_args(field.annotation))}"
     if get_origin(field.annotation) is tuple:

@@ -27,11 +27,13 @@ from dagnn_core.config.register import GateConfig, RegisterConfig
 from dagnn_core.errors import ArtifactError, CheckRefusedError, InputError
 from dagnn_core.features.encoders.classic import ClassicEncoder
 from dagnn_core.features.encoders.descriptors import DIM
-from dagnn_core.features.encoders.registry import PrecomputedEncoder, open_text_backbone
+from dagnn_core.features.encoders.precomputed import PrecomputedEncoder
+from dagnn_core.features.encoders.registry import open_text_backbone
 from dagnn_core.features.encoders.words import WordEncoder
-from dagnn_core.model.embedder import TrainedModel, write_model
+from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.model.files import write_model
+from dagnn_core.model.kinds import build_network
 from dagnn_core.nn.label_graphs import GraphTensors
-from dagnn_core.nn.network import build_network
 from pipeline.cli import registry as commands
 
 LABELS = ["boat", "sea", "night"]

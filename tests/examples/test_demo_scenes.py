@@ -124,12 +124,12 @@ def test_sentences_are_varied_and_well_formed():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("num_scenes", 0, "demo.num_scenes must be >= 1, got 0"),
-        ("width", 8, "demo.width must be >= 96, got 8"),
-        ("height", -120, "demo.height must be >= 96, got -120"),
-        ("seed", -1, "demo.seed must be >= 0, got -1"),
-        ("omission", 1.5, "demo.omission must be between 0 and 1, got 1.5"),
-        ("noise", float("nan"), "demo.noise must be between 0 and 1, got nan"),
+        ("num_scenes", 0, "DemoSpec.num_scenes must be >= 1, got 0"),
+        ("width", 8, "DemoSpec.width must be >= 96, got 8"),
+        ("height", -120, "DemoSpec.height must be >= 96, got -120"),
+        ("seed", -1, "DemoSpec.seed must be >= 0, got -1"),
+        ("omission", 1.5, "DemoSpec.omission must be between 0 and 1, got 1.5"),
+        ("noise", float("nan"), "DemoSpec.noise must be a finite number, got nan"),
     ],
 )
 def test_bad_settings_are_refused(key: str, value: float, message: str):

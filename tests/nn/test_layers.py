@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagnn_core.baselines.networks import DSCMR
+from dagnn_core.baselines.dscmr import DSCMR
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import parse_section
 from dagnn_core.losses.adversarial import adversarial_loss
+from dagnn_core.model.kinds import build_network
 from dagnn_core.nn.cross_modal import lift_image_probabilities, lift_text_probabilities
 from dagnn_core.nn.dagnn import DAGNN, cosine_scores
 from dagnn_core.nn.feed_forward import FeedForward
@@ -23,7 +24,6 @@ from dagnn_core.nn.label_gnn import (
     LayerAggregation,
 )
 from dagnn_core.nn.label_graphs import FixedGraph, GraphTensors, LearnedGraph
-from dagnn_core.nn.network import build_network
 
 
 def test_gradient_reversal_is_the_identity_forward_and_changes_the_sign_backward() -> None:

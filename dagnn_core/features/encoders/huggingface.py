@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Modality
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.backbone import encode_pictures
@@ -129,20 +130,17 @@ class _HuggingFaceBackbone:
         self._pooling = pooling
 
     @classmethod
-    def open(cls, model: str, revision: str, pooling: Pooling, *, store: bool) -> Self:
+    def open(cls, config: FeaturesConfig) -> Self:
         """Open a model by folder, or by hub id and commit.
-
-        Args:
-            model: folder or hub id.
-            revision: commit of the hub id; empty for a folder.
-            pooling: see `FeaturesConfig`.
-            store: whether `save` writes the weights.
 
         Raises:
             InputError: there is no such model, or it cannot be used.
             SurroundingsError: the hub cannot be reached.
         """
-        return cls(Checkpoint.find(cls.modality, model, revision), pooling, store=store)
+        model, revision, pooling = (
+            getattr(config, f"{cls.modality}_{key}") for key in ("model", "revision", "pooling")
+        )
+        return cls(Checkpoint.find(cls.modality, model, revision), pooling, store=config.store_backbone)
 
     @classmethod
     def load(cls, directory: Path) -> Self:

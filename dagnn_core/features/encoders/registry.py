@@ -1,25 +1,26 @@
-"""Encoders turn raw pictures and sentences into feature vectors; their fitted state travels with the model."""
+"""Encoders turn raw images and texts into feature vectors; their fitted state travels with the model.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+The tables of encoders are in `dagnn_core.config.features`. A class has `load(directory)`, and one of these, by which
+extraction knows what to do with it:
+
+- `open(config)`: a pretrained network, see `backbone`;
+- `fit_texts(train, val, config)`: a text encoder that is fitted on the training texts;
+- `describe_all(images)` and `fit(descriptors, rows)`: an image encoder that is fitted on descriptors of all images;
+- none of them: vectors that came with the data set.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dagnn_core.config.features import FeaturesConfig
-from dagnn_core.data.dataset import Modality
-from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.config.features import IMAGE_ENCODERS, TEXT_ENCODERS, FeaturesConfig
+from dagnn_core.errors import ArtifactError
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone
-from dagnn_core.features.encoders.classic import ClassicEncoder
-from dagnn_core.features.encoders.huggingface import HuggingFaceImageBackbone, HuggingFaceTextBackbone
-from dagnn_core.features.encoders.state import STATE, read_state, write_state
-from dagnn_core.features.encoders.supervised import SupervisedEncoder
-from dagnn_core.features.encoders.vgg import VggBackbone
-from dagnn_core.features.encoders.words import WordEncoder
-
-T = TypeVar("T")
+from dagnn_core.features.encoders.state import STATE, read_state
+from dagnn_core.registry import IMPORT_PATH, find
 
 
 class Encoder(Protocol):
@@ -65,73 +66,44 @@ class TextEncoder(Encoder, Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class PrecomputedEncoder:
-    """Stands for vectors that came with the data set; it cannot encode anything raw."""
+def image_encoder_class(kind: str) -> Any:
+    """Class of the image encoder of this name or import path.
 
-    modality: Modality
-    dim: int
+    Raises:
+        InputError: it cannot be imported.
+    """
+    return find(IMAGE_ENCODERS, kind, "features.image")
 
-    @property
-    def kind(self) -> str:
-        """Name of the encoder in the configuration."""
-        return "precomputed"
 
-    def save(self, directory: Path) -> None:
-        """Write the state into a directory."""
-        write_state(directory, {"kind": self.kind, "modality": self.modality, "dim": self.dim})
+def text_encoder_class(kind: str) -> Any:
+    """Class of the text encoder of this name or import path.
 
-    @classmethod
-    def load(cls, directory: Path) -> "PrecomputedEncoder":
-        """Read what `save` wrote.
-
-        Raises:
-            ArtifactError: the file is missing or damaged.
-        """
-        state = read_state(directory)
-        modality, dim = state.get("modality"), state.get("dim")
-        if modality not in ("image", "text") or not isinstance(dim, int) or dim < 1:
-            raise ArtifactError(f"{directory / STATE} is damaged, expected `modality` and `dim`; make it again")
-        return cls(modality=modality, dim=dim)
-
-    def encode(self, _raw: Sequence[object], /) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            InputError: always.
-        """
-        raw = {"image": "a picture", "text": "a sentence"}[self.modality]
-        raise InputError(
-            f"this model was trained on precomputed {self.modality} vectors and cannot encode {raw}; pass vectors"
-        )
+    Raises:
+        InputError: it cannot be imported.
+    """
+    return find(TEXT_ENCODERS, kind, "features.text")
 
 
 def open_image_backbone(config: FeaturesConfig) -> ImageBackbone:
-    """Open the network of `features.image`, one of `huggingface` and `vgg19_bn`, on the CPU.
+    """Open the pretrained network of `features.image` on the CPU.
 
     Raises:
         InputError: there is no such model, or it cannot be used.
         SurroundingsError: the Hugging Face hub cannot be reached.
     """
-    assert config.image in ("huggingface", "vgg19_bn")
-    if config.image == "vgg19_bn":
-        return VggBackbone.open(Path(config.image_model), store=config.store_backbone)
-    return HuggingFaceImageBackbone.open(
-        config.image_model, config.image_revision, config.image_pooling, store=config.store_backbone
-    )
+    backbone: ImageBackbone = image_encoder_class(config.image).open(config)
+    return backbone
 
 
 def open_text_backbone(config: FeaturesConfig) -> TextBackbone:
-    """Open the network of `features.text`, which is `huggingface`, on the CPU.
+    """Open the pretrained network of `features.text` on the CPU.
 
     Raises:
         InputError: there is no such model, or it cannot be used.
         SurroundingsError: the Hugging Face hub cannot be reached.
     """
-    assert config.text == "huggingface"
-    return HuggingFaceTextBackbone.open(
-        config.text_model, config.text_revision, config.text_pooling, store=config.store_backbone
-    )
+    backbone: TextBackbone = text_encoder_class(config.text).open(config)
+    return backbone
 
 
 def load_image_encoder(directory: Path) -> ImageEncoder:
@@ -142,13 +114,8 @@ def load_image_encoder(directory: Path) -> ImageEncoder:
         InputError: its pretrained model, which is not stored with it, cannot be used.
         SurroundingsError: the Hugging Face hub cannot be reached for it.
     """
-    loaders: dict[str, Callable[[Path], ImageEncoder]] = {
-        "classic": ClassicEncoder.load,
-        "huggingface": HuggingFaceImageBackbone.load,
-        "vgg19_bn": VggBackbone.load,
-        "precomputed": PrecomputedEncoder.load,
-    }
-    return _load(directory, loaders)
+    encoder: ImageEncoder = _load(directory, IMAGE_ENCODERS, "features.image")
+    return encoder
 
 
 def load_text_encoder(directory: Path) -> TextEncoder:
@@ -159,18 +126,16 @@ def load_text_encoder(directory: Path) -> TextEncoder:
         InputError: its pretrained model, which is not stored with it, cannot be used.
         SurroundingsError: the Hugging Face hub cannot be reached for it.
     """
-    loaders: dict[str, Callable[[Path], TextEncoder]] = {
-        "bow": WordEncoder.load,
-        "tfidf": WordEncoder.load,
-        "supervised_bow": SupervisedEncoder.load,
-        "huggingface": HuggingFaceTextBackbone.load,
-        "precomputed": PrecomputedEncoder.load,
-    }
-    return _load(directory, loaders)
+    encoder: TextEncoder = _load(directory, TEXT_ENCODERS, "features.text")
+    return encoder
 
 
-def _load(directory: Path, loaders: Mapping[str, Callable[[Path], T]]) -> T:
+def _load(directory: Path, table: Mapping[str, str], key: str) -> Any:
     kind = read_state(directory)["kind"]
-    if kind not in loaders:
-        raise ArtifactError(f"{directory / STATE}: kind {kind!r}, expected one of {', '.join(loaders)}; make it again")
-    return loaders[kind](directory)
+    if kind not in table and not IMPORT_PATH.fullmatch(kind):
+        raise ArtifactError(f"{directory / STATE}: kind {kind!r}, expected one of {', '.join(table)}; make it again")
+    found = find(table, kind, key)
+    # a file must not choose what is called: only a class that says of itself that it is this encoder
+    if kind not in table and not (isinstance(found, type) and getattr(found, "KIND", None) == kind):
+        raise ArtifactError(f"{directory / STATE}: {kind} is no encoder, expected a class with KIND = {kind!r}")
+    return found.load(directory)

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.state import write_state
-from dagnn_core.features.encoders.words import WordEncoder
+from dagnn_core.features.encoders.words import LabelledTexts, WordEncoder
 from dagnn_core.progress import track
 
 log = logging.getLogger(__name__)
@@ -33,14 +33,6 @@ LEARNING_RATE = 1e-3
 DROPOUT = 0.5  # of the hidden layer
 WORDS = "words"
 LAYER = "hidden.safetensors"
-
-
-class LabelledTexts(NamedTuple):
-    """Texts with their labels."""
-
-    texts: Sequence[str]
-    labels: NDArray[np.uint8]
-    """[N, C]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +54,18 @@ class SupervisedEncoder:
     def dim(self) -> int:
         """Dimension of the vectors."""
         return len(self.bias)
+
+    @classmethod
+    def fit_texts(cls, train: LabelledTexts, val: LabelledTexts, config: FeaturesConfig) -> "SupervisedEncoder":
+        """Fit a bag of words, then the classifier on it.
+
+        Raises:
+            InputError: as `fit`, and as `WordEncoder.fit`.
+        """
+        words = WordEncoder.fit(
+            train.texts, kind="bow", min_word_count=config.min_word_count, max_words=config.max_words
+        )
+        return cls.fit(words, train, val, dim=config.supervised_dim, seed=config.seed)
 
     @classmethod
     def fit(

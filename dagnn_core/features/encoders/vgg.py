@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dagnn_core.artifacts import sha256_of
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.backbone import encode_pictures
 from dagnn_core.features.encoders.checkpoint import first_line
@@ -81,12 +82,16 @@ class VggBackbone:
         self._mean, self._deviation = (torch.tensor(value).view(3, 1, 1) for value in (MEAN, DEVIATION))
 
     @classmethod
-    def open(cls, weights: Path, *, store: bool) -> "VggBackbone":
+    def open(cls, config: FeaturesConfig) -> "VggBackbone":
         """Open torchvision's weights.
 
         Raises:
             InputError: the file is missing or damaged, or holds other weights.
         """
+        return cls._open(Path(config.image_model), store=config.store_backbone)
+
+    @classmethod
+    def _open(cls, weights: Path, *, store: bool) -> "VggBackbone":
         if not weights.is_file():
             raise InputError(
                 f"features.image_model is {str(weights)!r}, but there is no such file, expected {ORIGIN}; "
@@ -107,7 +112,7 @@ class VggBackbone:
             raise ArtifactError(f"{directory / STATE} is damaged, expected `weights` and `digest`; make it again")
         if weights == FILE:
             return cls(directory / FILE, digest, store=True)
-        encoder = cls.open(Path(weights), store=False)
+        encoder = cls._open(Path(weights), store=False)
         if encoder._digest != digest:
             raise ArtifactError(
                 f"{directory / STATE} names the weights {weights}, which are no longer the same; put the old file "

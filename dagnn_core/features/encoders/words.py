@@ -1,28 +1,30 @@
 """The text encoders `bow` and `tfidf`: words of a vocabulary learned on the training texts."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, TypeVar
+from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.state import STATE, read_state, write_state
+from dagnn_core.features.tokens import tokenize
 
 Weighting = Literal["bow", "tfidf"]
 T = TypeVar("T")
 
-_LETTERS = re.compile(r"[^\W\d_]+")  # word characters without digits and underscore: the letters of all scripts
 
+class LabelledTexts(NamedTuple):
+    """Texts with their labels."""
 
-def tokenize(text: str) -> list[str]:
-    """Split a text into its words: lower-cased runs of letters."""
-    return _LETTERS.findall(text.lower())
+    texts: Sequence[str]
+    labels: NDArray[np.uint8]
+    """[N, C]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +45,16 @@ class WordEncoder:
     def dim(self) -> int:
         """Dimension of the vectors."""
         return len(self.vocabulary)
+
+    @classmethod
+    def fit_texts(cls, train: LabelledTexts, val: LabelledTexts, config: FeaturesConfig) -> "WordEncoder":
+        """Learn the vocabulary, with the weighting that `features.text` names.
+
+        Raises:
+            InputError: as `fit`.
+        """
+        kind: Weighting = "tfidf" if config.text == "tfidf" else "bow"
+        return cls.fit(train.texts, kind=kind, min_word_count=config.min_word_count, max_words=config.max_words)
 
     @classmethod
     def fit(cls, texts: Sequence[str], *, kind: Weighting, min_word_count: int, max_words: int) -> "WordEncoder":

@@ -16,14 +16,9 @@ from dagnn_core.errors import InputError, name_first
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.encoders.classic import ClassicEncoder
 from dagnn_core.features.encoders.descriptors import DIM, VERSION
-from dagnn_core.features.encoders.registry import (
-    Encoder,
-    PrecomputedEncoder,
-    open_image_backbone,
-    open_text_backbone,
-)
-from dagnn_core.features.encoders.supervised import LabelledTexts, SupervisedEncoder
-from dagnn_core.features.encoders.words import WordEncoder
+from dagnn_core.features.encoders.precomputed import PrecomputedEncoder
+from dagnn_core.features.encoders.registry import Encoder, TextEncoder, image_encoder_class, text_encoder_class
+from dagnn_core.features.encoders.words import LabelledTexts
 from dagnn_core.features.extraction.embedding import describe_pictures, embed_pictures, embed_texts
 from dagnn_core.features.extraction.precomputed import join_vectors, own_vectors
 from dagnn_core.features.extraction.vector_cache import VectorCache
@@ -91,17 +86,18 @@ def _check_training_items(dataset: Dataset) -> None:
 
 
 def _extract_texts(dataset: Dataset, config: FeaturesConfig, cache: Path, path: Path) -> Encoder:
-    if config.text == "precomputed":
-        return _extract_vectors(dataset, "text", config.text_vectors, path)
-    _check_written(dataset, config.text)
-    if config.text == "huggingface":
-        backbone = open_text_backbone(config)
+    kind = text_encoder_class(config.text)
+    if hasattr(kind, "open"):
+        _check_written(dataset, config.text)
+        backbone: TextBackbone = kind.open(config)
         extract_with_text_backbone(dataset, backbone, config, cache, path)
         return backbone
-    encoder = _fit_text_encoder(dataset, config)
-    _write_float32(
-        path, (encoder.encode(dataset.texts[rows]) for rows in _blocks(len(dataset))), len(dataset), encoder.dim
-    )
+    if not hasattr(kind, "fit_texts"):
+        return _extract_vectors(dataset, "text", config.text_vectors, path)
+    _check_written(dataset, config.text)
+    encoder: TextEncoder = kind.fit_texts(_labelled_texts(dataset, "train"), _labelled_texts(dataset, "val"), config)
+    blocks = (encoder.encode(dataset.texts[rows]) for rows in _blocks(len(dataset)))
+    _write_float32(path, blocks, len(dataset), encoder.dim)
     return encoder
 
 
@@ -116,33 +112,20 @@ def _check_written(dataset: Dataset, kind: str) -> None:
         )
 
 
-def _fit_text_encoder(dataset: Dataset, config: FeaturesConfig) -> WordEncoder | SupervisedEncoder:
-    train = _labelled_texts(dataset, "train")
-    words = WordEncoder.fit(
-        train.texts,
-        kind="tfidf" if config.text == "tfidf" else "bow",
-        min_word_count=config.min_word_count,
-        max_words=config.max_words,
-    )
-    if config.text != "supervised_bow":
-        return words
-    val = _labelled_texts(dataset, "val")
-    return SupervisedEncoder.fit(words, train, val, dim=config.supervised_dim, seed=config.seed)
-
-
 def _labelled_texts(dataset: Dataset, split: str) -> LabelledTexts:
     rows = np.flatnonzero((dataset.splits == split) & dataset.has_text)
     return LabelledTexts([dataset.texts[row] for row in rows], dataset.labels[rows])
 
 
 def _extract_images(dataset: Dataset, config: FeaturesConfig, cache: Path, path: Path) -> Encoder:
-    if config.image == "precomputed":
-        return _extract_vectors(dataset, "image", config.image_vectors, path)
-    if config.image == "classic":
+    kind = image_encoder_class(config.image)
+    if hasattr(kind, "open"):
+        backbone: ImageBackbone = kind.open(config)
+        extract_with_image_backbone(dataset, backbone, config, cache, path)
+        return backbone
+    if hasattr(kind, "describe_all"):
         return extract_descriptors(dataset, cache, path)
-    backbone = open_image_backbone(config)
-    extract_with_image_backbone(dataset, backbone, config, cache, path)
-    return backbone
+    return _extract_vectors(dataset, "image", config.image_vectors, path)
 
 
 def extract_descriptors(dataset: Dataset, cache: Path, path: Path) -> ClassicEncoder:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dagnn_core.baselines.cca import SelectedCCA, select_cca
 from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
-from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.model.files import TrainedNetwork
 from dagnn_core.retrieval.bootstrap import Interval, bootstrap_mean
 from dagnn_core.retrieval.metrics import (
     RECALL_STEPS,
@@ -96,7 +96,7 @@ def score_baselines(features: Features) -> Baselines:
     return Baselines(selected, cca, _chance(labels))
 
 
-def evaluate(model: TrainedModel, features: Features) -> Evaluation:
+def evaluate(model: TrainedNetwork, features: Features) -> Evaluation:
     """Score a model on the test split, beside the baselines.
 
     Raises:

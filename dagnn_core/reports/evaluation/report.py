@@ -9,7 +9,7 @@ from dagnn_core.artifacts import ArtifactDraft, write_json
 from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.features.features import Features
-from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.model.files import TrainedNetwork
 from dagnn_core.reports.evaluation.html import render_report
 from dagnn_core.reports.evaluation.measure import DIRECTIONS, Evaluation
 from dagnn_core.retrieval.metrics import RECALL_STEPS
@@ -24,7 +24,7 @@ def write_report(
     *,
     dataset: Dataset,
     features: Features,
-    model: TrainedModel,
+    model: TrainedNetwork,
     config: EvaluateConfig,
 ) -> None:
     """Write the files of a report into a draft, and describe them in its content.

@@ -6,7 +6,8 @@ import pytest
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.classic import ClassicEncoder
 from dagnn_core.features.encoders.descriptors import DIM
-from dagnn_core.features.encoders.registry import PrecomputedEncoder, load_image_encoder, load_text_encoder
+from dagnn_core.features.encoders.precomputed import PrecomputedEncoder
+from dagnn_core.features.encoders.registry import load_image_encoder, load_text_encoder
 from dagnn_core.features.encoders.words import WordEncoder
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagnn_core.errors import ArtifactError, InputError
-from dagnn_core.features.encoders.words import WordEncoder, tokenize
+from dagnn_core.features.encoders.words import WordEncoder
+from dagnn_core.features.tokens import tokenize
 from tests.fixtures.locations import SHARED
 
 FASHION = SHARED / "data/fashion"

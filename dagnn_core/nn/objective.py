@@ -1,73 +1,28 @@
-"""The objective of every kind of network: a weighted sum of loss terms."""
-
-from typing import NamedTuple
+"""The objective of DAGNN: a weighted sum of loss terms."""
 
 from torch import Tensor
-from torch.linalg import vector_norm
 
-from dagnn_core.baselines.networks import DSCMR, PairOutput, TwoTower
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accuracy
+from dagnn_core.losses.batch import Batch, Losses
 from dagnn_core.losses.classification import classification_loss, label_cross_entropy
-from dagnn_core.losses.info_nce import info_nce_loss
 from dagnn_core.losses.modality_invariance import modality_invariance_loss
 from dagnn_core.losses.reconstruction import reconstruction_loss
 from dagnn_core.losses.relevance import relevance_loss
 from dagnn_core.losses.soft_contrastive import soft_contrastive_loss
 from dagnn_core.nn.dagnn import DAGNN, DAGNNOutput
-
-DSCMR_SIMILARITY_WEIGHT = 1e-3  # as published, of the pairwise similarity
-DSCMR_DISTANCE_WEIGHT = 1e-1  # and of the distance between the two embeddings of an item
+from dagnn_core.registry import load
 
 
-class Batch(NamedTuple):
-    """Features and labels of B_I images and B_T texts; where every item has both, they are pairs in the same order."""
-
-    image: Tensor
-    """[B_I, d_I]."""
-    text: Tensor
-    """[B_T, d_T]."""
-    image_labels: Tensor
-    """Y of the images, [B_I, C], in the dtype of the features."""
-    text_labels: Tensor
-    """Y of the texts, [B_T, C]."""
-    num_real_image: int
-    """So many images, the first ones, are real; the others are reconstructed from texts."""
-    num_real_text: int
-    """The same of the texts."""
-    image_of_pair: Tensor
-    """Positions of the images of the P items that have both, [P]."""
-    text_of_pair: Tensor
-    """Positions of their texts, [P]."""
-
-
-class Losses(NamedTuple):
-    """What a step minimises and what it logs; scalars."""
-
-    total: Tensor
-    terms: dict[str, Tensor]
-    """The unweighted terms that take part, by name."""
-    accuracies: dict[str, Tensor]
-    """Discriminator accuracies, for the log."""
-
-
-def compute_losses(
-    network: DAGNN | TwoTower | DSCMR, batch: Batch, config: ModelConfig, *, reversal: float = 1.0
-) -> Losses:
+def objective(network: DAGNN, batch: Batch, config: ModelConfig, *, reversal: float) -> Losses:
     """Run a batch through the network and compute its objective.
 
     Args:
         network: what is trained.
-        batch: the batch; the baselines take pairs only.
+        batch: the batch.
         config: weights and options of the terms.
         reversal: strength λ of the gradient reversal.
     """
-    if isinstance(network, TwoTower):
-        image, text = network(batch.image, batch.text)
-        loss = info_nce_loss(image, text, network.log_scale)
-        return Losses(loss, {"info_nce": loss}, {})
-    if isinstance(network, DSCMR):
-        return dscmr_objective(network, network(batch.image, batch.text), batch.image_labels)
     output = network(
         batch.image,
         batch.text,
@@ -114,6 +69,9 @@ def dagnn_objective(network: DAGNN, output: DAGNNOutput, batch: Batch, config: M
             similarity=config.label_similarity,
         )
         terms["relevance"] = config.relevance_weight, relevance
+    if config.custom_loss_weight > 0:
+        custom_loss = load(config.custom_loss, "model.custom_loss")
+        terms["custom"] = config.custom_loss_weight, custom_loss(*embeddings)
     accuracies = {}
     if output.translation is not None:
         modality = output.translation.modality
@@ -129,19 +87,3 @@ def dagnn_objective(network: DAGNN, output: DAGNNOutput, batch: Batch, config: M
     for weight, term in terms.values():
         total = total + weight * term
     return Losses(total, {name: term for name, (_, term) in terms.items()}, accuracies)
-
-
-def dscmr_objective(network: DSCMR, pairs: PairOutput, labels: Tensor) -> Losses:
-    """DSCMR: classification + 1e-3 pairwise similarity (shares a label or not) + 1e-1 distance within pairs.
-
-    Shape:
-        labels Y [N, C], in the dtype of the embeddings.
-    """
-    image, text = pairs
-    classification = classification_loss(network.classifier(image), labels)
-    classification = classification + classification_loss(network.classifier(text), labels)
-    similarity = modality_invariance_loss(image, text, labels, labels, similarity="binary")
-    distance = vector_norm(image - text, dim=1).mean()
-    total = classification + DSCMR_SIMILARITY_WEIGHT * similarity + DSCMR_DISTANCE_WEIGHT * distance
-    terms = {"classification": classification, "modality_invariance": similarity, "distance": distance}
-    return Losses(total, terms, {})

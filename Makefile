@@ -7,10 +7,14 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-containers images lint types dvc-deps lock
+.PHONY: help setup demo check test test-all test-containers images lint types dvc-deps lock
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+PIP := python -m pip install --quiet --disable-pip-version-check
+# pip's warnings about its own settings are shown only if it fails
+quietly = mkdir -p build && { $(1) > build/pip.log 2>&1 || { cat build/pip.log >&2; exit 1; }; }
 
 setup: $(VENV)/.installed ## make the virtual environment .venv
 
@@ -20,8 +24,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 		{ echo "error: $(PYTHON) is not Python 3.11 or later; install one and run: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 2; }
 	@echo "Making $(VENV) (a few minutes, once) ..."
 	@PATH="$(SYSTEM_PATH)" $(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(call quietly,$(VENV)/bin/$(PIP) -r requirements.lock)
+	@$(call quietly,$(VENV)/bin/$(PIP) --no-deps --editable .)
 	@touch $@
 
 demo: setup ## train, evaluate and register a model on the built-in demo data
@@ -31,20 +35,26 @@ demo: setup ## train, evaluate and register a model on the built-in demo data
 	@echo "report      artifacts/report/report.html"
 	@echo "activate    source $(VENV)/bin/activate (puts mlflow, dvc and dagnn on PATH)"
 
-# two workers, one thread each: more threads than cores wait for each other
-test test-all: export OMP_NUM_THREADS := 1
-PYTEST := pytest -q -n 2 --dist loadfile
+WORKERS ?= auto
+# one thread for each worker: more threads than cores wait for each other
+check test test-all: export OMP_NUM_THREADS := 1
+PYTEST := pytest -q -n $(WORKERS) --dist loadfile
+UNIT_TESTS := $(addprefix tests/,label_graph losses nn retrieval) $(wildcard tests/test_*.py)
 
-test: lint types ## all checks, and all tests but the slow ones
-	@$(PYTEST) -m "not slow and not containers"
+check: lint types ## lint, types, and the unit tests that take seconds
+	@$(PYTEST) -m "not slow" $(UNIT_TESTS)
 
-test-all: lint types ## all checks and all tests but those in containers
-	@$(PYTEST) -m "not containers"
+# a part of the tests comes without the checks
+test: $(if $(T),setup,lint types) ## all checks, and all tests but the slow ones; T=tests/losses: only these tests
+	@$(PYTEST) -m "not slow and not containers" $(T)
+
+test-all: $(if $(T),setup,lint types) ## all checks and all tests but those in containers; T= as above
+	@$(PYTEST) -m "not containers" $(T)
 
 test-containers: setup ## build the CPU image and run the pipeline in containers (needs Docker, or root on Debian)
 	@pytest -q -m containers tests/containers
 
-images: setup ## build the images of the commit; REGISTRY= pushes them, TARGETS= chooses, DOCKER_BUILD= has options
+images: setup ## build the images of the commit, with BuildKit; REGISTRY= pushes them, TARGETS= chooses, DOCKER_BUILD= has options
 	@dagnn images $(if $(REGISTRY),--registry $(REGISTRY)) $(TARGETS:%=--target %) -- $(DOCKER_BUILD)
 
 lint: setup ## style, spelling, and who may import whom
@@ -69,7 +79,7 @@ COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11
 	$(CUDA:%=--no-emit-package=%)
 lock: setup ## pin what requirements.in and infra/docker/*.in name
 	@PATH="$(SYSTEM_PATH)" $(PYTHON) -m venv --clear build/uv
-	@build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(call quietly,build/uv/bin/$(PIP) uv)
 	@$(COMPILE) requirements.in --output-file requirements.lock
 	@$(COMPILE) infra/docker/steps.in --constraints requirements.lock --output-file infra/docker/steps.lock
 	@grep '^kfp==' requirements.lock >> infra/docker/steps.lock

@@ -6,6 +6,7 @@ without anybody's noticing. So the pipeline takes digests alone, and `infra/imag
 
 import json
 import logging
+import os
 import re
 import subprocess
 import tempfile
@@ -83,7 +84,8 @@ def check_commit(commit: str, path: Path = IMAGES_FILE) -> None:
 def build_images(*, targets: Sequence[str], registry: str | None, options: Sequence[str], out: Path) -> dict[str, str]:
     """Build the images of the commit that is checked out, push them where a registry is given, and write `out`.
 
-    The build sees the files of the commit and nothing else, so an image is what its label says.
+    The build sees the files of the commit and nothing else, so an image is what its label says. It needs BuildKit,
+    which builds the stages of a target only; Docker's classic builder builds those of other targets, too.
 
     Args:
         targets: of `TARGETS`.
@@ -93,13 +95,14 @@ def build_images(*, targets: Sequence[str], registry: str | None, options: Seque
             `commit`, that of the images.
 
     Raises:
-        InputError: this is not a git checkout, or a target does not exist.
-        SurroundingsError: docker is not there, or failed.
+        InputError: this is not a git checkout, a target does not exist, or `DOCKER_BUILDKIT` turns BuildKit off.
+        SurroundingsError: docker is not there, has no BuildKit, or failed.
     """
     unknown = [target for target in targets if target not in TARGETS]
     if unknown:
         raise InputError(f"{unknown[0]} is not a target, expected one of {', '.join(TARGETS)}")
     commit = _git("rev-parse", "HEAD")
+    _check_buildkit()
     changed = _git("status", "--porcelain", "--untracked-files=no")
     if changed:
         log.warning("not in the images, because it is not committed: %s", ", ".join(changed.split()[1::2]))
@@ -112,6 +115,23 @@ def build_images(*, targets: Sequence[str], registry: str | None, options: Seque
     partial.write_text(json.dumps({"commit": commit, **references}, indent=2) + "\n", encoding="utf-8")
     partial.replace(out)
     return references
+
+
+def _check_buildkit() -> None:
+    """Ask the client for the help text of `docker build`: one without BuildKit refuses even that, without an engine."""
+    wanted = os.environ.get("DOCKER_BUILDKIT", "")
+    if wanted not in ("", "1"):
+        raise InputError(
+            f"DOCKER_BUILDKIT is {wanted!r}, expected 1 or nothing: the classic builder builds all targets of the "
+            "Dockerfile; unset DOCKER_BUILDKIT"
+        )
+    done = _run(["docker", "build", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if done.returncode != 0:
+        reason = done.stderr.strip().partition("\n")[0]
+        raise SurroundingsError(
+            f"docker cannot build with BuildKit ({reason}); install its buildx plugin (package docker-buildx or "
+            "docker-buildx-plugin), or put a docker that has it first on PATH"
+        )
 
 
 def _build(target: str, commit: str, tag: str, options: Sequence[str]) -> str:
@@ -145,14 +165,23 @@ def _push(name: str, tag: str) -> str:
 
 
 def _docker(command: Sequence[str], *, stdin: int = subprocess.DEVNULL, capture: bool = False) -> str:
-    try:
-        done = subprocess.run(command, stdin=stdin, stdout=subprocess.PIPE if capture else None, text=True, check=False)
-    except FileNotFoundError as error:
-        raise SurroundingsError("docker is not on PATH; install Docker, or put it there") from error
+    done = _run(command, stdin=stdin, stdout=subprocess.PIPE if capture else None)
     if done.returncode != 0:
         what = " ".join(command[:2])
         raise SurroundingsError(f"`{what}` failed with exit status {done.returncode}; its last lines above say why")
     return done.stdout or ""
+
+
+def _run(
+    command: Sequence[str], *, stdin: int = subprocess.DEVNULL, stdout: int | None = None, stderr: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"DOCKER_BUILDKIT": "1"}  # Docker before version 23 has to be asked for it
+    try:
+        return subprocess.run(
+            command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise SurroundingsError("docker is not on PATH; install Docker, or put it there") from error
 
 
 def _git(*arguments: str) -> str:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagnn_core.artifacts import Artifact, read_artifact, write_artifact
@@ -24,6 +24,7 @@ def write(out: Path, files: dict[str, bytes], provenance: dict[str, str] | None 
     return read_artifact(out, "dataset", verify=True)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,8}(/[a-z]{1,8})?\.bin", fullmatch=True), st.binary(max_size=50)))
 def test_round_trip_and_digest(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
     base = tmp_path_factory.mktemp("artifacts")

@@ -99,7 +99,7 @@ def images(
     registry: Annotated[str | None, typer.Option(help="push there, as registry.example/team")] = None,
     targets: Annotated[list[str], typer.Option("--target", help="once for each")] = ["cpu", "gpu", "mlflow"],  # noqa: B006
 ) -> None:
-    """Build the container images of the commit that is checked out.
+    """Build the container images of the commit that is checked out, with BuildKit.
 
     Their digests go to `infra/images.json`, which `dagnn run --docker` and `dagnn compile` read.
     """

@@ -85,6 +85,8 @@ def engine() -> Iterator[docker.DockerClient]:
             folder = ROOT / "build/engine"
             folder.mkdir(parents=True, exist_ok=True)
             patch.setenv("DOCKER_HOST", f"unix://{folder}/docker.sock")
+            # the engine's own client, of the same release: another one on PATH may lack BuildKit
+            patch.setenv("PATH", f"{Path(shutil.which('dockerd') or '').parent}:{os.environ['PATH']}")
             stack.enter_context(_own_engine(folder))
         client = stack.enter_context(contextlib.closing(docker.from_env()))
         yield client

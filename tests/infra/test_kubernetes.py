@@ -24,7 +24,8 @@ from tests.pipeline.specs import kubernetes_of, read_specs
 FOLDER = Path(__file__).parents[2] / "infra/kubernetes"
 OVERLAYS = sorted(f"overlays/{path.name}" for path in (FOLDER / "overlays").iterdir())
 RENDERED = [*OVERLAYS, "training", "serving"]
-KUBERNETES = "1.34"
+APPLIED = {"training": ["training/runtime", "training"]}  # more than one folder, in the order of the documentation
+KUBERNETES = "1.36"
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on PATH")
 for_each = pytest.mark.parametrize("folder", RENDERED)
@@ -51,7 +52,8 @@ def rendered(folder: str) -> str:
 
 
 def objects(folder: str) -> list[dict[str, Any]]:
-    return list(YAML(typ="safe").load_all(rendered(folder)))
+    yaml = YAML(typ="safe")
+    return [entry for part in APPLIED.get(folder, [folder]) for entry in yaml.load_all(rendered(part))]
 
 
 def only(folder: str, kind: str) -> dict[str, Any]:
@@ -254,6 +256,15 @@ def test_network_policies_are_about_the_pods_and_the_server_lets_them_in(folder:
         assert {found["app.kubernetes.io/name"] for found in labels} <= names
 
 
+def test_the_store_stays_below_its_memory_limit() -> None:
+    """Go counts its heap only, so the rest of the limit is for stacks and buffers outside of it."""
+    (container,) = (found for found in containers("overlays/kind") if found["name"] == "seaweedfs")
+    values = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    soft, hard = int(values["GOMEMLIMIT"].removesuffix("MiB")), container["resources"]["limits"]["memory"]
+    assert hard.endswith("Gi")
+    assert 0.7 <= soft / (int(hard.removesuffix("Gi")) * 1024) <= 0.85
+
+
 @for_each_overlay
 def test_tasks_may_do_only_what_they_need(folder: str) -> None:
     role = only(folder, "Role")
@@ -281,6 +292,15 @@ def test_a_train_job_takes_its_runtime() -> None:
     }
     resources = job["spec"]["trainer"]["resourcesPerNode"]
     assert int(resources["requests"]["nvidia.com/gpu"]) == int(resources["limits"]["nvidia.com/gpu"]) > 1
+
+
+def test_what_a_train_job_needs_is_applied_before_it() -> None:
+    """The webhook of Kubeflow Trainer refuses a TrainJob whose runtime does not exist."""
+    first, then = (
+        {entry["kind"] for entry in YAML(typ="safe").load_all(rendered(part))} for part in APPLIED["training"]
+    )
+    assert first == {"PersistentVolumeClaim", "NetworkPolicy", "TrainingRuntime"}
+    assert then == {"ConfigMap", "TrainJob", "Job"}
 
 
 @pytest.mark.parametrize("folder", ["training", "serving"])

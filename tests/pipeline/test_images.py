@@ -98,18 +98,71 @@ def dagnn(*arguments: str, cwd: Path, **environment: str) -> subprocess.Complete
     )
 
 
-def test_without_docker_a_build_is_one_line(tmp_path: Path) -> None:
-    git = tmp_path / "bin"
-    git.mkdir()
-    (git / "git").symlink_to(subprocess.check_output(["which", "git"], text=True).strip())
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A git checkout with one empty commit, and `bin`, whose only program is git."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "git").symlink_to(subprocess.check_output(["which", "git"], text=True).strip())
     (tmp_path / "infra").mkdir()
     for command in (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "--message", "Begin"]):
         identity = ["-c", "user.name=test", "-c", "user.email=test"]
         subprocess.run(["git", *identity, *command], cwd=tmp_path, check=True)
-    done = dagnn("images", "--target", "cpu", cwd=tmp_path, PATH=str(git))
+    return tmp_path
+
+
+def build(checkout: Path, *, client: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """`dagnn images` with a shell script as the docker client; every call is written to `calls`."""
+    if client:
+        docker = checkout / "bin/docker"
+        docker.write_text(f'#!/bin/sh\necho "$DOCKER_BUILDKIT $*" >> {checkout}/calls\n{client}\n')
+        docker.chmod(0o755)
+    return dagnn("images", "--target", "mlflow", cwd=checkout, PATH=f"{checkout}/bin", **environment)
+
+
+def calls(checkout: Path) -> list[str]:
+    path = checkout / "calls"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_without_docker_a_build_is_one_line(checkout: Path) -> None:
+    done = build(checkout)
     assert done.returncode == 3
     assert done.stderr == "error: docker is not on PATH; install Docker, or put it there\n"
-    assert list((tmp_path / "infra").iterdir()) == []
+    assert list((checkout / "infra").iterdir()) == []
+
+
+@pytest.mark.parametrize("environment", [{}, {"DOCKER_BUILDKIT": ""}, {"DOCKER_BUILDKIT": "1"}])
+def test_images_are_built_with_buildkit(checkout: Path, environment: dict[str, str]) -> None:
+    done = build(checkout, client='case "$*" in *--help*) exit 0;; esac; echo disk full >&2; exit 1', **environment)
+    assert done.returncode == 3
+    assert done.stderr == "disk full\nerror: `docker build` failed with exit status 1; its last lines above say why\n"
+    assert [call.split()[:2] for call in calls(checkout)] == [["1", "build"], ["1", "build"]]
+    assert "--target mlflow" in calls(checkout)[1]
+
+
+def test_a_client_without_buildkit_is_one_line_with_the_remedy(checkout: Path) -> None:
+    message = "ERROR: BuildKit is enabled but the buildx component is missing or broken.\n       Install it"
+    done = build(checkout, client=f'echo "{message}" >&2; exit 1')
+    assert done.returncode == 3
+    assert done.stderr == (
+        "error: docker cannot build with BuildKit (ERROR: BuildKit is enabled but the buildx component is missing or "
+        "broken.); install its buildx plugin (package docker-buildx or docker-buildx-plugin), or put a docker that has "
+        "it first on PATH\n"
+    )
+    assert calls(checkout) == ["1 build --help"]
+    assert list((checkout / "infra").iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["0", "false"])
+def test_the_classic_builder_is_refused(checkout: Path, value: str) -> None:
+    done = build(checkout, client="exit 0", DOCKER_BUILDKIT=value)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: DOCKER_BUILDKIT is '{value}', expected 1 or nothing: the classic builder builds all targets of the "
+        "Dockerfile; unset DOCKER_BUILDKIT\n"
+    )
+    assert calls(checkout) == []
 
 
 def test_a_memory_limit_needs_containers() -> None:

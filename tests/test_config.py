@@ -75,7 +75,7 @@ def test_every_field_has_a_docstring(name: str) -> None:
             {"model": {"classification_weight": 0, "modality_invariance_weight": 0}},
             r"one of model.classification_weight, .*, model.relevance_weight must be > 0, got \[0.0, 0.0, 0.0, 0.0\]",
         ),
-        ({"model": {"kind": "clip"}}, r"model.kind must be one of dagnn, two_tower, dscmr, cca, ridge, or .*, got 'clip'"),
+        ({"model": {"kind": "clip"}}, r"model.kind must be one of dagnn, two_tower, dscmr, cca, ridge, .*, got 'clip'"),
         ({"train": {"warmup_epochs": 40}}, r"train.warmup_epochs must be below train.epochs, got 40"),
         ({"train": {"weight_averaging": 1}}, r"train.weight_averaging must be at least 0 and below 1, got 1"),
         ({"train": {"weight_decay": -1}}, r"train.weight_decay must be >= 0, got -1"),

@@ -17,6 +17,7 @@ from components.services.stored_model import find_fault
 from components.services.tracking import Run, Tracking, lineage_tags, split_of_data
 from dagnn_core.artifacts import Artifact, canonical_json
 from dagnn_core.errors import InputError
+from dagnn_core.retrieval.directions import MAP_METRICS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
-METRICS = ("map_i2t", "map_t2i", "map_mean")
 MODEL_ID = "mlflow_model_id"  # tag of a version: MLflow's record of its model
 MAX_DESCRIPTION = 5000  # characters that MLflow's database has for it
 RAW_FIELDS = ("md5", "repository", "revision", "commit", "path", "remote")  # of the version of raw data, in tags
@@ -84,7 +84,7 @@ def register_version(
     client, digest = tracking.client, model.artifact.content_digest
     card = render_model_card(name, model, report, metrics, licence=data_licence)
     description = shorten(card.markdown, MAX_DESCRIPTION)
-    evaluation = {metric: repr(metrics[metric]) for metric in METRICS}
+    evaluation = {metric: repr(metrics[metric]) for metric in MAP_METRICS}
     evaluation |= {"report_digest": report.content_digest, "data_licence": data_licence}
     with tracking.answering():
         ensure_registered_model(client, name, "Texts and pictures to embeddings in one space (DAGNN)")

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from components.services.registry import CHAMPION, METRICS, read_versions
+from components.services.registry import CHAMPION, read_versions
 from components.services.stored_model import find_fault, read_manifest
 from components.services.tracking import RECREATED_FROM, Tracking
 from components.services.whereabouts import Finding, State, Whereabouts, lost_changes, one_line
 from dagnn_core.artifacts import read_provenance
 from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.retrieval.directions import MAP_METRICS
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -167,7 +168,7 @@ def trace(tracking: Tracking, recorded: Recorded, whereabouts: Whereabouts) -> N
         recorded.files,
         _run_node(tracking, recorded, _pipeline_node(recorded, whereabouts)),
         model=recorded.digests.get("model", ""),
-        **{metric: recorded.tags.get(metric, "") for metric in METRICS},
+        **{metric: recorded.tags.get(metric, "") for metric in MAP_METRICS},
     )
 
 

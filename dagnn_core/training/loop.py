@@ -21,6 +21,7 @@ from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.parallel import average_gradients, from_main, is_main, num_processes
 from dagnn_core.progress import track
+from dagnn_core.retrieval.directions import MAP_METRICS
 from dagnn_core.retrieval.metrics import evaluate_retrieval
 from dagnn_core.training.checkpoint import Epoch, TrainingState, restore_checkpoint, save_checkpoint
 from dagnn_core.training.optimizer import learning_rate, make_optimizer, reversal_strength
@@ -28,7 +29,7 @@ from dagnn_core.training.split import LEAST_ITEMS, Split, reconstruct
 
 log = logging.getLogger(__name__)
 
-VAL_MAP = ("val_map_i2t", "val_map_t2i", "val_map_mean")
+VAL_MAP = tuple(f"val_{name}" for name in MAP_METRICS)
 CHECKPOINT_SECONDS = 30.0  # a kill costs at most this and the epoch that was under way
 
 

@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-containers images lint types lock
+.PHONY: help setup demo check test test-all test-containers images lint types dvc-deps lock
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ lint: setup ## style, spelling, and who may import whom
 	@ruff format --check
 	@typos
 	@lint-imports --no-logo
+
+dvc-deps: setup ## write into dvc.yaml which modules each stage imports
+	@python infra/dvc_deps.py
 
 types: setup ## mypy --strict
 	@mypy

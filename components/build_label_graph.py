@@ -10,9 +10,10 @@ from components.command import ParamsOption, run_step
 from components.params import load_section
 from components.services.provenance import provenance
 from dagnn_core.artifacts import write_artifact
-from dagnn_core.config import LabelGraphConfig
+from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.label_graph.label_graph import KIND, PICTURE, write_label_graph
+from dagnn_core.label_graph.build import write_label_graph
+from dagnn_core.label_graph.label_graph import KIND, PICTURE
 
 log = logging.getLogger(__name__)
 

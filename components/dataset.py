@@ -8,24 +8,16 @@ from typing import Annotated
 import typer
 
 from components.command import WORK, ParamsOption, WorkOption, run_step
-from components.params import load_section, load_spec
+from components.params import load_section
 from components.services.lineage import raw_lineage
 from components.services.provenance import provenance
 from dagnn_core.artifacts import write_artifact
-from dagnn_core.card.card import write_card
-from dagnn_core.config import DatasetConfig
-from dagnn_core.data.coco import open_coco
+from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import KIND, Dataset
-from dagnn_core.data.demo import DemoSpec
-from dagnn_core.data.demo_source import open_demo
-from dagnn_core.data.folder import open_folder
-from dagnn_core.data.huggingface import open_huggingface
-from dagnn_core.data.ingest import write_dataset
-from dagnn_core.data.matrices import open_matrices
-from dagnn_core.data.mirflickr import open_mirflickr25k
-from dagnn_core.data.nuswide import open_nuswide
-from dagnn_core.data.raw import RawData
-from dagnn_core.data.work import pictures_digest, work_folder
+from dagnn_core.data.ingest.build import write_dataset
+from dagnn_core.data.ingest.work import pictures_digest, work_folder
+from dagnn_core.data.layouts import open_layout
+from dagnn_core.reports.data_card.card import write_card
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +46,7 @@ def run(
         SurroundingsError: another import of the same pictures is running.
     """
     source = source or Path(params.source)
-    raw = _open(source, params)
+    raw = open_layout(source, params)
     record = provenance("dataset", params, raw=raw_lineage(source), uris=uris)
     with (
         work_folder(work / pictures_digest(raw, record["packages"])) as unfinished,
@@ -74,26 +66,6 @@ def run(
         log.warning(
             "rejected %d of %d rows (%s): %s", raw.num_rows - content["num_items"], raw.num_rows, reasons, listing
         )
-
-
-def _open(source: Path, params: DatasetConfig) -> RawData:
-    keep_incomplete = params.incomplete == "keep"
-    match params.layout:
-        case "demo":
-            raw = open_demo(load_spec(source, DemoSpec))
-        case "folder":
-            raw = open_folder(source, params.folder, keep_incomplete=keep_incomplete)
-        case "coco":
-            raw = open_coco(source, params.coco, keep_incomplete=keep_incomplete)
-        case "mirflickr25k":
-            raw = open_mirflickr25k(source, params.mirflickr25k, keep_incomplete=keep_incomplete)
-        case "nuswide":
-            raw = open_nuswide(source, params.nuswide, keep_incomplete=keep_incomplete)
-        case "features":
-            raw = open_matrices(source, params.features, keep_incomplete=keep_incomplete)
-        case "huggingface":
-            raw = open_huggingface(source, params.huggingface, keep_incomplete=keep_incomplete)
-    return raw
 
 
 def _incomplete(modalities: Mapping[str, int]) -> str:

@@ -11,14 +11,14 @@ from components.params import load_section
 from components.services.provenance import provenance
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import Artifact, write_artifact
-from dagnn_core.config import EvaluateConfig
+from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import Features
-from dagnn_core.model import TrainedModel
-from dagnn_core.report.evaluation import evaluate
-from dagnn_core.report.report import KIND, PAGE, write_report
-from dagnn_core.report.table import results_table
+from dagnn_core.model.files import TrainedNetwork
+from dagnn_core.reports.evaluation.measure import evaluate
+from dagnn_core.reports.evaluation.report import KIND, PAGE, write_report
+from dagnn_core.reports.evaluation.table import results_table
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def run(
     """
     data = Dataset.read(dataset, verify=True)
     matrices = Features.read(features, verify=True)
-    trained = TrainedModel.read(model, verify=True)
+    trained = TrainedNetwork.read(model, verify=True)
     _check_made_from(matrices.artifact, data.artifact, remedy="run `dvc repro extract_features`")
     _check_made_from(trained.artifact, matrices.artifact, remedy="run `dvc repro train`")
     parents = [data.artifact, matrices.artifact, trained.artifact]

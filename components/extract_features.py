@@ -10,9 +10,9 @@ from components.command import ParamsOption, run_step
 from components.params import load_section
 from components.services.provenance import provenance
 from dagnn_core.artifacts import write_artifact
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.features.extraction import write_features
+from dagnn_core.features.extraction.extract import write_features
 from dagnn_core.features.features import KIND
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """Load sections of the configuration from `params.yaml` or from JSON text."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dagnn_core.config import SECTIONS, parse_params, parse_section
+from dagnn_core.config.section import parse_section
 from dagnn_core.errors import InputError
 
 T = TypeVar("T")
@@ -30,39 +30,40 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def load_params(path: Path) -> dict[str, Any]:
-    """Every section of a whole `params.yaml`.
-
-    Raises:
-        InputError: an unknown key or a bad value, named by file and dotted path.
-    """
-    return _located(path, parse_params)
-
-
 def load_spec(path: Path, section: type[T]) -> T:
     """A YAML file that holds the keys of one dataclass.
 
     Raises:
         InputError: an unknown key or a bad value, named by file and key.
     """
-    return _located(path, lambda values: parse_section(section, values, path.stem))
+    return located(path, lambda values: parse_section(section, values, path.stem))
 
 
 def load_section(source: str | Path, section: type[T]) -> T:
-    """One section, from the path of a `params.yaml` (all of which is checked) or from the section's JSON text.
+    """One section, from the path of a `params.yaml` or from the section's JSON text; the others are not looked at.
 
     Raises:
         InputError: an unknown key or a bad value, named by its dotted path.
     """
-    name = next(name for name, candidate in SECTIONS.items() if candidate is section)
+    name: str = section.NAME  # type: ignore[attr-defined]
     if str(source).lstrip().startswith("{"):
         try:
             values = json.loads(str(source))
         except json.JSONDecodeError as error:
             raise InputError(f"parameters of {name} are not valid JSON: {error}") from error
         return parse_section(section, values, name)
-    loaded: T = load_params(Path(source))[name]
-    return loaded
+    return located(Path(source), lambda values: parse_section(section, sections_of(values).get(name, {}), name))
+
+
+def sections_of(values: object) -> Mapping[str, object]:
+    """What a `params.yaml` holds: values by the name of the section.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"expected a mapping of sections, got {values!r}")
+    return {str(name): section for name, section in values.items()}
 
 
 def override(section: T, **texts: str) -> T:
@@ -71,16 +72,20 @@ def override(section: T, **texts: str) -> T:
     Raises:
         InputError: a value that the section does not take, named by its dotted path.
     """
-    name = next(name for name, candidate in SECTIONS.items() if candidate is type(section))
     values = asdict(section)  # type: ignore[call-overload]
     for key, text in texts.items():
         if text:
             is_number = isinstance(values[key], int) and text.removeprefix("-").isdecimal()
             values[key] = int(text) if is_number else text
-    return parse_section(type(section), values, name)
+    return parse_section(type(section), values, section.NAME)  # type: ignore[attr-defined]
 
 
-def _located(path: Path, parse: Callable[[Any], T]) -> T:
+def located(path: Path, parse: Callable[[Any], T]) -> T:
+    """What a YAML file holds, parsed; a mistake names the file.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or `parse` refuses it.
+    """
     values = read_yaml(path)
     try:
         return parse(values)

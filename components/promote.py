@@ -12,7 +12,7 @@ from components.services.gate import Examination, judge
 from components.services.promotion import Promotion, promote
 from components.services.registry import CHAMPION, mark_finished
 from components.services.tracking import Tracking
-from dagnn_core.config import RegisterConfig
+from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from components.services.gate import judge_floors
 from components.services.registry import CHALLENGER, RegisteredVersion, mark_finished, register_version
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import Artifact, read_artifact
-from dagnn_core.config import GateConfig, RegisterConfig
+from dagnn_core.config.register import GateConfig, RegisterConfig
 from dagnn_core.errors import ArtifactError, CheckRefusedError
-from dagnn_core.model import TrainedModel
+from dagnn_core.model.embedder import TrainedModel
 
 log = logging.getLogger(__name__)
 

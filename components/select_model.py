@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.errors import InputError
-from dagnn_core.model import KIND
+from dagnn_core.model.files import KIND
 
 log = logging.getLogger(__name__)
 

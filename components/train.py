@@ -21,12 +21,14 @@ from components.services.provenance import provenance
 from components.services.storage import Storage
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import canonical_json, write_artifact
-from dagnn_core.config import ModelConfig, TrainConfig, section_json
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.section import section_json
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.devices import choose_device, describe_machine
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.features import Features
 from dagnn_core.label_graph.label_graph import LabelGraph
-from dagnn_core.model import KIND, write_model
+from dagnn_core.model.files import KIND, write_model
 from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.parallel import is_main, joined_processes, num_processes
 from dagnn_core.training.loop import train

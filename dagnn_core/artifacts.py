@@ -30,6 +30,17 @@ MADE_BY = {
 }
 
 
+# what manifests called the sections before they had the names that params.yaml gives them
+_OLD_SECTION_NAMES = {
+    "DatasetConfig": "dataset",
+    "FeaturesConfig": "features",
+    "LabelGraphConfig": "label_graph",
+    "ModelConfig": "model",
+    "TrainConfig": "train",
+    "EvaluateConfig": "evaluate",
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileRecord:
     """Size in bytes and sha256 (hexadecimal) of one file."""
@@ -163,7 +174,7 @@ def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
             content=record["content"],
             files={name: FileRecord(**entry) for name, entry in record["files"].items()},
             content_digest=record["content_digest"],
-            provenance=record["provenance"],
+            provenance=read_provenance(record),
         )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{manifest} is damaged ({error!r}); {_remedy(kind)}") from error
@@ -174,6 +185,18 @@ def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
     if verify and digest_of(artifact.files) != artifact.content_digest:
         raise ArtifactError(f"{manifest} is damaged: content_digest is not that of its files; {_remedy(kind)}")
     return artifact
+
+
+def read_provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Where an artifact came from, by its manifest, of any version of the program."""
+    provenance = dict(manifest["provenance"])
+    if "params" in provenance:
+        params = provenance["params"].items()
+        provenance["params"] = {_OLD_SECTION_NAMES.get(name, name): values for name, values in params}
+    if "origins" in provenance:
+        origins = provenance["origins"].items()
+        provenance["origins"] = {kind: read_provenance({"provenance": origin}) for kind, origin in origins}
+    return provenance
 
 
 def _check_file(path: Path, record: FileRecord, kind: str, *, verify: bool) -> None:

@@ -9,7 +9,7 @@ from kfp import dsl
 from kfp.dsl import Artifact, Model
 from kfp.dsl.base_component import BaseComponent
 
-from dagnn_core.config import section_json
+from dagnn_core.config.section import section_json
 from dagnn_core.errors import InputError
 from pipeline.images import Images
 from pipeline.placement import place

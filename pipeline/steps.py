@@ -56,7 +56,7 @@ def dataset(
 
     from components.dataset import run
     from components.params import load_section
-    from dagnn_core.config import DatasetConfig
+    from dagnn_core.config.dataset import DatasetConfig
     from pipeline.task import task
 
     with task("dataset"):
@@ -75,7 +75,7 @@ def extract_features(*, dataset: Input[Dataset], params: str, cache: str, featur
 
     from components.extract_features import run
     from components.params import load_section
-    from dagnn_core.config import FeaturesConfig
+    from dagnn_core.config.features import FeaturesConfig
     from pipeline.task import task
 
     with task("extract_features"):
@@ -94,7 +94,7 @@ def build_label_graph(*, dataset: Input[Dataset], params: str, label_graph_out: 
 
     from components.build_label_graph import run
     from components.params import load_section
-    from dagnn_core.config import LabelGraphConfig
+    from dagnn_core.config.label_graph import LabelGraphConfig
     from pipeline.task import task
 
     with task("build_label_graph"):
@@ -125,7 +125,8 @@ def train(
     from components.params import load_section, override
     from components.services.tracking import Tracking
     from components.train import run
-    from dagnn_core.config import ModelConfig, TrainConfig
+    from dagnn_core.config.model import ModelConfig
+    from dagnn_core.config.train import TrainConfig
     from pipeline.task import task
 
     with task("train"):
@@ -172,7 +173,7 @@ def evaluate(
     from components.evaluate import run
     from components.params import load_section
     from components.services.tracking import Tracking
-    from dagnn_core.config import EvaluateConfig
+    from dagnn_core.config.evaluate import EvaluateConfig
     from pipeline.task import task
 
     with task("evaluate"):
@@ -202,7 +203,7 @@ def register(
     from components.params import load_section, override
     from components.register import run
     from components.services.tracking import Tracking
-    from dagnn_core.config import RegisterConfig
+    from dagnn_core.config.register import RegisterConfig
     from pipeline.task import task
 
     with task("register"):
@@ -231,7 +232,7 @@ def promote(
     from components.params import load_section
     from components.promote import run
     from components.services.tracking import Tracking
-    from dagnn_core.config import RegisterConfig
+    from dagnn_core.config.register import RegisterConfig
     from pipeline.task import task
 
     with task("promote"):

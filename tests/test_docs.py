@@ -10,9 +10,12 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from dagnn_core.config import SECTIONS, ModelConfig, TrainConfig, parse_section
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.section import parse_section
+from dagnn_core.config.sections import SECTIONS
+from dagnn_core.config.train import TrainConfig
+from dagnn_core.model.kinds import build_network
 from dagnn_core.nn.label_graphs import GraphTensors
-from dagnn_core.nn.network import build_network
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

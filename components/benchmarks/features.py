@@ -17,14 +17,14 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from transformers.utils import logging
 
 from dagnn_core.artifacts import write_artifact
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import KIND, Dataset, Item
-from dagnn_core.data.writer import DatasetWriter
+from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.devices import choose_device
-from dagnn_core.features.backbone import ImageBackbone
-from dagnn_core.features.embedding import inference
-from dagnn_core.features.encoders import open_image_backbone
-from dagnn_core.features.extraction import extract_descriptors, extract_with_image_backbone
+from dagnn_core.features.encoders.backbone import ImageBackbone
+from dagnn_core.features.encoders.registry import open_image_backbone
+from dagnn_core.features.extraction.embedding import inference
+from dagnn_core.features.extraction.extract import extract_descriptors, extract_with_image_backbone
 
 VIT_SMALL = "vit-small"
 NUM_DISTINCT = 256

@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 
 from components import train
 from components.command import WORK
-from components.params import load_params
+from components.params_file import load_params
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact, write_json
-from dagnn_core.config import CLOSED_FORM, ModelConfig, TrainConfig, parse_section
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.section import parse_section
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
-from dagnn_core.model import KIND, TrainedModel
+from dagnn_core.model.files import KIND, TrainedNetwork
+from dagnn_core.model.kinds import kind_of
 from dagnn_core.retrieval.bootstrap import Difference, paired_bootstrap
-from dagnn_core.retrieval.ranking import chance_scores, mean_scores, score_pairs
+from dagnn_core.retrieval.metrics import chance_scores, mean_scores, score_pairs
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +100,7 @@ def run(
     }
     models: dict[str, list[Path]] = {}
     for name, sections in configs.items():
-        one_fit = sections["model"].kind in CLOSED_FORM
+        one_fit = bool(kind_of(sections["model"]).fit)
         models[name] = []
         for seed in seeds[:1] if one_fit else seeds:
             model_out = out / name / f"seed-{seed}"
@@ -143,7 +146,7 @@ def _is_done(model_out: Path, inputs: Mapping[str, str], wanted: tuple[ModelConf
     provenance = read_artifact(model_out, KIND, verify=True).provenance
     try:
         # a key that this program has since got had its present default
-        used = [parse_section(type(section), provenance["params"][type(section).__name__], "") for section in wanted]
+        used = [parse_section(type(section), provenance["params"][section.NAME], "") for section in wanted]
     except InputError:  # a key that it no longer has
         return False
     return used == list(wanted) and provenance["ancestors"].items() >= inputs.items()
@@ -154,7 +157,7 @@ def _score(data: Features, split: str, name: str, paths: Sequence[Path]) -> Row:
     labels = data.labels[rows]
     runs, precisions, validations = [], [], []
     for path in paths:
-        model = TrainedModel.read(path)
+        model = TrainedNetwork.read(path)
         image, text = model.embed_image_features(data.image[rows]), model.embed_text_features(data.text[rows])
         i2t, t2i = score_pairs(image, text, labels)
         runs.append(mean_scores(i2t, t2i))

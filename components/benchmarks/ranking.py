@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dagnn_core.retrieval.ranking import Embeddings, Labels, evaluate_retrieval
+from dagnn_core.retrieval.metrics import Embeddings, Labels, evaluate_retrieval
 
 NUM_LABELS = 24  # as MIRFlickr has
 LABELS_PER_ITEM = 3.8

@@ -13,12 +13,12 @@ from components.services.stored_model import download, find_fault, model_folder,
 from components.services.tracking import Tracking
 from components.services.versioning import fetch_by_dvc, resolve
 from dagnn_core.artifacts import Artifact, read_artifact
-from dagnn_core.config import GateConfig
+from dagnn_core.config.register import GateConfig
 from dagnn_core.data.dataset import KIND, Dataset
 from dagnn_core.data_check.check import check_dataset
 from dagnn_core.data_check.findings import Limits
 from dagnn_core.errors import ArtifactError, InputError
-from dagnn_core.model import TrainedModel
+from dagnn_core.model.embedder import TrainedModel
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from dagnn_core.config import GateConfig
+from dagnn_core.config.register import GateConfig
 from dagnn_core.data_check.findings import Finding
 from dagnn_core.retrieval.bootstrap import Difference
+from dagnn_core.retrieval.directions import DIRECTIONS, MAP_METRICS
 
 EMBEDDING_TOLERANCE = 1e-5
 MAX_REASON = 300  # characters of one reason in a decision
 NUM_REASONS = 5
 
-DIRECTIONS = {"i2t": "image to text", "t2i": "text to image"}
 SLICES = {"rare_labels": "queries with a rare label", "short_texts": "short texts as queries"}
 
 Verdict = Literal["passed", "warning", "failed", "allowed", "not applicable"]
@@ -141,7 +141,7 @@ def judge(evidence: Evidence, config: GateConfig, *, allow_dirty: bool) -> Exami
     for prefix, source in (("", evidence.figures), ("champion_", evidence.comparison)):
         values = source.figures if isinstance(source, Comparison) else source
         if isinstance(values, Mapping):
-            figures |= {f"{prefix}{name}": values[name] for name in ("map_i2t", "map_t2i", "map_mean")}
+            figures |= {f"{prefix}{name}": values[name] for name in MAP_METRICS}
     if isinstance(evidence.load_test, LoadTest):
         figures["latency_p50_ms"] = evidence.load_test.latency_p50_ms
     return Examination(checks, {name: value for name, value in figures.items() if math.isfinite(value)})

@@ -52,7 +52,7 @@ def provenance(
     stored |= {kind: uri for kind, uri in (uris or {}).items() if "://" in uri}
     return {
         "step": step,
-        "params": {type(section).__name__: asdict(section) for section in sections},
+        "params": {section.NAME: asdict(section) for section in sections},
         "ancestors": ancestors,
         "origins": origins,
         **({"uris": stored} if stored else {}),

@@ -19,25 +19,25 @@ from components.services.stored_model import find_fault
 from components.services.tracking import REQUEST, Run, Tracking, lineage_tags, split_of_data
 from dagnn_core.artifacts import Artifact, canonical_json
 from dagnn_core.errors import InputError
+from dagnn_core.retrieval.directions import MAP_METRICS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from mlflow.models import ModelSignature
 
-    from dagnn_core.features.encoders import Encoder
-    from dagnn_core.model import TrainedModel
-    from dagnn_core.model_card.model_card import ModelCard
+    from dagnn_core.features.encoders.registry import Encoder
+    from dagnn_core.model.embedder import TrainedModel
+    from dagnn_core.reports.model_card.model_card import ModelCard
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
-METRICS = ("map_i2t", "map_t2i", "map_mean")
 MODEL_ID = "mlflow_model_id"  # tag of a version: MLflow's record of its model
 MAX_DESCRIPTION = 5000  # characters that MLflow's database has for it
 RAW_FIELDS = ("md5", "repository", "revision", "commit", "path", "remote")  # of the version of raw data, in tags
 
 # what dagnn_core needs to encode and embed, and the served file itself
-_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "torch", "tqdm")
+_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "safetensors", "torch", "tqdm")
 _OF_HUGGINGFACE = ("huggingface_hub", "tokenizers", "transformers")  # what its encoders need on top
 
 # 16 x 16 pixels, PNG: a light sky above a dark sea
@@ -80,13 +80,13 @@ def register_version(
         InputError: a name that MLflow does not take.
         SurroundingsError: the server failed.
     """
-    from dagnn_core.model_card.model_card import render_model_card, shorten
+    from dagnn_core.reports.model_card.model_card import render_model_card, shorten
 
     check_name(name)
     client, digest = tracking.client, model.artifact.content_digest
     card = render_model_card(name, model, report, metrics, licence=data_licence)
     description = shorten(card.markdown, MAX_DESCRIPTION)
-    evaluation = {metric: repr(metrics[metric]) for metric in METRICS}
+    evaluation = {metric: repr(metrics[metric]) for metric in MAP_METRICS}
     evaluation |= {"report_digest": report.content_digest, "data_licence": data_licence}
     provenance = model.artifact.provenance
     # the report has the model among its ancestors, so its record names every artifact
@@ -206,7 +206,7 @@ def _origin_tags(model: Artifact, raw: Mapping[str, Any] | None) -> dict[str, st
     params = hashlib.sha256(canonical_json(provenance["params"]).encode()).hexdigest()
     return {
         "model_digest": model.content_digest,
-        "seed": str(provenance["params"]["TrainConfig"]["seed"]),
+        "seed": str(provenance["params"]["train"]["seed"]),
         "params_digest": params,
         "python_version": provenance["packages"]["python"],
         "torch_version": provenance["packages"]["torch"],
@@ -221,7 +221,7 @@ def _known_of(raw: Mapping[str, Any] | None) -> dict[str, str]:
 
 def _log_card(client: "MlflowClient", model_id: str, card: "ModelCard") -> None:
     """Put the model card beside the files of a stored model."""
-    from dagnn_core.model_card.model_card import HTML, MARKDOWN
+    from dagnn_core.reports.model_card.model_card import HTML, MARKDOWN
 
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / MARKDOWN).write_text(card.markdown, encoding="utf-8")

@@ -5,12 +5,12 @@ import shlex
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from components.services.registry import METRICS
 from components.services.trace import ANCESTORS, SECTIONS, Recorded, machine_words
 from components.services.tracking import DEFAULT_URI
 from components.services.whereabouts import Finding, State, lost_changes
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.retrieval.directions import MAP_METRICS
 
 
 class Comparison(NamedTuple):
@@ -104,7 +104,7 @@ def compare(recorded: Recorded, artifacts: Path) -> list[Comparison]:
     figures = _figures(artifacts / "report")
     return rows + [
         Comparison(metric, recorded.tags[metric], figures.get(metric, ""))
-        for metric in METRICS
+        for metric in MAP_METRICS
         if metric in recorded.tags
     ]
 

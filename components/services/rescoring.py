@@ -8,14 +8,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components.services.gate import DIRECTIONS, SLICES, Comparison, NotApplicable
-from dagnn_core.config import GateConfig
+from components.services.gate import SLICES, Comparison, NotApplicable
+from dagnn_core.config.register import GateConfig
 from dagnn_core.data.dataset import Dataset, Modality
 from dagnn_core.errors import InputError
-from dagnn_core.model import TrainedModel
+from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.progress import track
 from dagnn_core.retrieval.bootstrap import Difference, paired_bootstrap
-from dagnn_core.retrieval.ranking import mean_scores, score_pairs
+from dagnn_core.retrieval.directions import DIRECTIONS
+from dagnn_core.retrieval.metrics import mean_scores, score_pairs
 from dagnn_core.retrieval.slices import rare_label_items, short_text_items
 
 BATCH = 64  # pictures or texts at a time

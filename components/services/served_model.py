@@ -18,7 +18,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
 from dagnn_core.errors import InputError
-from dagnn_core.model import TrainedModel
+from dagnn_core.model.embedder import TrainedModel
 
 
 class Cell(NamedTuple):

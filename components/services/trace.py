@@ -6,19 +6,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from components.services.registry import CHAMPION, METRICS, read_versions
+from components.services.registry import CHAMPION, read_versions
 from components.services.stored_model import find_fault, read_manifest
 from components.services.tracking import RECREATED_FROM, Tracking
 from components.services.whereabouts import Finding, State, Whereabouts, lost_changes, one_line
-from dagnn_core import config
+from dagnn_core.artifacts import read_provenance
 from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.retrieval.directions import MAP_METRICS
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 ANCESTORS = ("features", "label_graph", "dataset")
-SECTIONS = {name: config.SECTIONS[name].__name__ for name in ("dataset", "features", "label_graph", "model", "train")}
-"""Section of `params.yaml` that makes a model -> its name in a manifest."""
+SECTIONS = ("dataset", "features", "label_graph", "model", "train")
+"""Sections of `params.yaml` that make a model."""
 _FILES = {
     "features": ("image_model", "text_model", "image_vectors", "text_vectors"),
     "label_graph": ("embedding_file",),
@@ -85,7 +86,7 @@ class Recorded:
         """Sections of `params.yaml` that made the model, as far as they are known."""
         records = [self.provenance, *self.provenance.get("origins", {}).values()]
         known = {name: values for record in records for name, values in record.get("params", {}).items()}
-        return {section: known[name] for section, name in SECTIONS.items() if name in known}
+        return {section: known[section] for section in SECTIONS if section in known}
 
     @property
     def source(self) -> str:
@@ -173,7 +174,7 @@ def trace(tracking: Tracking, recorded: Recorded, whereabouts: Whereabouts) -> N
         recorded.files,
         _run_node(tracking, recorded, _pipeline_node(recorded, whereabouts)),
         model=recorded.digests.get("model", ""),
-        **{metric: recorded.tags.get(metric, "") for metric in METRICS},
+        **{metric: recorded.tags.get(metric, "") for metric in MAP_METRICS},
     )
 
 
@@ -195,7 +196,7 @@ def _read_files(tracking: Tracking, version: "ModelVersion") -> tuple[Finding, d
             manifest = read_manifest(tracking, version)
     except Exception as error:  # every kind of store fails in its own way
         return Finding(State.UNKNOWN, f"its files cannot be looked for: {one_line(error)}"), {}
-    provenance = manifest.get("provenance", {}) if isinstance(manifest, dict) else {}
+    provenance = read_provenance(manifest) if isinstance(manifest, dict) and "provenance" in manifest else {}
     if fault:
         return Finding(State.MISSING, fault), provenance
     return Finding(State.FOUND, "all files in the registry's store"), provenance

@@ -24,7 +24,6 @@ from uuid import uuid4
 from components.services.patience import Patience, patience_of_environment
 from components.services.patient_mlflow import end_silent_transfers, passing_failure_of_mlflow
 from dagnn_core.artifacts import Artifact
-from dagnn_core.config import SECTIONS
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError, without_credentials
 
 if TYPE_CHECKING:
@@ -440,14 +439,9 @@ class Tracking:
 
     def _recreate(self, model: Artifact, original: str) -> str:
         run = Run(self.client, self._create_run(), self.address)
-        sections = {
-            name: model.provenance["params"][section.__name__]
-            for name, section in SECTIONS.items()
-            if section.__name__ in model.provenance["params"]
-        }
         ancestors, git = model.provenance["ancestors"], model.provenance["git"]
         tags = lineage_tags(ancestors, git, model.provenance.get("execution"))
-        self._describe(run, _flatten(sections), ancestors, tags)
+        self._describe(run, _flatten(model.provenance["params"]), ancestors, tags)
         for line in model.file("history.jsonl").read_text(encoding="utf-8").splitlines():
             epoch = json.loads(line)
             step = epoch.pop("epoch")

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dagnn_core.data.formats.table import Cell
 from dagnn_core.data.raw import RawItem
-from dagnn_core.data.table import Cell
 from dagnn_core.errors import InputError
 
 

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from dagnn_core.data.dataset import SPLITS
-from dagnn_core.data.table import Table, read_table
+from dagnn_core.data.formats.table import Table, read_table
 from dagnn_core.errors import InputError
 
 

@@ -13,7 +13,7 @@ from dagnn_core.data_check.schema import MODALITIES
 from dagnn_core.data_check.splits import LabelledItems, label_shift
 from dagnn_core.data_check.statistics import distribution_shifts, unseen_words
 from dagnn_core.data_check.traits import PictureTraits
-from dagnn_core.features.words import tokenize
+from dagnn_core.features.tokens import tokenize
 
 MAX_VECTORS = 2000  # drawn of each data set: then a distance of 0.1 is significant in thousands of dimensions
 UNKNOWN_LABELS = 0.01  # fraction of items with labels of one data set alone: random halves differ in the rarest ones

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dagnn_core.data.duplicates import NUM_EXAMPLES, Copies
+from dagnn_core.data.ingest.duplicates import NUM_EXAMPLES, Copies
 
 HASH_BITS = 64
 TILES = 8  # on a side

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import kolmogorov
 from scipy.stats import fisher_exact
 
-from dagnn_core.features.words import tokenize
+from dagnn_core.features.tokens import tokenize
 
 ALPHA = 0.001  # probability that a finding about two samples of one distribution is more than 0
 Z_ALPHA = 3.09  # the one-sided normal quantile of ALPHA

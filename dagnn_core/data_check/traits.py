@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.data.duplicates import content_key
-from dagnn_core.data.pictures import FORMATS, map_in_order, refuse_huge_pictures
+from dagnn_core.data.images import FORMATS, map_in_order, refuse_huge_pictures
+from dagnn_core.data.ingest.duplicates import content_key
 from dagnn_core.data_check.near_copies import TILES, Fingerprint, fingerprint
 from dagnn_core.progress import track
 

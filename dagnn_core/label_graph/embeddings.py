@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagnn_core.errors import InputError
-from dagnn_core.features.words import tokenize
+from dagnn_core.features.tokens import tokenize
 
 log = logging.getLogger(__name__)
 

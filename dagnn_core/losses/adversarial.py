@@ -6,9 +6,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dagnn_core.nn.dagnn import ModalityLogits
-
 FROM_TEXT, FROM_IMAGE = 0, 1
+
+
+class ModalityLogits(NamedTuple):
+    """Logits [., 2] of the two discriminators; class 1 is "came from an image", class 0 "came from a text"."""
+
+    real_image: Tensor
+    """D_I on image features, [B_I, 2]."""
+    translated_image: Tensor
+    """D_I on image features made from texts, [B_T, 2]."""
+    translated_text: Tensor
+    """D_T on text features made from images, [B_I, 2]."""
+    real_text: Tensor
+    """D_T on text features, [B_T, 2]."""
 
 
 class DiscriminatorAccuracy(NamedTuple):

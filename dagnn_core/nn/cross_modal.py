@@ -3,8 +3,17 @@
 Shapes: N items, C labels.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
+
+
+class PairOutput(NamedTuple):
+    """Embeddings of a batch of pairs, [N, d] each."""
+
+    image_embedding: Tensor
+    text_embedding: Tensor
 
 
 class CrossModalNetwork(nn.Module):

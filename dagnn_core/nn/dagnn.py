@@ -10,7 +10,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
-from dagnn_core.config import ModelConfig
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.losses.adversarial import ModalityLogits
 from dagnn_core.nn.calibration import Calibration
 from dagnn_core.nn.cross_modal import (
     CrossModalNetwork,
@@ -21,19 +22,6 @@ from dagnn_core.nn.feed_forward import FeedForward, Norm
 from dagnn_core.nn.gradient_reversal import reverse_gradient
 from dagnn_core.nn.label_gnn import IndependentClassifiers, LabelGNN
 from dagnn_core.nn.label_graphs import FixedGraph, GraphTensors, LearnedGraph
-
-
-class ModalityLogits(NamedTuple):
-    """Logits [., 2] of the two discriminators; class 1 is "came from an image", class 0 "came from a text"."""
-
-    real_image: Tensor
-    """D_I on image features, [B_I, 2]."""
-    translated_image: Tensor
-    """D_I on image features made from texts, [B_T, 2]."""
-    translated_text: Tensor
-    """D_T on text features made from images, [B_I, 2]."""
-    real_text: Tensor
-    """D_T on text features, [B_T, 2]."""
 
 
 class Translation(NamedTuple):
@@ -187,6 +175,11 @@ class DAGNN(CrossModalNetwork):
         assert self.label_calibration is not None
         logits: Tensor = self.label_calibration(cosine_scores(embedding, self.label_classifiers()))
         return logits.sigmoid()
+
+
+def build(config: ModelConfig, *, image_dim: int, text_dim: int, graph: GraphTensors) -> DAGNN:
+    """Make the network; see `dagnn_core.model.kinds.build_network`."""
+    return DAGNN(config, image_dim=image_dim, text_dim=text_dim, graph=graph)
 
 
 def cosine_scores(embedding: Tensor, classifiers: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from dagnn_core.errors import SurroundingsError
-from dagnn_core.nn.network import Network
+from dagnn_core.nn.cross_modal import CrossModalNetwork
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ Epoch = dict[str, float]
 class TrainingState:
     """All that changes while training: what a checkpoint saves and restores."""
 
-    network: Network
+    network: CrossModalNetwork
     average: AveragedModel | None
     """Moving average of the network's weights and buffers, where there is one."""
     optimizer: torch.optim.Optimizer

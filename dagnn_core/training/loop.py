@@ -11,24 +11,25 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dagnn_core.config import CLOSED_FORM, ModelConfig, TrainConfig
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError
-from dagnn_core.losses.objective import Losses, compute_losses
-from dagnn_core.nn.baselines import LinearTowers
+from dagnn_core.losses.batch import Losses
+from dagnn_core.model.kinds import build_network, compute_losses, fit_closed_form, kind_of
+from dagnn_core.nn.cross_modal import CrossModalNetwork
 from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
-from dagnn_core.nn.network import Network, build_network
 from dagnn_core.parallel import average_gradients, from_main, is_main, num_processes
 from dagnn_core.progress import track
-from dagnn_core.retrieval.ranking import evaluate_retrieval
+from dagnn_core.retrieval.directions import MAP_METRICS
+from dagnn_core.retrieval.metrics import evaluate_retrieval
 from dagnn_core.training.checkpoint import Epoch, TrainingState, restore_checkpoint, save_checkpoint
-from dagnn_core.training.closed_form import fit_cca_towers, fit_ridge_towers
 from dagnn_core.training.optimizer import learning_rate, make_optimizer, reversal_strength
 from dagnn_core.training.split import LEAST_ITEMS, Split, reconstruct
 
 log = logging.getLogger(__name__)
 
-VAL_MAP = ("val_map_i2t", "val_map_t2i", "val_map_mean")
+VAL_MAP = tuple(f"val_{name}" for name in MAP_METRICS)
 CHECKPOINT_SECONDS = 30.0  # a kill costs at most this and the epoch that was under way
 
 
@@ -83,13 +84,12 @@ def train(
         InputError: a split is too small, reconstruction without generators, a loss is no longer finite, or several
             processes cannot train this together.
     """
-    is_dagnn = model_config.kind == "dagnn"
-    if config.incomplete == "skip" or not is_dagnn:
+    kind = kind_of(model_config)
+    if config.incomplete == "skip" or not kind.takes_incomplete:
         train_split = train_split.pairs()
     _check(train_split, val_split, model_config, config)
-    if model_config.kind in CLOSED_FORM:
-        fit = fit_cca_towers if model_config.kind == "cca" else fit_ridge_towers
-        return _closed_form_result(fit(train_split, val_split), val_split, logger)
+    if kind.fit:
+        return _closed_form_result(fit_closed_form(model_config, train_split, val_split), val_split, logger)
     torch.use_deterministic_algorithms(config.deterministic)
     torch.manual_seed(config.seed)  # initial weights
     network = build_network(
@@ -107,7 +107,7 @@ def train(
     )
     restore_checkpoint(checkpoint, state)
     _check_same_start(state, checkpoint)
-    validated: Network = network if average is None else average.module  # type: ignore[assignment]
+    validated: CrossModalNetwork = network if average is None else average.module  # type: ignore[assignment]
     saved = time.monotonic()
     while from_main(len(state.history) < config.epochs and _epochs_since_best(state) < config.patience):
         number = len(state.history) + 1
@@ -137,7 +137,8 @@ def train(
 
 
 def _check(train_split: Split, val_split: Split, model_config: ModelConfig, config: TrainConfig) -> None:
-    if model_config.kind in CLOSED_FORM and num_processes() > 1:
+    takes_incomplete = kind_of(model_config).takes_incomplete
+    if kind_of(model_config).fit and num_processes() > 1:
         raise InputError(
             f"model.kind {model_config.kind} is fitted in closed form, by one process, but torchrun started "
             f"{num_processes()}; run `python -m components.train` without torchrun"
@@ -150,7 +151,7 @@ def _check(train_split: Split, val_split: Split, model_config: ModelConfig, conf
                     f"the {name} split has {count} {what} to work with, expected at least {LEAST_ITEMS}; "
                     "correct the splits of the data set, or dataset.val_fraction where they are drawn"
                 )
-    if config.incomplete == "reconstruct" and model_config.kind == "dagnn" and model_config.discriminator == "none":
+    if config.incomplete == "reconstruct" and model_config.discriminator == "none" and takes_incomplete:
         raise InputError(
             "train.incomplete is reconstruct, which takes the generators, but model.discriminator is none; "
             "set model.discriminator to relu, or train.incomplete to mask"
@@ -166,7 +167,7 @@ def _check_same_start(state: TrainingState, checkpoint: Path) -> None:
         )
 
 
-def _closed_form_result(network: LinearTowers, val_split: Split, logger: MetricLogger) -> TrainingResult:
+def _closed_form_result(network: CrossModalNetwork, val_split: Split, logger: MetricLogger) -> TrainingResult:
     val_metrics = _validate(network, val_split)
     figures = {name: val_metrics[name] for name in VAL_MAP}
     logger.log_metrics(figures, 1)
@@ -185,7 +186,6 @@ def _train_epoch(
     state: TrainingState, split: Split, model_config: ModelConfig, config: TrainConfig, number: int
 ) -> Epoch:
     network, optimizer = state.network, state.optimizer
-    assert not isinstance(network, LinearTowers)
     batches = split.draw_batches(config.batch_size, state.generator)
     if not batches:
         raise InputError(
@@ -235,7 +235,7 @@ def _check_finite(losses: Losses, epoch: int, step: int) -> None:
 
 
 @torch.inference_mode()
-def _validate(network: Network, split: Split) -> Epoch:
+def _validate(network: CrossModalNetwork, split: Split) -> Epoch:
     network.eval()
     image, text = network.embed_image(split.image), network.embed_text(split.text)
     metrics = evaluate_retrieval(image.cpu().numpy(), text.cpu().numpy(), split.labels.cpu().numpy().astype(np.uint8))

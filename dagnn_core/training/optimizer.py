@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from dagnn_core.config import TrainConfig
+from dagnn_core.config.train import TrainConfig
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dagnn_core.losses.objective import Batch
+from dagnn_core.losses.batch import Batch
 from dagnn_core.nn.dagnn import DAGNN
 
 LEAST_ITEMS = 2  # of each modality in a batch: batch norm and pairwise losses need two

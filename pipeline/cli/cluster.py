@@ -73,7 +73,7 @@ def submit(
 
     Everything is checked before anything is made there.
     """
-    from components.params import load_params
+    from components.params_file import load_params
     from components.services.provenance import git_state
     from pipeline.compiling import write_pipeline
     from pipeline.cron import read_cron

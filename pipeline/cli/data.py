@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from components.command import WORK, WorkOption
-from dagnn_core.config import DatasetConfig
+from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data_check.findings import Finding, Limits
 from dagnn_core.errors import CheckRefusedError
 from pipeline.cli import imports

@@ -4,9 +4,8 @@ The options of a command are the keys of the layout's section and those of `data
 types, help and defaults are those of the configuration, so that a key is described in one place.
 """
 
-import ast
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from inspect import Parameter
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import typer
 
 from components.command import WORK, WorkOption
-from dagnn_core import config
-from dagnn_core.config import DatasetConfig, parse_section
+from dagnn_core.config.dataset import DatasetConfig
+from dagnn_core.config.section import describe, parse_section
 
 LAYOUTS = {
     "folder": "a table (CSV, Parquet, JSON Lines) beside a folder, tar or zip of pictures",
@@ -36,30 +35,12 @@ Out = Annotated[Path, typer.Argument(help="Folder for the data set; a data set t
 app = typer.Typer(help="Import raw data.", no_args_is_help=True)
 
 
-def _docstrings(module: ast.Module) -> Mapping[str, Mapping[str, str]]:
-    """Section -> key -> the docstring below it."""
-    found: dict[str, dict[str, str]] = {}
-    for section in module.body:
-        if isinstance(section, ast.ClassDef):
-            found[section.name] = {
-                entry.target.id: " ".join(below.value.value.split())
-                for entry, below in zip(section.body, section.body[1:], strict=False)
-                if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name)
-                if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-                if isinstance(below.value.value, str)
-            }
-    return found
-
-
-_DOCSTRINGS = _docstrings(ast.parse(inspect.getsource(config)))
-
-
 def _option(section: object, key: str) -> Parameter:
     """The option of one key; a list is given by repeating the option, which has the singular as its name."""
     kind, default = get_type_hints(type(section))[key], getattr(section, key)
     is_list = get_origin(kind) is tuple
     name = f"--{key.removesuffix('s') if is_list else key}".replace("_", "-")
-    description = _DOCSTRINGS[type(section).__name__][key] + (" Repeat it for several." if is_list else "")
+    description = describe(type(section), key) + (" Repeat it for several." if is_list else "")
     if default not in ("", ()):
         description += f" [default: {' '.join(default) if is_list else default}]"
     # None says that the option is not given: then the file of --spec decides, or the configuration's default

@@ -25,7 +25,7 @@ def run(
     promote: Promote = False,
 ) -> None:
     """Run the Kubeflow pipeline in local processes, or in containers."""
-    from components.params import load_params
+    from components.params_file import load_params
     from components.services.tracking import Tracking
     from dagnn_core.errors import InputError
     from pipeline.graph import Shape
@@ -72,7 +72,7 @@ def compile_pipeline(
 
     The sections of `params.yaml` become the defaults of its parameters.
     """
-    from components.params import load_params
+    from components.params_file import load_params
     from pipeline.compiling import write_pipeline
     from pipeline.graph import Shape
     from pipeline.images import Images, read_images

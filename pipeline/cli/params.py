@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from ruamel.yaml import YAML
 
-from components.params import load_params, read_yaml
-from dagnn_core.config import SECTIONS
+from components.params import read_yaml
+from components.params_file import load_params
+from dagnn_core.config.sections import SECTIONS
 from dagnn_core.errors import InputError
 
 app = typer.Typer(help="Show the configuration, or replace it by a shipped one.", no_args_is_help=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from dagnn_core.config import RegisterConfig, section_json
+from dagnn_core.config.register import RegisterConfig
+from dagnn_core.config.section import section_json
 from dagnn_core.errors import CheckRefusedError
 from pipeline.cli.cluster import follow_run
 

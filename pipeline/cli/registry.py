@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagnn_core.config import RegisterConfig
+from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import CheckRefusedError, InputError
 from pipeline.cli.cluster import Cookies, Host, Namespace, Token, server_of
 from pipeline.cli.promotion import Place, promote_there

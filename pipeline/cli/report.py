@@ -13,7 +13,7 @@ def results(
 ) -> None:
     """Print the results on the test split, beside CCA and chance."""
     from dagnn_core.artifacts import read_artifact
-    from dagnn_core.report.table import results_table
+    from dagnn_core.reports.evaluation.table import results_table
 
     metrics = read_artifact(report, "report").file("metrics.json").read_text(encoding="utf-8")
     typer.echo(metrics.strip() if as_json else results_table(json.loads(metrics)))

@@ -10,17 +10,15 @@ from components import build_label_graph, dataset, evaluate, extract_features, r
 from components.services.registry import CHALLENGER
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact, write_artifact
-from dagnn_core.config import (
-    DatasetConfig,
-    EvaluateConfig,
-    FeaturesConfig,
-    LabelGraphConfig,
-    ModelConfig,
-    RegisterConfig,
-    TrainConfig,
-)
+from dagnn_core.config.dataset import DatasetConfig
+from dagnn_core.config.evaluate import EvaluateConfig
+from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.config.label_graph import LabelGraphConfig
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.register import RegisterConfig
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.data.dataset import Dataset, Item
-from dagnn_core.data.writer import DatasetWriter
+from dagnn_core.data.ingest.writer import DatasetWriter
 
 LABELS = ("boat", "night", "sea", "tree")
 _SAID_BY_THE_STEP = {"layout": "folder", "num_rows": 90, "dropped_labels": {}}  # beside what the writer says

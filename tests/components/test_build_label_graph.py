@@ -8,9 +8,9 @@ from PIL import Image
 
 from components import build_label_graph
 from dagnn_core.artifacts import write_artifact
-from dagnn_core.config import LabelGraphConfig
+from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.data.dataset import Item
-from dagnn_core.data.writer import DatasetWriter
+from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.label_graph.label_graph import LabelGraph
 
@@ -36,7 +36,7 @@ def test_step_writes_the_artifact_with_its_lineage(tmp_path, caplog):
     assert graph.label_names == ("boat", "car", "water")
     np.testing.assert_array_equal(graph.label_counts, [5, 4, 11])
     assert graph.artifact.provenance["step"] == "build_label_graph"
-    assert graph.artifact.provenance["params"]["LabelGraphConfig"]["threshold"] == 0.6
+    assert graph.artifact.provenance["params"]["label_graph"]["threshold"] == 0.6
     assert list(graph.artifact.provenance["ancestors"]) == ["dataset"]
     with Image.open(graph.artifact.file("label_graph.png")) as picture:
         assert picture.format == "PNG"

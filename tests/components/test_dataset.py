@@ -19,15 +19,17 @@ import pytest
 from PIL import Image
 
 from components import dataset as step
-from components.params import load_params, load_spec
+from components.params import load_spec
+from components.params_file import load_params
 from components.services.provenance import provenance
 from dagnn_core.artifacts import read_artifact
-from dagnn_core.config import DatasetConfig, FolderConfig, section_json
+from dagnn_core.config.dataset import DatasetConfig, FolderConfig
+from dagnn_core.config.section import section_json
 from dagnn_core.data.dataset import KIND, Dataset
-from dagnn_core.data.demo import DemoSpec, render_scenes
-from dagnn_core.data.folder import open_folder
-from dagnn_core.data.work import pictures_digest, work_folder
+from dagnn_core.data.ingest.work import pictures_digest, work_folder
+from dagnn_core.data.layouts.folder import open_folder
 from dagnn_core.errors import InputError
+from examples.demo_scenes import DemoSpec, render_scenes
 
 ROOT = Path(__file__).parents[2]
 SPLITS = ["train", "train", "train", "val", "test"]
@@ -130,7 +132,7 @@ def test_the_raw_data_may_be_elsewhere_than_the_parameters_say(source, params, o
     moved = read_artifact(out, KIND, verify=True)
     step.run(params=params, work=out.parent / "work", dataset_out=out)
     assert read_artifact(out, KIND).content_digest == moved.content_digest
-    assert moved.provenance["params"]["DatasetConfig"]["source"] == "data/photos"
+    assert moved.provenance["params"]["dataset"]["source"] == "data/photos"
 
 
 def test_ready_vectors_are_written_in_row_order(source, params, out):
@@ -421,7 +423,7 @@ import re, sys
 from pathlib import Path
 from components.dataset import run
 from components.params import load_section
-from dagnn_core.config import DatasetConfig
+from dagnn_core.config.dataset import DatasetConfig
 out = Path(sys.argv[2])
 run(params=load_section(sys.argv[1], DatasetConfig), work=out.with_name("work"), dataset_out=out)
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)

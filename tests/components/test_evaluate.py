@@ -14,14 +14,16 @@ import pytest
 from components import evaluate, train
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact
-from dagnn_core.config import EvaluateConfig, ModelConfig, TrainConfig
+from dagnn_core.config.evaluate import EvaluateConfig
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 from dagnn_core.features.features import Features
-from dagnn_core.model import TrainedModel
-from dagnn_core.report import report as writer
-from dagnn_core.report.evaluation import evaluate as evaluate_model
-from dagnn_core.report.evaluation import score_baselines
-from dagnn_core.retrieval.ranking import evaluate_retrieval
+from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.reports.evaluation import report as writer
+from dagnn_core.reports.evaluation.measure import evaluate as evaluate_model
+from dagnn_core.reports.evaluation.measure import score_baselines
+from dagnn_core.retrieval.metrics import evaluate_retrieval
 
 Paths = dict[str, Path]
 Prepare = Callable[[Path, int], Paths]

@@ -8,9 +8,9 @@ from PIL import Image
 
 from components import extract_features
 from dagnn_core.artifacts import write_artifact
-from dagnn_core.config import FeaturesConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Item
-from dagnn_core.data.writer import DatasetWriter
+from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import Features
 
@@ -42,7 +42,7 @@ def test_step_writes_the_artifact_with_its_lineage(dataset, tmp_path, caplog):
     features = Features.read(out, verify=True)
     assert features.text.shape == (5, 4)
     assert features.artifact.provenance["step"] == "extract_features"
-    assert features.artifact.provenance["params"]["FeaturesConfig"]["min_word_count"] == 1
+    assert features.artifact.provenance["params"]["features"]["min_word_count"] == 1
     assert list(features.artifact.provenance["ancestors"]) == ["dataset"]
     assert f"features of 5 items: image classic [{features.image.shape[1]}], text bow [4]: {out}" in caplog.text
     assert "text vectors without any value: 0 train, 0 val, 1 test" in caplog.text

@@ -23,8 +23,8 @@ def test_a_model_that_is_not_there_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_vit_small_is_the_published_size(tmp_path):
-    from dagnn_core.config import FeaturesConfig
-    from dagnn_core.features.encoders import open_image_backbone
+    from dagnn_core.config.features import FeaturesConfig
+    from dagnn_core.features.encoders.registry import open_image_backbone
 
     features._save_vit_small(tmp_path / "model")
     backbone = open_image_backbone(FeaturesConfig(image="huggingface", image_model=str(tmp_path / "model")))

@@ -21,7 +21,8 @@ from components.services.gate import (
     judge,
     judge_floors,
 )
-from dagnn_core.config import GateConfig, RegisterConfig, parse_section, section_json
+from dagnn_core.config.register import GateConfig, RegisterConfig
+from dagnn_core.config.section import parse_section, section_json
 from dagnn_core.data_check.findings import Finding
 from dagnn_core.errors import InputError
 from dagnn_core.retrieval.bootstrap import Difference

@@ -24,7 +24,10 @@ from components.services.patience import ENVIRONMENT, Patience, passing_failure,
 from components.services.promotion import read_history
 from components.services.storage import PART, Storage
 from components.services.tracking import Tracking
-from dagnn_core.config import EvaluateConfig, ModelConfig, RegisterConfig, TrainConfig
+from dagnn_core.config.evaluate import EvaluateConfig
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.register import RegisterConfig
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError, SurroundingsError
 from tests.components.fault_proxy import Away, Fault, FaultProxy, Request
 from tests.fixtures.mlflow_server import mlflow_server

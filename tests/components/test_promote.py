@@ -17,7 +17,7 @@ from components.services.registry import CHALLENGER, CHAMPION
 from components.services.stored_model import model_folder
 from dagnn_core import artifacts
 from dagnn_core.artifacts import read_artifact
-from dagnn_core.config import GateConfig, RegisterConfig
+from dagnn_core.config.register import GateConfig, RegisterConfig
 from dagnn_core.errors import CheckRefusedError, InputError, SurroundingsError
 from pipeline.cli import registry as commands
 

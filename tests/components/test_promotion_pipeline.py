@@ -11,7 +11,8 @@ from ruamel.yaml import YAML
 
 from components.services.dvc_lock import dvc_digest
 from components.services.registry import CHAMPION
-from dagnn_core.config import GateConfig, RegisterConfig, section_json
+from dagnn_core.config.register import GateConfig, RegisterConfig
+from dagnn_core.config.section import section_json
 from pipeline.promotion import read_verdict
 from tests.components.conftest import Scenes
 from tests.fixtures.mlflow_server import mlflow_server

@@ -13,7 +13,8 @@ from components.services.lineage import RawLineage
 from components.services.provenance import git_state, provenance
 from components.services.tracking import lineage_tags
 from dagnn_core.artifacts import Artifact
-from dagnn_core.config import DatasetConfig, FeaturesConfig
+from dagnn_core.config.dataset import DatasetConfig
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.devices import describe_machine
 
 
@@ -33,7 +34,7 @@ def test_ancestors_reach_back_to_the_data_set() -> None:
     graph = artifact("label_graph", "g1", {"dataset": "d1"})
     record = provenance("train", FeaturesConfig(image="precomputed"), parents=[features, graph])
     assert record["ancestors"] == {"dataset": "d1", "features": "f1", "label_graph": "g1"}
-    assert record["params"]["FeaturesConfig"]["image"] == "precomputed"
+    assert record["params"]["features"]["image"] == "precomputed"
     assert record["packages"]["torch"].startswith("2.")
 
 

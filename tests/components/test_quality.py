@@ -11,11 +11,11 @@ from components import build_label_graph
 from components.benchmarks import quality
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact
-from dagnn_core.config import LabelGraphConfig
+from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
-from dagnn_core.model import TrainedModel
-from dagnn_core.report.evaluation import evaluate
+from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.reports.evaluation.measure import evaluate
 
 SMALL = "model: {embedding_dim: 8, image_to_text_hidden: 8, text_to_image_hidden: 8, hops: 1}\n"
 

@@ -21,15 +21,19 @@ from components.services.promotion import promote
 from components.services.registry import CHALLENGER, CHAMPION, RegisteredVersion
 from components.services.stored_model import find_fault
 from dagnn_core.artifacts import read_artifact, write_artifact, write_json
-from dagnn_core.config import FeaturesConfig, GateConfig, ModelConfig, RegisterConfig
+from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.register import GateConfig, RegisterConfig
 from dagnn_core.errors import ArtifactError, CheckRefusedError, InputError
-from dagnn_core.features.classic import ClassicEncoder
-from dagnn_core.features.descriptors import DIM
-from dagnn_core.features.encoders import PrecomputedEncoder, open_text_backbone
-from dagnn_core.features.words import WordEncoder
-from dagnn_core.model import TrainedModel, write_model
+from dagnn_core.features.encoders.classic import ClassicEncoder
+from dagnn_core.features.encoders.descriptors import DIM
+from dagnn_core.features.encoders.precomputed import PrecomputedEncoder
+from dagnn_core.features.encoders.registry import open_text_backbone
+from dagnn_core.features.encoders.words import WordEncoder
+from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.model.files import write_model
+from dagnn_core.model.kinds import build_network
 from dagnn_core.nn.label_graphs import GraphTensors
-from dagnn_core.nn.network import build_network
 from pipeline.cli import registry as commands
 
 LABELS = ["boat", "sea", "night"]
@@ -78,7 +82,7 @@ def make_model(path, encoders, *, seed=0):
         draft.content["label_names"] = LABELS
     provenance = {
         "mlflow_run_id": "a" * 32,
-        "params": {"ModelConfig": {"hops": 2}, "TrainConfig": {"lr": 5e-5, "seed": 103}},
+        "params": {"model": {"hops": 2}, "TrainConfig": {"lr": 5e-5, "seed": 103}},
         "ancestors": {"dataset": "d" * 64, "features": "f" * 64, "label_graph": "9" * 64},
         "git": {"commit": "c0ffee", "dirty": False},
         "packages": {"python": "3.11.2", "torch": "2.13.0"},
@@ -176,7 +180,7 @@ def test_version_has_its_lineage(tracking, model, report):
     version = version_of(tracking, registered)
     tags = dict(version.tags)
     assert tags.pop("mlflow_model_id").startswith("m-")
-    params = b'{"ModelConfig":{"hops":2},"TrainConfig":{"lr":5e-05,"seed":103}}'
+    params = b'{"model":{"hops":2},"TrainConfig":{"lr":5e-05,"seed":103}}'
     assert tags == {
         "git_commit": "c0ffee",
         "git_dirty": "false",

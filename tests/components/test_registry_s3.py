@@ -16,9 +16,9 @@ from components.register import run
 from components.services.registry import CHALLENGER
 from components.services.stored_model import find_fault
 from components.services.tracking import Tracking
-from dagnn_core.config import RegisterConfig
+from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import SurroundingsError
-from dagnn_core.model import TrainedModel
+from dagnn_core.model.embedder import TrainedModel
 from tests.components.fault_proxy import Fault, FaultProxy, Request
 from tests.components.test_register import RAW, TEXTS, make_model, make_report
 from tests.fixtures.mlflow_server import mlflow_server

@@ -27,7 +27,7 @@ from components.services.promotion import promote, read_history, rollback
 from components.services.registry import CHALLENGER, CHAMPION
 from components.services.stored_model import find_fault
 from components.services.tracking import Tracking
-from dagnn_core.config import RegisterConfig
+from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import SurroundingsError
 from tests.fixtures.mlflow_server import mlflow_server
 

@@ -25,8 +25,8 @@ from ruamel.yaml import YAML
 from components.register import run as register
 from components.services.registry import CHALLENGER, CHAMPION
 from components.services.tracking import DIRECT_TRANSFER, IMPATIENT, Tracking
-from dagnn_core.config import RegisterConfig
-from dagnn_core.model import TrainedModel
+from dagnn_core.config.register import RegisterConfig
+from dagnn_core.model.embedder import TrainedModel
 from pipeline.doctor import Check, checks_of, look
 from pipeline.target import Target
 from tests.components.test_promote import project  # noqa: F401  # a fixture

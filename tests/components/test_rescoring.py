@@ -12,11 +12,11 @@ from components.services import load_test as load_test_module
 from components.services.gate import NotApplicable
 from components.services.load_test import load_test
 from components.services.rescoring import Scored, compare, rows_of_test, sample, score
-from dagnn_core.config import GateConfig
+from dagnn_core.config.register import GateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import InputError
-from dagnn_core.features.encoders import PrecomputedEncoder
-from dagnn_core.model import TrainedModel
+from dagnn_core.features.encoders.precomputed import PrecomputedEncoder
+from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.retrieval.bootstrap import paired_bootstrap
 
 CONFIG = GateConfig(num_resamples=200)
@@ -39,10 +39,16 @@ def test_figures_are_those_of_the_report(scenes, model, data, name):
     assert figures == pytest.approx({metric: report[metric] for metric in figures}, abs=1e-6)
 
 
+def with_encoders(model, **encoders):
+    other = replace(model)
+    other.__dict__.update(encoders)
+    return other
+
+
 def test_data_that_a_model_cannot_encode(model, data):
     ready = model("vectors")
-    other_dim = replace(ready, image_encoder=PrecomputedEncoder(modality="image", dim=3))
-    ready_texts = replace(ready, text_encoder=PrecomputedEncoder(modality="text", dim=4))
+    other_dim = with_encoders(ready, image_encoder=PrecomputedEncoder(modality="image", dim=3))
+    ready_texts = with_encoders(ready, text_encoder=PrecomputedEncoder(modality="text", dim=4))
     content = ready.artifact.content | {"image": ready.artifact.content["image"] | {"vectors_sha256": "0" * 64}}
     of_a_file = replace(ready, artifact=replace(ready.artifact, content=content))
     wordless = replace(data("vectors"), texts=("",) * len(data("vectors")))

@@ -22,7 +22,7 @@ from PIL import Image
 from components.register import run
 from components.services.registry import CHAMPION
 from components.services.tracking import Tracking
-from dagnn_core.model import TrainedModel
+from dagnn_core.model.embedder import TrainedModel
 from tests.components.test_register import PARAMS, RAW, TEXTS, make_model, make_report
 
 pytestmark = pytest.mark.slow

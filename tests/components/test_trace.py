@@ -19,7 +19,7 @@ from components.services.trace import Node, Reference, find_raw, parse_reference
 from components.services.tracking import Tracking
 from components.services.whereabouts import Finding, State, Whereabouts
 from dagnn_core.artifacts import read_artifact, write_artifact, write_json
-from dagnn_core.config import SECTIONS
+from dagnn_core.config.sections import SECTIONS
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 from tests.fixtures.s3 import Bucket
 
@@ -250,8 +250,8 @@ def test_other_files_that_features_and_graph_were_made_from(
     tracking: Tracking, add: Callable[..., str], provenance: dict[str, Any]
 ) -> None:
     files = {"image_model": "owner/model", "image_revision": "abc", "text_vectors": "configs/demo_scenes.yaml"}
-    provenance["origins"]["features"]["params"]["FeaturesConfig"] |= files
-    provenance["origins"]["label_graph"]["params"]["LabelGraphConfig"]["embedding_file"] = "words.txt"
+    provenance["origins"]["features"]["params"]["features"] |= files
+    provenance["origins"]["label_graph"]["params"]["label_graph"]["embedding_file"] = "words.txt"
     add(provenance)
     tree = traced(tracking)
     states = {key: tree[key].state for key in ("image_model", "text_vectors", "embedding_file")}
@@ -354,7 +354,7 @@ def test_commands(tracking: Tracking, add: Callable[..., str], provenance: dict[
 def test_commands_for_raw_data(tracking: Tracking, add: Callable[..., str], provenance: dict[str, Any]) -> None:
     provenance["ancestors"]["raw"] = RAW["md5"]
     provenance["origins"]["dataset"] |= {"raw": RAW | {"remote": "s3://bucket/dvc", "path": "data/photos"}}
-    provenance["origins"]["dataset"]["params"]["DatasetConfig"]["source"] = "/tmp/task/raw"
+    provenance["origins"]["dataset"]["params"]["dataset"]["source"] = "/tmp/task/raw"
     add(provenance)
     recorded = read_recorded(tracking, Reference("dagnn", "challenger"))
     tracked = Finding(State.FOUND, "in DVC's cache", "c0ffee", "data/my photos")
@@ -383,7 +383,7 @@ def test_remarks_say_what_may_differ(tracking: Tracking, add: Callable[..., str]
     )
     two = {"machine": MACHINE | {"processes": 2}}
     assert first_remark(execution=two) == "# trained by 2 processes: figures of one differ in the last digits"
-    deterministic = provenance["params"] | {"TrainConfig": {"deterministic": True}}
+    deterministic = provenance["params"] | {"train": {"deterministic": True}}
     assert first_remark(execution=gpu, params=deterministic).startswith("# figures are the same on the same kind")
     assert first_remark(execution={}).endswith("is not recorded: figures may differ in the last digits")
     submit = f"dagnn submit --image {IMAGE} --params ../dagnn-1/params.yaml"

@@ -14,7 +14,9 @@ import pytest
 from components.services.promotion import read_history
 from components.services.tracking import DEFAULT_URI, RECREATED_FROM, Tracking
 from dagnn_core.artifacts import read_artifact, write_artifact
-from dagnn_core.config import LabelGraphConfig, ModelConfig, TrainConfig
+from dagnn_core.config.label_graph import LabelGraphConfig
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 from tests.components.fault_proxy import Fault, FaultProxy
 
@@ -53,7 +55,7 @@ def make_model(path, provenance):
 def model(tmp_path):
     """A model that was trained on another server."""
     provenance = {
-        "params": {"ModelConfig": {"hops": 3}, "TrainConfig": {"lr": 5e-5}},
+        "params": {"model": {"hops": 3}, "TrainConfig": {"lr": 5e-5}},
         "ancestors": DIGESTS,
         "git": {"commit": "c0ffee", "dirty": True},
         "mlflow_run_id": "a" * 32,

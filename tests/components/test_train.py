@@ -19,11 +19,12 @@ import torch
 from components import train
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact
-from dagnn_core.config import ModelConfig, TrainConfig
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
 from dagnn_core.features.features import Features
-from dagnn_core.model import TrainedModel
-from dagnn_core.retrieval.ranking import evaluate_retrieval
+from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.retrieval.metrics import evaluate_retrieval
 from tests.fixtures.s3 import Bucket
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@ import pytest
 
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.data.dataset import KIND, Dataset, Item
-from dagnn_core.data.writer import DatasetWriter
+from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import ArtifactError
 
 ITEMS = [

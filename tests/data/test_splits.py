@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagnn_core.data.formats.table import read_table
 from dagnn_core.data.splits import draw_split, read_splits, split_column
-from dagnn_core.data.table import read_table
 from dagnn_core.errors import InputError
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dagnn_core.artifacts import Artifact, read_artifact, write_artifact
 from dagnn_core.data.dataset import KIND, Item
-from dagnn_core.data.writer import DatasetWriter
+from dagnn_core.data.ingest.writer import DatasetWriter
 
 WriteDataset = Callable[..., Artifact]
 

@@ -36,7 +36,7 @@ import json, sys
 from pathlib import Path
 from kfp import local
 from kfp.local.orchestrator import task_executor
-from components.params import load_params
+from components.params_file import load_params
 from pipeline.graph import RawData, Shape, build_pipeline
 from pipeline.images import Images
 from pipeline.target import Target
@@ -170,7 +170,7 @@ def test_the_best_of_both_models_goes_on(finished: dict[str, Path]) -> None:
     models = [read_artifact(folder / "model_out", "model") for name, folder in finished.items() if "/train" in name]
     figures = [json.loads(model.file("val_metrics.json").read_text())["val_map_mean"] for model in models]
     taken = read_artifact(finished["select-model"] / "model_out", "model", verify=True)
-    assert sorted(model.provenance["params"]["TrainConfig"]["seed"] for model in models) == [1, 2]
+    assert sorted(model.provenance["params"]["train"]["seed"] for model in models) == [1, 2]
     assert taken.content_digest in {
         model.content_digest for model, figure in zip(models, figures, strict=True) if figure == max(figures)
     }
@@ -182,7 +182,7 @@ def test_the_version_of_the_raw_data_travels_on(finished: dict[str, Path], raw: 
     dataset = read_artifact(finished["dataset"] / "dataset_out", "dataset")
     assert dataset.provenance["raw"]["md5"] == raw["md5"]
     assert dataset.provenance["raw"]["path"] == "data/photos"
-    assert dataset.provenance["params"]["DatasetConfig"]["source"] == "data/photos"
+    assert dataset.provenance["params"]["dataset"]["source"] == "data/photos"
 
 
 def test_the_version_has_the_name_that_the_run_was_given(finished: dict[str, Path], mlflow_server: str) -> None:

@@ -13,13 +13,16 @@ import scipy.io
 from PIL import Image
 
 from components import build_label_graph, dataset, extract_features
-from dagnn_core.config import DatasetConfig, FeaturesConfig, FolderConfig, LabelGraphConfig
+from dagnn_core.config.dataset import DatasetConfig, FolderConfig
+from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import InputError
 from dagnn_core.label_graph.cooccurrence import conditional_probabilities, count_cooccurrences
 from dagnn_core.label_graph.label_graph import LabelGraph
+from tests.fixtures.locations import SHARED
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = SHARED / "data"
 MIRFLICKR = DATA / "mirflickr25k"
 VECTORS = DATA / "label_embeddings" / "mirflickr.npz"
 GOLDEN = Path(__file__).parents[1] / "golden"

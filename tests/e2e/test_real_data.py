@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from dagnn_core.artifacts import read_artifact
-from dagnn_core.model import TrainedModel
+from dagnn_core.model.embedder import TrainedModel
+from tests.fixtures.locations import SHARED
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = SHARED / "data"
 FASHION, COCO, MIRFLICKR = (DATA / name for name in ("fashion", "coco_mini", "mirflickr25k"))
 
 pytestmark = [

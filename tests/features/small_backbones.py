@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.data.dataset import Dataset, Item
-from dagnn_core.data.writer import DatasetWriter
+from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import InputError
 
 SIDE = 16

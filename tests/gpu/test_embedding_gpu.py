@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dagnn_core.config import FeaturesConfig
-from dagnn_core.features import picture_loader, vector_cache
-from dagnn_core.features.extraction import extract_with_image_backbone
+from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.features.extraction.extract import extract_with_image_backbone, image_loader, vector_cache
 from tests.features.small_backbones import SmallImageBackbone, make_dataset
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -20,7 +19,7 @@ def test_vectors_are_those_of_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, tolerance: float
 ) -> None:
     monkeypatch.setattr(vector_cache, "SHARD_ROWS", 20)
-    monkeypatch.setattr(picture_loader, "PICTURES_PER_WORKER", 10)
+    monkeypatch.setattr(image_loader, "PICTURES_PER_WORKER", 10)
     dataset = make_dataset(tmp_path / "dataset", 90)
     config = FeaturesConfig(batch_size=8, workers=2)
     matrices = {}

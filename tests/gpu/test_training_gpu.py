@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from dagnn_core.config import ModelConfig, TrainConfig, parse_section
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.section import parse_section
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.training.loop import TrainingResult, train
 from dagnn_core.training.split import Split

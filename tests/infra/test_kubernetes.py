@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from ruamel.yaml import YAML
 
-from components.params import load_params
+from components.params_file import load_params
 from pipeline.compiling import write_pipeline
 from pipeline.images import Images
 from pipeline.target import read_target

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from dagnn_core.artifacts import Artifact, write_artifact
-from dagnn_core.config import LabelGraphConfig
+from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import ArtifactError, InputError
-from dagnn_core.label_graph.label_graph import LabelGraph, write_label_graph
+from dagnn_core.label_graph.build import write_label_graph
+from dagnn_core.label_graph.label_graph import LabelGraph
 
 NAMES = ("boat", "water", "car")
 LABELS = np.array([[1, 1, 0]] * 4 + [[0, 1, 0]] * 6 + [[0, 0, 1]] * 5, dtype=np.uint8)

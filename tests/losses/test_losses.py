@@ -7,20 +7,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagnn_core.config import ModelConfig
-from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accuracy
+from dagnn_core.baselines.dscmr import DSCMR, dscmr_objective
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.losses.adversarial import ModalityLogits, adversarial_loss, discriminator_accuracy
+from dagnn_core.losses.batch import Batch
 from dagnn_core.losses.classification import classification_loss, label_cross_entropy
 from dagnn_core.losses.info_nce import info_nce_loss
 from dagnn_core.losses.modality_invariance import modality_invariance_loss
-from dagnn_core.losses.objective import Batch, dagnn_objective, dscmr_objective
 from dagnn_core.losses.reconstruction import reconstruction_loss
 from dagnn_core.losses.relevance import relevance_loss
 from dagnn_core.losses.similarity import LabelSimilarity, label_similarity
 from dagnn_core.losses.soft_contrastive import soft_contrastive_loss
-from dagnn_core.nn.baselines import DSCMR, PairOutput
 from dagnn_core.nn.calibration import Calibration
-from dagnn_core.nn.dagnn import DAGNN, DAGNNOutput, ModalityLogits
+from dagnn_core.nn.cross_modal import PairOutput
+from dagnn_core.nn.dagnn import DAGNN, DAGNNOutput
 from dagnn_core.nn.label_graphs import GraphTensors
+from dagnn_core.nn.objective import dagnn_objective
 
 KINDS = ("count", "binary", "jaccard")
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -15,14 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from dagnn_core.config import ModelConfig, TrainConfig, parse_section
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.section import parse_section
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.label_graph.cooccurrence import conditional_probabilities, normalize_adjacency, threshold_adjacency
-from dagnn_core.losses.objective import Batch, Losses, dagnn_objective
+from dagnn_core.losses.batch import Batch, Losses
+from dagnn_core.model.kinds import build_network
 from dagnn_core.nn.dagnn import DAGNN, DAGNNOutput
 from dagnn_core.nn.label_gnn import LabelGNN
 from dagnn_core.nn.label_graphs import FixedGraph, GraphTensors
-from dagnn_core.nn.network import build_network
-from dagnn_core.retrieval.ranking import evaluate_retrieval
+from dagnn_core.nn.objective import dagnn_objective
+from dagnn_core.retrieval.metrics import evaluate_retrieval
 from dagnn_core.training.optimizer import make_optimizer
 
 GOLDEN = Path(os.environ.get("DAGNN_GOLDEN", Path(__file__).parents[1] / "golden"))

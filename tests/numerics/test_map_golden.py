@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dagnn_core.retrieval.ranking import evaluate_retrieval, score_queries
+from dagnn_core.retrieval.metrics import evaluate_retrieval, score_queries
 
 GOLDEN = Path(os.environ.get("DAGNN_GOLDEN", Path(__file__).parents[1] / "golden"))
 

@@ -91,7 +91,7 @@ def test_demo_by_spec_file(tmp_path):
     dataset = Dataset.read(tmp_path / "out", verify=True)
     assert len(dataset) == 300
     assert 60 < len(dataset.rows("val")) < 120
-    assert dataset.artifact.provenance["params"]["DatasetConfig"]["seed"] == 5
+    assert dataset.artifact.provenance["params"]["dataset"]["seed"] == 5
 
 
 def test_bad_input_is_one_line_and_status_2(source, tmp_path):

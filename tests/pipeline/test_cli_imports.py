@@ -12,7 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from components.dataset import run
-from dagnn_core.config import DatasetConfig, parse_section
+from dagnn_core.config.dataset import DatasetConfig
+from dagnn_core.config.section import parse_section
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import InputError
 from pipeline.cli.imports import LAYOUTS, app
@@ -84,7 +85,7 @@ def test_options_override_the_spec_file_and_lists_are_repeated_options(nuswide, 
     spec.write_text("concepts: [zebra, sky]\ntags: all\nsplits: drawn\n")
     arguments = ("--concept", "sky", "--concept", "person", "--seed", 2)
     assert invoke("nuswide", nuswide, tmp_path / "out", "--spec", spec, *arguments).exit_code == 0
-    params = Dataset.read(tmp_path / "out").artifact.provenance["params"]["DatasetConfig"]
+    params = Dataset.read(tmp_path / "out").artifact.provenance["params"]["dataset"]
     assert params["nuswide"]["concepts"] == ["sky", "person"]
     assert (params["nuswide"]["tags"], params["nuswide"]["splits"], params["seed"]) == ("all", "drawn", 2)
     spec.write_text("concept: [zebra]\n")

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from kfp.compiler import Compiler
 from ruamel.yaml import YAML
 
-from components.params import load_params
-from dagnn_core.config import SECTIONS, parse_section
+from components.params_file import load_params
+from dagnn_core.config.section import parse_section
+from dagnn_core.config.sections import SECTIONS
 from dagnn_core.errors import InputError
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.compiling import write_pipeline

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from components.params import load_params, read_yaml
-from dagnn_core.config import SECTIONS
+from components.params import read_yaml
+from components.params_file import load_params
+from dagnn_core.config.sections import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [ROOT / "params.yaml", *(path for path in ROOT.glob("configs/*.yaml") if "train" in read_yaml(path))]

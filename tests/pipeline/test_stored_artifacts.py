@@ -9,7 +9,12 @@ from kfp.dsl import Artifact, Dataset, Metrics, Model
 
 from components.services.tracking import Tracking
 from dagnn_core.artifacts import read_artifact
-from dagnn_core.config import DatasetConfig, FeaturesConfig, LabelGraphConfig, ModelConfig, TrainConfig, section_json
+from dagnn_core.config.dataset import DatasetConfig
+from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.config.label_graph import LabelGraphConfig
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.section import section_json
+from dagnn_core.config.train import TrainConfig
 from pipeline import steps
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from dagnn_core import parallel
-from dagnn_core.config import ModelConfig, TrainConfig
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError, SurroundingsError
 from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.training import loop

@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from dagnn_core.config import ModelConfig, TrainConfig, parse_section
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.section import parse_section
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.model.kinds import build_network
 from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
-from dagnn_core.nn.network import build_network
 from dagnn_core.training import checkpoint, loop
 from dagnn_core.training.loop import TrainingResult, train
 from dagnn_core.training.optimizer import learning_rate, reversal_strength

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from dagnn_core.config import ModelConfig, TrainConfig, parse_section
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.section import parse_section
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.parallel import is_main, joined_processes
 from dagnn_core.training.loop import train

@@ -1,0 +1,1 @@
+"""Methods that DAGNN is compared with."""

@@ -1,0 +1,84 @@
+"""Section `features`: how images and texts become feature vectors."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from dagnn_core.config.section import Count, Named, Seed, require, section
+
+IMAGE_ENCODERS = {
+    "classic": "dagnn_core.features.encoders.classic:ClassicEncoder",
+    "huggingface": "dagnn_core.features.encoders.huggingface:HuggingFaceImageBackbone",
+    "vgg19_bn": "dagnn_core.features.encoders.vgg:VggBackbone",
+    "precomputed": "dagnn_core.features.encoders.precomputed:PrecomputedEncoder",
+}
+"""Image encoder -> its class; see `dagnn_core.features.encoders.registry`."""
+
+TEXT_ENCODERS = {
+    "bow": "dagnn_core.features.encoders.words:WordEncoder",
+    "tfidf": "dagnn_core.features.encoders.words:WordEncoder",
+    "supervised_bow": "dagnn_core.features.encoders.supervised:SupervisedEncoder",
+    "huggingface": "dagnn_core.features.encoders.huggingface:HuggingFaceTextBackbone",
+    "precomputed": "dagnn_core.features.encoders.precomputed:PrecomputedEncoder",
+}
+"""Text encoder -> its class."""
+
+
+@section
+class FeaturesConfig:
+    """How pictures and sentences become feature vectors."""
+
+    NAME: ClassVar[str] = "features"
+
+    image: Annotated[str, Named(IMAGE_ENCODERS)] = "classic"
+    """`classic`: colour, texture and shape descriptors; `huggingface`: any vision or CLIP-like model; `vgg19_bn`: fc7
+    of VGG-19 as in the paper; `precomputed`: ready vectors."""
+    image_model: str = ""
+    """`huggingface`: hub id or local folder of the model; `vgg19_bn`: torchvision's weights file."""
+    image_revision: str = ""
+    """Commit of the hub id (40 hexadecimal digits); empty for a local folder."""
+    image_pooling: Literal["auto", "cls", "mean", "projection"] = "auto"
+    """Vector of a picture: what the model pools itself, its first token, the mean of its tokens or positions, or the
+    projection of CLIP-like models (`auto` takes the projection where there is one)."""
+    image_vectors: str = ""
+    """`precomputed`: `.npz` with `ids` and `features`, joined by id; empty: the data set's own vectors."""
+    text: Annotated[str, Named(TEXT_ENCODERS)] = "bow"
+    """`bow`: binary bag of words; `tfidf`: weighted; `supervised_bow`: hidden layer of a label classifier on `bow`, as
+    the authors used; `huggingface`: any text or CLIP-like model; `precomputed`: ready vectors."""
+    text_model: str = ""
+    """`huggingface`: hub id or local folder of the model."""
+    text_revision: str = ""
+    """Commit of the hub id (40 hexadecimal digits); empty for a local folder."""
+    text_pooling: Literal["auto", "cls", "mean", "projection"] = "auto"
+    """Vector of a text: as `image_pooling`; `mean` leaves out padding. `auto` does as a model of sentence-transformers
+    says, and is the mean where nothing is pooled."""
+    text_vectors: str = ""
+    """`precomputed`: as `image_vectors`."""
+    store_backbone: bool = True
+    """Weights of pretrained models travel with features and model; else these name hub id or path, and a digest."""
+    min_word_count: Count = 3
+    """Words in fewer training texts than this are left out of the vocabulary."""
+    max_words: Count = 5000
+    """The vocabulary keeps at most so many words, the most frequent ones."""
+    supervised_dim: Count = 300
+    """Width of the hidden layer of `supervised_bow`."""
+    seed: Seed = 103
+    """Draws the initial weights and batches of `supervised_bow`."""
+    batch_size: Count = 64
+    """Pictures or texts that a pretrained model takes at a time."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that decode pictures for a pretrained model; 0: one for each core but one with a GPU, else none."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Arithmetic of pretrained models; features are stored as float32 in any case."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where pretrained models run; `auto`: on a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        for modality in ("image", "text"):
+            kind, model, revision = (getattr(self, f"{modality}{part}") for part in ("", "_model", "_revision"))
+            if kind in ("huggingface", "vgg19_bn"):
+                require(model != "", f"features.{modality}_model", f"the model's name or path ({kind})", model)
+            commit = len(revision) == 40 and set(revision) <= set("0123456789abcdef")
+            require(
+                revision == "" or commit, f"features.{modality}_revision", "a commit (40 hexadecimal digits)", revision
+            )

@@ -1,0 +1,180 @@
+"""What a section is: a frozen dataclass whose fields pydantic checks, with one clear line for every mistake."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from dataclasses import dataclass as dataclass_std
+from functools import wraps
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+from dagnn_core.errors import InputError
+from dagnn_core.registry import IMPORT_PATH
+
+T = TypeVar("T")
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Preset = Literal["aaai21", "tpami22", "best"]
+
+
+@dataclass_std(frozen=True)
+class Named:
+    """Marks a text that is a name in a table, or the import path of a user's own (`package.module:name`)."""
+
+    table: Mapping[str, object]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        pattern = f"^{IMPORT_PATH.pattern}$"
+        return {"anyOf": [{"type": "string", "enum": list(self.table)}, {"type": "string", "pattern": pattern}]}
+
+    def _check(self, name: str) -> str:
+        if name not in self.table and not IMPORT_PATH.fullmatch(name):
+            raise ValueError(name)
+        return name
+
+
+_UNKNOWN_KEY = "unexpected_keyword_argument"
+_BOUNDS = {"ge": (">=", "at least"), "gt": (">", "above"), "le": ("<=", "at most"), "lt": ("<", "below")}
+_EXPECTED = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def section(cls: type[T]) -> type[T]:
+    """Make a class a section: frozen, keywords alone, strict types, finite numbers, no unknown keys.
+
+    The docstring below a field is its description, in the JSON schema as well. `__post_init__` checks what concerns
+    several fields, with `require`. Making an instance raises `InputError`.
+    """
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    made = dataclass(frozen=True, kw_only=True, slots=True, config=config)(cls)
+    construct = made.__init__
+
+    @wraps(construct)
+    def init(self: object, **values: Any) -> None:
+        try:
+            construct(self, **values)
+        except ValidationError as error:
+            raise _input_error(error, made, values, made.__name__) from error
+
+    made.__init__ = init  # type: ignore[method-assign]
+    return cast(type[T], made)
+
+
+def require(condition: bool, key: str, expected: str, got: object) -> None:
+    """Check what concerns several fields.
+
+    Raises:
+        InputError: `condition` is false.
+    """
+    if not condition:
+        raise InputError(f"{key} must be {expected}, got {got!r}")
+
+
+def parse_section(kind: type[T], values: object, key: str) -> T:
+    """Build a section from plain values, as YAML or JSON gives them.
+
+    Args:
+        kind: the section.
+        values: a mapping from field to value; missing fields take their values from the section's preset, where it
+            has one, or else their defaults.
+        key: dotted path of the section, for messages.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type or out of range, named by its dotted path.
+    """
+    presets: Mapping[object, Mapping[str, object]] = getattr(kind, "PRESETS", {})
+    if isinstance(values, Mapping) and isinstance(values.get("preset"), str):
+        values = {**presets.get(values["preset"], {}), **values}
+    try:
+        parsed: T = _validate(kind, values)
+    except ValidationError as error:
+        raise _input_error(error, kind, values, key) from error
+    return parsed
+
+
+def section_json(section: object) -> str:
+    """Canonical JSON of a section: every key, sorted; integers stay integers."""
+    assert is_dataclass(section) and not isinstance(section, type)
+    return json.dumps(asdict(section), sort_keys=True, separators=(",", ":"))
+
+
+def fields_of(kind: type[Any]) -> Mapping[str, FieldInfo]:
+    """The fields of a section: annotation, default, description and bounds by name."""
+    fields: Mapping[str, FieldInfo] = kind.__pydantic_fields__
+    return fields
+
+
+def describe(kind: type[Any], key: str) -> str:
+    """What a field is, in one line: the docstring below it."""
+    return " ".join((fields_of(kind)[key].description or "").split())
+
+
+def json_schema(kind: type[Any]) -> dict[str, Any]:
+    """JSON schema of a section, for editors."""
+    return TypeAdapter(kind).json_schema()
+
+
+def _validate(kind: Any, values: object) -> Any:
+    # as JSON, where a list is a tuple and a mapping a section; what JSON does not know is no value of a section
+    return kind.__pydantic_validator__.validate_json(json.dumps(values, default=lambda other: {"": repr(other)}))
+
+
+def _input_error(error: ValidationError, kind: type[Any], values: object, key: str) -> InputError:
+    """The first mistake in one line; an unknown key comes first, since it may be the reason for the others."""
+    mistakes = error.errors(include_url=False)
+    first = next((mistake for mistake in mistakes if mistake["type"] == _UNKNOWN_KEY), mistakes[0])
+    raised = first.get("ctx", {}).get("error")
+    if isinstance(raised, InputError):
+        return raised
+    field: FieldInfo | None = None
+    owner, got, path = kind, values, key
+    for part in first["loc"]:
+        if not isinstance(part, str) or (field is not None and not is_dataclass(field.annotation)):
+            break  # an entry of a list
+        if field is not None:
+            owner = field.annotation  # type: ignore[assignment]
+        if part not in fields_of(owner):
+            known = list(fields_of(owner))
+            close = difflib.get_close_matches(part, known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            return InputError(f"unknown key {path}.{part}; {hint}valid keys: {', '.join(known)}")
+        field = fields_of(owner)[part]
+        got, path = got[part] if isinstance(got, Mapping) else got, f"{path}.{part}"
+    out_of_range = first["type"].startswith(("greater", "less", "string_too_short"))
+    expected = _range(field) if field and out_of_range else _type(field)
+    return InputError(f"{path} must be {expected}, got {got!r}")
+
+
+def _type(field: FieldInfo | None) -> str:
+    if field is None or is_dataclass(field.annotation):
+        return "a mapping of keys to values"
+    named = next((mark for mark in field.metadata if isinstance(mark, Named)), None)
+    if named:
+        return f"one of {', '.join(named.table)}, or an import path as package.module:name"
+    if get_origin(field.annotation) is Literal:
+        return f"one of {', '.join(get_args(field.annotation))}"
+    if get_origin(field.annotation) is tuple:
+        return "a list of texts"
+    return _EXPECTED[field.annotation]  # type: ignore[index]
+
+
+def _range(field: FieldInfo) -> str:
+    bounds = [(name, getattr(bound, name)) for bound in field.metadata for name in _BOUNDS if hasattr(bound, name)]
+    if [name for name, _ in bounds] == ["ge", "le"]:
+        return f"between {bounds[0][1]} and {bounds[1][1]}"
+    if len(bounds) == 1:
+        return " ".join(f"{_BOUNDS[name][0]} {value}" for name, value in bounds)
+    return " and ".join(f"{_BOUNDS[name][1]} {value}" for name, value in bounds) or "a text that is not empty"

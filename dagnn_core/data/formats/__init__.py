@@ -1,0 +1,1 @@
+"""File formats of raw data: tables, matrices, JSON streams, archives of images."""

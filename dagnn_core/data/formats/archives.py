@@ -1,0 +1,218 @@
+"""Pictures of raw data: a folder, an uncompressed tar or a zip, read by path without ever unpacking to disk."""
+
+import errno
+import os
+import posixpath
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+from dagnn_core.errors import InputError
+
+MAX_PICTURE_BYTES = 256 << 20  # larger ones are faults, not allocations
+MAX_ZIP_RATIO = 200  # a zip bomb packs a thousandfold, a picture hardly at all
+
+_ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")  # a member's header first, or the end of an empty zip
+_ZIP_HEADER = struct.Struct("<4s22xHH")  # magic, what the directory says as well, size of the name, size of extras
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+
+
+class FileState(NamedTuple):
+    """What changes when a file does; the last time is of the inode, which no tool can set back."""
+
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "FileState":
+        """The state of a file."""
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class Pictures(Protocol):
+    """Encoded pictures by path; safe to use from several threads."""
+
+    def read(self, path: str) -> bytes | None:
+        """The encoded picture, or None where there is none.
+
+        Raises:
+            PictureError: it is too large, or damaged.
+        """
+
+    def state(self, path: str) -> FileState | None:
+        """What changes when the picture does: the state of its file, or of the archive that it is in."""
+
+
+class PictureError(InputError):
+    """A picture is there, but must not or cannot be read; the message says why."""
+
+
+class PictureFolder:
+    """Pictures in a folder and the folders below it; links that lead out of it count as absent."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+
+    def read(self, path: str) -> bytes | None:
+        """The encoded picture, or None where there is none.
+
+        Raises:
+            PictureError: it is too large.
+        """
+        file = self._file(path)
+        if file is None:
+            return None
+        _check_size(file.stat().st_size)
+        return file.read_bytes()
+
+    def _file(self, path: str) -> Path | None:
+        try:
+            file = (self._root / path).resolve(strict=True)
+        except (ValueError, RuntimeError):  # a null character, a loop of links
+            return None
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise
+        return file if file.is_relative_to(self._root) and file.is_file() else None
+
+    def state(self, path: str) -> FileState | None:
+        """The state of the picture's file; None where there is none."""
+        try:
+            file = self._file(path)
+            return FileState.of(file) if file else None
+        except OSError:  # read() says what is wrong
+            return None
+
+
+class _Extent(NamedTuple):
+    """Where a member's bytes are in the archive file."""
+
+    offset: int
+    """Of the bytes in a tar, of the local header before them in a zip."""
+    stored_size: int
+    size: int
+    is_deflated: bool = False
+    crc: int = 0
+    """Of a zip's member."""
+
+
+class PictureArchive:
+    """Pictures in an uncompressed tar or in a zip, read in place; only regular files count, links are left alone.
+
+    Every read opens the file anew, so threads do not meet. The pictures may lie below a folder with the archive's own
+    name, as `zip -r train2017.zip train2017` packs them.
+
+    Raises:
+        InputError: neither of the two, or a truncated one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._state = FileState.of(path)
+        with path.open("rb") as stream:
+            self._is_zip = stream.read(4) in _ZIP_MAGIC
+        try:
+            members = _zip_members(path) if self._is_zip else _tar_members(path)
+            self._extents = {posixpath.normpath(name): extent for name, extent in members}
+        except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise InputError(
+                f"{path} is not a whole zip or uncompressed tar file ({error}); expected a folder, a tar or a zip of "
+                "pictures, decompress it or copy it again"
+            ) from error
+
+    def read(self, path: str) -> bytes | None:
+        """The encoded picture, or None where there is none.
+
+        Raises:
+            PictureError: it is too large, or damaged.
+        """
+        normal = posixpath.normpath(path)
+        extent = self._extents.get(normal) or self._extents.get(f"{self._path.stem}/{normal}")
+        if extent is None:
+            return None
+        for size in (extent.size, extent.stored_size):
+            _check_size(size)
+        with self._path.open("rb") as stream:
+            stream.seek(extent.offset)
+            return _read_zip_member(stream, extent) if self._is_zip else stream.read(extent.size)
+
+    def state(self, path: str) -> FileState:
+        """The state of the archive when it was opened."""
+        return self._state
+
+
+def open_pictures(path: Path) -> Pictures:
+    """Open a folder, a tar or a zip of pictures; where `path` does not exist, `path.tar` or `path.zip` takes its place.
+
+    Raises:
+        InputError: there is none of them.
+    """
+    if path.is_dir():
+        return PictureFolder(path)
+    for archive in (path, path.with_name(f"{path.name}.tar"), path.with_name(f"{path.name}.zip")):
+        if archive.is_file():
+            return PictureArchive(archive)
+    raise InputError(f"{path} does not exist, expected a folder, an uncompressed tar or a zip with the pictures")
+
+
+def _tar_members(path: Path) -> Iterator[tuple[str, _Extent]]:
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all, in more memory than the extents
+            if member.isreg() and not member.issparse():
+                yield member.name, _Extent(member.offset_data, member.size, member.size)
+
+
+def _zip_members(path: Path) -> Iterator[tuple[str, _Extent]]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16):
+                continue
+            if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise InputError(
+                    f"{path}: {member.filename!r} is encrypted or packed by another method than `deflate`, which is "
+                    "not read; pack the pictures again, as plain zip or uncompressed tar"
+                )
+            is_deflated = member.compress_type == zipfile.ZIP_DEFLATED
+            sizes = (member.compress_size, member.file_size)
+            yield member.filename, _Extent(member.header_offset, *sizes, is_deflated, member.CRC)
+
+
+def _read_zip_member(stream: BinaryIO, extent: _Extent) -> bytes:
+    if extent.size > max(MAX_ZIP_RATIO * extent.stored_size, 1 << 20):
+        raise PictureError(
+            f"{extent.size} bytes packed into {extent.stored_size}, expected at most {MAX_ZIP_RATIO} times as many"
+        )
+    header = stream.read(_ZIP_HEADER.size)
+    if len(header) < _ZIP_HEADER.size or header[:4] != _ZIP_MAGIC[0]:
+        raise PictureError("the zip file is damaged here")
+    name_size, extra_size = _ZIP_HEADER.unpack(header)[-2:]
+    stream.seek(name_size + extra_size, os.SEEK_CUR)
+    content = stream.read(extent.stored_size)
+    if extent.is_deflated:
+        try:
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, extent.size + 1)
+        except zlib.error as error:
+            raise PictureError(f"the zip file is damaged here ({error})") from error
+    if len(content) != extent.size or zlib.crc32(content) != extent.crc:
+        raise PictureError("the zip file is damaged here (size or checksum)")
+    return content
+
+
+def _check_size(size: int) -> None:
+    if not 0 <= size <= MAX_PICTURE_BYTES:
+        raise PictureError(f"{size} bytes, expected at most {MAX_PICTURE_BYTES}")
+
+
+def leaves_folder(path: str) -> bool:
+    """Whether a relative path points out of its folder (`../x`, `/x`)."""
+    normal = posixpath.normpath(path)
+    return posixpath.isabs(normal) or normal == ".." or normal.startswith("../")

@@ -1,0 +1,1 @@
+"""From raw data to the dataset artifact: checks, quarantine, splits, shards."""

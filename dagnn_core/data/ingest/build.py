@@ -1,0 +1,223 @@
+"""Make a data set of raw data: quarantine what cannot be used, split, choose the labels, write."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from dagnn_core.config.dataset import DatasetConfig
+from dagnn_core.data.dataset import SPLITS, Item, Rejection
+from dagnn_core.data.formats.archives import PictureError
+from dagnn_core.data.images import decoding_fault, map_in_order, refuse_huge_pictures
+from dagnn_core.data.ingest.incomplete import take_away
+from dagnn_core.data.ingest.journal import CheckJournal, Fault
+from dagnn_core.data.ingest.work import rows_digest
+from dagnn_core.data.ingest.writer import DatasetWriter
+from dagnn_core.data.labels import choose_labels
+from dagnn_core.data.raw import RawData, RawItem, Reason
+from dagnn_core.data.splits import draw_split
+from dagnn_core.errors import InputError
+from dagnn_core.progress import track
+
+log = logging.getLogger(__name__)
+
+NUM_SHOWN = 3  # rejected rows in an error message
+
+
+def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path) -> dict[str, Any]:
+    """Write raw data as the files of a `dataset` artifact; memory does not grow with the pictures.
+
+    Pictures are read twice: decoded once to find those that cannot be used, since labels and splits depend on which
+    rows are left, then copied as they are. An interrupted call leaves what it has done in `work`, and the next one goes
+    on there.
+
+    Args:
+        out: an empty folder.
+        raw: the opened raw data.
+        config: splits, rare labels, incomplete items, and how many rows may be rejected.
+        work: folder for the unfinished work on these pictures alone, see `work_folder` and `pictures_digest`.
+
+    Returns:
+        What the manifest says about the files.
+
+    Raises:
+        InputError: too many rows cannot be used, a split is empty, no training item is complete, or the labels cannot
+            be learned.
+    """
+    rejections: list[Rejection] = []
+
+    def reject(more: Iterable[Rejection]) -> None:
+        rejections.extend(more)
+        _check_rejected(raw, rejections, config)
+
+    def quarantine(items: Sequence[RawItem], reason: Reason, applies: Callable[[RawItem], bool]) -> list[RawItem]:
+        reject(Rejection(item.row, item.id, reason) for item in items if applies(item))
+        return [item for item in items if not applies(item)]
+
+    reject(raw.rejections)
+    items, unusable = _without_faulty(raw, _picture_faults(raw, work / "checks.jsonl"), config)
+    reject(unusable)
+    items = quarantine(items, Reason.NO_MODALITY, lambda item: not item.has_image and not item.has_text)
+    items = [item if _has_split(raw, item) else item._replace(split=_draw(raw, item, config)) for item in items]
+    _check_complete(raw, items, config)
+    items = quarantine(
+        items, Reason.HELD_OUT_INCOMPLETE, lambda item: item.split != "train" and not _can_be_held_out(raw, item)
+    )
+    _check_splits(raw, items)
+    labels = choose_labels(items, raw.label_order, config.min_label_count)
+    items = [item._replace(labels=tuple(name for name in item.labels if name not in labels.dropped)) for item in items]
+    items = quarantine(items, Reason.RARE_LABELS, lambda item: not item.labels)
+    _check_splits(raw, items)
+    items = take_away(
+        items,
+        without_image=config.train_without_image,
+        without_text=config.train_without_text,
+        seed=config.seed,
+    )
+    _check_complete(raw, items, config)
+    shards = work / rows_digest(items)
+    shards.mkdir(exist_ok=True)
+    with DatasetWriter(out, labels.names, unfinished=shards, shard_bytes=raw.shard_bytes) as writer:
+        _write_items(writer, raw, items)
+        _write_vectors(writer, raw, items)
+        writer.write_rejected(sorted(rejections))
+    return writer.content | {"num_rows": raw.num_rows, "dropped_labels": labels.dropped}
+
+
+def _write_items(writer: DatasetWriter, raw: RawData, items: Sequence[RawItem]) -> None:
+    done = writer.take_finished(_item(item, None) for item in items)
+    if done:
+        log.info("resuming: %s of %s items were written before", f"{done:,}", f"{len(items):,}")
+    rest = items[done:]
+    pictures = map_in_order(lambda item: _read(raw, item), rest)
+    pairs = zip(rest, pictures, strict=True)
+    for item, encoded in track(pairs, description="writing items", total=len(items), done=done):
+        writer.add(_item(item, encoded))
+
+
+def _read(raw: RawData, item: RawItem) -> bytes | None:
+    if raw.picture is None or not item.has_image:
+        return None
+    encoded = raw.picture(item)
+    if encoded is None:
+        raise InputError(
+            f"{raw.source}, {raw.place(item.row)}: the picture {item.image_path} went away during the import; "
+            "put it back, or run again without it"
+        )
+    return encoded
+
+
+def _item(item: RawItem, encoded: bytes | None) -> Item:
+    kept = (item.split, item.has_image, item.has_text)
+    return Item(item.id, item.text, item.labels, encoded, item.image_path, *kept)
+
+
+def _write_vectors(writer: DatasetWriter, raw: RawData, items: Sequence[RawItem]) -> None:
+    for modality, vectors in raw.vectors.items():
+        present = [item.has_image if modality == "image" else item.has_text for item in items]
+        ids = [item.id if has_it else None for item, has_it in zip(items, present, strict=True)]
+        writer.write_vectors(modality, vectors.features, vectors.rows_of(ids))
+
+
+def _picture_faults(raw: RawData, journal_path: Path) -> Mapping[int, Fault]:
+    """Index of an item -> what is wrong with its picture."""
+    picture = raw.picture
+    if picture is None or raw.trusted_pictures:
+        return {}
+
+    def check(item: RawItem) -> Fault | None:
+        if not item.has_image:
+            return None
+        try:
+            encoded = picture(item)
+        except PictureError as error:
+            return Fault(Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {error}")
+        if encoded is None:
+            return Fault(Reason.PICTURE_MISSING, item.image_path)
+        why = decoding_fault(encoded)
+        return Fault(Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {why}") if why else None
+
+    with CheckJournal(journal_path) as journal, refuse_huge_pictures():
+        done, total = journal.num_checked, len(raw.items)
+        if done:
+            log.info("resuming: %s of %s pictures were checked before", f"{done:,}", f"{total:,}")
+        results = map_in_order(check, islice(raw.items, done, None))
+        for fault in track(results, description="checking pictures", total=total, done=done):
+            journal.record(fault)
+    return journal.faults
+
+
+def _without_faulty(
+    raw: RawData, faults: Mapping[int, Fault], config: DatasetConfig
+) -> tuple[list[RawItem], list[Rejection]]:
+    items: list[RawItem] = []
+    rejections: list[Rejection] = []
+    for index, item in enumerate(raw.items):
+        fault = faults.get(index)
+        if fault is None:
+            items.append(item)
+        elif fault.reason == Reason.PICTURE_MISSING and config.incomplete == "keep":
+            items.append(item._replace(has_image=False))
+        else:
+            rejections.append(Rejection(item.row, item.id, *fault))
+    return items, rejections
+
+
+def _can_be_held_out(raw: RawData, item: RawItem) -> bool:
+    """Whether val and test may have the item: they are for complete ones, where the data has any pictures."""
+    return item.is_complete or raw.is_text_alone
+
+
+def _has_split(raw: RawData, item: RawItem) -> bool:
+    return item.split != "train" if raw.draws_val else item.split != ""
+
+
+def _draw(raw: RawData, item: RawItem, config: DatasetConfig) -> str:
+    if not _can_be_held_out(raw, item):
+        return "train"
+    return draw_split(
+        item.group or item.id,
+        seed=config.seed,
+        val_fraction=config.val_fraction,
+        test_fraction=0.0 if raw.draws_val else config.test_fraction,
+    )
+
+
+def _check_rejected(raw: RawData, rejections: Sequence[Rejection], config: DatasetConfig) -> None:
+    if len(rejections) <= config.max_rejected * raw.num_rows:
+        return
+    counts = Counter(rejection.reason for rejection in rejections).most_common()
+    shown = [
+        f"{raw.place(rejection.row)} {rejection.id!r}: {rejection.reason}"
+        + (f" ({rejection.detail})" if rejection.detail else "")
+        for rejection in rejections[:NUM_SHOWN]
+    ]
+    raise InputError(
+        f"{raw.source}: {len(rejections)} of {raw.num_rows} rows cannot be used "
+        f"({', '.join(f'{count} {reason}' for reason, count in counts)}), expected at most "
+        f"{config.max_rejected:.3%} of them; first: {'; '.join(shown)}; correct them or raise dataset.max_rejected"
+    )
+
+
+def _check_splits(raw: RawData, items: Sequence[RawItem]) -> None:
+    sizes = Counter(item.split for item in items)
+    for split in SPLITS:
+        if not sizes[split]:
+            raise InputError(
+                f"{raw.source}: no item is in the split {split!r} (of {len(items)}), expected some in each of "
+                f"{', '.join(SPLITS)}; add items, or correct the splits or their fractions in dataset"
+            )
+
+
+def _check_complete(raw: RawData, items: Sequence[RawItem], config: DatasetConfig) -> None:
+    if raw.is_text_alone and not config.train_without_image and not config.train_without_text:
+        return
+    training = [item for item in items if item.split == "train"]
+    if training and not any(item.is_complete for item in training):
+        raise InputError(
+            f"{raw.source}: none of the {len(training)} training items has both picture and text, expected some; "
+            f"correct the pictures and texts that dataset.{config.layout} names, or lower dataset.train_without_image "
+            "and dataset.train_without_text"
+        )

@@ -1,0 +1,83 @@
+"""The journal of picture checks: results in a file that only grows, so that none is lost and none is made twice."""
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from dagnn_core.data.ingest.work import naming
+from dagnn_core.data.raw import Reason
+
+BLOCK_ITEMS = 512  # at most so many checks are lost; a block costs a call that waits for the disk
+
+
+class Fault(NamedTuple):
+    """Why a picture cannot be used."""
+
+    reason: Reason
+    detail: str
+
+
+class CheckJournal:
+    """Results of checks in the order of the items; a block of them is on disk before the next one begins.
+
+    A line holds how many items are checked, and the faults among those since the line before: `{"num_checked": 1024,
+    "faults": [[index, reason, detail], ...]}`. Use it as a context manager.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.num_checked = 0
+        self.faults: dict[int, Fault] = {}
+        """Index of an item -> what is wrong with its picture."""
+        self._pending: list[tuple[int, Reason, str]] = []
+        self._num_pending = 0
+        end = self._read()
+        self._stream = path.open("ab", buffering=0)
+        self._stream.truncate(end)
+
+    def __enter__(self) -> "CheckJournal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._stream:
+            if error is None:
+                self._flush()
+
+    def record(self, fault: Fault | None) -> None:
+        """Take the result of the next item; None: nothing is wrong."""
+        if fault is not None:
+            self.faults[self.num_checked] = fault
+            self._pending.append((self.num_checked, *fault))
+        self.num_checked += 1
+        self._num_pending += 1
+        if self._num_pending == BLOCK_ITEMS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._num_pending:
+            return
+        line = json.dumps({"num_checked": self.num_checked, "faults": self._pending}) + "\n"
+        with naming(self._path):
+            self._stream.write(line.encode())
+            os.fsync(self._stream.fileno())
+        self._pending, self._num_pending = [], 0
+
+    def _read(self) -> int:
+        """Take over what is there, and return where it ends: before a line that was torn when its writer was killed."""
+        end = 0
+        lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
+        for line in lines:
+            try:
+                block = json.loads(line)
+            except ValueError:
+                break
+            if not line.endswith(b"\n"):
+                break
+            self.num_checked = block["num_checked"]
+            self.faults |= {index: Fault(Reason(reason), detail) for index, reason, detail in block["faults"]}
+            end += len(line)
+        return end

@@ -1,0 +1,122 @@
+"""Parquet shards of items. A shard that has its name is whole and on disk, whatever happens next."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dagnn_core.data.dataset import ROW_GROUP_ITEMS, SCHEMA, Item
+from dagnn_core.data.ingest.work import naming
+
+ROW_GROUP_BYTES = 16 << 20  # large pictures: fewer of them in a row group, which is held in memory
+
+
+class ShardWriter:
+    """Streams items into shards; at most one row group is in memory. Equal items make equal files."""
+
+    def __init__(self, folder: Path, *, shard_bytes: int) -> None:
+        self._folder = folder
+        self._shard_bytes = shard_bytes
+        self._shard: pq.ParquetWriter | None = None
+        self._num_finished = 0
+        self._shard_size = 0
+        self._group: list[Item] = []
+        self._group_size = 0
+
+    def take_finished(self) -> int:
+        """Go on after the finished shards in the folder; returns how many items they hold."""
+        num_items = 0
+        while self._path.is_file():
+            try:
+                num_items += pq.read_metadata(self._path).num_rows
+            except pa.ArrowInvalid:  # damaged since: it is written anew
+                break
+            self._num_finished += 1
+        return num_items
+
+    def add(self, item: Item) -> None:
+        """Append one item."""
+        self._group.append(item)
+        self._group_size += len(item.image or b"")
+        if len(self._group) == ROW_GROUP_ITEMS or self._group_size >= ROW_GROUP_BYTES:
+            self._flush_group()
+
+    def finish(self) -> None:
+        """Finish the last shard."""
+        self._flush_group()
+        self._finish_shard()
+
+    def drop_unfinished(self) -> None:
+        """Drop the shard that is not finished, where there is one."""
+        if self._shard is not None:
+            with suppress(OSError):  # the disk that failed may do so again
+                self._shard.close()
+            self._temporary.unlink(missing_ok=True)
+
+    def link_into(self, folder: Path) -> None:
+        """Put all finished shards into another folder as well: copies where that is on another file system."""
+        for shard in range(self._num_finished):
+            source = self._folder / _name(shard)
+            target = folder / source.name
+            try:
+                target.hardlink_to(source)
+            except OSError:
+                shutil.copyfile(source, target)
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / _name(self._num_finished)
+
+    @property
+    def _temporary(self) -> Path:
+        return self._path.with_suffix(".tmp")
+
+    def _flush_group(self) -> None:
+        if not self._group:
+            return
+        with naming(self._path):
+            if self._shard is None:
+                # pictures are compressed already; dictionaries and statistics of them would only cost time
+                self._shard = pq.ParquetWriter(
+                    self._temporary, SCHEMA, compression="none", use_dictionary=["split"], write_statistics=False
+                )
+            self._shard.write_table(_table(self._group), row_group_size=len(self._group))
+        self._shard_size += self._group_size
+        self._group, self._group_size = [], 0
+        if self._shard_size >= self._shard_bytes:
+            self._finish_shard()
+
+    def _finish_shard(self) -> None:
+        if self._shard is None:
+            return
+        with naming(self._path):
+            self._shard.close()
+            with self._temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            self._temporary.rename(self._path)
+        self._num_finished += 1
+        self._shard, self._shard_size = None, 0
+
+
+def _name(shard: int) -> str:
+    return f"data-{shard:05d}.parquet"
+
+
+def _table(items: Sequence[Item]) -> pa.Table:
+    images = [None if item.image is None else {"bytes": item.image, "path": item.image_path} for item in items]
+    return pa.table(
+        [
+            [item.id for item in items],
+            [item.text for item in items],
+            [list(item.labels) for item in items],
+            images,
+            [item.split for item in items],
+            [item.has_image for item in items],
+            [item.has_text for item in items],
+        ],
+        schema=SCHEMA,
+    )

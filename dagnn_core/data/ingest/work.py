@@ -1,0 +1,128 @@
+"""Unfinished work of an import: a folder that an interrupted import leaves, and that the next one goes on with.
+
+    <work>/<pictures>/checks.jsonl                  what the pictures that were checked are like (journal.py)
+    <work>/<pictures>/<items>/data-00000.parquet    finished shards (shards.py)
+
+`<pictures>` is a digest of what decides how a picture is read and whether it decodes; `<items>` adds every row as it
+will be written. So correcting the configuration, a text or a label costs no second check, and nothing stale is reused.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from dagnn_core.artifacts import canonical_json
+from dagnn_core.data.raw import RawData
+from dagnn_core.errors import InputError, SurroundingsError
+
+
+def pictures_digest(raw: RawData, packages: Mapping[str, str]) -> str:
+    """Digest of raw data's pictures: where, rows, ids, paths, the state of each, and the code that reads them.
+
+    A picture is not read for it: see `Pictures.state`. That is a call of the system for each picture of a folder, about
+    a second for 100,000 on a local disk, and one for a whole archive.
+
+    Args:
+        raw: the opened raw data.
+        packages: name -> version of what decodes, renders and writes pictures.
+    """
+    state = raw.picture_state
+    rows = ((item.row, item.id, item.image_path, item.has_image, state and state(item)) for item in raw.items)
+    return rows_digest([raw.source, canonical_json(packages), _code_digest()], rows)
+
+
+def rows_digest(*parts: Iterable[object]) -> str:
+    """Digest of rows of texts, numbers, and tuples of them."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for row in part:
+            digest.update(repr(row).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def work_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder of unfinished work and hold it for this process alone; it goes when the body ends without error.
+
+    Raises:
+        InputError: it cannot be a folder.
+        SurroundingsError: another process holds it, or its file system has no locks.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"{folder} cannot be a folder: it or what it lies in is a file; name another folder with --work"
+        ) from error
+    with _locked(folder.with_suffix(".lock")):  # beside the folder, so that no file in it is open when it is removed
+        folder.mkdir(exist_ok=True)  # its last holder may just have removed it
+        try:
+            yield folder
+            shutil.rmtree(folder)
+        finally:
+            with suppress(OSError):
+                folder.rmdir()  # where nothing was done yet
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Make an error of the disk that does not say which file it met say this one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    stream = _lock(path)
+    while not _is_at(path, stream):  # its last holder has removed it since it was opened
+        stream.close()
+        stream = _lock(path)
+    with stream:
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {platform.node()}")
+        stream.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> TextIO:
+    stream = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        stream.seek(0)
+        holder = stream.read() or "which has just begun"
+        stream.close()
+        if not isinstance(error, BlockingIOError):
+            raise SurroundingsError(
+                f"{path} cannot be locked ({error.strerror}); name another folder with --work"
+            ) from error
+        raise SurroundingsError(
+            f"{path}: another import of the same pictures is running ({holder}), expected one at a time; "
+            "wait for it, or name another folder with --work"
+        ) from error
+    return stream
+
+
+def _is_at(path: Path, stream: TextIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _code_digest() -> str:
+    """Digest of the code of `dagnn_core.data`: unfinished work of another version is not resumed."""
+    return rows_digest(path.read_bytes() for path in sorted(Path(__file__).parents[1].rglob("*.py")))

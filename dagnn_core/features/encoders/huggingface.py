@@ -1,0 +1,460 @@
+"""The encoders `huggingface`: any vision, text or CLIP-like model that the library transformers knows.
+
+Pictures go through the model's own processor in its Pillow form, texts through its own tokenizer. Nothing that a model
+brings along is run: weights are safetensors, and program code is refused.
+
+# B batch, T tokens, D dimension of the vectors
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.data.dataset import Modality
+from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.features.encoders.backbone import encode_pictures
+from dagnn_core.features.encoders.checkpoint import CONFIG, SENTENCE_POOLING, Checkpoint, first_line, read_object
+from dagnn_core.features.encoders.decoding import decode
+from dagnn_core.features.encoders.state import STATE, read_state, write_state
+
+Pooling = Literal["auto", "cls", "mean", "projection", "pooler"]
+POOLINGS: dict[str, Pooling] = {name: name for name in get_args(Pooling)}
+
+MAX_TOKENS = 512  # of a model that states no maximum
+BATCH_TEXTS = 256
+
+
+class Tower(NamedTuple):
+    """The half of a CLIP-like model that takes one modality."""
+
+    model: str
+    """Its class in transformers."""
+    weights: tuple[str, ...]
+    """How the names of its weights begin."""
+    has_cls: bool = False
+    """Whether the first token stands for the whole."""
+
+
+TOWERS: dict[Modality, dict[str, Tower]] = {
+    "image": {
+        "clip": Tower("CLIPVisionModelWithProjection", ("vision_model.", "visual_projection."), has_cls=True),
+        "siglip": Tower("SiglipVisionModel", ("vision_model.",)),
+    },
+    "text": {
+        "clip": Tower("CLIPTextModelWithProjection", ("text_model.", "text_projection.")),
+        "siglip": Tower("SiglipTextModel", ("text_model.",)),
+        "siglip2": Tower("Siglip2TextModel", ("text_model.",)),
+    },
+}
+"""Type of a model -> its tower; other CLIP-like models are kept whole."""
+
+
+class Outputs(NamedTuple):
+    """What a network makes of a batch."""
+
+    hidden: Tensor
+    """Tokens [B, T, D], or positions of a convolutional network [B, D, H, W]."""
+    pooled: Tensor | None
+    """What it pools itself by trained weights, or without any."""
+    projection: Tensor | None
+    """The vector in the common space of a CLIP-like model."""
+
+
+class Network:
+    """A pretrained network in evaluation mode, in float32.
+
+    Raises:
+        InputError: it cannot be loaded, is of another modality, or lacks weights.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        import transformers
+
+        self._modality, folder = checkpoint.modality, checkpoint.folder
+        self.type = _model_type(folder)
+        self.tower = TOWERS[self._modality].get(self.type)
+        model_class = getattr(transformers, self.tower.model) if self.tower else _model_class(folder, self._modality)
+        checkpoint.require_preparation()
+        with _quietly(), _refusing(f"{folder}: the model cannot be loaded"):
+            self.module, info = model_class.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)
+        if missing:
+            raise InputError(
+                f"{folder}: the weights lack {len(missing)} that the model needs, such as {missing[0]}, and would be "
+                "random; get the files again, or correct config.json"
+            )
+        self._has_pooler = not info["missing_keys"]
+        self.module.eval()
+
+    @torch.inference_mode()
+    def __call__(self, **inputs: Tensor) -> Outputs:
+        """Run a batch."""
+        inputs = {name: value.to(self.module.device) for name, value in inputs.items()}
+        project = getattr(self.module, f"get_{self._modality}_features", None)
+        if project is not None:
+            outputs = project(**inputs)
+            return Outputs(outputs.last_hidden_state, None, outputs.pooler_output)
+        outputs = self.module(**inputs)
+        pooled = getattr(outputs, "pooler_output", None)
+        projection = getattr(outputs, f"{self._modality}_embeds", pooled) if self.tower else None
+        return Outputs(outputs.last_hidden_state, pooled if self._has_pooler else None, projection)
+
+
+class _HuggingFaceBackbone:
+    """What both modalities share."""
+
+    kind = "huggingface"
+    modality: Modality
+    dim: int
+
+    def __init__(self, checkpoint: Checkpoint, pooling: Pooling, *, store: bool) -> None:
+        self._checkpoint = checkpoint
+        self._store = store
+        self._network = Network(checkpoint)
+        self._pooling = pooling
+
+    @classmethod
+    def open(cls, config: FeaturesConfig) -> Self:
+        """Open a model by folder, or by hub id and commit.
+
+        Raises:
+            InputError: there is no such model, or it cannot be used.
+            SurroundingsError: the hub cannot be reached.
+        """
+        model, revision, pooling = (
+            getattr(config, f"{cls.modality}_{key}") for key in ("model", "revision", "pooling")
+        )
+        return cls(Checkpoint.find(cls.modality, model, revision), pooling, store=config.store_backbone)
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: the state is damaged, or the model that it names is no longer the same.
+            InputError: the model that it names cannot be used.
+            SurroundingsError: the hub cannot be reached.
+        """
+        state = read_state(directory)
+        keys = ("model", "revision", "digest", "pooling")
+        model, revision, digest, pooling = (str(state.get(key)) for key in keys)
+        if not all(isinstance(state.get(key), str) for key in keys) or pooling not in POOLINGS:
+            raise ArtifactError(f"{directory / STATE} is damaged, expected `model`, `revision` ...; make it again")
+        if state.get("stored"):
+            checkpoint = Checkpoint(
+                modality=cls.modality, model=model, revision=revision, folder=directory, digest=digest
+            )
+        else:
+            checkpoint = Checkpoint.find(cls.modality, model, revision)
+            if checkpoint.digest != digest:
+                raise ArtifactError(
+                    f"{directory / STATE} names the model {model}, whose files in {checkpoint.folder} are no longer "
+                    "the same; put the old ones back, or extract the features and train again"
+                )
+        return cls(checkpoint, POOLINGS[pooling], store=bool(state.get("stored")))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Kind, digest of the files, and pooling."""
+        return {"kind": self.kind, "digest": self._checkpoint.digest, "pooling": self._pooling}
+
+    def to(self, device: torch.device) -> None:
+        """Move the network."""
+        self._network.module.to(device)
+
+    def save(self, directory: Path) -> None:
+        """Write the state, and the model's files where they are to be stored."""
+        checkpoint = self._checkpoint
+        is_local = not checkpoint.revision and not self._store
+        state = {
+            "kind": self.kind,
+            "dim": self.dim,
+            "model": str(checkpoint.folder.resolve()) if is_local else checkpoint.model,
+            "revision": checkpoint.revision,
+            "pooling": self._pooling,
+            "digest": checkpoint.digest,
+            "stored": self._store,
+        }
+        write_state(directory, state)
+        if self._store:
+            checkpoint.copy(directory, self._network.tower.weights if self._network.tower else ())
+
+    def _probing(self) -> AbstractContextManager[None]:
+        what = (
+            f"{self._checkpoint.folder}: the model ({self._network.type}) cannot embed what its own preparation makes"
+        )
+        return _refusing(f"{what} of {'a picture' if self.modality == 'image' else 'a text'}")
+
+    def _choose_pooling(self, outputs: Outputs) -> None:
+        """Settle what `auto` means, and check that the model has what is asked for."""
+        if self._pooling == "auto":
+            if outputs.projection is not None:
+                self._pooling = "projection"
+            else:
+                self._pooling = self._sentence_pooling() or ("mean" if outputs.pooled is None else "pooler")
+        tower = self._network.tower
+        has = {
+            "cls": outputs.hidden.ndim == 3 and (tower is None or tower.has_cls),
+            "mean": True,
+            "projection": outputs.projection is not None,
+            "pooler": outputs.pooled is not None,
+        }
+        if not has[self._pooling]:
+            others = ", ".join(name for name in ("cls", "mean", "projection") if has[name])
+            raise InputError(
+                f"features.{self.modality}_pooling is {self._pooling}, which {self._checkpoint.folder} "
+                f"({self._network.type}) does not have; set it to auto or one of: {others}"
+            )
+
+    def _sentence_pooling(self) -> Pooling | None:
+        """What a model of sentence-transformers says; None for all others."""
+        path = self._checkpoint.folder / SENTENCE_POOLING
+        if self.modality == "image" or not path.is_file():
+            return None
+        config = read_object(path)
+        modes = [name.removeprefix("pooling_mode_") for name, value in config.items() if value is True]
+        known: dict[str, Pooling] = {"cls_token": "cls", "mean_tokens": "mean", "cls": "cls", "mean": "mean"}
+        modes = [mode for mode in (*modes, config.get("pooling_mode")) if mode in known]
+        if len(modes) != 1:
+            raise InputError(f"{path}: expected one of cls and mean as pooling; set features.text_pooling to one")
+        return known[modes[0]]
+
+    def _pool(self, outputs: Outputs, mask: Tensor | None = None) -> Tensor:
+        """One float32 vector of each picture or text, [B, D]."""
+        hidden = outputs.hidden.float()
+        if self._pooling == "cls":
+            return hidden[:, 0]
+        if self._pooling == "mean":
+            if mask is None:
+                return hidden.flatten(2).mean(2) if hidden.ndim == 4 else hidden.mean(1)
+            weights = mask.to(hidden)[..., None]
+            return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+        vectors = outputs.projection if self._pooling == "projection" else outputs.pooled
+        assert vectors is not None
+        return vectors.float().flatten(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """Turns an encoded picture into a network's pixels, [3, H, W] float32; it knows the processor, not the network."""
+
+    processor: Any
+    at_least: int
+    """Pixels that each side keeps when a large JPEG is decoded at a fraction of its size."""
+
+    def __call__(self, picture: bytes) -> NDArray[np.float32]:
+        """Decode and prepare.
+
+        Raises:
+            InputError: the picture cannot be decoded.
+        """
+        outputs = self.processor(decode(picture, self.at_least), return_tensors="np")
+        pixels: NDArray[np.float32] = outputs["pixel_values"][0]
+        return pixels
+
+
+class HuggingFaceImageBackbone(_HuggingFaceBackbone):
+    """A vision model, or the picture half of a CLIP-like model."""
+
+    modality: Modality = "image"
+
+    def __init__(self, checkpoint: Checkpoint, pooling: Pooling, *, store: bool) -> None:
+        super().__init__(checkpoint, pooling, store=store)
+        processor = _load_processor(checkpoint.folder)
+        pixels = [_pixels(processor, size, checkpoint.folder) for size in ((96, 64), (64, 96))]
+        if pixels[0].shape != pixels[1].shape:
+            raise InputError(
+                f"{checkpoint.folder}: the processor leaves pictures in different sizes, expected one size for all; "
+                "let it crop, or set `size` to height and width, in preprocessor_config.json"
+            )
+        # twice the side that is needed: smoothing then hides that the decoder left out pixels
+        self._preprocess = Preprocess(processor, 2 * max(pixels[0].shape[-2:]))
+        self.dim = self._probe(torch.from_numpy(pixels[0]))
+
+    @property
+    def preprocess(self) -> Callable[[bytes], NDArray[np.float32]]:
+        """Turns an encoded picture into pixels."""
+        return self._preprocess
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Embed a batch of what `preprocess` makes: [B, 3, H, W] -> [B, D]."""
+        return self._pool(self._network(pixel_values=pixels))
+
+    def encode(self, pictures: Sequence[bytes], /) -> NDArray[np.float32]:
+        """Encode pictures (JPEG, PNG ...): B pictures -> [B, D].
+
+        Raises:
+            InputError: a picture cannot be decoded; the message has its number, from 1.
+        """
+        return encode_pictures(self, pictures)
+
+    def _probe(self, pixels: Tensor) -> int:
+        """Try one picture twice; return the dimension of its vector."""
+        with self._probing():
+            outputs = self._network(pixel_values=pixels)
+            self._choose_pooling(outputs)
+            first, second = self._pool(outputs), self.embed(pixels)
+        if not torch.allclose(first, second):
+            raise InputError(
+                f"{self._checkpoint.folder}: the model ({self._network.type}) gives the same picture another vector "
+                "each time; choose another model"
+            )
+        return first.shape[1]
+
+
+class HuggingFaceTextBackbone(_HuggingFaceBackbone):
+    """A text model, or the text half of a CLIP-like model."""
+
+    modality: Modality = "text"
+
+    def __init__(self, checkpoint: Checkpoint, pooling: Pooling, *, store: bool) -> None:
+        super().__init__(checkpoint, pooling, store=store)
+        self._tokenizer = _load_tokenizer(checkpoint.folder)
+        self._max_tokens = _max_tokens(self._tokenizer, self._network.module)
+        # SigLIP was trained on texts filled up to the maximum, without a mask, and takes the vector of the last token
+        self._is_filled = self._network.type.startswith("siglip")
+        num_words, num_rows = len(self._tokenizer), self._network.module.config.get_text_config().vocab_size
+        if num_words > num_rows:
+            raise InputError(
+                f"{checkpoint.folder}: the tokenizer has {num_words} words, the model vectors for {num_rows}; "
+                "they do not belong together, get the files again"
+            )
+        with self._probing():
+            outputs, mask = self._run(["a"])
+            self._choose_pooling(outputs)
+            self.dim = self._pool(outputs, mask).shape[1]
+
+    def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]:
+        """Encode texts: B texts -> [B, D]. What is longer than the model takes is cut off."""
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        for start in range(0, len(texts), BATCH_TEXTS):
+            rows = slice(start, start + BATCH_TEXTS)
+            vectors[rows] = self._pool(*self._run(texts[rows])).cpu().numpy()
+        return vectors
+
+    def _run(self, texts: Sequence[str]) -> tuple[Outputs, Tensor]:
+        inputs = self._tokenizer(
+            list(texts),
+            padding="max_length" if self._is_filled else True,
+            truncation=True,
+            max_length=self._max_tokens,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        mask = inputs["attention_mask"]
+        if self._is_filled:
+            del inputs["attention_mask"]
+        return self._network(**inputs), mask
+
+
+def _model_type(folder: Path) -> str:
+    path = folder / CONFIG
+    config = read_object(path)
+    if "AutoModel" in config.get("auto_map", {}):
+        raise InputError(
+            f"{path}: this model brings program code of its own (auto_map), which is never run; choose a model that "
+            "transformers has itself"
+        )
+    return str(config.get("model_type", ""))
+
+
+def _model_class(folder: Path, modality: Modality) -> Any:
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING, AutoConfig
+
+    with _refusing(f"{folder / CONFIG} names no model that transformers knows"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    mappings = (MODEL_MAPPING,) if modality == "image" else (MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING)
+    model_class = next((mapping[type(config)] for mapping in mappings if type(config) in mapping), None)
+    main_input = {"image": "pixel_values", "text": "input_ids"}[modality]
+    if hasattr(model_class, f"get_{modality}_features") or getattr(model_class, "main_input_name", "") == main_input:
+        return model_class
+    raise InputError(
+        f"{folder}: {config.model_type} is not {'a vision' if modality == 'image' else 'a text'} or CLIP-like model; "
+        f"correct features.{modality}_model"
+    )
+
+
+def _load_processor(folder: Path) -> Any:
+    from transformers import AutoImageProcessor
+
+    with _quietly(), _refusing(f"{folder}: the image processor cannot be loaded"):
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True, trust_remote_code=False)
+
+
+def _pixels(processor: Any, size: tuple[int, int], folder: Path) -> NDArray[np.float32]:
+    """What a processor makes of a picture, in which no two places look the same."""
+    down = Image.linear_gradient("L")
+    picture = Image.merge("RGB", (down, down.rotate(90), Image.radial_gradient("L"))).resize(size)
+    with _refusing(f"{folder}: the image processor fails on a picture"):
+        outputs = processor(picture, return_tensors="np")
+    pixels: NDArray[np.float32] = outputs["pixel_values"]
+    if set(outputs) != {"pixel_values"} or pixels.ndim != 4:
+        raise InputError(
+            f"{folder}: the image processor makes {', '.join(outputs)} of shape {list(pixels.shape)}, expected one "
+            "grid of pixels for each picture; choose a model that takes pictures of one size"
+        )
+    return pixels
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    with _quietly(), _refusing(f"{folder}: the tokenizer cannot be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        raise InputError(f"{folder}: the tokenizer has no padding token; name a pad_token in tokenizer_config.json")
+    return tokenizer
+
+
+def _max_tokens(tokenizer: Any, module: nn.Module) -> int:
+    """The least of what the tokenizer states, and of the positions that the network has."""
+    limits = [tokenizer.model_max_length]
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Embedding) and name.endswith(("position_embedding", "position_embeddings", "wpe")):
+            # RoBERTa and its kin begin to count behind the padding's position
+            limits.append(part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1))
+    least = min(limits)
+    return int(least) if least < 1 << 20 else MAX_TOKENS
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the bars and reports of transformers: what is wrong becomes an error here."""
+    from transformers.utils import logging
+
+    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bar:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Make one line of what transformers raises, which is nearly anything, where a model is not as it expects."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what} ({first_line(error)}); choose another model, or get its files again") from error

@@ -1,0 +1,1 @@
+"""Feature extraction: loading, decoding, embedding in shards, cache."""

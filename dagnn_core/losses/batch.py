@@ -1,0 +1,36 @@
+"""What an objective takes and gives."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Features and labels of B_I images and B_T texts; where every item has both, they are pairs in the same order."""
+
+    image: Tensor
+    """[B_I, d_I]."""
+    text: Tensor
+    """[B_T, d_T]."""
+    image_labels: Tensor
+    """Y of the images, [B_I, C], in the dtype of the features."""
+    text_labels: Tensor
+    """Y of the texts, [B_T, C]."""
+    num_real_image: int
+    """So many images, the first ones, are real; the others are reconstructed from texts."""
+    num_real_text: int
+    """The same of the texts."""
+    image_of_pair: Tensor
+    """Positions of the images of the P items that have both, [P]."""
+    text_of_pair: Tensor
+    """Positions of their texts, [P]."""
+
+
+class Losses(NamedTuple):
+    """What a step minimises and what it logs; scalars."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    """The unweighted terms that take part, by name."""
+    accuracies: dict[str, Tensor]
+    """Discriminator accuracies, for the log."""

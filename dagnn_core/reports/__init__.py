@@ -1,0 +1,1 @@
+"""Pages for people: evaluation report, data card, model card."""

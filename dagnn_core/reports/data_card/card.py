@@ -1,0 +1,114 @@
+"""Write the data card of a data set: `card.html`, `card.md`, and the folder `card/` with the pictures of the latter."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dagnn_core.data.dataset import SPLITS, Dataset
+from dagnn_core.label_graph.cooccurrence import conditional_probabilities, count_cooccurrences
+from dagnn_core.reports.data_card.facts import QUANTILES, Sample, gather_facts
+from dagnn_core.reports.data_card.matrix import MAX_LABELS, draw_matrix, order_labels
+from dagnn_core.reports.page.template import read_template
+from dagnn_core.reports.page.thumbnail import data_uri
+
+TEMPLATES = [Path(__file__).with_name(name) for name in ("card.html.j2", "card.md.j2")]
+FOLDER = "card"
+SEED = 103  # draws the samples
+MAX_TEXT = 400  # letters of a sample
+
+
+class _LabelBar(NamedTuple):
+    """How often a label occurs: value for each split."""
+
+    name: str
+    counts: Sequence[int]
+    fractions: Sequence[float]
+    """Of the split's items."""
+
+
+class _Picture(NamedTuple):
+    """A picture of the card."""
+
+    file: str
+    """Its path from the card."""
+    uri: str
+    """Itself as an address."""
+
+
+class _Sample(NamedTuple):
+    """A training item as the card shows it."""
+
+    id: str
+    text: str
+    labels: Sequence[str]
+    picture: _Picture | None
+
+
+class _Matrix(NamedTuple):
+    """The picture of how labels go together."""
+
+    picture: _Picture
+    num_shown: int
+
+
+def write_card(dataset: Dataset) -> None:
+    """Describe a data set, an artifact that is being written, in its own folder.
+
+    Equal content gives equal bytes, so neither date nor path of the source is in it: the manifest has them.
+    """
+    out = dataset.artifact.path
+    facts = gather_facts(dataset, seed=SEED)
+    (out / FOLDER).mkdir()
+    samples = [_sample(out, number, sample) for number, sample in enumerate(facts.samples, start=1)]
+    matrix = _matrix(out, dataset)
+    bars = _label_bars(dataset.artifact.content)
+    for template in TEMPLATES:
+        page = read_template(template).render(
+            artifact=dataset.artifact,
+            splits=SPLITS,
+            facts=facts,
+            samples=samples,
+            bars=bars,
+            longest_bar=max((fraction for bar in bars for fraction in bar.fractions), default=0.0) or 1.0,
+            labels_per_item=float(dataset.labels.sum(axis=1).mean()),
+            matrix=matrix,
+            quantiles=list(QUANTILES),
+        )
+        (out / template.stem).write_text(page.rstrip() + "\n", encoding="utf-8")
+
+
+def _sample(out: Path, number: int, sample: Sample) -> _Sample:
+    picture = None
+    if sample.picture is not None:
+        picture = _Picture(f"{FOLDER}/sample-{number:02d}.jpg", data_uri(sample.picture, "jpeg"))
+        (out / picture.file).write_bytes(sample.picture)
+    text = sample.text if len(sample.text) <= MAX_TEXT else f"{sample.text[: MAX_TEXT - 1]}…"
+    return _Sample(sample.id, text, sample.labels, picture)
+
+
+def _matrix(out: Path, dataset: Dataset) -> _Matrix | None:
+    """The matrix of the most frequent labels; None where fewer than two occur in the training split."""
+    counted = count_cooccurrences(dataset.labels[dataset.rows("train")])
+    shown = np.argsort(-counted.label_counts, kind="stable")[:MAX_LABELS]
+    shown = shown[counted.label_counts[shown] > 0]
+    if len(shown) < 2:
+        return None
+    conditional = conditional_probabilities(counted.counts[np.ix_(shown, shown)], counted.label_counts[shown])
+    order = order_labels(conditional)
+    names = [dataset.label_names[label] for label in shown[order].tolist()]
+    file = f"{FOLDER}/labels.png"
+    draw_matrix(out / file, names, conditional[np.ix_(order, order)])
+    return _Matrix(_Picture(file, data_uri((out / file).read_bytes(), "png")), len(shown))
+
+
+def _label_bars(content: Mapping[str, Any]) -> list[_LabelBar]:
+    """All labels, the most frequent first."""
+    bars = []
+    for name in content["label_names"]:
+        counts = [content["label_counts"][split][name] for split in SPLITS]
+        sizes = [content["splits"][split] for split in SPLITS]
+        fractions = [count / size if size else 0.0 for count, size in zip(counts, sizes, strict=True)]
+        bars.append(_LabelBar(name, counts, fractions))
+    return sorted(bars, key=lambda bar: (-sum(bar.counts), bar.name))

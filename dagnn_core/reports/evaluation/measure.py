@@ -1,0 +1,154 @@
+"""The figures of a report: a model on the test split, beside chance and a linear CCA on the same features."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagnn_core.baselines.cca import SelectedCCA, select_cca
+from dagnn_core.errors import InputError
+from dagnn_core.features.features import Features
+from dagnn_core.model.files import TrainedNetwork
+from dagnn_core.retrieval.bootstrap import Interval, bootstrap_mean
+from dagnn_core.retrieval.directions import DIRECTIONS
+from dagnn_core.retrieval.metrics import (
+    RECALL_STEPS,
+    QueryScores,
+    chance_scores,
+    mean_scores,
+    precision_recall,
+    relevant_fraction,
+    score_pairs,
+)
+
+INTERVAL_SEED = 103  # draws the resamples of the confidence intervals
+COUNTS = ("num_queries", "num_queries_excluded")  # of the test split, not of a method
+
+
+class Method(NamedTuple):
+    """What one way of ranking scores on the test split."""
+
+    name: str
+    """As people read it."""
+    prefix: str
+    """Of its metrics: none for the model."""
+    metrics: Mapping[str, float]
+    """Metric name without prefix -> figure."""
+    precision: Mapping[str, NDArray[np.float64]]
+    """Interpolated precision at recall 0, 1/20 ... 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """All figures, and what the examples of a report are drawn from."""
+
+    methods: tuple[Method, ...]
+    """The model, CCA, chance."""
+    baseline: SelectedCCA
+    """What the validation split chose for CCA."""
+    rows: NDArray[np.int64]
+    """Rows of the test items in the data set, [N]."""
+    image: NDArray[np.float32]
+    """The model's image embeddings of the test items, [N, d]."""
+    text: NDArray[np.float32]
+    """The model's text embeddings, [N, d]."""
+    average_precision: Mapping[str, NDArray[np.float64]]
+    """The model's average precision of every query, [N]; NaN where nothing is relevant."""
+    intervals: Mapping[str, Interval]
+    """95 % confidence interval of the model's figures that are a mean average precision, over other test items."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every figure by the name that DVC and MLflow show."""
+        figures = {name: self.methods[0].metrics[name] for name in COUNTS}
+        for name, interval in self.intervals.items():
+            figures |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+        for method in self.methods:
+            figures |= {f"{method.prefix}{name}": value for name, value in method.metrics.items() if name not in COUNTS}
+        return figures
+
+
+class Baselines(NamedTuple):
+    """What a model is compared with."""
+
+    selected: SelectedCCA
+    """What the validation split chose for CCA."""
+    cca: Method
+    chance: Method
+
+
+def score_baselines(features: Features) -> Baselines:
+    """Score CCA, fitted on train and selected on val, and chance on the test split.
+
+    Raises:
+        InputError: no validation or test item has a label, or a feature is not finite.
+    """
+    train, val, test = (features.pairs(split) for split in ("train", "val", "test"))
+    selected = select_cca(
+        features.image[train], features.text[train], features.image[val], features.text[val], features.labels[val]
+    )
+    image = selected.cca.embed_images(features.image[test])
+    text = selected.cca.embed_texts(features.text[test])
+    labels = features.labels[test]
+    cca, _ = _score("CCA", "cca_", image, text, labels)
+    return Baselines(selected, cca, _chance(labels))
+
+
+def evaluate(model: TrainedNetwork, features: Features) -> Evaluation:
+    """Score a model on the test split, beside the baselines.
+
+    Raises:
+        InputError: the test split is empty, no test item has a label, or an embedding is not finite.
+    """
+    test = features.pairs("test")
+    if len(test) == 0:
+        raise InputError(
+            f"{features.artifact.path} has no test items, expected at least one; "
+            "correct the splits of the data set, or dataset.test_fraction where they are drawn"
+        )
+    labels = features.labels[test]
+    image = model.embed_image_features(features.image[test])
+    text = model.embed_text_features(features.text[test])
+    scored, scores = _score("model", "", image, text, labels)
+    average_precision = {direction: scores[direction].average_precision for direction in DIRECTIONS}
+    baselines = score_baselines(features)
+    return Evaluation(
+        methods=(scored, baselines.cca, baselines.chance),
+        baseline=baselines.selected,
+        rows=test,
+        image=image,
+        text=text,
+        average_precision=average_precision,
+        intervals=map_intervals(average_precision),
+    )
+
+
+def map_intervals(average_precision: Mapping[str, NDArray[np.float64]]) -> dict[str, Interval]:
+    """Confidence intervals of both MAPs and of their mean; for that, both queries of an item are drawn together."""
+    both = (average_precision["i2t"] + average_precision["t2i"]) / 2
+    figures = {f"map_{direction}": average_precision[direction] for direction in DIRECTIONS} | {"map_mean": both}
+    return {name: bootstrap_mean(values, seed=INTERVAL_SEED) for name, values in figures.items()}
+
+
+def _score(
+    name: str,
+    prefix: str,
+    image: NDArray[np.floating],
+    text: NDArray[np.floating],
+    labels: NDArray[np.uint8],
+) -> tuple[Method, dict[str, QueryScores]]:
+    scores = score_pairs(image, text, labels)
+    precision = {
+        "i2t": precision_recall(image, text, labels, labels),
+        "t2i": precision_recall(text, image, labels, labels),
+    }
+    return Method(name, prefix, mean_scores(*scores), precision), dict(zip(DIRECTIONS, scores, strict=True))
+
+
+def _chance(labels: NDArray[np.uint8]) -> Method:
+    scores = chance_scores(labels, labels)
+    fraction = relevant_fraction(labels, labels)
+    precision = np.full(RECALL_STEPS + 1, fraction[fraction > 0].mean())
+    return Method("chance", "chance_", mean_scores(scores, scores), {"i2t": precision, "t2i": precision})

@@ -1,0 +1,79 @@
+"""The `report` artifact: `metrics.json` (flat), `history.csv`, `precision_recall.csv`, and `report.html`."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dagnn_core.artifacts import ArtifactDraft, write_json
+from dagnn_core.config.evaluate import EvaluateConfig
+from dagnn_core.data.dataset import Dataset
+from dagnn_core.features.features import Features
+from dagnn_core.model.files import TrainedNetwork
+from dagnn_core.reports.evaluation.html import render_report
+from dagnn_core.reports.evaluation.measure import Evaluation
+from dagnn_core.retrieval.directions import DIRECTIONS
+from dagnn_core.retrieval.metrics import RECALL_STEPS
+
+KIND = "report"
+PAGE = "report.html"
+
+
+def write_report(
+    draft: ArtifactDraft,
+    evaluation: Evaluation,
+    *,
+    dataset: Dataset,
+    features: Features,
+    model: TrainedNetwork,
+    config: EvaluateConfig,
+) -> None:
+    """Write the files of a report into a draft, and describe them in its content.
+
+    Args:
+        draft: the artifact being written.
+        evaluation: what the report is about.
+        dataset: texts and pictures of the examples.
+        features: what the model was trained on.
+        model: the model.
+        config: how many examples, and their seed.
+    """
+    lines = model.artifact.file("history.jsonl").read_text(encoding="utf-8").splitlines()
+    history = [json.loads(line) for line in lines]
+    metrics = evaluation.metrics
+    write_json(draft.path / "metrics.json", metrics)
+    _write_csv(draft.path / "history.csv", history)
+    _write_csv(draft.path / "precision_recall.csv", _precision_recall(evaluation))
+    page = render_report(
+        evaluation,
+        dataset=dataset,
+        history=history,
+        artifacts=[dataset.artifact, features.artifact, model.artifact],
+        config=config,
+    )
+    (draft.path / PAGE).write_text(page, encoding="utf-8")
+    data = dataset.artifact
+    draft.content |= {
+        "metrics": metrics,
+        "num_test": len(evaluation.rows),
+        "data": data.content | {"content_digest": data.content_digest, "raw": data.provenance.get("raw")},
+    }
+
+
+def _precision_recall(evaluation: Evaluation) -> list[dict[str, float]]:
+    return [
+        {"recall": step / RECALL_STEPS}
+        | {
+            f"{method.name.lower()}_{direction}": float(method.precision[direction][step])
+            for method in evaluation.methods
+            for direction in DIRECTIONS
+        }
+        for step in range(RECALL_STEPS + 1)
+    ]
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,250 @@
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from itertools import count
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dagnn_core.data.formats import archives
+from dagnn_core.data.formats.archives import PictureError, leaves_folder, open_pictures
+from dagnn_core.data.images import READ_AHEAD, decoding_fault, map_in_order, refuse_huge_pictures
+from dagnn_core.errors import InputError
+
+
+def encode(kind="PNG", size=(9, 7)):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "pictures"
+    (root / "deep").mkdir(parents=True)
+    (root / "a.png").write_bytes(b"A")
+    (root / "deep" / "b.png").write_bytes(b"B" * 1000)
+    return root
+
+
+@pytest.fixture
+def tar(folder, tmp_path):
+    path = tmp_path / "pictures.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(folder, ".")
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return path
+
+
+def pack_zip(folder, path, method=zipfile.ZIP_DEFLATED, prefix=""):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, f"{prefix}{file.relative_to(folder)}")
+        link = zipfile.ZipInfo("link.png")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+        archive.mkdir("empty")
+    return path
+
+
+@pytest.fixture
+def stored_zip(folder, tmp_path):
+    return pack_zip(folder, tmp_path / "stored.zip", zipfile.ZIP_STORED)
+
+
+@pytest.fixture
+def deflated_zip(folder, tmp_path):
+    return pack_zip(folder, tmp_path / "deflated.zip", prefix="./")
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "stored_zip", "deflated_zip"])
+def test_a_picture_is_read_by_path_or_absent(kind, request):
+    pictures = open_pictures(request.getfixturevalue(kind))
+    assert pictures.read("a.png") == b"A"
+    assert pictures.read("./deep/b.png") == b"B" * 1000
+    for absent in ("c.png", "deep", "", "a.png/x", "x\0y", "x" * 5000, "link.png"):
+        assert pictures.read(absent) is None, absent
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_the_state_changes_with_the_picture_though_size_and_time_stay(kind, request, folder):
+    path = request.getfixturevalue(kind)
+    file = path / "a.png" if kind == "folder" else path
+    before = open_pictures(path).state("a.png")
+    assert open_pictures(path).state("a.png") == before
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    file.write_bytes(file.read_bytes().replace(b"A", b"Z"))
+    os.utime(file, ns=times)
+    assert open_pictures(path).state("a.png") != before
+
+
+def test_an_absent_picture_has_no_state(folder):
+    for absent in ("c.png", "a.png/x", "x\0y", "x" * 5000):
+        assert open_pictures(folder).state(absent) is None
+
+
+def test_a_compressed_or_truncated_tar_is_refused(tar, tmp_path):
+    compressed = tmp_path / "pictures.tar.gz"
+    with tarfile.open(compressed, "w:gz") as archive:
+        archive.add(tar, "x")
+    with pytest.raises(
+        InputError, match=r"pictures\.tar\.gz is not a whole zip or uncompressed tar file.*decompress it"
+    ):
+        open_pictures(compressed)
+    tar.write_bytes(tar.read_bytes()[:2600])
+    with pytest.raises(InputError, match=r"pictures\.tar is not a whole zip or uncompressed tar file"):
+        open_pictures(tar)
+
+
+def test_missing_pictures_are_named(tmp_path):
+    with pytest.raises(InputError, match="none does not exist, expected a folder, an uncompressed tar or a zip"):
+        open_pictures(tmp_path / "none")
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".zip"])
+@pytest.mark.parametrize("prefix", ["", "train2017/"])
+def test_an_archive_takes_the_place_of_the_folder_that_it_holds(folder, tmp_path, suffix, prefix):
+    """With or without the folder itself, as both ways of packing it make it."""
+    if suffix == ".zip":
+        pack_zip(folder, tmp_path / "train2017.zip", prefix=prefix)
+    else:
+        with tarfile.open(tmp_path / "train2017.tar", "w") as archive:
+            archive.add(folder, prefix or ".")
+    pictures = open_pictures(tmp_path / "train2017")
+    assert pictures.read("a.png") == b"A"
+    assert pictures.read("deep/b.png") == b"B" * 1000
+
+
+def test_links_must_not_lead_out_of_the_folder(folder, tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"S")
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "out.png").symlink_to(tmp_path / "secret.png")
+    (folder / "up").symlink_to(tmp_path)
+    (folder / "in.png").symlink_to("deep/b.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe.png")
+    for root in (folder, tmp_path / "link"):
+        pictures = open_pictures(root)
+        assert pictures.read("in.png") == b"B" * 1000
+        for path in ("out.png", "up/secret.png", "../secret.png", "loop.png", "pipe.png"):
+            assert pictures.read(path) is None, path
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "stored_zip", "deflated_zip"])
+def test_large_files_are_faults_and_no_allocation(kind, request, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_PICTURE_BYTES", 999)
+    pictures = open_pictures(request.getfixturevalue(kind))
+    assert pictures.read("a.png") == b"A"
+    with pytest.raises(PictureError, match=r"^1000 bytes, expected at most 999$"):
+        pictures.read("deep/b.png")
+
+
+def test_a_zip_bomb_is_a_fault(tmp_path):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.png", bytes(16 << 20))
+    with pytest.raises(PictureError, match=r"16777216 bytes packed into \d+, expected at most 200 times as many"):
+        open_pictures(path).read("bomb.png")
+
+
+def test_a_zip_that_lies_about_sizes_or_checksums_is_a_fault(folder, tmp_path):
+    path = pack_zip(folder, tmp_path / "pictures.zip", zipfile.ZIP_STORED)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"B" * 1000, b"B" * 999 + b"C"))
+    with pytest.raises(PictureError, match=r"damaged here \(size or checksum\)"):
+        open_pictures(path).read("deep/b.png")
+    path.write_bytes(content.replace(b"PK\3\4", b"XX\3\4", 2).replace(b"XX\3\4", b"PK\3\4", 1))
+    with pytest.raises(PictureError, match="the zip file is damaged here"):
+        open_pictures(path).read("deep/b.png")
+    pack_zip(folder, path)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"b.png") + len(b"b.png")
+    content[start : start + 4] = b"\xff" * 4
+    path.write_bytes(bytes(content))
+    with pytest.raises(PictureError, match=r"damaged here \(Error -3"):
+        open_pictures(path).read("deep/b.png")
+
+
+def test_truncated_encrypted_and_oddly_packed_zips_are_refused(folder, tmp_path):
+    path = pack_zip(folder, tmp_path / "pictures.zip")
+    content = path.read_bytes()
+    path.write_bytes(content[:-30])
+    with pytest.raises(InputError, match=r"pictures\.zip is not a whole zip or uncompressed tar file"):
+        open_pictures(path)
+    directory = content.index(b"PK\1\2")
+    path.write_bytes(content[: directory + 8] + b"\1" + content[directory + 9 :])
+    with pytest.raises(InputError, match=r"pictures\.zip: 'a\.png' is encrypted or packed by another method"):
+        open_pictures(path)
+    pack_zip(folder, path, zipfile.ZIP_LZMA)
+    with pytest.raises(InputError, match=r"another method than `deflate`, which is not read; pack the pictures again"):
+        open_pictures(path)
+
+
+def test_threads_read_a_zip_at_the_same_time(tmp_path):
+    path = tmp_path / "pictures.zip"
+    contents = {f"{number}.png": bytes([number]) * (1000 + number) for number in range(200)}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    assert list(map_in_order(open_pictures(path).read, contents)) == list(contents.values())
+
+
+@pytest.mark.parametrize("path", ["../a.png", "..", "x/../../a.png", "/etc/passwd"])
+def test_paths_that_leave_the_folder(path):
+    assert leaves_folder(path)
+
+
+@pytest.mark.parametrize("path", ["a.png", "x/../a.png", "..a.png", "", "./x//a.png"])
+def test_paths_that_stay_in_the_folder(path):
+    assert not leaves_folder(path)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_whole_pictures_decode_and_truncated_ones_do_not(kind):
+    encoded = encode(kind)
+    assert decoding_fault(encoded) == ""
+    assert decoding_fault(encoded[: len(encoded) // 2]) != ""
+
+
+@pytest.mark.parametrize("encoded", [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
+def test_what_is_no_picture_says_so(encoded):
+    assert decoding_fault(encoded).startswith("not a picture in one of the formats JPEG, PNG")
+
+
+@pytest.mark.parametrize("pixels", [40, 20])
+def test_pictures_above_the_limit_of_pixels_are_faults(monkeypatch, pixels):
+    """Pillow warns up to twice its limit and raises beyond."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
+    with refuse_huge_pictures():
+        assert decoding_fault(encode()).startswith("DecompressionBomb")
+
+
+def test_map_in_order_keeps_the_order_and_bounds_what_is_in_flight():
+    taken = count()
+    release = threading.Event()
+
+    def slow_first(item):
+        if item == 0:
+            release.wait(5)
+        return item * 2
+
+    def items():
+        for item in range(4 * READ_AHEAD):
+            if next(taken) >= READ_AHEAD:  # nobody has asked for a result yet, so the window must not be exceeded
+                assert release.is_set()
+            yield item
+
+    results = map_in_order(slow_first, items())
+    threading.Timer(0.2, release.set).start()
+    assert list(results) == [item * 2 for item in range(4 * READ_AHEAD)]
+
+
+def test_map_in_order_raises_what_a_thread_raises():
+    with pytest.raises(ZeroDivisionError):
+        list(map_in_order(lambda item: 1 / item, [1, 0]))

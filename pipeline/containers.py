@@ -22,7 +22,7 @@ from docker.types import Mount
 from kfp import local
 from kfp.local import docker_task_handler
 
-from components.services.tracking import DIRECT_TRANSFER
+from components.services.tracking.mlflow import DIRECT_TRANSFER
 from dagnn_core.errors import InputError, SurroundingsError
 from pipeline.images import Images
 

@@ -17,10 +17,10 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from components.services.mlflow_files import check_direct_way, check_store, find_small_file, read
-from components.services.storage import Storage
-from components.services.tracking import Tracking
-from components.services.versioning import default_remote
+from components.services.data_versions.repository import default_remote
+from components.services.storage.s3 import Storage
+from components.services.tracking.files import check_direct_way, check_store, find_small_file, read
+from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import DagnnError, InputError, SurroundingsError
 from pipeline.images import IMAGES_FILE, pullable, read_images
 from pipeline.kubeflow.client import Kubeflow

@@ -18,8 +18,8 @@ from urllib.parse import quote
 import requests
 import urllib3
 
-from components.services.registry import has_finished
-from components.services.tracking import Tracking
+from components.services.registry.versions import has_finished
+from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import SurroundingsError
 from pipeline.kubeflow.runs import Task, fold, loop_items, state_of
 from pipeline.task import last_words

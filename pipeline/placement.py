@@ -4,8 +4,8 @@ from typing import Literal, NamedTuple
 
 from kfp import dsl, kubernetes
 
-from components.services.patience import ENVIRONMENT as PATIENCE
-from components.services.tracking import DIRECT_TRANSFER
+from components.services.storage.patience import ENVIRONMENT as PATIENCE
+from components.services.tracking.mlflow import DIRECT_TRANSFER
 from pipeline.target import Target
 
 _FIRST_WAIT = 30  # seconds between the first attempt at a task and the second

@@ -7,11 +7,11 @@ from kfp.compiler import Compiler
 from kfp.dsl import Dataset
 from kfp.dsl.base_component import BaseComponent
 
-from components.services.gate import Decision
-from components.services.promotion import read_history
-from components.services.registry import CHALLENGER
-from components.services.trace import Reference, read_recorded
-from components.services.tracking import Tracking
+from components.services.lineage.tree import Reference, read_recorded
+from components.services.promotion.gate import Decision
+from components.services.promotion.promotion import read_history
+from components.services.registry.versions import CHALLENGER
+from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import InputError, SurroundingsError
 from pipeline.graph import DISPLAY_NAMES, starter
 from pipeline.images import Images, pullable

@@ -33,9 +33,9 @@ def find_raw_data(
             loopback address.
         SurroundingsError: repository or store cannot be reached.
     """
-    from components.services import dvc_store
-    from components.services.storage import Storage
-    from components.services.versioning import resolve
+    from components.services.data_versions import s3_remote as dvc_store
+    from components.services.data_versions.repository import resolve
+    from components.services.storage.s3 import Storage
 
     if data.startswith("s3://"):
         endpoint_url = _endpoint_of_tasks(target, "")

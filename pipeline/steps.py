@@ -28,7 +28,7 @@ def fetch_dataset(
     """Fetch raw data at one version."""
     from pathlib import Path
 
-    from components.fetch_dataset import run
+    from components.steps.fetch_dataset import run
     from pipeline.task import task
 
     with task("fetch_dataset"):
@@ -54,8 +54,8 @@ def dataset(
     """Read raw data into a data set."""
     from pathlib import Path
 
-    from components.dataset import run
     from components.params import load_section
+    from components.steps.dataset import run
     from dagnn_core.config.dataset import DatasetConfig
     from pipeline.task import task
 
@@ -73,8 +73,8 @@ def extract_features(*, dataset: Input[Dataset], params: str, cache: str, featur
     """Turn pictures and sentences into feature vectors."""
     from pathlib import Path
 
-    from components.extract_features import run
     from components.params import load_section
+    from components.steps.extract_features import run
     from dagnn_core.config.features import FeaturesConfig
     from pipeline.task import task
 
@@ -92,8 +92,8 @@ def build_label_graph(*, dataset: Input[Dataset], params: str, label_graph_out: 
     """Count which labels occur together, and make the graph of labels."""
     from pathlib import Path
 
-    from components.build_label_graph import run
     from components.params import load_section
+    from components.steps.build_label_graph import run
     from dagnn_core.config.label_graph import LabelGraphConfig
     from pipeline.task import task
 
@@ -123,8 +123,8 @@ def train(
     from pathlib import Path
 
     from components.params import load_section, override
-    from components.services.tracking import Tracking
-    from components.train import run
+    from components.services.tracking.mlflow import Tracking
+    from components.steps.train import run
     from dagnn_core.config.model import ModelConfig
     from dagnn_core.config.train import TrainConfig
     from pipeline.task import task
@@ -148,7 +148,7 @@ def select_model(*, models: Input[List[Model]], model_out: Output[Model]) -> Non
     """Take the best model on the validation split."""
     from pathlib import Path
 
-    from components.select_model import run
+    from components.steps.select_model import run
     from pipeline.task import task
 
     with task("select_model"):
@@ -170,9 +170,9 @@ def evaluate(
     import shutil
     from pathlib import Path
 
-    from components.evaluate import run
     from components.params import load_section
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
+    from components.steps.evaluate import run
     from dagnn_core.config.evaluate import EvaluateConfig
     from pipeline.task import task
 
@@ -201,8 +201,8 @@ def register(
     from pathlib import Path
 
     from components.params import load_section, override
-    from components.register import run
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
+    from components.steps.register import run
     from dagnn_core.config.register import RegisterConfig
     from pipeline.task import task
 
@@ -230,8 +230,8 @@ def promote(
     from pathlib import Path
 
     from components.params import load_section
-    from components.promote import run
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
+    from components.steps.promote import run
     from dagnn_core.config.register import RegisterConfig
     from pipeline.task import task
 
@@ -247,7 +247,9 @@ def promote(
             tracking=Tracking.from_environment(),
         ).decision
         verdict = "is champion" if decision.accepted else "is not promoted"
-        logging.getLogger("components.promote").info("%s version %s %s: %s", name, version, verdict, decision.reason)
+        logging.getLogger("components.steps.promote").info(
+            "%s version %s %s: %s", name, version, verdict, decision.reason
+        )
     return (decision.accepted, decision.reason)
 
 
@@ -255,8 +257,8 @@ def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
     """Record how the run ended, whatever happened before."""
     import os
 
-    from components.record_outcome import run
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
+    from components.steps.record_outcome import run
     from pipeline.outcome import Outcome, RunServer, find_outcome
     from pipeline.task import task
 

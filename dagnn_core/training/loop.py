@@ -141,7 +141,7 @@ def _check(train_split: Split, val_split: Split, model_config: ModelConfig, conf
     if kind_of(model_config).fit and num_processes() > 1:
         raise InputError(
             f"model.kind {model_config.kind} is fitted in closed form, by one process, but torchrun started "
-            f"{num_processes()}; run `python -m components.train` without torchrun"
+            f"{num_processes()}; run `python -m components.steps.train` without torchrun"
         )
     for name, split in (("train", train_split), ("val", val_split)):
         counts = {"images": int(split.has_image.sum()), "texts": int(split.has_text.sum())}

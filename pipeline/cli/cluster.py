@@ -74,7 +74,7 @@ def submit(
     Everything is checked before anything is made there.
     """
     from components.params_file import load_params
-    from components.services.provenance import git_state
+    from components.services.lineage.provenance import git_state
     from pipeline.compiling import write_pipeline
     from pipeline.cron import read_cron
     from pipeline.doctor import require_secrets
@@ -195,7 +195,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check versions, credentials, servers, stores, images and secrets; exit status 1 when one fails."""
-    from components.services.tracking import IMPATIENT, Tracking
+    from components.services.tracking.mlflow import IMPATIENT, Tracking
     from pipeline.doctor import checks_of, look_at_all
     from pipeline.target import read_target
 
@@ -260,7 +260,7 @@ def server_of(host: str, namespace: str, token: Path | None, cookies: Path | Non
 
 def _mlflow_address() -> str | None:
     """The user's own MLflow server: the tasks' address is that inside the cluster."""
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
 
     tracking = Tracking.from_environment()
     return tracking.address if tracking.uri.startswith(("http://", "https://")) else None

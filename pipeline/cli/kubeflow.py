@@ -26,7 +26,7 @@ def run(
 ) -> None:
     """Run the Kubeflow pipeline in local processes, or in containers."""
     from components.params_file import load_params
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
     from dagnn_core.errors import InputError
     from pipeline.graph import Shape
     from pipeline.images import read_images

@@ -59,8 +59,8 @@ def promote_there(
         InputError: no such version, it does not say where its data set is, or something else is wrong.
         SurroundingsError: a server failed.
     """
-    from components.services.provenance import git_state
-    from components.services.tracking import Tracking
+    from components.services.lineage.provenance import git_state
+    from components.services.tracking.mlflow import Tracking
     from pipeline.doctor import require_secrets
     from pipeline.images import Images, check_commit, read_images
     from pipeline.promotion import DESCRIPTION, PIPELINE, find_stored_dataset, read_verdict, write_promotion

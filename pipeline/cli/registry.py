@@ -16,8 +16,8 @@ from pipeline.cli.cluster import Cookies, Host, Namespace, Token, server_of
 from pipeline.cli.promotion import Place, promote_there
 
 if TYPE_CHECKING:
-    from components.services.gate import Check
-    from components.services.promotion import Event, Promotion
+    from components.services.promotion.gate import Check
+    from components.services.promotion.promotion import Event, Promotion
 
 WIDTH = 100  # columns of a history
 
@@ -35,10 +35,10 @@ def register(
     as_json: Json = False,
 ) -> None:
     """Make a trained model and its report a version in the MLflow registry, with alias `challenger`."""
-    from components import register as step
     from components.params import load_section
-    from components.services.registry import CHALLENGER
-    from components.services.tracking import Tracking
+    from components.services.registry.versions import CHALLENGER
+    from components.services.tracking.mlflow import Tracking
+    from components.steps import register as step
 
     tracking = Tracking.from_environment()
     name, version = step.run(model=model, report=report, params=load_section(params, RegisterConfig), tracking=tracking)
@@ -93,9 +93,9 @@ def promote(
 
     With --target, it runs on the cluster that trained the version, where its data set is stored.
     """
-    from components import promote as step
     from components.params import load_section
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
+    from components.steps import promote as step
 
     config = load_section(params, RegisterConfig)
     if target:
@@ -152,8 +152,8 @@ def rollback(
 ) -> None:
     """Make the champion before the present one champion again; exit status 1 when its files are gone."""
     from components.params import load_section
-    from components.services.promotion import rollback as roll_back
-    from components.services.tracking import Tracking
+    from components.services.promotion.promotion import rollback as roll_back
+    from components.services.tracking.mlflow import Tracking
 
     name = name or load_section(params, RegisterConfig).model_name
     done = roll_back(Tracking.from_environment(), name=name, to=to, why=why, adopt=adopt)
@@ -172,9 +172,9 @@ def history(
 ) -> None:
     """Show every promotion, refusal and rollback of a model: when, who, what, and why."""
     from components.params import load_section
-    from components.services.promotion import read_history
-    from components.services.registry import CHAMPION
-    from components.services.tracking import Tracking
+    from components.services.promotion.promotion import read_history
+    from components.services.registry.versions import CHAMPION
+    from components.services.tracking.mlflow import Tracking
 
     name = name or load_section(params, RegisterConfig).model_name
     past = read_history(Tracking.from_environment(), name=name)

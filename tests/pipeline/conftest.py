@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from components.services.tracking import IMPATIENT
+from components.services.tracking.mlflow import IMPATIENT
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.cli.main import main
 from pipeline.kubeflow.client import Kubeflow

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-
 from tests.components.test_versioning import Project, Pushed, make_source
+
 from tests.fixtures.s3 import SECRET, Bucket, make_bucket
 from tests.pipeline.conftest import COMMIT, IMAGE, ROOT, Dagnn
 from tests.pipeline.kfp_server import KubeflowServer
@@ -158,7 +158,7 @@ def test_images_of_another_commit(server: KubeflowServer, dagnn: Dagnn, tmp_path
 
 def test_a_dirty_checkout(server: KubeflowServer, dagnn: Dagnn, monkeypatch: pytest.MonkeyPatch) -> None:
     git = {"commit": "c0ffee" * 6 + "c0ff", "dirty": True}
-    monkeypatch.setattr("components.services.provenance.git_state", lambda: git)
+    monkeypatch.setattr("components.services.lineage.provenance.git_state", lambda: git)
     done = dagnn("submit")
     assert done.status == 2 and "or add --allow-dirty" in done.error
     assert server.requests == []

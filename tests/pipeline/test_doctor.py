@@ -18,14 +18,14 @@ from pathlib import Path
 from threading import Barrier, Event
 
 import pytest
+from tests.components.test_registry_server import mlflow_server
 
-from components.services.tracking import Tracking
+from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import InputError
 from pipeline.doctor import APART, Check, Finding, checks_of, look, look_at_all, require_secrets
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.target import Gpu, Target
 from tests.components.fault_proxy import Fault, FaultProxy
-from tests.components.test_registry_server import mlflow_server
 from tests.fixtures.s3 import Bucket
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.kubernetes_server import Kubernetes
@@ -313,7 +313,7 @@ class TestAllAtOnce:
         program = (
             "import sys\n"
             "from functools import partial\n"
-            "from components.services.tracking import Tracking\n"
+            "from components.services.tracking.mlflow import Tracking\n"
             "from pipeline.doctor import _mlflow, look_at_all\n"
             "if __name__ == '__main__':\n"
             "    check = partial(_mlflow, Tracking(uri='http://127.0.0.1:1'))\n"

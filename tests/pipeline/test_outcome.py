@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from components.services.registry import has_finished, mark_finished
-from components.services.tracking import Tracking
+from components.services.registry.versions import has_finished, mark_finished
+from components.services.tracking.mlflow import Tracking
 from pipeline.kubeflow.runs import fold
 from pipeline.outcome import Outcome, RunServer, find_outcome
 from tests.components.fault_proxy import FaultProxy, only

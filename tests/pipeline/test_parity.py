@@ -30,12 +30,12 @@ def test_five_stages_and_the_tasks_of_kubeflow_alone() -> None:
 def test_task_calls_run_of_its_own_component_and_nothing_else_of_it(name: str) -> None:
     imports = [node for node in ast.walk(_source(name)) if isinstance(node, ast.ImportFrom)]
     steps = {node.module: [alias.name for alias in node.names] for node in imports if _is_step(node.module)}
-    assert steps == {f"components.{name}": ["run"]}
+    assert steps == {f"components.steps.{name}": ["run"]}
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_stage_calls_the_component_of_its_name(name: str) -> None:
-    assert shlex.split(STAGES[name]["cmd"])[:3] == ["python", "-m", f"components.{name}"]
+    assert shlex.split(STAGES[name]["cmd"])[:3] == ["python", "-m", f"components.steps.{name}"]
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -95,7 +95,7 @@ def _source(name: str) -> ast.Module:
 
 
 def _is_step(module: str | None) -> bool:
-    return re.fullmatch(rf"components\.({'|'.join(TASKS)})", module or "") is not None
+    return re.fullmatch(rf"components\.steps\.({'|'.join(TASKS)})", module or "") is not None
 
 
 def _artifact(argument: str) -> str:

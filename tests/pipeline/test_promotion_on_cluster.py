@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from components.services.promotion import promote
-from components.services.registry import CHALLENGER, CHAMPION
-from components.services.tracking import Tracking
+from components.services.promotion.promotion import promote
+from components.services.registry.versions import CHALLENGER, CHAMPION
+from components.services.tracking.mlflow import Tracking
 from tests.pipeline.conftest import Dagnn
 from tests.pipeline.kfp_server import KubeflowServer, Request
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kfp.dsl import Artifact, Dataset, Metrics, Model
 
-from components.services.tracking import Tracking
+from components.services.tracking.mlflow import Tracking
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.config.features import FeaturesConfig

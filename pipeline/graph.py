@@ -13,24 +13,11 @@ from dagnn_core.config.section import section_json
 from dagnn_core.errors import InputError
 from pipeline.images import Images
 from pipeline.placement import place
+from pipeline.step_table import STEPS
 from pipeline.steps import build_steps
 from pipeline.target import Target
 
-DISPLAY_NAMES = {
-    "fetch_dataset": "Raw data",
-    "dataset": "Data set",
-    "extract_features": "Features",
-    "build_label_graph": "Label graph",
-    "train": "Train",
-    "select_model": "Best model",
-    "evaluate": "Evaluate",
-    "register": "Register",
-    "promote": "Promote",
-    "record_outcome": "Outcome",
-}
 _PROCESSES = Images(tasks="none", train="none")  # kfp wants a name, which nothing looks up
-# what a task does outside of the run, or finds there, is not a function of its inputs
-_NEVER_CACHED = ("register", "promote", "record_outcome")
 
 
 class RawData(NamedTuple):
@@ -130,8 +117,8 @@ def starter(images: Images | None, target: Target | None) -> Callable[..., dsl.P
     step = build_steps(images or _PROCESSES)
 
     def start(name: str, /, **inputs: Any) -> dsl.PipelineTask:
-        task = step[name](**inputs).set_display_name(DISPLAY_NAMES[name])
-        task.set_caching_options(name not in _NEVER_CACHED)
+        task = step[name](**inputs).set_display_name(STEPS[name].title)
+        task.set_caching_options(STEPS[name].cached)
         if images:
             task.set_env_variable("DAGNN_IMAGE", images.train if name == "train" else images.tasks)
         if target:

@@ -13,8 +13,9 @@ from components.services.promotion.promotion import read_history
 from components.services.registry.versions import CHALLENGER
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import InputError, SurroundingsError
-from pipeline.graph import DISPLAY_NAMES, starter
+from pipeline.graph import starter
 from pipeline.images import Images, pullable
+from pipeline.step_table import STEPS
 from pipeline.target import Target
 
 PIPELINE = "dagnn-promote"
@@ -40,7 +41,7 @@ def build_promotion(*, images: Images, target: Target) -> BaseComponent:
     ) -> None:
         # the gate encodes the test split itself, so it needs no features
         data = dsl.importer(artifact_uri=dataset_uri, artifact_class=Dataset, reimport=False)
-        data.set_display_name(DISPLAY_NAMES["dataset"])
+        data.set_display_name(STEPS["dataset"].title)
         start(
             "promote",
             name=name,

@@ -12,6 +12,7 @@ from kfp import dsl
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output, PipelineTaskFinalStatus
 
 from pipeline.images import Images
+from pipeline.step_table import STEPS
 
 
 def fetch_dataset(
@@ -281,20 +282,6 @@ def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
         )
 
 
-STEPS = (
-    fetch_dataset,
-    dataset,
-    extract_features,
-    build_label_graph,
-    train,
-    select_model,
-    evaluate,
-    register,
-    promote,
-    record_outcome,
-)
-
-
 def build_steps(images: Images) -> dict[str, Callable[..., dsl.PipelineTask]]:
     """The tasks by name, to run in `images`, which hold the project with all it needs (nothing is installed in a pod).
 
@@ -302,8 +289,8 @@ def build_steps(images: Images) -> dict[str, Callable[..., dsl.PipelineTask]]:
         images: references of the container images, by digest.
     """
     return {
-        step.__name__: dsl.component(
-            step, base_image=images.train if step is train else images.tasks, install_kfp_package=False
+        name: dsl.component(
+            globals()[name], base_image=images.train if name == "train" else images.tasks, install_kfp_package=False
         )
-        for step in STEPS
+        for name in STEPS
     }

@@ -22,8 +22,9 @@ from dagnn_core.config.sections import SECTIONS
 from dagnn_core.errors import InputError
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.compiling import write_pipeline
-from pipeline.graph import DISPLAY_NAMES, RawData, Shape, build_pipeline
+from pipeline.graph import RawData, Shape, build_pipeline
 from pipeline.images import Images
+from pipeline.step_table import STEPS
 from pipeline.target import FOLDER, Gpu, Target, read_target
 from tests.pipeline.specs import Spec, faults, kubernetes_of, read_specs, tasks_of
 
@@ -223,7 +224,7 @@ def test_raw_data_that_has_no_digest_is_never_cached(tmp_path: Path) -> None:
 
 def test_every_task_has_a_name_to_show_and_limits(pipeline: Spec) -> None:
     names = {task["taskInfo"]["name"] for task in tasks_of(pipeline).values()}
-    assert names == set(DISPLAY_NAMES.values())
+    assert names == {step.title for step in STEPS.values()}
     for executor in pipeline["deploymentSpec"]["executors"].values():
         resources = executor["container"]["resources"]
         for kind in ("Cpu", "Memory"):
@@ -247,7 +248,7 @@ def test_every_task_has_a_time_limit_and_the_time_for_all_of_its_attempts(cluste
     target = read_target(str(ROOT / FOLDER / f"{cluster}.yaml"))
     pipeline, platform = compiled(tmp_path, target)
     tasks = tasks_of(pipeline)
-    assert set(tasks) == {name.replace("_", "-") for name in DISPLAY_NAMES}
+    assert set(tasks) == {name.replace("_", "-") for name in STEPS}
     for name, task in tasks.items():
         limit = int(kubernetes_of(platform)[f"exec-{name}"]["activeDeadlineSeconds"])
         assert limit > 2 * target.backend_patience, name

@@ -13,11 +13,12 @@ import pytest
 
 from components.params import read_yaml
 from dagnn_core.config.sections import SECTIONS
-from pipeline.steps import STEPS
+from pipeline import steps
+from pipeline.step_table import STEPS
 
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, Any] = read_yaml(ROOT / "dvc.yaml")["stages"]
-TASKS = {step.__name__: step for step in STEPS}
+TASKS = {name: getattr(steps, name) for name in STEPS}
 ARTIFACTS = {"dataset", "features", "label_graph", "model", "report"}
 
 

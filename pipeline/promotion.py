@@ -23,7 +23,7 @@ DESCRIPTION = "A registered version becomes champion, when it passes the gate"
 
 
 def build_promotion(*, images: Images, target: Target) -> BaseComponent:
-    """The pipeline; everything that differs from promotion to promotion is a parameter.
+    """The pipeline; what differs from promotion to promotion is a parameter, as text (`adopt`: `yes`, or empty).
 
     Args:
         images: references of the container images that the tasks run in.
@@ -37,7 +37,7 @@ def build_promotion(*, images: Images, target: Target) -> BaseComponent:
         dataset_uri: str,
         register: str,
         reason: str = "",
-        adopt: bool = False,
+        adopt: str = "",
     ) -> None:
         # the gate encodes the test split itself, so it needs no features
         data = dsl.importer(artifact_uri=dataset_uri, artifact_class=Dataset, reimport=False)

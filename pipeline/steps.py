@@ -223,7 +223,7 @@ def promote(
     dataset: Input[Dataset],
     params: str,
     reason: str = "",
-    adopt: bool = False,
+    adopt: str = "",
 ) -> NamedTuple("Promotion", [("accepted", bool), ("reason", str)]):  # type: ignore[valid-type]  # kfp's way
     """Make the challenger champion, unless the gate refuses it, which is no failure of the run."""
     import logging
@@ -244,7 +244,7 @@ def promote(
             params=load_section(params, RegisterConfig),
             dataset=Path(dataset.path),
             why="; ".join(filter(None, (reason, pipeline_run))),
-            adopt=adopt,
+            adopt=bool(adopt),
             tracking=Tracking.from_environment(),
         ).decision
         verdict = "is champion" if decision.accepted else "is not promoted"

@@ -38,7 +38,7 @@ class Job:
     experiment: str
     run: str
     """Name of the run, or of the recurring run."""
-    arguments: Mapping[str, object]
+    arguments: Mapping[str, str]
     """Of the pipeline; the others keep their defaults."""
     cron: str | None = None
     """With six fields; a recurring run instead of one now."""

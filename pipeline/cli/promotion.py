@@ -90,7 +90,7 @@ def promote_there(
                 "dataset_uri": uri,
                 "register": section_json(config),
                 "reason": reason,
-                "adopt": adopt,
+                "adopt": "yes" if adopt else "",
             },
             service_account=place.service_account,
         )

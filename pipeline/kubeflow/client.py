@@ -41,7 +41,7 @@ class NewRun(NamedTuple):
     experiment_id: str
     pipeline_id: str
     version_id: str
-    arguments: Mapping[str, object]
+    arguments: Mapping[str, str]
     service_account: str | None
     """Of the tasks' pods; None: Kubeflow's."""
 

@@ -67,7 +67,7 @@ def test_the_challenger_is_submitted_with_its_data_set(
         "version": "2",
         "dataset_uri": URI,
         "reason": "first of March",
-        "adopt": True,
+        "adopt": "yes",
     }
     assert run["service_account"] == "tasks"
     assert f"dataset  {URI}\n" in done.out and f"run_id   {run['run_id']}\n" in done.out

@@ -3,12 +3,14 @@
 The modules of the groups import what a command needs inside the command, so that `dagnn --help` starts at once.
 """
 
+import sys
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 
 from components.command import run_command
-from pipeline.cli import bench, cluster, data, kubeflow, lineage, params, registry, report
+from pipeline.cli import bench, cluster, data, embed, kubeflow, lineage, params, registry, report
 
 app = typer.Typer(
     help="Find pictures by text and texts by picture: train, evaluate, register and promote DAGNN models.",
@@ -26,6 +28,7 @@ app.command("images")(kubeflow.images)
 app.command("submit")(cluster.submit)
 app.command("follow")(cluster.follow)
 app.command("doctor")(cluster.doctor)
+app.command("embed")(embed.embed)
 app.command("results")(report.results)
 app.command("register", short_help="Register the trained model as the challenger.")(registry.register)
 app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)
@@ -37,6 +40,10 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> NoReturn:
     """Run the command that the arguments name."""
+    if (
+        not sys.flags.safe_path
+    ):  # a user's own encoders and losses are found where `python -m components.train` finds them
+        sys.path.append(str(Path.cwd()))
     run_command(app)
 
 

@@ -14,7 +14,7 @@ def embed(
     images: Annotated[Path | None, typer.Option(help="Folder of images; ids are their paths in it.")] = None,
 ) -> None:
     """Embed new texts or images with a trained model; those of both are compared by cosine."""
-    from components import embed as embedding
+    from components.steps import embed as embedding
 
     count = embedding.run(model=model, texts=texts, images=images, out=out)
     typer.echo(f"{out}: {count} embeddings")

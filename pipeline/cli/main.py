@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from components.command import run_command
-from pipeline.cli import bench, cluster, data, embed, kubeflow, lineage, params, registry, report
+from pipeline.cli import bench, cluster, data, embed, kubeflow, lineage, params, registry, report, runs
 
 app = typer.Typer(
     help="Find pictures by text and texts by picture: train, evaluate, register and promote DAGNN models.",
@@ -27,6 +27,11 @@ app.command("compile")(kubeflow.compile_pipeline)
 app.command("images")(kubeflow.images)
 app.command("submit")(cluster.submit)
 app.command("follow")(cluster.follow)
+app.command("logs")(cluster.logs)
+app.command("runs")(runs.runs)
+app.command("cancel", short_help="Cancel a run on a Kubeflow cluster.")(runs.cancel)
+app.command("retry", short_help="Run again what failed in a run on a Kubeflow cluster.")(runs.retry)
+app.command("schedules")(runs.schedules)
 app.command("doctor")(cluster.doctor)
 app.command("embed")(embed.embed)
 app.command("results")(report.results)
@@ -40,10 +45,8 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> NoReturn:
     """Run the command that the arguments name."""
-    if (
-        not sys.flags.safe_path
-    ):  # a user's own encoders and losses are found where `python -m components.train` finds them
-        sys.path.append(str(Path.cwd()))
+    if not sys.flags.safe_path:
+        sys.path.append(str(Path.cwd()))  # a user's own encoders are found there, as `python -m` finds them
     run_command(app)
 
 

@@ -42,7 +42,7 @@ def test_help_names_every_command() -> None:
     done = dagnn("--help")
     assert done.returncode == 0
     for command in (
-        *("data", "params", "run", "compile", "images", "submit", "follow", "logs", "runs", "cancel", "retry"),
+        *("data", "params", "embed", "run", "compile", "images", "submit", "follow", "logs", "runs", "cancel", "retry"),
         *("schedules", "doctor", "results"),
         *("register", "promote", "rollback", "history", "lineage", "bench"),
     ):
@@ -90,6 +90,16 @@ def test_what_params_show_prints_is_a_configuration(tmp_path: Path) -> None:
     before = dagnn("params", "show", "--json", cwd=tmp_path).stdout
     (tmp_path / "params.yaml").write_text(dagnn("params", "show", cwd=tmp_path).stdout)
     assert dagnn("params", "show", "--json", cwd=tmp_path).stdout == before
+
+
+def test_a_command_without_its_optional_package_names_it(tmp_path: Path) -> None:
+    program = f"import sys; sys.modules['dvc'] = None; {DAGNN}"  # as if it were not installed
+    command = ("data", "fetch", "raw", "--repository", ".", "--revision", "HEAD", "--path", "data/x")
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    expected = "error: this needs dvc, which is not installed; run `pip install 'dvc[s3]'`\n"
+    assert (done.returncode, done.stderr) == (2, expected)
 
 
 class TestParamsUse:

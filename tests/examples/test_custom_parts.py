@@ -131,7 +131,8 @@ def test_a_network_is_built_from_the_artifacts_with_public_names(chain: Chain) -
     assert network.embed_image(torch.zeros(2, model.image_dim)).shape == (2, 16)
 
 
-def test_a_registered_version_brings_the_module_along(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_registered_version_brings_the_module_along(chain: Chain) -> None:
     params = RegisterConfig(model_name="own", data_licence="none", gate=GateConfig(min_map_i2t=0, min_map_t2i=0))
     name, number = register.run(
         model=chain.root / "model", report=chain.root / "report", params=params, tracking=chain.tracking

@@ -11,13 +11,14 @@ from ruamel.yaml import YAML
 
 from components.params import read_yaml
 from components.params_file import load_params
-from dagnn_core.config.sections import SECTIONS
+from dagnn_core.config.sections import SECTIONS, params_schema
 from dagnn_core.errors import InputError
 
 app = typer.Typer(help="Show the configuration, or replace it by a shipped one.", no_args_is_help=True)
 
 PARAMS = Path("params.yaml")
 CONFIGS = Path("configs")
+_FROM_CONFIGS, _FROM_PARAMS = b"$schema=../params.schema.json", b"$schema=params.schema.json"
 
 
 @app.command()
@@ -31,6 +32,12 @@ def show(
         typer.echo(text)
     else:
         YAML().dump(json.loads(text), sys.stdout)  # by way of JSON, since YAML has no tuples
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of `params.yaml`, for editors."""
+    typer.echo(json.dumps(params_schema(), indent=2))
 
 
 @app.command()
@@ -55,5 +62,6 @@ def use(
 
 
 def _shipped() -> dict[str, bytes]:
-    """Content of each file in `configs/` that is a configuration (others describe data sets)."""
-    return {path.stem: path.read_bytes() for path in CONFIGS.glob("*.yaml") if set(read_yaml(path)) <= set(SECTIONS)}
+    """What each configuration in `configs/` becomes as `params.yaml` (other files describe data sets)."""
+    paths = [path for path in CONFIGS.glob("*.yaml") if set(read_yaml(path)) <= set(SECTIONS)]
+    return {path.stem: path.read_bytes().replace(_FROM_CONFIGS, _FROM_PARAMS, 1) for path in paths}

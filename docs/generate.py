@@ -84,10 +84,10 @@ def _section(path: str, schema: dict[str, Any], definitions: dict[str, Any], lev
     yield from (f"{'#' * level} {path}", "", _prose(schema.get("description", "")), "")
     keys = {key: entry for key, entry in schema["properties"].items() if "$ref" not in entry}
     nested = {key: entry for key, entry in schema["properties"].items() if "$ref" in entry}
-    yield from ("| key | value | default | |", "|---|---|---|---|")
+    yield from ("| key | |", "|---|---|")
     for key, entry in keys.items():
-        default = _value(entry["default"]) if "default" in entry else ""
-        yield f"| `{key}` | {_kind(entry)} | {default} | {_cell(entry.get('description'))} |"
+        default = f"; default: {_value(entry['default'])}" if "default" in entry else ""
+        yield f"| `{key}` | {_cell(entry.get('description'))}<br>*{_kind(entry)}{default}* |"
     yield ""
     for key, entry in nested.items():
         yield from _section(f"{path}.{key}", definitions[entry["$ref"].rpartition("/")[2]], definitions, level + 1)

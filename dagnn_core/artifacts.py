@@ -89,7 +89,7 @@ class ArtifactDraft:
         """What is written up to now, as if it were sealed: for pages about an artifact that lie in it."""
         files = _records(self.path)
         return Artifact(
-            path=self.path, kind=kind, content=self.content, files=files, content_digest=_digest(files), provenance={}
+            path=self.path, kind=kind, content=self.content, files=files, content_digest=digest_of(files), provenance={}
         )
 
 
@@ -107,6 +107,11 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_of(files: Mapping[str, FileRecord]) -> str:
+    """Content digest of an artifact with these files."""
+    return hashlib.sha256(canonical_json({name: entry.sha256 for name, entry in files.items()}).encode()).hexdigest()
 
 
 @contextmanager
@@ -177,7 +182,7 @@ def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
         raise ArtifactError(f"{path} is a {artifact.kind} artifact, expected a {kind} artifact; {_remedy(kind)}")
     for name, entry in artifact.files.items():
         _check_file(path / name, entry, kind, verify=verify)
-    if verify and _digest(artifact.files) != artifact.content_digest:
+    if verify and digest_of(artifact.files) != artifact.content_digest:
         raise ArtifactError(f"{manifest} is damaged: content_digest is not that of its files; {_remedy(kind)}")
     return artifact
 
@@ -218,7 +223,7 @@ def _seal(draft: ArtifactDraft, kind: str, provenance: Mapping[str, Any]) -> Non
             "kind": kind,
             "content": draft.content,
             "files": {name: asdict(entry) for name, entry in files.items()},
-            "content_digest": _digest(files),
+            "content_digest": digest_of(files),
             "provenance": dict(provenance),
         },
     )
@@ -230,10 +235,6 @@ def _records(folder: Path) -> dict[str, FileRecord]:
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
-
-
-def _digest(files: Mapping[str, FileRecord]) -> str:
-    return hashlib.sha256(canonical_json({name: entry.sha256 for name, entry in files.items()}).encode()).hexdigest()
 
 
 def _check_replaceable(out: Path, kind: str) -> None:

@@ -22,6 +22,7 @@ from docker.types import Mount
 from kfp import local
 from kfp.local import docker_task_handler
 
+from components.services.tracking.mlflow import DIRECT_TRANSFER
 from dagnn_core.errors import InputError, SurroundingsError
 from pipeline.images import Images
 
@@ -31,7 +32,8 @@ _ENVIRONMENT = (
     *(f"AWS_{name}" for name in ("ENDPOINT_URL", "ENDPOINT_URL_S3")),
     *(f"AWS_{name}" for name in ("REQUEST_CHECKSUM_CALCULATION", "RESPONSE_CHECKSUM_VALIDATION")),
     *(f"MLFLOW_{name}" for name in ("TRACKING_URI", "TRACKING_USERNAME", "TRACKING_PASSWORD", "TRACKING_TOKEN")),
-    *(f"MLFLOW_{name}" for name in ("EXPERIMENT_NAME", "RUN_ID", "S3_ENDPOINT_URL")),
+    *(f"MLFLOW_{name}" for name in ("EXPERIMENT_NAME", "RUN_ID", "S3_ENDPOINT_URL", "HTTP_REQUEST_TIMEOUT")),
+    *DIRECT_TRANSFER,
     "DAGNN_DEBUG",
     "DAGNN_PIPELINE_RUN",
     "OMP_NUM_THREADS",

@@ -1,17 +1,26 @@
 """What a run on a cluster stands on, looked at without changing it: versions, servers, stores, images, secrets."""
 
 import logging
+import multiprocessing
 import os
 import platform
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from components.services.storage import Storage
-from components.services.tracking import Tracking
-from components.services.versioning import default_remote
+from components.services.data_versions.repository import default_remote
+from components.services.storage.s3 import Storage
+from components.services.tracking.files import check_direct_way, check_store, find_small_file, read
+from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import DagnnError, InputError, SurroundingsError
 from pipeline.images import IMAGES_FILE, pullable, read_images
 from pipeline.kubeflow.client import Kubeflow
@@ -22,6 +31,10 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 20.0
+APART = frozenset({"mlflow", "mlflow files"})
+"""Checks that import MLflow. That takes longer than all the rest, and while one thread imports, no other can."""
 
 _SECONDS = 10
 _METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -69,7 +82,8 @@ def checks_of(
     return {
         "python": _python,
         "kubeflow": lambda: _kubeflow(kubeflow),
-        "mlflow": lambda: _mlflow(tracking),
+        "mlflow": partial(_mlflow, tracking),
+        "mlflow files": partial(_mlflow_files, tracking, target),
         "dvc remote": lambda: _remote(project),
         "checkpoints": lambda: _checkpoints(target),
         "images": lambda: _images(project / IMAGES_FILE),
@@ -90,6 +104,58 @@ def look(name: str, check: Callable[[], Finding]) -> Check:
     return Check(name, "warning" if found.remedy else "ok", *found)
 
 
+def look_at_all(checks: Mapping[str, Callable[[], Finding]], *, seconds: float = LOOK_SECONDS) -> Iterator[Check]:
+    """Do all checks at once, those in `APART` in a process of their own; give the results in the order of `checks`.
+
+    Args:
+        checks: what to look at, by name; those in `APART` can be pickled.
+        seconds: time after which a check that is not done counts as failed.
+    """
+    results: dict[str, Future[Check]] = {name: Future() for name in checks}
+    apart = {name: check for name, check in checks.items() if name in APART}
+    # daemons: a check that hangs does not keep the command from ending
+    if apart:
+        Thread(target=_look_apart, args=(apart, results), daemon=True).start()
+    for name, check in checks.items():
+        if name not in apart:
+            Thread(target=_look_here, args=(name, check, results[name]), daemon=True).start()
+    end = time.monotonic() + seconds
+    for name, result in results.items():
+        try:
+            yield result.result(timeout=max(0.0, end - time.monotonic()))
+        except TimeoutError:
+            yield Check(name, "failed", f"no result within {seconds:g} s", "check its address and the network")
+
+
+def _look_here(name: str, check: Callable[[], Finding], result: "Future[Check]") -> None:
+    try:
+        result.set_result(look(name, check))
+    except Exception as error:  # a mistake of ours, which the main thread shows
+        result.set_exception(error)
+
+
+def _look_apart(checks: Mapping[str, Callable[[], Finding]], results: "Mapping[str, Future[Check]]") -> None:
+    """Do checks one after the other in another process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is for this process to answer
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_results, args=(sender, checks), daemon=True)
+    process.start()
+    sender.close()
+    for name in checks:
+        try:
+            results[name].set_result(receiver.recv())
+        except EOFError:
+            process.join()
+            what = f"the process of this check ended with exit status {process.exitcode}"
+            results[name].set_result(Check(name, "failed", what, "see what it wrote above"))
+
+
+def _send_results(sender: Connection, checks: Mapping[str, Callable[[], Finding]]) -> None:
+    for name, check in checks.items():
+        sender.send(look(name, check))
+
+
 def _python() -> Finding:
     return Finding(f"Python {platform.python_version()}, kfp {version('kfp')}, mlflow {version('mlflow')}")
 
@@ -97,6 +163,7 @@ def _python() -> Finding:
 def _kubeflow(kubeflow: Kubeflow | None) -> Finding:
     if kubeflow is None:
         raise _SkippedError("no server is named: --host or KF_PIPELINES_ENDPOINT")
+    kubeflow = replace(kubeflow, connect_timeout=3, read_timeout=3)  # its four tries end before LOOK_SECONDS
     health = kubeflow.health()
     connect(kubeflow)
     users = f"many users, namespace {kubeflow.namespace}" if health.multi_user else "one user"
@@ -105,7 +172,14 @@ def _kubeflow(kubeflow: Kubeflow | None) -> Finding:
             f"{kubeflow.address} takes the credentials ({users}), but does not say its version",
             f"see yourself that it is {version('kfp').rpartition('.')[0]} or later",
         )
-    return Finding(f"{kubeflow.address} is Kubeflow Pipelines {health.version}, and takes the credentials ({users})")
+    what = f"{kubeflow.address} is Kubeflow Pipelines {health.version}, and takes the credentials ({users})"
+    if not kubeflow.page(""):
+        return Finding(
+            f"{what}, but has no page",
+            "use the user interface's service, `ml-pipeline-ui` (port 80), which serves page and API, "
+            "or name the page in KF_PIPELINES_UI_ENDPOINT",
+        )
+    return Finding(what)
 
 
 def _mlflow(tracking: Tracking) -> Finding:
@@ -118,13 +192,35 @@ def _mlflow(tracking: Tracking) -> Finding:
     return Finding(what)
 
 
+def _mlflow_files(tracking: Tracking, target: Target) -> Finding:
+    """Whether a file can be fetched the way clients fetch it, from here and, as far as this can be seen, by tasks."""
+    if not tracking.uri.startswith(("http://", "https://")):
+        raise _SkippedError(f"{tracking.address} is no server")
+    with tracking.answering():
+        file = find_small_file(tracking)
+        if file is None:
+            raise _SkippedError("the server has no files yet that could be read")
+        if target.mlflow_direct_s3:
+            try:
+                check_store(tracking, file.repository, file.path)
+            except SurroundingsError as error:  # its name may be known in the cluster alone
+                return Finding(str(error).rpartition("; ")[0], "see that tasks reach it, or unset mlflow_direct_s3")
+        check_direct_way(tracking, file.repository, file.path)
+        size = read(file)
+    if size != file.size:
+        raise SurroundingsError(
+            f"{file.path} of {file.owner} has {size} bytes, expected {file.size}; check the store of MLflow's files"
+        )
+    return Finding(f"{file.path} of {file.owner} can be read ({size} bytes)")
+
+
 def _remote(project: Path) -> Finding:
     remote = default_remote(project)
     if not remote.url:
         raise _SkippedError("no default remote: fine while no data is under DVC, else `dvc remote add --default`")
     if not remote.url.startswith("s3://"):
         raise InputError(f"{remote.url} is not in S3, expected s3://bucket/prefix, from which tasks fetch; set another")
-    Storage(endpoint_url=remote.endpoint_url, attempts=2).check_bucket(remote.url)
+    _store(remote.endpoint_url, attempts=2).check_bucket(remote.url)
     endpoint = remote.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     advice = ""
     if endpoint and not os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION"):
@@ -132,11 +228,15 @@ def _remote(project: Path) -> Finding:
     return Finding(f"the bucket of {remote.url} is there, and the credentials reach it{advice}")
 
 
+def _store(endpoint_url: str, *, attempts: int) -> Storage:
+    return Storage(endpoint_url=endpoint_url, attempts=attempts, connect_timeout=2, read_timeout=5)
+
+
 def _checkpoints(target: Target) -> Finding:
     if not target.checkpoints:
         raise _SkippedError("the cluster's configuration names no place for them: a training that is lost starts over")
     try:
-        Storage(endpoint_url=target.s3_endpoint_url, attempts=1, connect_timeout=5).check_bucket(target.checkpoints)
+        _store(target.s3_endpoint_url, attempts=1).check_bucket(target.checkpoints)
     except SurroundingsError as error:  # its name may be known in the cluster alone, its keys may be the tasks' alone
         return Finding(str(error).rpartition("; ")[0], "see that tasks reach it: this machine need not")
     return Finding(f"the bucket of {target.checkpoints} is there")
@@ -167,7 +267,7 @@ def require_secrets(namespace: str, target: Target) -> None:
 def _secret(namespace: str, name: str) -> Finding:
     """Whether a secret is there; what is in it stays on the server."""
     if not namespace:
-        raise _SkippedError("no namespace is named: --namespace")
+        raise _SkippedError("no namespace is named: --namespace, or `namespace` in the cluster's file")
     api = _kubernetes()
     path = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
     where = f"secret {name} in namespace {namespace} of {api.configuration.host}"

@@ -13,24 +13,11 @@ from dagnn_core.config.section import section_json
 from dagnn_core.errors import InputError
 from pipeline.images import Images
 from pipeline.placement import place
+from pipeline.step_table import STEPS
 from pipeline.steps import build_steps
 from pipeline.target import Target
 
-DISPLAY_NAMES = {
-    "fetch_dataset": "Raw data",
-    "dataset": "Data set",
-    "extract_features": "Features",
-    "build_label_graph": "Label graph",
-    "train": "Train",
-    "select_model": "Best model",
-    "evaluate": "Evaluate",
-    "register": "Register",
-    "promote": "Promote",
-    "record_outcome": "Outcome",
-}
 _PROCESSES = Images(tasks="none", train="none")  # kfp wants a name, which nothing looks up
-# what a task does outside of the run, or finds there, is not a function of its inputs
-_NEVER_CACHED = ("register", "promote", "record_outcome")
 
 
 class RawData(NamedTuple):
@@ -44,7 +31,7 @@ class RawData(NamedTuple):
     remote: str = ""
     """`s3://bucket/prefix` of the DVC remote."""
     endpoint_url: str = ""
-    """Of the store of either; empty: the cluster's own."""
+    """Of the store of either, as tasks reach it; empty: AWS."""
     repository: str = ""
     """Where the digest was found: path or URL of the DVC repository, ..."""
     revision: str = ""
@@ -96,13 +83,14 @@ def build_pipeline(
         shape: what else the graph has.
     """
     defaults = _defaults(params, target, shape)
-    start = _starter(images, target)
+    start = starter(images, target)
 
     def dagnn(*values: Any) -> Outputs | None:
         given = dict(zip(defaults, values, strict=True))
         if target is None:
             return _chain(start, given, shape)
-        with dsl.ExitHandler(start("record_outcome")):
+        outcome = start("record_outcome", last_task="promote" if shape.promote else "register")
+        with dsl.ExitHandler(outcome):
             _chain(start, given, shape)  # kfp lets nothing out of an exit handler
         return None
 
@@ -119,6 +107,27 @@ def build_pipeline(
     return pipeline
 
 
+def starter(images: Images | None, target: Target | None) -> Callable[..., dsl.PipelineTask]:
+    """A function that makes a task of a step's name and inputs, with all that does not depend on the graph.
+
+    Args:
+        images: references of the container images that the tasks run in; None: in processes of this machine.
+        target: the cluster; None: this machine.
+    """
+    step = build_steps(images or _PROCESSES)
+
+    def start(name: str, /, **inputs: Any) -> dsl.PipelineTask:
+        task = step[name](**inputs).set_display_name(STEPS[name].title)
+        task.set_caching_options(STEPS[name].cached)
+        if images:
+            task.set_env_variable("DAGNN_IMAGE", images.train if name == "train" else images.tasks)
+        if target:
+            place(task, name, target)
+        return task
+
+    return start
+
+
 def _defaults(params: Mapping[str, object], target: Target | None, shape: Shape) -> dict[str, str]:
     """The parameters of the pipeline."""
     scratch = "/tmp/dagnn" if target else ".dagnn"  # noqa: S108  # a pod's own
@@ -131,22 +140,6 @@ def _defaults(params: Mapping[str, object], target: Target | None, shape: Shape)
     if target:
         defaults["checkpoints"] = target.checkpoints
     return defaults
-
-
-def _starter(images: Images | None, target: Target | None) -> Callable[..., dsl.PipelineTask]:
-    """A function that makes a task of a step's name and inputs, with all that does not depend on the graph."""
-    step = build_steps(images or _PROCESSES)
-
-    def start(name: str, /, **inputs: Any) -> dsl.PipelineTask:
-        task = step[name](**inputs).set_display_name(DISPLAY_NAMES[name])
-        task.set_caching_options(name not in _NEVER_CACHED)
-        if images:
-            task.set_env_variable("DAGNN_IMAGE", images.train if name == "train" else images.tasks)
-        if target:
-            place(task, name, target)
-        return task
-
-    return start
 
 
 def _chain(start: Callable[..., dsl.PipelineTask], given: Mapping[str, Any], shape: Shape) -> Outputs:

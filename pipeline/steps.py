@@ -12,6 +12,7 @@ from kfp import dsl
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output, PipelineTaskFinalStatus
 
 from pipeline.images import Images
+from pipeline.step_table import STEPS
 
 
 def fetch_dataset(
@@ -28,7 +29,7 @@ def fetch_dataset(
     """Fetch raw data at one version."""
     from pathlib import Path
 
-    from components.fetch_dataset import run
+    from components.steps.fetch_dataset import run
     from pipeline.task import task
 
     with task("fetch_dataset"):
@@ -54,8 +55,8 @@ def dataset(
     """Read raw data into a data set."""
     from pathlib import Path
 
-    from components.dataset import run
     from components.params import load_section
+    from components.steps.dataset import run
     from dagnn_core.config.dataset import DatasetConfig
     from pipeline.task import task
 
@@ -65,6 +66,7 @@ def dataset(
             work=Path(work),
             dataset_out=Path(dataset_out.path),
             source=Path(raw.path) if raw else None,
+            uris={"dataset": dataset_out.uri} | ({"raw": raw.uri} if raw else {}),
         )
 
 
@@ -72,8 +74,8 @@ def extract_features(*, dataset: Input[Dataset], params: str, cache: str, featur
     """Turn pictures and sentences into feature vectors."""
     from pathlib import Path
 
-    from components.extract_features import run
     from components.params import load_section
+    from components.steps.extract_features import run
     from dagnn_core.config.features import FeaturesConfig
     from pipeline.task import task
 
@@ -83,6 +85,7 @@ def extract_features(*, dataset: Input[Dataset], params: str, cache: str, featur
             params=load_section(params, FeaturesConfig),
             cache=Path(cache),
             features_out=Path(features_out.path),
+            uri=features_out.uri,
         )
 
 
@@ -90,8 +93,8 @@ def build_label_graph(*, dataset: Input[Dataset], params: str, label_graph_out: 
     """Count which labels occur together, and make the graph of labels."""
     from pathlib import Path
 
-    from components.build_label_graph import run
     from components.params import load_section
+    from components.steps.build_label_graph import run
     from dagnn_core.config.label_graph import LabelGraphConfig
     from pipeline.task import task
 
@@ -100,6 +103,7 @@ def build_label_graph(*, dataset: Input[Dataset], params: str, label_graph_out: 
             dataset=Path(dataset.path),
             params=load_section(params, LabelGraphConfig),
             label_graph_out=Path(label_graph_out.path),
+            uri=label_graph_out.uri,
         )
 
 
@@ -120,8 +124,8 @@ def train(
     from pathlib import Path
 
     from components.params import load_section, override
-    from components.services.tracking import Tracking
-    from components.train import run
+    from components.services.tracking.mlflow import Tracking
+    from components.steps.train import run
     from dagnn_core.config.model import ModelConfig
     from dagnn_core.config.train import TrainConfig
     from pipeline.task import task
@@ -136,6 +140,7 @@ def train(
             work=Path(work),
             model_out=Path(model_out.path),
             checkpoints_uri=checkpoints_uri,
+            uri=model_out.uri,
         )
         val_metrics.metadata.update(json.loads(Path(model_out.path, "val_metrics.json").read_text()))
 
@@ -144,7 +149,7 @@ def select_model(*, models: Input[List[Model]], model_out: Output[Model]) -> Non
     """Take the best model on the validation split."""
     from pathlib import Path
 
-    from components.select_model import run
+    from components.steps.select_model import run
     from pipeline.task import task
 
     with task("select_model"):
@@ -166,9 +171,9 @@ def evaluate(
     import shutil
     from pathlib import Path
 
-    from components.evaluate import run
     from components.params import load_section
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
+    from components.steps.evaluate import run
     from dagnn_core.config.evaluate import EvaluateConfig
     from pipeline.task import task
 
@@ -180,6 +185,7 @@ def evaluate(
             params=load_section(params, EvaluateConfig),
             tracking=Tracking.from_environment(),
             report_out=Path(report_out.path),
+            uri=report_out.uri,
         )
         metrics.metadata.update(json.loads(Path(report_out.path, "metrics.json").read_text()))
         shutil.copyfile(Path(report_out.path, "report.html"), report_html.path)
@@ -196,8 +202,8 @@ def register(
     from pathlib import Path
 
     from components.params import load_section, override
-    from components.register import run
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
+    from components.steps.register import run
     from dagnn_core.config.register import RegisterConfig
     from pipeline.task import task
 
@@ -216,6 +222,8 @@ def promote(
     version: str,
     dataset: Input[Dataset],
     params: str,
+    reason: str = "",
+    adopt: str = "",
 ) -> NamedTuple("Promotion", [("accepted", bool), ("reason", str)]):  # type: ignore[valid-type]  # kfp's way
     """Make the challenger champion, unless the gate refuses it, which is no failure of the run."""
     import logging
@@ -223,55 +231,55 @@ def promote(
     from pathlib import Path
 
     from components.params import load_section
-    from components.promote import run
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
+    from components.steps.promote import run
     from dagnn_core.config.register import RegisterConfig
     from pipeline.task import task
 
     with task("promote"):
+        pipeline_run = f"pipeline run {os.environ.get('DAGNN_PIPELINE_RUN', 'without id')}"
         decision = run(
             name=name,
             version=version,
             params=load_section(params, RegisterConfig),
             dataset=Path(dataset.path),
-            why=f"pipeline run {os.environ.get('DAGNN_PIPELINE_RUN', 'without id')}",
+            why="; ".join(filter(None, (reason, pipeline_run))),
+            adopt=bool(adopt),
             tracking=Tracking.from_environment(),
         ).decision
         verdict = "is champion" if decision.accepted else "is not promoted"
-        logging.getLogger("components.promote").info("%s version %s %s: %s", name, version, verdict, decision.reason)
+        logging.getLogger("components.steps.promote").info(
+            "%s version %s %s: %s", name, version, verdict, decision.reason
+        )
     return (decision.accepted, decision.reason)
 
 
-def record_outcome(*, status: PipelineTaskFinalStatus) -> None:
+def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
     """Record how the run ended, whatever happened before."""
     import os
 
-    from components.record_outcome import run
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
+    from components.steps.record_outcome import run
+    from pipeline.outcome import Outcome, RunServer, find_outcome
     from pipeline.task import task
 
     with task("record_outcome"):
-        run(
-            pipeline_run=os.environ.get("DAGNN_PIPELINE_RUN", ""),
-            state=status.state,
-            error=status.error_message or "",
-            webhook=os.environ.get("DAGNN_WEBHOOK_URL", ""),
-            tracking=Tracking.from_environment(),
+        pipeline_run, url = (os.environ.get(name, "") for name in ("DAGNN_PIPELINE_RUN", "DAGNN_KUBEFLOW_URL"))
+        tracking = Tracking.from_environment()
+        outcome = find_outcome(
+            pipeline_run,
+            last_task=last_task,
+            said=Outcome(status.state, status.error_message or ""),
+            server=RunServer(url=url) if url else None,
+            tracking=tracking,
         )
-
-
-STEPS = (
-    fetch_dataset,
-    dataset,
-    extract_features,
-    build_label_graph,
-    train,
-    select_model,
-    evaluate,
-    register,
-    promote,
-    record_outcome,
-)
+        run(
+            pipeline_run=pipeline_run,
+            state=outcome.state,
+            error=outcome.error,
+            webhook=os.environ.get("DAGNN_WEBHOOK_URL", ""),
+            tracking=tracking,
+        )
 
 
 def build_steps(images: Images) -> dict[str, Callable[..., dsl.PipelineTask]]:
@@ -281,8 +289,8 @@ def build_steps(images: Images) -> dict[str, Callable[..., dsl.PipelineTask]]:
         images: references of the container images, by digest.
     """
     return {
-        step.__name__: dsl.component(
-            step, base_image=images.train if step is train else images.tasks, install_kfp_package=False
+        name: dsl.component(
+            globals()[name], base_image=images.train if name == "train" else images.tasks, install_kfp_package=False
         )
-        for step in STEPS
+        for name in STEPS
     }

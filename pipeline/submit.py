@@ -1,13 +1,11 @@
-"""Submit the compiled pipeline to a Kubeflow server, and follow the run.
+"""Submit the compiled pipeline to a Kubeflow server.
 
 Everything is checked before the first thing is made. What is made comes in an order in which each step is whole:
 pipeline, version, experiment, run; after a failure in between, the same command takes up what is there already.
 """
 
 import hashlib
-import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,22 +13,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from dagnn_core.errors import CheckRefusedError, DagnnError, InputError, SurroundingsError, name_first
-from pipeline.kubeflow.client import Kubeflow, NewRun, RunState, check_versions
-from pipeline.kubeflow.errors import ServerFailedError
-
-log = logging.getLogger(__name__)
+from dagnn_core.errors import DagnnError, InputError
+from pipeline.kubeflow.client import Kubeflow, NewRun, check_versions
+from pipeline.kubeflow.errors import AlreadyThereError, ServerFailedError
 
 PIPELINE = "dagnn"
 DESCRIPTION = "From raw pictures and sentences to a registered model"
 NUM_COMMIT = 12  # digits of a commit in a version's name
 NUM_DIGEST = 8  # and of the compiled pipeline's digest
-
-
-class FollowInterruptedError(DagnnError):
-    """Ctrl-C while a run is followed: the run goes on. Exit status 130."""
-
-    exit_status = 130
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +29,10 @@ class Job:
 
     package: Path
     """The compiled pipeline."""
+    pipeline: str = PIPELINE
+    """Name of the pipeline."""
+    description: str = DESCRIPTION
+    """Of the pipeline, where it is new."""
     version: str
     """Name of the pipeline's version, as `version_name` makes it."""
     experiment: str
@@ -62,27 +56,25 @@ class Submitted(NamedTuple):
     """Of the run, or of the recurring run."""
 
 
-class Pace(NamedTuple):
-    """How often to ask how a run is, in seconds."""
-
-    first: float = 2.0
-    longest: float = 30.0
-    patience: float = 900.0
-    """How long a server may fail before the run is no longer followed."""
-
-
 def version_name(package: Path, git: Mapping[str, Any]) -> str:
     """Name of a pipeline's version: semantic version, commit, and digest of the compiled pipeline.
 
-    Equal names have equal content, so that what was uploaded is not uploaded again.
+    Equal names have equal content, so that what was uploaded is not uploaded again. They have lower-case letters,
+    digits, `-` and `.` alone, as names in Kubernetes.
 
     Args:
         package: the compiled pipeline.
         git: commit of the checkout, and whether it is dirty.
     """
     digest = hashlib.sha256(package.read_bytes()).hexdigest()[:NUM_DIGEST]
-    dirty = ".dirty" if git["dirty"] else ""
-    return f"{version('dagnn')}+{str(git['commit'])[:NUM_COMMIT]}{dirty}.{digest}"
+    commit = str(git["commit"])[:NUM_COMMIT]
+    return "-".join((version("dagnn"), commit, *(["dirty"] if git["dirty"] else []), digest))
+
+
+def former_version_name(name: str) -> str:
+    """The name that earlier releases gave to a version: as 0.1.0+c0ffeec0ffee.0dd871a4."""
+    release, *parts = name.split("-")
+    return f"{release}+{'.'.join(parts)}"
 
 
 def check_clean(git: Mapping[str, Any]) -> None:
@@ -142,14 +134,17 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
         InputError: the same schedule is there already, or the server refuses something.
         SurroundingsError: the server failed; the message says what was made before.
     """
-    pipeline_id = kubeflow.find_pipeline(PIPELINE)
-    version_id = kubeflow.find_version(pipeline_id, job.version) if pipeline_id else None
+    pipeline_id = kubeflow.find_pipeline(job.pipeline)
+    version_id = _find_version(kubeflow, pipeline_id, job.version) if pipeline_id else None
     experiment_id = kubeflow.find_experiment(job.experiment)
-    scheduled = kubeflow.find_recurring_run(experiment_id, job.run) if job.cron and experiment_id else None
+    if job.cron and pipeline_id and experiment_id:
+        scheduled = kubeflow.find_recurring_run(experiment_id, pipeline_id, job.run)
+    else:
+        scheduled = None
     if scheduled:
-        page = kubeflow.page(f"recurringrun/details/{scheduled}")
         raise InputError(
-            f"the recurring run {job.run!r} is there already, and would run twice; disable it first: {page}"
+            f"the schedule {job.run!r} is there already, and would run twice; `dagnn schedules delete {scheduled}` "
+            "deletes it"
         )
     if dry_run:
         return Submitted(pipeline_id, version_id, experiment_id, None)
@@ -157,13 +152,22 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
     starting = False
     try:
         if pipeline_id is None:
-            pipeline_id = kubeflow.create_pipeline(PIPELINE, DESCRIPTION)
-            made.append(f"the pipeline {PIPELINE}")
+            pipeline_id = _make(
+                lambda: kubeflow.create_pipeline(job.pipeline, job.description),
+                lambda: kubeflow.find_pipeline(job.pipeline),
+            )
+            made.append(f"the pipeline {job.pipeline}")
         if version_id is None:
-            version_id = kubeflow.upload_version(pipeline_id, job.package, job.version)
+            owner = pipeline_id
+            version_id = _make(
+                lambda: kubeflow.upload_version(owner, job.package, job.version),
+                lambda: _find_version(kubeflow, owner, job.version),
+            )
             made.append(f"the version {job.version}")
         if experiment_id is None:
-            experiment_id = kubeflow.create_experiment(job.experiment)
+            experiment_id = _make(
+                lambda: kubeflow.create_experiment(job.experiment), lambda: kubeflow.find_experiment(job.experiment)
+            )
             made.append(f"the experiment {job.experiment}")
         run = NewRun(job.run, experiment_id, pipeline_id, version_id, job.arguments, job.service_account)
         starting = True
@@ -175,82 +179,23 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
         if made:
             parts.append(f"{' and '.join(made)} will be used again")
         if unsure:
-            parts.append(f"look for {job.run!r} at {kubeflow.page('runs')} before you submit again")
+            page = kubeflow.page("runs")
+            parts.append(f"look for {job.run!r}{f' at {page}' if page else ''} before you submit again")
         raise type(error)("; ".join(parts)) from error
     return Submitted(pipeline_id, version_id, experiment_id, run_id)
 
 
-def follow(kubeflow: Kubeflow, run_id: str, pace: Pace = Pace()) -> RunState:  # noqa: B008  # immutable
-    """Tell how a run and its tasks change, until it is finished.
+def _find_version(kubeflow: Kubeflow, pipeline_id: str, name: str) -> str | None:
+    """Id of a version, by its name or its former one: the same content is not uploaded twice."""
+    return kubeflow.find_version(pipeline_id, name) or kubeflow.find_version(pipeline_id, former_version_name(name))
 
-    A server that fails is asked again for a while.
 
-    Returns:
-        The run's last state.
-
-    Raises:
-        CheckRefusedError: the run failed or was cancelled; the message names the tasks.
-        InputError: there is no such run.
-        SurroundingsError: the server failed for too long, or refuses; the run goes on.
-        FollowInterruptedError: Ctrl-C; the run goes on.
-    """
+def _make(make: Callable[[], str], find: Callable[[], str | None]) -> str:
+    """Make something; where another submission was faster, its id."""
     try:
-        run = _until_finished(kubeflow, run_id, pace)
-    except KeyboardInterrupt as error:
-        raise FollowInterruptedError(f"interrupted; the run goes on, {_again(run_id)}") from error
-    except SurroundingsError as error:
-        raise SurroundingsError(f"{error}; the run may go on, {_again(run_id)}") from error
-    if run.state in ("FAILED", "CANCELED"):
-        raise CheckRefusedError(f"run {run_id} {_outcome(run)}; {kubeflow.page(f'runs/details/{run_id}')} has the logs")
-    return run
-
-
-def _until_finished(kubeflow: Kubeflow, run_id: str, pace: Pace) -> RunState:
-    seen: dict[str, str] = {}
-    pause = pace.first
-    failing_since: float | None = None
-    while True:
-        try:
-            run = kubeflow.run_state(run_id)
-            failing_since = None
-        except ServerFailedError as error:
-            now = time.monotonic()
-            if failing_since is None:
-                failing_since = now
-                log.warning("%s", error)
-            if now - failing_since > pace.patience:
-                raise
-        else:
-            changed = _tell(run, seen)
-            if run.finished:
-                return run
-            pause = pace.first if changed else pause
-        time.sleep(pause)
-        pause = min(pace.longest, pause * 1.5)
-
-
-def _tell(run: RunState, seen: dict[str, str]) -> bool:
-    """Log what is new, and remember it; whether anything was."""
-    states = {task_id: (task.name, task.state) for task_id, task in run.tasks.items()} | {"": ("run", run.state)}
-    changed = False
-    for task_id, (name, state) in states.items():
-        if seen.get(task_id) != state:
-            log.info("[%s] %s", name, state.lower())
-            seen[task_id] = state
-            changed = True
-    return changed
-
-
-def _outcome(run: RunState) -> str:
-    failed = [
-        f"{task.name}: {task.message}" if task.message else task.name
-        for task in run.tasks.values()
-        if task.state == "FAILED"
-    ]
-    if run.state == "CANCELED":
-        return "was cancelled"
-    return f"failed ({name_first(failed) or run.message or 'no task says why'})"
-
-
-def _again(run_id: str) -> str:
-    return f"`dagnn follow {run_id}` shows it again"
+        return make()
+    except AlreadyThereError:
+        found = find()
+        if found is None:
+            raise
+        return found

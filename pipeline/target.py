@@ -1,41 +1,49 @@
 """What differs from cluster to cluster: addresses, names of secrets, kinds of nodes; read from a YAML file."""
 
 import re
-from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
 
+from pydantic import Field
+
+from dagnn_core.config.section import Expected, require, section
 from dagnn_core.errors import InputError
 
 FOLDER = Path("configs/clusters")
 
-_CORES = re.compile(r"\d+(\.\d+)?|\d+m")
-_BYTES = re.compile(r"\d+([KMGT]i?)?")
+Cores = Annotated[str, Field(pattern=r"^(\d+(\.\d+)?|\d+m)$"), Expected("a number of cores, as '2' or '500m'")]
+Bytes = Annotated[str, Field(pattern=r"^\d+([KMGT]i?)?$"), Expected("a size, as '4Gi'")]
+Namespace = Annotated[
+    str,
+    Field(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$"),
+    Expected("the name of a Kubernetes namespace, as 'kubeflow'"),
+]
+Url = Annotated[str, Field(pattern=r"^(https?://.*)?$"), Expected("a URL, as https://s3.example.org")]
+Prefix = Annotated[str, Field(pattern=r"^(s3://[^/]+/.+)?$"), Expected("s3://bucket/prefix")]
+Seconds = Annotated[int, Field(gt=0)]
 
 
-def _require(condition: bool, key: str, expected: str, got: object) -> None:
-    if not condition:
-        raise InputError(f"{key} must be {expected}, got {got!r}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@section
 class Resources:
     """What a pod asks for, and what it gets at most, in Kubernetes' notation."""
 
-    cpu_request: str = "500m"
+    cpu_request: Cores = "500m"
     """Cores."""
-    cpu_limit: str = "2"
+    cpu_limit: Cores = "2"
     """Cores."""
-    memory_request: str = "1Gi"
+    memory_request: Bytes = "1Gi"
     """Bytes."""
-    memory_limit: str = "4Gi"
+    memory_limit: Bytes = "4Gi"
     """Bytes; more ends the pod."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@section
 class Gpu:
     """The GPUs of the training."""
 
-    count: int = 0
+    count: Annotated[int, Field(ge=0)] = 0
     """0: trains without."""
     type: str = "nvidia.com/gpu"
     """The resource that Kubernetes counts."""
@@ -45,29 +53,36 @@ class Gpu:
     """Key of the taint that keeps other pods off these nodes; empty: none."""
 
     def __post_init__(self) -> None:
-        _require(self.count >= 0, "gpu.count", ">= 0", self.count)
         for label in self.node_selector:
-            _require(re.fullmatch(r"[^=]+=[^=]*", label) is not None, "gpu.node_selector", "key=value", label)
+            require(re.fullmatch(r"[^=]+=[^=]*", label) is not None, "gpu.node_selector", "key=value", label)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@section
 class Target:
     """A cluster; secrets are known by their names alone."""
 
     mlflow_uri: str = ""
     """The tracking server, as tasks reach it; it must be said."""
+    namespace: Namespace = ""
+    """That the tasks run in, where no other is named; empty: not known, so that their secrets are not looked for."""
     experiment: str = "dagnn"
     """MLflow experiment of the trainings."""
     mlflow_secret: str = ""
     """Secret with the keys `username` and `password` of an MLflow account; empty: the server asks for none."""
-    s3_endpoint_url: str = ""
-    """The S3 store; empty: AWS."""
+    mlflow_direct_s3: bool = False
+    """Whether tasks move MLflow's large files past its server, by addresses of the store that it names."""
+    s3_endpoint_url: Url = ""
+    """The S3 store, as tasks reach it; empty: AWS."""
+    data_endpoint_url: Url = ""
+    """The store of the raw data, as tasks reach it, where it is another; empty: the same."""
     s3_region: str = "us-east-1"
     """Its region."""
     s3_secret: str = ""
     """Secret with the keys `access-key` and `secret-key`; empty: the pods' service account has the right itself."""
-    checkpoints: str = ""
+    checkpoints: Prefix = ""
     """`s3://bucket/prefix` where a training that is started again finds its checkpoints; empty: nowhere."""
+    kubeflow_url: str = "http://ml-pipeline.kubeflow:8888"
+    """API of Kubeflow Pipelines, as tasks reach it: the exit handler asks it how the tasks ended; empty: it is not."""
     webhook_secret: str = ""
     """Secret with the key `url` of a webhook that gets the outcome of each run; empty: none."""
     light: Resources = Resources()
@@ -78,26 +93,42 @@ class Target:
     """Of the training."""
     gpu: Gpu = Gpu()
     """Of the training."""
-    shared_memory: str = "2Gi"
+    shared_memory: Bytes = "2Gi"
     """Size of /dev/shm, a part of the pod's memory, in tasks that compute."""
-    train_seconds: int = 86400
-    """Time after which a training is ended."""
+    light_seconds: Seconds = 7200
+    """Time after which each attempt at a task that hardly computes is ended."""
+    heavy_seconds: Seconds = 86400
+    """The same of a task that computes."""
+    train_seconds: Seconds = 86400
+    """The same of a training."""
+    backend_patience: Annotated[int, Field(ge=0)] = 600
+    """Seconds for which a task waits for S3, MLflow or the webhook that does not answer; 0: it fails soon."""
 
     def __post_init__(self) -> None:
         is_http = self.mlflow_uri.startswith(("http://", "https://"))
-        _require(is_http, "mlflow_uri", "a server's URL (a local file would vanish with its pod)", self.mlflow_uri)
-        _require("@" not in self.mlflow_uri, "mlflow_uri", "without credentials: name mlflow_secret", "one with @")
-        is_s3 = not self.checkpoints or re.fullmatch(r"s3://[^/]+/.+", self.checkpoints)
-        _require(bool(is_s3), "checkpoints", "s3://bucket/prefix", self.checkpoints)
+        require(is_http, "mlflow_uri", "a server's URL (a local file would vanish with its pod)", self.mlflow_uri)
+        require("@" not in self.mlflow_uri, "mlflow_uri", "without credentials: name mlflow_secret", "one with @")
+        is_http = not self.kubeflow_url or bool(re.fullmatch(r"https?://[^@?#\s]+", self.kubeflow_url))
+        got = "one with @" if "@" in self.kubeflow_url else self.kubeflow_url
+        require(is_http, "kubeflow_url", "a server's URL without credentials", got)
         for size in ("light", "heavy", "train"):
-            for key in ("cpu_request", "cpu_limit"):
-                cores = getattr(getattr(self, size), key)
-                _require(bool(_CORES.fullmatch(cores)), f"{size}.{key}", "a number of cores, as '2' or '500m'", cores)
-            for key in ("memory_request", "memory_limit"):
-                memory = getattr(getattr(self, size), key)
-                _require(bool(_BYTES.fullmatch(memory)), f"{size}.{key}", "a size, as '4Gi'", memory)
-        _require(bool(_BYTES.fullmatch(self.shared_memory)), "shared_memory", "a size, as '2Gi'", self.shared_memory)
-        _require(self.train_seconds > 0, "train_seconds", "> 0", self.train_seconds)
+            seconds = getattr(self, f"{size}_seconds")
+            # a task may wait for one backend after the other
+            least = 2 * self.backend_patience
+            require(seconds > least, f"{size}_seconds", f"> 2 * backend_patience = {least}", seconds)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to the machine, or the pod, that uses it."""
+    try:
+        host = (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:  # no URL at all
+        return False
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 def secrets_of(target: Target) -> list[str]:
@@ -117,4 +148,11 @@ def read_target(name: str) -> Target:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml"))) or f"none, {FOLDER} has no YAML file"
         raise InputError(f"{path} does not exist, expected a cluster ({known}) or the path of a YAML file")
-    return load_spec(path, Target)
+    target = load_spec(path, Target)
+    for key in ("mlflow_uri", "s3_endpoint_url", "data_endpoint_url"):
+        if is_loopback(url := getattr(target, key)):
+            raise InputError(
+                f"{path}: {key} must be an address that tasks reach, got {url!r}, which in a pod is the pod itself; "
+                "give the name that the cluster has for the server, as http://s3.dagnn:8333"
+            )
+    return target

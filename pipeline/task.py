@@ -18,6 +18,9 @@ from dagnn_core.errors import DagnnError
 
 _LINE = re.compile(r"\s*\[(?P<task>\w+)\] (?:(?P<failure>\w+Error): )?(?P<message>.*)")
 
+NUM_LAST_LINES = 200  # at the end of a log, among which the cause of a failure is looked for
+MAX_WORDS = 300  # characters of it
+
 
 @contextmanager
 def task(name: str) -> Iterator[None]:
@@ -62,6 +65,21 @@ class TaskLine(NamedTuple):
     failure: DagnnError | None
 
 
+def last_words(name: str, text: str) -> str:
+    """How a task failed, as its log has it: exit status and message, else its last line; empty where it has none.
+
+    Args:
+        name: of the task, with which its own lines begin.
+        text: the log, or its end.
+    """
+    lines = [line for line in text.splitlines()[-NUM_LAST_LINES:] if line.strip()]
+    said = [line for line in map(parse_task_line, lines) if line and line.task == name]
+    failure = next((line for line in reversed(said) if line.failure), None)
+    if failure and failure.failure:
+        return f"exit status {failure.failure.exit_status}: {_cut(failure.message)}"
+    return _cut(said[-1].message if said else lines[-1]) if lines else ""
+
+
 def parse_task_line(line: str) -> TaskLine | None:
     """Read back a line that a `task` wrote; None where something else wrote it."""
     match = _LINE.fullmatch(line)
@@ -73,3 +91,8 @@ def parse_task_line(line: str) -> TaskLine | None:
         message=match["message"],
         failure=failure(f"{match['task']}: {match['message']}") if failure else None,
     )
+
+
+def _cut(line: str) -> str:
+    line = " ".join(line.split())
+    return line if len(line) <= MAX_WORDS else line[:MAX_WORDS] + " ..."

@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from components import train
 from components.command import WORK
 from components.params_file import load_params
-from components.services.tracking import Tracking
+from components.services.tracking.mlflow import Tracking
+from components.steps import train
 from dagnn_core.artifacts import read_artifact, write_json
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import parse_section

@@ -28,6 +28,13 @@ Preset = Literal["aaai21", "tpami22", "best"]
 
 
 @dataclass_std(frozen=True)
+class Expected:
+    """Says what a text that does not match its pattern should have been."""
+
+    words: str
+
+
+@dataclass_std(frozen=True)
 class Named:
     """Marks a text that is a name in a table, or the import path of a user's own (`package.module:name`)."""
 
@@ -160,7 +167,7 @@ def _input_error(error: ValidationError, kind: type[Any], values: object, key: s
             return InputError(f"unknown key {path}.{part}; {hint}valid keys: {', '.join(known)}")
         field = fields_of(owner)[part]
         got, path = got[part] if isinstance(got, Mapping) else got, f"{path}.{part}"
-    out_of_range = first["type"].startswith(("greater", "less", "string_too_short"))
+    out_of_range = first["type"].startswith(("greater", "less", "string_too_short", "string_pattern"))
     expected = _range(field) if field and out_of_range else _type(field)
     return InputError(f"{path} must be {expected}, got {got!r}")
 
@@ -179,6 +186,8 @@ def _type(field: FieldInfo | None) -> str:
 
 
 def _range(field: FieldInfo) -> str:
+    if expected := next((mark.words for mark in field.metadata if isinstance(mark, Expected)), ""):
+        return expected
     bounds = [(name, getattr(bound, name)) for bound in field.metadata for name in _BOUNDS if hasattr(bound, name)]
     if [name for name, _ in bounds] == ["ge", "le"]:
         return f"between {bounds[0][1]} and {bounds[1][1]}"

@@ -21,6 +21,7 @@ from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.parallel import average_gradients, from_main, is_main, num_processes
 from dagnn_core.progress import track
+from dagnn_core.retrieval.directions import MAP_METRICS
 from dagnn_core.retrieval.metrics import evaluate_retrieval
 from dagnn_core.training.checkpoint import Epoch, TrainingState, restore_checkpoint, save_checkpoint
 from dagnn_core.training.optimizer import learning_rate, make_optimizer, reversal_strength
@@ -28,7 +29,7 @@ from dagnn_core.training.split import LEAST_ITEMS, Split, reconstruct
 
 log = logging.getLogger(__name__)
 
-VAL_MAP = ("val_map_i2t", "val_map_t2i", "val_map_mean")
+VAL_MAP = tuple(f"val_{name}" for name in MAP_METRICS)
 CHECKPOINT_SECONDS = 30.0  # a kill costs at most this and the epoch that was under way
 
 
@@ -141,7 +142,7 @@ def _check(train_split: Split, val_split: Split, model_config: ModelConfig, conf
     if kind_of(model_config).fit and num_processes() > 1:
         raise InputError(
             f"model.kind {model_config.kind} is fitted in closed form, by one process, but torchrun started "
-            f"{num_processes()}; run `python -m components.train` without torchrun"
+            f"{num_processes()}; run `python -m components.steps.train` without torchrun"
         )
     for name, split in (("train", train_split), ("val", val_split)):
         counts = {"images": int(split.has_image.sum()), "texts": int(split.has_text.sum())}

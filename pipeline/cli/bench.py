@@ -60,7 +60,7 @@ def bench_quality(  # noqa: PLR0917
 ) -> None:
     """Train variants with several seeds and compare them with the first one; goes on where it was interrupted."""
     from components.benchmarks.quality import run
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
 
     tracking = Tracking.from_environment()
     table = run(

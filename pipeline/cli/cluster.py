@@ -1,7 +1,8 @@
-"""`dagnn submit`, `dagnn follow`, `dagnn doctor`: the pipeline on a Kubeflow cluster."""
+"""`dagnn submit`, `dagnn follow`, `dagnn logs`, `dagnn doctor`: the pipeline on a Kubeflow cluster."""
 
 import json
 import os
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from pipeline.kubeflow.client import Kubeflow
 
 Host = Annotated[str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines")]
-Namespace = Annotated[str, typer.Option(envvar="DAGNN_KFP_NAMESPACE", help="yours, where Kubeflow has many users")]
+Namespace = Annotated[
+    str,
+    typer.Option(envvar="DAGNN_KFP_NAMESPACE", help="yours, where Kubeflow has many users  [default: the target's]"),
+]
 Token = Annotated[
     Path | None,
     typer.Option(
@@ -70,14 +74,14 @@ def submit(
     Everything is checked before anything is made there.
     """
     from components.params_file import load_params
-    from components.services.provenance import git_state
+    from components.services.lineage.provenance import git_state
     from pipeline.compiling import write_pipeline
     from pipeline.cron import read_cron
     from pipeline.doctor import require_secrets
     from pipeline.graph import Shape
     from pipeline.images import Images, check_commit, pullable, read_images
     from pipeline.raw_data import find_raw_data
-    from pipeline.submit import Job, check_clean, connect, disable_caching, follow, version_name
+    from pipeline.submit import Job, check_clean, connect, disable_caching, version_name
     from pipeline.submit import submit as submit_job
     from pipeline.target import read_target
 
@@ -92,12 +96,14 @@ def submit(
         check_clean(git)
         if not image:
             check_commit(git["commit"])
-    server = _server(host, namespace, token, cookies)
+    server = server_of(host, namespace or cluster.namespace, token, cookies)
     raw = None
     if data:
-        raw = find_raw_data(data, revision=revision, repository=repository, check_pushed=not allow_unpushed)
+        raw = find_raw_data(
+            data, target=cluster, revision=revision, repository=repository, check_pushed=not allow_unpushed
+        )
     arguments = {f"data_{name}": text for name, text in raw._asdict().items() if text} if raw else {}
-    require_secrets(namespace, cluster)
+    require_secrets(namespace or cluster.namespace, cluster)
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
@@ -117,15 +123,15 @@ def submit(
             service_account=service_account,
         )
         done = submit_job(server, job, dry_run=dry_run)
-    page = server.page(f"{'recurringrun' if cron else 'runs'}/details/{done.run_id}") if done.run_id else None
+    page = server.page(f"{'recurringrun' if cron else 'runs'}/details/{done.run_id}") if done.run_id else ""
     facts = {
         "version": version,
         "experiment": experiment,
         **arguments,
         "run": job.run,
         "run_id": done.run_id,
-        "page": page,
-        "mlflow": cluster.mlflow_uri,
+        "page": page or None,
+        "mlflow": _mlflow_address(),
     }
     if as_json:
         typer.echo(json.dumps(facts))
@@ -133,7 +139,7 @@ def submit(
         typer.echo("\n".join(f"{name:17}  {value}" for name, value in facts.items() if value))
         typer.echo("nothing was made: --dry-run" if dry_run else "", nl=dry_run)
     if wait and done.run_id:
-        follow(server, done.run_id)
+        follow_run(server, done.run_id)
 
 
 def follow(
@@ -145,11 +151,38 @@ def follow(
     cookies: Cookies = None,
 ) -> None:
     """Follow a run on a Kubeflow cluster to its end; exit status 1 when it fails."""
-    from pipeline.submit import follow as follow_run
-
-    server = _server(host, namespace, token, cookies)
+    server = server_of(host, namespace, token, cookies)
     server.health()  # a wrong address is not waited for
     follow_run(server, run_id)
+
+
+def logs(
+    run_id: Annotated[str, typer.Argument(help="id of the run, as `dagnn submit` printed it")],
+    task: Annotated[str, typer.Argument(help="a step, as train  [default: all]", show_default=False)] = "",
+    *,
+    tail: Annotated[int, typer.Option(min=0, metavar="N", help="last N lines of each log  [default: all]")] = 0,
+    attempt: Annotated[
+        int, typer.Option(min=0, metavar="N", help="of tasks that were started again  [default: the last]")
+    ] = 0,
+    follow_on: Annotated[bool, typer.Option("--follow", help="show what is added, until the task or run ends")] = False,
+    host: Host = "",
+    namespace: Namespace = "",
+    token: Token = None,
+    cookies: Cookies = None,
+) -> None:
+    """Show what the tasks of a run on a Kubeflow cluster wrote."""
+    from pipeline.logs import follow_logs, show_logs
+
+    def write(text: str) -> None:
+        typer.echo(text, nl=False)
+
+    if follow_on and attempt:
+        raise InputError("--follow shows the attempts to come, and --attempt one that is there; leave one out")
+    server = server_of(host, namespace, token, cookies)
+    if follow_on:
+        follow_logs(server, run_id, write, task=task, tail=tail)
+    else:
+        show_logs(server, run_id, write, task=task, tail=tail, attempt=attempt)
 
 
 def doctor(
@@ -162,24 +195,51 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check versions, credentials, servers, stores, images and secrets; exit status 1 when one fails."""
-    from components.services.tracking import Tracking
-    from pipeline.doctor import checks_of, look
+    from components.services.tracking.mlflow import IMPATIENT, Tracking
+    from pipeline.doctor import checks_of, look_at_all
     from pipeline.target import read_target
 
+    cluster = read_target(target)
+    namespace = namespace or cluster.namespace
+    for name, value in IMPATIENT.items():
+        os.environ.setdefault(name, value)
     to_do = checks_of(
-        kubeflow=_server(host, namespace, token, cookies) if host else None,
+        kubeflow=server_of(host, namespace, token, cookies) if host else None,
         namespace=namespace,
         tracking=Tracking.from_environment(),
-        target=read_target(target),
+        target=cluster,
     )
-    checks = [look(name, check) for name, check in to_do.items()]
-    typer.echo(json.dumps([check._asdict() for check in checks]) if as_json else _table(checks))
+    checks = []
+    for check in look_at_all(to_do):
+        checks.append(check)
+        if not as_json:
+            typer.echo(_rows(check, width=max(map(len, to_do))))
+    if as_json:
+        typer.echo(json.dumps([check._asdict() for check in checks]))
     failed = [check.name for check in checks if check.status == "failed"]
     if failed:
         raise CheckRefusedError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
 
 
-def _server(host: str, namespace: str, token: Path | None, cookies: Path | None) -> "Kubeflow":
+def follow_run(server: "Kubeflow", run_id: str) -> None:
+    """Show a run to its end: as a table on a terminal, else as lines."""
+    from pipeline.follow import follow as follow_until_finished
+
+    if not sys.stderr.isatty():
+        follow_until_finished(server, run_id)
+        return
+    from pipeline.cli.run_table import RunTable
+
+    with RunTable() as table:
+        follow_until_finished(server, run_id, show=table)
+
+
+def server_of(host: str, namespace: str, token: Path | None, cookies: Path | None) -> "Kubeflow":
+    """The server that the options name.
+
+    Raises:
+        InputError: they name none, or a token or cookies cannot be read.
+    """
     from pipeline.kubeflow.client import Kubeflow
     from pipeline.kubeflow.credentials import read_secret
 
@@ -198,11 +258,16 @@ def _server(host: str, namespace: str, token: Path | None, cookies: Path | None)
     )
 
 
-def _table(checks: "list[Check]") -> str:
-    width = max(len(check.name) for check in checks)
-    lines = []
-    for check in checks:
-        lines.append(f"{check.status:7}  {check.name:{width}}  {check.what}")
-        if check.remedy:
-            lines.append(f"{'':7}  {'':{width}}  -> {check.remedy}")
+def _mlflow_address() -> str | None:
+    """The user's own MLflow server: the tasks' address is that inside the cluster."""
+    from components.services.tracking.mlflow import Tracking
+
+    tracking = Tracking.from_environment()
+    return tracking.address if tracking.uri.startswith(("http://", "https://")) else None
+
+
+def _rows(check: "Check", *, width: int) -> str:
+    lines = [f"{check.status:7}  {check.name:{width}}  {check.what}"]
+    if check.remedy:
+        lines.append(f"{'':7}  {'':{width}}  -> {check.remedy}")
     return "\n".join(lines)

@@ -37,8 +37,8 @@ def add(
 
     Archives are unpacked; a folder of many pictures becomes one tar beside it (images/ becomes images.tar).
     """
-    from components.services.storage import Storage
-    from components.services.versioning import add as add_raw_data
+    from components.services.data_versions.repository import add as add_raw_data
+    from components.services.storage.s3 import Storage
 
     added = add_raw_data(name, source, project=Path(), storage=Storage(endpoint_url=endpoint_url))
     typer.echo(f"data/{name}: {added.num_files} files, {added.size / 1e6:.1f} MB, {added.md5}")
@@ -63,7 +63,7 @@ def fetch(
     path: Annotated[str, typer.Option(help="Path of the data in the repository: data/NAME.")] = "",
 ) -> None:
     """Fetch raw data at one version, by digest or by revision; an interrupted fetch goes on."""
-    from components import fetch_dataset
+    from components.steps import fetch_dataset
 
     fetch_dataset.run(
         raw_out=out,
@@ -89,7 +89,7 @@ def demo(
     work: WorkOption = WORK,
 ) -> None:
     """Render the built-in demo: pictures of scenes, sentences about them, correlated labels."""
-    from components import dataset
+    from components.steps import dataset
 
     params = DatasetConfig(
         layout="demo", source=str(spec), seed=seed, val_fraction=val_fraction, test_fraction=test_fraction
@@ -132,7 +132,7 @@ def check(
     Exit status 1 when a finding fails, else 0; warnings do not fail. Differences count where they are significant
     (0.001, corrected for many tests) and larger than their limit, so random halves of one data set pass.
     """
-    from components import check_data
+    from components.steps import check_data
 
     limits = Limits(
         leaked_pictures=max_leaked_pictures,

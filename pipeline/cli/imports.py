@@ -69,8 +69,8 @@ def _command(layout: str) -> Callable[..., None]:
     ]
 
     def command(source: Path, out: Path, spec: Path | None, work: Path, **given: Any) -> None:
-        from components import dataset
         from components.params import load_spec
+        from components.steps import dataset
 
         values = {key: value for key, value in given.items() if value is not None}
         section = asdict(load_spec(spec, type(own))) if spec else {}

@@ -26,7 +26,7 @@ def run(
 ) -> None:
     """Run the Kubeflow pipeline in local processes, or in containers."""
     from components.params_file import load_params
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
     from dagnn_core.errors import InputError
     from pipeline.graph import Shape
     from pipeline.images import read_images
@@ -80,12 +80,13 @@ def compile_pipeline(
     from pipeline.target import read_target
 
     sections = load_params(params)
-    raw = find_raw_data(data, revision=revision) if data else None
+    cluster = read_target(target)
+    raw = find_raw_data(data, target=cluster, revision=revision) if data else None
     write_pipeline(
         out,
         images=Images(tasks=image, train=image) if image else read_images(),
         params=sections,
-        target=read_target(target),
+        target=cluster,
         shape=Shape(raw=raw, seeds=tuple(seeds or ()), promote=promote),
         kubernetes_native=kubernetes_native,
     )

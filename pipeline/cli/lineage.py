@@ -14,8 +14,8 @@ from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import CheckRefusedError, InputError
 
 if TYPE_CHECKING:
-    from components.services.reproduction import Comparison
-    from components.services.trace import Node
+    from components.services.lineage.reproduce import Comparison
+    from components.services.lineage.tree import Node
 
 DIGITS = 12  # of a digest, for readers; --json has all of them
 
@@ -37,11 +37,11 @@ def lineage(
     Exit status 1 when something is missing, or when artifacts that were made again are not the same.
     """
     from components.params import load_section
-    from components.services.reproduction import commands, recorded_params
-    from components.services.reproduction import compare as compare_artifacts
-    from components.services.trace import find_raw, parse_reference, read_recorded, trace
-    from components.services.tracking import Tracking
-    from components.services.whereabouts import Whereabouts
+    from components.services.lineage.locate import Whereabouts
+    from components.services.lineage.reproduce import commands, recorded_params
+    from components.services.lineage.reproduce import compare as compare_artifacts
+    from components.services.lineage.tree import find_raw, parse_reference, read_recorded, trace
+    from components.services.tracking.mlflow import Tracking
 
     if sum((reproduce, show_params, compare is not None)) > 1:
         raise InputError("--reproduce, --show-params and --compare exclude each other; give one of them")

@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from components.command import run_command
-from pipeline.cli import bench, cluster, data, kubeflow, lineage, params, registry, report
+from pipeline.cli import bench, cluster, data, kubeflow, lineage, params, registry, report, runs
 
 app = typer.Typer(
     help="Find pictures by text and texts by picture: train, evaluate, register and promote DAGNN models.",
@@ -25,6 +25,11 @@ app.command("compile")(kubeflow.compile_pipeline)
 app.command("images")(kubeflow.images)
 app.command("submit")(cluster.submit)
 app.command("follow")(cluster.follow)
+app.command("logs")(cluster.logs)
+app.command("runs")(runs.runs)
+app.command("cancel", short_help="Cancel a run on a Kubeflow cluster.")(runs.cancel)
+app.command("retry", short_help="Run again what failed in a run on a Kubeflow cluster.")(runs.retry)
+app.command("schedules")(runs.schedules)
 app.command("doctor")(cluster.doctor)
 app.command("results")(report.results)
 app.command("register", short_help="Register the trained model as the challenger.")(registry.register)

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagnn_core.config.register import RegisterConfig
-from dagnn_core.errors import CheckRefusedError
+from dagnn_core.errors import CheckRefusedError, InputError
+from pipeline.cli.cluster import Cookies, Host, Namespace, Token, server_of
+from pipeline.cli.promotion import Place, promote_there
 
 if TYPE_CHECKING:
-    from components.services.gate import Check
-    from components.services.promotion import Event, Promotion
+    from components.services.promotion.gate import Check
+    from components.services.promotion.promotion import Event, Promotion
 
 WIDTH = 100  # columns of a history
 
 Name = Annotated[str | None, typer.Argument(help="registered model; default: register.model_name")]
 Params = Annotated[str, typer.Option(help="params.yaml, or the section `register` as JSON")]
-Why = Annotated[str, typer.Option(help="your reason, for the record")]
+Why = Annotated[str, typer.Option("--reason", "--why", help="your own words, for the record")]
 Adopt = Annotated[bool, typer.Option("--adopt", help="accept a champion that somebody has set by hand")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 
@@ -33,10 +35,10 @@ def register(
     as_json: Json = False,
 ) -> None:
     """Make a trained model and its report a version in the MLflow registry, with alias `challenger`."""
-    from components import register as step
     from components.params import load_section
-    from components.services.registry import CHALLENGER
-    from components.services.tracking import Tracking
+    from components.services.registry.versions import CHALLENGER
+    from components.services.tracking.mlflow import Tracking
+    from components.steps import register as step
 
     tracking = Tracking.from_environment()
     name, version = step.run(model=model, report=report, params=load_section(params, RegisterConfig), tracking=tracking)
@@ -59,10 +61,28 @@ def promote(
     why: Why = "",
     adopt: Adopt = False,
     allow_dirty: Annotated[
-        bool, typer.Option("--allow-dirty", help="accept code or dvc.lock that were not committed; recorded")
+        bool,
+        typer.Option(
+            "--allow-dirty",
+            help="accept code or dvc.lock that were not committed; recorded; with --target: images of another commit",
+        ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="decide only: move and record nothing")] = False,
     params: Params = "params.yaml",
+    target: Annotated[
+        str, typer.Option(help="cluster on which it is done, that of the training: as for `dagnn submit`")
+    ] = "",
+    host: Host = "",
+    namespace: Namespace = "",
+    token: Token = None,
+    cookies: Cookies = None,
+    image: Annotated[
+        str | None, typer.Option(help="NAME@sha256:..., for --target  [default: those in infra/images.json]")
+    ] = None,
+    service_account: Annotated[
+        str | None, typer.Option(help="of the pods, for --target  [default: Kubeflow's]")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="with --target: follow the run; exit status as without")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a version champion when it passes the gate (register.gate in params.yaml); exit status 1 when it does not.
@@ -70,12 +90,34 @@ def promote(
     The gate: complete lineage and committed code, floors of MAP, no significant drop below the champion on the same
     test data, neither overall nor for rare labels and short texts, a load test in a fresh process, no pickle, card and
     licence, no leaks in the data.
+
+    With --target, it runs on the cluster that trained the version, where its data set is stored.
     """
-    from components import promote as step
     from components.params import load_section
-    from components.services.tracking import Tracking
+    from components.services.tracking.mlflow import Tracking
+    from components.steps import promote as step
 
     config = load_section(params, RegisterConfig)
+    if target:
+        if dataset or dry_run or to != "champion":
+            raise InputError("--dataset, --dry-run and --to are for a promotion on this machine; leave out --target")
+        from pipeline.target import read_target
+
+        cluster = read_target(target)
+        server = server_of(host, namespace or cluster.namespace, token, cookies)
+        promote_there(
+            config,
+            Place(server, cluster, image, service_account, any_commit=allow_dirty),
+            name=name or config.model_name,
+            version=version,
+            reason=why,
+            adopt=adopt,
+            wait=wait,
+            as_json=as_json,
+        )
+        return
+    if wait or image or service_account:
+        raise InputError("--wait, --image and --service-account are for a promotion on a cluster; add --target")
     promotion = step.run(
         name=name or config.model_name,
         version=version,
@@ -110,8 +152,8 @@ def rollback(
 ) -> None:
     """Make the champion before the present one champion again; exit status 1 when its files are gone."""
     from components.params import load_section
-    from components.services.promotion import rollback as roll_back
-    from components.services.tracking import Tracking
+    from components.services.promotion.promotion import rollback as roll_back
+    from components.services.tracking.mlflow import Tracking
 
     name = name or load_section(params, RegisterConfig).model_name
     done = roll_back(Tracking.from_environment(), name=name, to=to, why=why, adopt=adopt)
@@ -130,9 +172,9 @@ def history(
 ) -> None:
     """Show every promotion, refusal and rollback of a model: when, who, what, and why."""
     from components.params import load_section
-    from components.services.promotion import read_history
-    from components.services.registry import CHAMPION
-    from components.services.tracking import Tracking
+    from components.services.promotion.promotion import read_history
+    from components.services.registry.versions import CHAMPION
+    from components.services.tracking.mlflow import Tracking
 
     name = name or load_section(params, RegisterConfig).model_name
     past = read_history(Tracking.from_environment(), name=name)

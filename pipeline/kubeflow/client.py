@@ -7,25 +7,23 @@ prints, and has four retries and five tracebacks for a server that is not there.
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import kfp_server_api
 from urllib3 import Retry
 
-from dagnn_core.errors import InputError, SurroundingsError, without_credentials
-from pipeline.kubeflow.errors import answering, one_line
+from dagnn_core.errors import DagnnError, InputError, SurroundingsError, without_credentials
+from pipeline.kubeflow.errors import LoginError, ServerFailedError, answering, is_missing
 
-_FINISHED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}
-# Kubeflow's own nodes around a pipeline's tasks: drivers, executors, groups of tasks, the workflow itself
-_OWN_NODE = re.compile(
-    r"|root|executor|.*-driver|dagnn-.*|(exit-handler|for-loop|condition|condition-branches)-\d+.*|.*iteration.*"
-)
 _PAGE = 10
+_LONG_PAGE = 50
+_LOG = "/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"  # version 2 of the API has none
+_NO_LOG = (400, 404, 500)  # what servers answer for a log that is not there
 
 
 class Health(NamedTuple):
@@ -46,29 +44,6 @@ class NewRun(NamedTuple):
     arguments: Mapping[str, str]
     service_account: str | None
     """Of the tasks' pods; None: Kubeflow's."""
-
-
-class Task(NamedTuple):
-    """A task of a run, as the server sees it."""
-
-    name: str
-    state: str
-    message: str
-    """Why it failed, as far as the server knows."""
-
-
-class RunState(NamedTuple):
-    """A run, as the server sees it now."""
-
-    state: str
-    tasks: Mapping[str, Task]
-    """By the server's ids, in the order of their creation."""
-    message: str
-
-    @property
-    def finished(self) -> bool:
-        """Whether it will not change any more."""
-        return self.state in _FINISHED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +89,8 @@ class Kubeflow:
         return without_credentials(self.host).rstrip("/")
 
     def page(self, path: str) -> str:
-        """URL of a page of the user interface."""
-        return f"{(self.ui_host or self.host).rstrip('/')}/#/{path}"
+        """URL of a page of the user interface; empty where the server has none, as at the API's own port."""
+        return f"{(self.ui_host or self.address).rstrip('/')}/#/{path}" if self.ui_host or self._has_page else ""
 
     def health(self) -> Health:
         """Version and mode; any user may ask."""
@@ -126,10 +101,7 @@ class Kubeflow:
             said = json.loads(answer)
             return Health(_version(str(said.get("tag_name", ""))), bool(said["multi_user"]))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(
-                f"{self.address} answers, but not as Kubeflow Pipelines does; expected the address of its API or user "
-                "interface, as https://kubeflow.example.org/pipeline; correct --host or KF_PIPELINES_ENDPOINT"
-            ) from error
+            raise self._not_kubeflow() from error
 
     def check_access(self) -> None:
         """See that the server takes the credentials, and lets the user read in the namespace."""
@@ -162,17 +134,66 @@ class Kubeflow:
             raise InputError(f"the experiment {name!r} is archived; restore it, or name another with --experiment")
         return found and str(found.experiment_id)
 
-    def find_recurring_run(self, experiment_id: str, name: str) -> str | None:
-        """Id of a recurring run that is enabled; None where there is none of this name."""
+    def find_recurring_run(self, experiment_id: str, pipeline_id: str, name: str) -> str | None:
+        """Id of a pipeline's recurring run that is enabled; None where there is none of this name."""
         api = kfp_server_api.RecurringRunServiceApi(self._client)
         found = self._find(
             api.recurring_run_service_list_recurring_runs,
             "recurring_runs",
             name,
             {"experiment_id": experiment_id},
-            wanted=lambda run: run.status == "ENABLED",
+            wanted=lambda run: run.status == "ENABLED" and _pipeline_of(run) == pipeline_id,
         )
         return found and str(found.recurring_run_id)
+
+    def find_version_name(self, pipeline_id: str, version_id: str) -> str | None:
+        """Name of a pipeline's version; None where it was deleted."""
+        api = kfp_server_api.PipelineServiceApi(self._client)
+        try:
+            return str(self._ask(api.pipeline_service_get_pipeline_version, pipeline_id, version_id).display_name)
+        except InputError as error:
+            if is_missing(error):
+                return None
+            raise
+
+    def list_runs(self, experiment_id: str | None) -> Iterator[dict[str, Any]]:
+        """Runs that are not archived, newest first, as JSON.
+
+        Args:
+            experiment_id: whose runs; None: those of all experiments.
+        """
+        api = kfp_server_api.RunServiceApi(self._client)
+        owner = {"experiment_id": experiment_id} if experiment_id else self._in_namespace
+        predicate = {"operation": "NOT_EQUALS", "key": "storage_state", "stringValue": "ARCHIVED"}
+        return self._entries(api.run_service_list_runs, "runs", {**owner, "filter": _filter(predicate)})
+
+    def list_recurring_runs(self) -> Iterator[dict[str, Any]]:
+        """Recurring runs of all experiments, newest first, as JSON."""
+        api = kfp_server_api.RecurringRunServiceApi(self._client)
+        return self._entries(api.recurring_run_service_list_recurring_runs, "recurringRuns", self._in_namespace)
+
+    def terminate_run(self, run_id: str) -> None:
+        """Ask the server to end a run; it ends later."""
+        self._ask(kfp_server_api.RunServiceApi(self._client).run_service_terminate_run, run_id)
+
+    def retry_run(self, run_id: str) -> None:
+        """Start a failed run again where it failed."""
+        self._ask(kfp_server_api.RunServiceApi(self._client).run_service_retry_run, run_id)
+
+    def enable_recurring_run(self, recurring_run_id: str, *, enabled: bool) -> None:
+        """Have a recurring run start runs, or none."""
+        api = kfp_server_api.RecurringRunServiceApi(self._client)
+        change = (
+            api.recurring_run_service_enable_recurring_run
+            if enabled
+            else api.recurring_run_service_disable_recurring_run
+        )
+        self._ask(change, recurring_run_id)
+
+    def delete_recurring_run(self, recurring_run_id: str) -> None:
+        """Delete a recurring run; the runs that it started stay."""
+        api = kfp_server_api.RecurringRunServiceApi(self._client)
+        self._ask(api.recurring_run_service_delete_recurring_run, recurring_run_id)
 
     def create_pipeline(self, name: str, description: str) -> str:
         """Make a pipeline without versions; its id."""
@@ -219,17 +240,35 @@ class Kubeflow:
         made = self._ask(api.recurring_run_service_create_recurring_run, recurring_run)
         return str(made.recurring_run_id)
 
-    def run_state(self, run_id: str) -> RunState:
-        """A run and its tasks."""
+    def get_run(self, run_id: str) -> dict[str, Any]:
+        """A run with the nodes of its workflow, as JSON; `runs.fold` makes tasks of them."""
         api = kfp_server_api.RunServiceApi(self._client)
-        run = self._ask(api.run_service_get_run, run_id)
-        details = (run.run_details and run.run_details.task_details) or []
-        tasks = {
-            detail.task_id: Task(detail.display_name, detail.state or "PENDING", _message(detail.error))
-            for detail in details
-            if not _OWN_NODE.fullmatch(detail.display_name or "")
-        }
-        return RunState(run.state or "PENDING", tasks, _message(run.error))
+        return self._ask_json(api.run_service_get_run, run_id)
+
+    def get_spec(self, pipeline_id: str, version_id: str) -> dict[str, Any]:
+        """The compiled pipeline of a version, without its platforms' parts."""
+        api = kfp_server_api.PipelineServiceApi(self._client)
+        version = self._ask_json(api.pipeline_service_get_pipeline_version, pipeline_id, version_id)
+        spec = version.get("pipeline_spec") or {}
+        return spec.get("pipeline_spec", spec)  # type: ignore[no-any-return]
+
+    def read_log(self, run_id: str, pod: str) -> str | None:
+        """What a pod of a run wrote, so far; None where it wrote nothing yet, or its log is no longer there."""
+        try:
+            return self._get_text(_LOG, {"run_id": run_id, "pod": pod})
+        except (InputError, ServerFailedError) as error:
+            cause = error.__cause__
+            if isinstance(cause, kfp_server_api.ApiException) and cause.status in _NO_LOG:
+                return None
+            raise
+
+    @cached_property
+    def _has_page(self) -> bool:
+        try:
+            self._get_text("/", {})
+        except DagnnError as error:
+            return isinstance(error, LoginError)
+        return True
 
     @property
     def _in_namespace(self) -> dict[str, str]:
@@ -260,6 +299,46 @@ class Kubeflow:
         with answering(self.address, namespace=self.namespace, has_credentials=has_credentials):
             return function(*arguments, _request_timeout=(self.connect_timeout, self.read_timeout), **options)
 
+    def _ask_json(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
+        """The answer as it is: the generated client's objects drop and rename fields."""
+        answer = self._ask(function, *arguments, _preload_content=False, **options).data
+        try:
+            return dict(json.loads(answer))
+        except (ValueError, TypeError) as error:
+            raise self._not_kubeflow() from error
+
+    def _not_kubeflow(self) -> InputError:
+        return InputError(
+            f"{self.address} answers, but not as Kubeflow Pipelines does; expected the address of its API or user "
+            "interface, as https://kubeflow.example.org/pipeline; correct --host or KF_PIPELINES_ENDPOINT"
+        )
+
+    def _entries(self, function: Callable[..., Any], kind: str, options: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """The entries of a list through all its pages, newest first."""
+        page_token = ""
+        while True:
+            page = self._ask_json(
+                function, sort_by="created_at desc", page_size=_LONG_PAGE, page_token=page_token, **options
+            )
+            yield from page.get(kind) or []
+            page_token = page.get("next_page_token") or ""
+            if not page_token:
+                return
+
+    def _get_text(self, path: str, parameters: Mapping[str, str]) -> str:
+        """An answer of text, from a path that the API's description does not have."""
+        answer = self._ask(
+            self._client.call_api,
+            path,
+            "GET",
+            dict(parameters),
+            header_params={"Accept": "text/plain, text/html"},
+            auth_settings=["Bearer"],
+            _preload_content=False,
+            _return_http_data_only=True,
+        )
+        return answer.data.decode(errors="replace")  # type: ignore[no-any-return]
+
     def _find(
         self,
         function: Callable[..., Any],
@@ -274,7 +353,7 @@ class Kubeflow:
         while True:
             page = self._ask(
                 function,
-                filter=json.dumps({"predicates": [predicate]}),
+                filter=_filter(predicate),
                 page_size=_PAGE,
                 page_token=page_token,
                 **options,
@@ -316,6 +395,15 @@ def _version(tag: str) -> str:
     return found[0] if found else ""
 
 
+def _pipeline_of(entry: Any) -> str:
+    reference = entry.pipeline_version_reference
+    return str(reference.pipeline_id) if reference else ""
+
+
+def _filter(predicate: Mapping[str, str]) -> str:
+    return quote(json.dumps({"predicates": [predicate]}))  # the server unescapes it twice
+
+
 def _fields(run: NewRun) -> dict[str, Any]:
     """What runs and recurring runs have in common."""
     return {
@@ -327,7 +415,3 @@ def _fields(run: NewRun) -> dict[str, Any]:
         "runtime_config": kfp_server_api.V2beta1RuntimeConfig(parameters=dict(run.arguments)),
         "service_account": run.service_account,
     }
-
-
-def _message(status: Any) -> str:
-    return one_line(status.message) if status and status.message else ""

@@ -17,6 +17,14 @@ class ServerFailedError(SurroundingsError):
     """The server did not answer, or failed; it may do better when it is asked again."""
 
 
+class LoginError(SurroundingsError):
+    """The server wants other credentials, or sends to a login page."""
+
+
+class AlreadyThereError(SurroundingsError):
+    """What was to be made is there already."""
+
+
 @contextmanager
 def answering(address: str, *, namespace: str, has_credentials: bool) -> Iterator[None]:
     """Turn what the generated client raises in the body into one clear line.
@@ -28,7 +36,8 @@ def answering(address: str, *, namespace: str, has_credentials: bool) -> Iterato
 
     Raises:
         InputError: the server refuses the request as such.
-        SurroundingsError: it refuses the user.
+        LoginError, SurroundingsError: it refuses the user.
+        AlreadyThereError: it has what was to be made.
         ServerFailedError: it cannot be reached, does not answer in time or fails.
     """
     try:
@@ -39,6 +48,11 @@ def answering(address: str, *, namespace: str, has_credentials: bool) -> Iterato
         raise _failure(error, address) from error
 
 
+def is_missing(error: DagnnError) -> bool:
+    """Whether an error that `answering` raised means that the server has no such thing."""
+    return isinstance(error.__cause__, ApiException) and error.__cause__.status == 404
+
+
 def _refusal(error: ApiException, address: str, namespace: str, has_credentials: bool) -> DagnnError:
     """What an answer of the server means to the user."""
     words = _words(error.body, plain=error.status != 404)  # as a server of something else has it
@@ -47,7 +61,7 @@ def _refusal(error: ApiException, address: str, namespace: str, has_credentials:
     if error.status == 401 or 300 <= error.status < 400:
         remedy = "renew them" if has_credentials else "give a token (DAGNN_KFP_TOKEN, --token FILE) or cookies"
         given = "does not take the token or cookies" if has_credentials else "wants a token or cookies"
-        return SurroundingsError(f"Kubeflow at {address} {given} ({error.status}{words}); {remedy}")
+        return LoginError(f"Kubeflow at {address} {given} ({error.status}{words}); {remedy}")
     if error.status == 403:
         where = f" in namespace {namespace}" if namespace else ""
         return SurroundingsError(
@@ -60,12 +74,12 @@ def _refusal(error: ApiException, address: str, namespace: str, has_credentials:
         return InputError(
             f"{address} answers 404, expected Kubeflow Pipelines; correct --host or KF_PIPELINES_ENDPOINT"
         )
-    kind, remedy = (
-        (SurroundingsError, "somebody else was faster, run again")
+    kind, what, remedy = (
+        (AlreadyThereError, "has this already", "use what is there, or choose another name")
         if error.status == 409
-        else (InputError, "correct it")
+        else (InputError, "refuses the request", "correct it")
     )
-    return kind(f"Kubeflow at {address} refuses the request ({error.status}{words}); {remedy}")
+    return kind(f"Kubeflow at {address} {what} ({error.status}{words}); {remedy}")
 
 
 def _failure(error: HTTPError, address: str) -> DagnnError:

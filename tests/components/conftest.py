@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from components import build_label_graph, dataset, evaluate, extract_features, register, train
-from components.services.registry import CHALLENGER
-from components.services.tracking import Tracking
+from components.services.registry.versions import CHALLENGER
+from components.services.tracking.mlflow import Tracking
+from components.steps import build_label_graph, dataset, evaluate, extract_features, register, train
 from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.config.evaluate import EvaluateConfig

@@ -1,4 +1,4 @@
-"""An HTTP proxy before an S3 server that does to requests what networks and busy servers do."""
+"""An HTTP proxy before a server that does to requests what networks, busy servers and servers that restart do."""
 
 import http.client
 import socket
@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 FaultKind = Literal[
     "reset",  # before any answer
     "reset_upload",  # in the middle of the request's body
+    "lost",  # the request is carried out, but there is no answer
     "error",  # an answer with `status` and `code`
     "truncate",  # the answer's body ends at byte `at`, though Content-Length says more
     "reset_body",  # the same, with a reset
+    "silent",  # no answer for `seconds`
     "stall",  # the answer's body stops at byte `at` for `seconds`
     "trickle",  # the answer's body comes in small pieces, each after `seconds`
     "corrupt",  # byte `at` of the answer's body is another one
@@ -61,6 +63,33 @@ def only(kind: FaultKind, *numbers: int, method: str = "GET", **details: Any) ->
         return Fault(kind=kind, **details) if not numbers or seen - 1 in numbers else None
 
     return plan
+
+
+@dataclass
+class Away:
+    """A plan: from one request on, which is carried out without an answer, the server is away for some time."""
+
+    at: int
+    """Number of that request, from 0."""
+    seconds: float
+    num_failed: int = 0
+    num_after: int = 0
+    """Requests after the time."""
+    _num_before: int = 0
+    _end: float = 0.0
+
+    def __call__(self, request: Request) -> Fault | None:
+        if not self._end:
+            self._num_before += 1
+            if self._num_before <= self.at:
+                return None
+            self._end = time.monotonic() + self.seconds
+            return Fault(kind="lost")
+        if time.monotonic() > self._end:
+            self.num_after += 1
+            return None
+        self.num_failed += 1
+        return Fault(kind="reset") if self.num_failed % 2 else Fault(kind="error", status=503)
 
 
 @dataclass
@@ -127,6 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
         if kind in ("reset", "reset_upload"):
             self._reset()
             return
+        if fault and kind == "silent":
+            time.sleep(fault.seconds)
+            self.close_connection = True
+            return
         if fault and kind == "error":
             answer = f"<?xml version='1.0'?><Error><Code>{fault.code}</Code><Message>a fault</Message></Error>".encode()
             self._send(fault.status, {"Content-Length": str(len(answer)), "Content-Type": "application/xml"}, answer)
@@ -138,10 +171,13 @@ class _Handler(BaseHTTPRequestHandler):
         answer = connection.getresponse()
         content = bytearray(answer.read())
         connection.close()
+        if kind == "lost":
+            self._reset()
+            return
         headers = {name: value for name, value in answer.getheaders() if name.lower() not in ("connection", "date")}
         self._answer(answer.status, headers, content, fault)
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_request
+    do_GET = do_PUT = do_POST = do_PATCH = do_HEAD = do_DELETE = handle_request
 
     def _answer(self, status: int, headers: dict[str, str], content: bytearray, fault: Fault | None) -> None:
         if fault is None:

@@ -48,7 +48,7 @@ def test_no_compiler_and_no_cache_and_no_root(engine: docker.DockerClient, image
 
 
 def test_a_step_runs_without_privileges_and_network(engine: docker.DockerClient, image: Any) -> None:
-    script = "python -m components.dataset --params /params.yaml --dataset-out /tmp/dataset --work /tmp/work >&2"
+    script = "python -m components.steps.dataset --params /params.yaml --dataset-out /tmp/dataset --work /tmp/work >&2"
     script += " && cat /tmp/dataset/manifest.json"
     mount = docker.types.Mount("/params.yaml", str(ROOT / "params.yaml"), type="bind", read_only=True)
     out = engine.containers.run(image, ["sh", "-c", script], mounts=[mount], **CONFINED)

@@ -29,7 +29,7 @@ from tests.fixtures.webhook import Webhook
 
 pytestmark = pytest.mark.slow
 
-HAS_GATE = importlib.util.find_spec("components.promote") is not None
+HAS_GATE = importlib.util.find_spec("components.steps.promote") is not None
 FOLDER = {"table": "table.csv", "images": "images", "image_pattern": "{id}.png", "split_column": "split"}
 RUN = """
 import json, sys
@@ -146,6 +146,7 @@ def cluster(
         "s3_endpoint_url": store.endpoint,
         "checkpoints": f"{store.uri}/checkpoints",
         "webhook_secret": "webhook",
+        "kubeflow_url": "",
     }
     return Cluster(checkout, {"target": target, "raw": raw, "promote": HAS_GATE})
 
@@ -191,7 +192,7 @@ def test_the_version_has_the_name_that_the_run_was_given(finished: dict[str, Pat
     assert str(client.get_model_version_by_alias("pictures", "challenger").version) == outcome["version"]
 
 
-@pytest.mark.skipif(not HAS_GATE, reason="this checkout has no components/promote.py")
+@pytest.mark.skipif(not HAS_GATE, reason="this checkout has no components/steps/promote.py")
 def test_a_promotion_is_decided_and_a_refusal_is_no_failure(finished: dict[str, Path]) -> None:
     outcome = json.loads((finished["promote"] / "executor_output.json").read_text())["parameterValues"]
     assert isinstance(outcome["accepted"], bool)

@@ -12,7 +12,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from components import build_label_graph, dataset, extract_features
+from components.steps import build_label_graph, dataset, extract_features
 from dagnn_core.config.dataset import DatasetConfig, FolderConfig
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.config.label_graph import LabelGraphConfig

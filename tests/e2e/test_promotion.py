@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.services.tracking import Tracking
+from components.services.tracking.mlflow import Tracking
 
 pytestmark = pytest.mark.slow
 

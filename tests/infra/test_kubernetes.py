@@ -283,6 +283,24 @@ def test_the_server_answers_to_every_name_of_its_service(folder: str) -> None:
     assert all(name in allowed and (f"{name}:5000" in allowed or f"{name}:*" in allowed) for name in names)
 
 
+@pytest.mark.parametrize("folder", ["training", "serving"])
+def test_clients_of_mlflow_get_its_files_through_it(folder: str) -> None:
+    clients = [
+        values
+        for container in containers(folder)
+        if "MLFLOW_TRACKING_URI" in (values := {entry["name"]: entry.get("value") for entry in container["env"]})
+    ]
+    assert clients
+    for values in clients:
+        assert {values[f"MLFLOW_ENABLE_PROXY_MULTIPART_{way}"] for way in ("DOWNLOAD", "UPLOAD")} == {"false"}
+
+
+def test_mlflow_names_its_store_as_the_whole_cluster_knows_it() -> None:
+    (server,) = pods("overlays/kind")["mlflow"].containers
+    values = {variable["name"]: variable.get("value") for variable in server["env"]}
+    assert values["MLFLOW_S3_ENDPOINT_URL"] == "http://s3.dagnn:8333"
+
+
 def test_a_train_job_takes_its_runtime() -> None:
     runtime, job = only("training", "TrainingRuntime"), only("training", "TrainJob")
     assert job["spec"]["runtimeRef"] == {

@@ -2,13 +2,26 @@
 
 import json
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from components.services.tracking.mlflow import IMPATIENT
+from pipeline.cli.kubeflow import compile_pipeline
+from pipeline.cli.main import main
+from pipeline.kubeflow.client import Kubeflow
+from pipeline.submit import Job, submit, version_name
 from tests.pipeline.kfp_server import DESCRIPTION, Description, KubeflowServer, serving
 from tests.pipeline.kubernetes_server import TOKEN, Kubernetes, serving_kubernetes
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "registry.example/dagnn@sha256:" + "1" * 64
+COMMIT = "c0ffee" * 6 + "c0ff"
+GIT = {"commit": COMMIT, "dirty": False}
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +73,67 @@ def kubernetes(name_cluster: Callable[[str], None]) -> Iterator[Kubernetes]:
     with serving_kubernetes() as cluster:
         name_cluster(cluster.url)
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+    target = str(ROOT / "configs/clusters/kind.yaml")
+    compile_pipeline(out, image=IMAGE, params=ROOT / "params.yaml", target=target, seeds=[1, 2])
+    return out
+
+
+@pytest.fixture
+def kubeflow(server: KubeflowServer) -> Kubeflow:
+    return Kubeflow(host=server.url, pause=0.0)
+
+
+@pytest.fixture
+def job(compiled: Path) -> Job:
+    version = version_name(compiled, GIT)
+    return Job(package=compiled, version=version, experiment="dagnn", run="one", arguments={"cache": "/cache"})
+
+
+@pytest.fixture
+def run_id(server: KubeflowServer, kubeflow: Kubeflow, job: Job) -> str:
+    """A run that was submitted."""
+    run_id = submit(kubeflow, job).run_id
+    assert run_id is not None
+    return run_id
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    error: str
+
+
+Dagnn = Callable[..., Done]
+
+
+@pytest.fixture
+def dagnn(
+    server: KubeflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Dagnn:
+    """Run a command in a folder with a configuration and images, with the server's address in the environment."""
+    for name in [name for name in os.environ if name.startswith(("KF_", "DAGNN_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    for name, value in IMPATIENT.items():
+        monkeypatch.setenv(name, value)  # `doctor` sets them: the tests after this one shall not see that
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
+    monkeypatch.setenv("DAGNN_DEBUG", "0")  # `--debug` sets it: the tests after this one shall not see that
+    monkeypatch.setenv("DAGNN_GIT_COMMIT", COMMIT)  # as in an image: the checkout of the tests may be dirty
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "configs/clusters", tmp_path / "configs/clusters")
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra/images.json").write_text(json.dumps({"commit": COMMIT, "cpu": IMAGE}))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["dagnn", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Done(int(end.value.code or 0), *capsys.readouterr())
+
+    return run

@@ -17,7 +17,7 @@ from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 from uuid import uuid4
 
 import yaml
@@ -140,6 +140,10 @@ class KubeflowServer:
     recurring_runs: dict[str, Json] = field(default_factory=dict)
     packages: dict[str, bytes] = field(default_factory=dict)
     """What was uploaded, by version."""
+    logs: dict[str, str] = field(default_factory=dict)
+    """What pods wrote, by their names."""
+    page: bool = False
+    """Whether there is a page at `/`, as where `ml-pipeline-ui` is asked; at the API's own port there is none."""
     states: list[Json] = field(default_factory=list)
     """What successive requests for a run add to it; the last one stays."""
     requests: list[str] = field(default_factory=list)
@@ -172,6 +176,12 @@ class KubeflowServer:
         owner = {"pipeline_id": request.path["pipeline_id"]}
         return self._list("pipeline_versions", self.versions, request, owner)
 
+    def PipelineService_GetPipelineVersion(self, request: Request) -> Json:
+        version = self.versions.get(request.path["pipeline_version_id"])
+        if version is None or version["pipeline_id"] != request.path["pipeline_id"]:
+            raise Refusal(404, "ResourceNotFoundError: PipelineVersion not found")
+        return version
+
     def UploadPipelineVersion(self, request: Request) -> Json:
         pipeline_id, name = request.query.get("pipelineid", ""), request.query["name"]
         if pipeline_id not in self.pipelines:
@@ -203,17 +213,43 @@ class KubeflowServer:
         self._check_run(request.body)
         return _add(self.runs, "run_id", request.body | {"state": "PENDING", "created_at": NOW})
 
+    def RunService_ListRuns(self, request: Request) -> Json:
+        return self._list("runs", self.runs, request, self._of_experiment(request))
+
+    def RunService_TerminateRun(self, request: Request) -> Json:
+        run = self._find(self.runs, request.path["run_id"], "Run")
+        if run["state"] not in ("PENDING", "RUNNING", "PAUSED"):
+            raise Refusal(400, f"Failed to terminate a run: InvalidInputError: Run {run['run_id']}: Row not found")
+        run["state"] = "CANCELING"
+        return {}
+
+    def RunService_RetryRun(self, request: Request) -> Json:
+        run = self._find(self.runs, request.path["run_id"], "Run")
+        if run["state"] != "FAILED":  # a run that was terminated is one
+            raise Refusal(500, f"InternalServerError: Failed to retry run {run['run_id']} as it does not allow reties")
+        run["state"] = "RUNNING"
+        run.pop("finished_at", None)
+        return {}
+
     def RunService_GetRun(self, request: Request) -> Json:
-        run = self.runs.get(request.path["run_id"])
-        if run is None:
-            raise Refusal(404, f"ResourceNotFoundError: Run {request.path['run_id']} not found")
+        run = self._find(self.runs, request.path["run_id"], "Run")
         if self.states:
             run |= self.states.pop(0) if len(self.states) > 1 else self.states[0]
         return run
 
     def RecurringRunService_ListRecurringRuns(self, request: Request) -> Json:
-        owner = {"experiment_id": request.query["experiment_id"]}
-        return self._list("recurringRuns", self.recurring_runs, request, owner)
+        return self._list("recurringRuns", self.recurring_runs, request, self._of_experiment(request))
+
+    def RecurringRunService_EnableRecurringRun(self, request: Request) -> Json:
+        return self._switch(request, "ENABLE")
+
+    def RecurringRunService_DisableRecurringRun(self, request: Request) -> Json:
+        return self._switch(request, "DISABLE")
+
+    def RecurringRunService_DeleteRecurringRun(self, request: Request) -> Json:
+        self._find(self.recurring_runs, request.path["recurring_run_id"], "RecurringRun")
+        del self.recurring_runs[request.path["recurring_run_id"]]
+        return {}
 
     def RecurringRunService_CreateRecurringRun(self, request: Request) -> Json:
         self._check_run(request.body)
@@ -222,6 +258,37 @@ class KubeflowServer:
         if not 1 <= int(request.body["max_concurrency"]) <= 10:
             raise Refusal(400, "InvalidInputError: The max concurrency of the recurring run is out of range")
         return _add(self.recurring_runs, "recurring_run_id", request.body | {"status": "ENABLED", "created_at": NOW})
+
+    def log(self, run_id: str, pod: str) -> str:
+        """A pod's log; the description does not have it."""
+        if run_id not in self.runs:
+            raise Refusal(400, f"Failed to read logs for run {run_id} due to run fetching error")
+        if pod not in self.logs:
+            raise Refusal(500, f'Failed to read logs for run {run_id}: pods "{pod}" not found')
+        return self.logs[pod]
+
+    def _switch(self, request: Request, mode: str) -> Json:
+        entry = self._find(self.recurring_runs, request.path["recurring_run_id"], "RecurringRun")
+        entry |= {"mode": mode, "status": f"{mode}D"}
+        return {}
+
+    def _of_experiment(self, request: Request) -> Json:
+        """What an experiment or, without one, a namespace owns."""
+        if request.query.get("experiment_id"):
+            return {"experiment_id": request.query["experiment_id"]}
+        return {"namespace": self._namespace(request.query.get("namespace", ""), required=True)}
+
+    def _owner(self, entry: Json, key: str) -> Any:
+        """Its namespace or experiment; runs are in the namespace of their experiment."""
+        if key == "namespace" and "experiment_id" in entry and key not in entry:
+            entry = self.experiments[entry["experiment_id"]]
+        return entry.get(key, "")
+
+    @staticmethod
+    def _find(entries: dict[str, Json], id: str, kind: str) -> Json:
+        if id not in entries:
+            raise Refusal(404, f"Failed to fetch {id}: ResourceNotFoundError: {kind} {id} not found")
+        return entries[id]
 
     def _check_run(self, body: Json) -> None:
         reference = body["pipeline_version_reference"]
@@ -244,18 +311,33 @@ class KubeflowServer:
 
     def _list(self, kind: str, entries: dict[str, Json], request: Request, owner: Any) -> Json:
         owner = owner if isinstance(owner, dict) else {"namespace": owner}
-        predicates = json.loads(request.query.get("filter") or "{}").get("predicates", [])
+        predicates = json.loads(_unescape(request.query.get("filter") or "{}")).get("predicates", [])
         found = [
             entry
             for entry in entries.values()
-            if all(entry.get(key, "") == value for key, value in owner.items())
-            and all(entry[predicate["key"]] == predicate["stringValue"] for predicate in predicates)
+            if all(self._owner(entry, key) == value for key, value in owner.items())
+            and all(_holds(predicate, entry) for predicate in predicates)
         ]
+        key, _, order = request.query.get("sort_by", "").partition(" ")
+        if key:
+            found.sort(key=lambda entry: str(entry[key]), reverse=order == "desc")
         size, start = int(request.query.get("page_size", 10)), int(request.query.get("page_token") or 0)
         page: Json = {kind: found[start : start + size], "total_size": len(found)}
         if start + size < len(found):
             page["next_page_token"] = str(start + size)
         return page if found else {}  # protobuf's JSON leaves out what is empty
+
+
+def _holds(predicate: Json, entry: Json) -> bool:
+    equal = entry.get(predicate["key"], "") == predicate["stringValue"]
+    return equal if predicate["operation"] == "EQUALS" else not equal
+
+
+def _unescape(text: str) -> str:
+    """A `filter` once more: the real server does so behind the one that is usual."""
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise Refusal(400, "InvalidInputError: Failed to parse the filter: invalid URL escape")
+    return unquote_plus(text)
 
 
 def _add(entries: dict[str, Json], key: str, values: Json) -> Json:
@@ -283,7 +365,13 @@ def serving(server: KubeflowServer) -> Iterator[KubeflowServer]:
         def do_GET(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             path = urlsplit(self.path).path
-            if path == "/login":
+            if path == "/" and server.page and server.cookies and self.headers["Cookie"] != server.cookies:
+                self._send(302, b"", "text/html", Location="/login")
+            elif path == "/" and server.page:
+                self._send(200, b"<html>Kubeflow Pipelines</html>", "text/html")
+            elif path == "/":
+                self._send(404, b"404 page not found\n", "text/plain; charset=utf-8")
+            elif path == "/login":
                 server.requests.append("login")
                 self._send(200, b"<html>Log in</html>", "text/html")
             elif path == "/apis/v2beta1/healthz":
@@ -295,10 +383,16 @@ def serving(server: KubeflowServer) -> Iterator[KubeflowServer]:
                 self._send(302, b"", "text/html", Location="/login")
             elif server.token and self.headers["Authorization"] != f"Bearer {server.token}":
                 self._send_json(401, {"error": "Request header error: there is no user identity header.", "code": 16})
+            elif log := re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path):
+                server.requests.append("log")
+                try:
+                    self._send(200, server.log(log[1], log[2]).encode(), "text/plain")
+                except Refusal as refusal:
+                    self._send_json(refusal.status, {"error_message": str(refusal), "error_details": str(refusal)})
             else:
                 self._send_json(*self._answer(content))
 
-        do_POST = do_GET
+        do_POST = do_DELETE = do_GET
 
         def _answer(self, content: bytes) -> tuple[int, Json]:
             try:

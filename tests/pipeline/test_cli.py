@@ -42,7 +42,8 @@ def test_help_names_every_command() -> None:
     done = dagnn("--help")
     assert done.returncode == 0
     for command in (
-        *("data", "params", "run", "compile", "images", "submit", "follow", "doctor", "results"),
+        *("data", "params", "run", "compile", "images", "submit", "follow", "logs", "runs", "cancel", "retry"),
+        *("schedules", "doctor", "results"),
         *("register", "promote", "rollback", "history", "lineage", "bench"),
     ):
         assert f"  {command} " in done.stdout

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from components.dataset import run
+from components.steps.dataset import run
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.config.section import parse_section
 from dagnn_core.data.dataset import Dataset

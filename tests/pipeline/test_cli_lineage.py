@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.services.reproduction import Comparison
-from components.services.trace import Node
-from components.services.whereabouts import State
+from components.services.lineage.locate import State
+from components.services.lineage.reproduce import Comparison
+from components.services.lineage.tree import Node
 from dagnn_core.errors import CheckRefusedError, InputError
 from pipeline.cli import lineage as module
 from pipeline.cli.lineage import render

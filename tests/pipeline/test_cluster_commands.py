@@ -11,69 +11,47 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-
-from pipeline.cli.main import main
+from ruamel.yaml import YAML
 from tests.components.test_versioning import Project, Pushed, make_source
+
 from tests.fixtures.s3 import SECRET, Bucket, make_bucket
+from tests.pipeline.conftest import COMMIT, IMAGE, ROOT, Dagnn
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.kubernetes_server import Kubernetes
+from tests.pipeline.specs import read_specs
+from tests.pipeline.test_follow import states
 
-ROOT = Path(__file__).parents[2]
-IMAGE = "registry.example/dagnn@sha256:" + "1" * 64
 pytestmark = pytest.mark.usefixtures("no_cluster")
-COMMIT = "c0ffee" * 6 + "c0ff"
 TOKEN = "token-that-nobody-shall-see"
 
 
-class Done(NamedTuple):
-    status: int
-    out: str
-    error: str
-
-
-Dagnn = Callable[..., Done]
-
-
-@pytest.fixture
-def dagnn(
-    server: KubeflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Dagnn:
-    """Run a command in a folder with a configuration and images, with the server's address in the environment."""
-    for name in [name for name in os.environ if name.startswith(("KF_", "DAGNN_", "MLFLOW_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
-    monkeypatch.setenv("DAGNN_DEBUG", "0")  # `--debug` sets it: the tests after this one shall not see that
-    monkeypatch.setenv("DAGNN_GIT_COMMIT", COMMIT)  # as in an image: the checkout of the tests may be dirty
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(ROOT / "configs/clusters", tmp_path / "configs/clusters")
-    (tmp_path / "infra").mkdir()
-    (tmp_path / "infra/images.json").write_text(json.dumps({"commit": COMMIT, "cpu": IMAGE}))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["dagnn", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Done(int(end.value.code or 0), *capsys.readouterr())
-
-    return run
-
-
-def test_submit_prints_where_to_look(server: KubeflowServer, dagnn: Dagnn) -> None:
+def test_submit_prints_where_to_look(server: KubeflowServer, dagnn: Dagnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.page = True
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:word@localhost:5000")
     done = dagnn("submit", "--experiment", "nightly")
     assert (done.status, done.error) == (0, "")
     (run_id,) = server.runs
     lines = dict(line.split(maxsplit=1) for line in done.out.splitlines())
     assert lines["page"] == f"{server.url}/#/runs/details/{run_id}"
-    assert lines["mlflow"] == "http://mlflow.dagnn:5000"
-    assert lines["version"].startswith("0.1.0+c0ffeec0ffee.")
+    assert lines["mlflow"] == "http://localhost:5000"  # the user's: the tasks' is known in the cluster alone
+    assert lines["version"].startswith("0.1.0-c0ffeec0ffee-")
     assert lines["experiment"] == "nightly" and lines["run_id"] == run_id
+
+
+def test_submit_prints_no_page_or_server_that_is_not_there(server: KubeflowServer, dagnn: Dagnn) -> None:
+    done = dagnn("submit")
+    assert done.status == 0 and "page" not in done.out and "mlflow" not in done.out
+    facts = json.loads(dagnn("submit", "--json").out)
+    assert facts["page"] is None and facts["mlflow"] is None
+
+
+def test_submit_twice_in_a_row(server: KubeflowServer, dagnn: Dagnn) -> None:
+    assert dagnn("submit").status == dagnn("submit").status == 0
+    assert (len(server.versions), len(server.runs)) == (1, 2)
 
 
 def test_submit_as_json(server: KubeflowServer, dagnn: Dagnn) -> None:
@@ -98,6 +76,7 @@ def test_wait_exits_as_the_run_ends(server: KubeflowServer, dagnn: Dagnn) -> Non
 
 
 def test_recurring(server: KubeflowServer, dagnn: Dagnn) -> None:
+    server.page = True
     done = dagnn("submit", "--recurring", "30 2 * * MON-FRI")
     (recurring_id,) = server.recurring_runs
     assert f"{server.url}/#/recurringrun/details/{recurring_id}" in done.out
@@ -179,11 +158,11 @@ def test_images_of_another_commit(server: KubeflowServer, dagnn: Dagnn, tmp_path
 
 def test_a_dirty_checkout(server: KubeflowServer, dagnn: Dagnn, monkeypatch: pytest.MonkeyPatch) -> None:
     git = {"commit": "c0ffee" * 6 + "c0ff", "dirty": True}
-    monkeypatch.setattr("components.services.provenance.git_state", lambda: git)
+    monkeypatch.setattr("components.services.lineage.provenance.git_state", lambda: git)
     done = dagnn("submit")
     assert done.status == 2 and "or add --allow-dirty" in done.error
     assert server.requests == []
-    assert ".dirty." in dagnn("submit", "--allow-dirty").out
+    assert "-dirty-" in dagnn("submit", "--allow-dirty").out
 
 
 def test_a_secret_that_is_missing(server: KubeflowServer, dagnn: Dagnn, kubernetes: Kubernetes) -> None:
@@ -191,8 +170,30 @@ def test_a_secret_that_is_missing(server: KubeflowServer, dagnn: Dagnn, kubernet
     done = dagnn(*arguments)
     assert done.status == 2 and done.error.startswith("error: secret s3-credentials in namespace team of http://")
     assert server.requests == []
+    assert "in namespace kubeflow of" in dagnn("submit").error  # that of the target
     kubernetes.secrets = ["s3-credentials", "mlflow-tasks"]
     assert dagnn(*arguments).status == 0
+
+
+def test_the_namespace_of_the_target_is_that_of_a_server_with_many_users(server: KubeflowServer, dagnn: Dagnn) -> None:
+    server.multi_user = True
+    assert dagnn("submit", "--target", "gpu-cluster").status == 0
+    assert dagnn("submit", "--target", "gpu-cluster", "--namespace", "team").status == 0
+    assert [entry["namespace"] for entry in server.experiments.values()] == ["dagnn", "team"]
+
+
+def test_logs(server: KubeflowServer, dagnn: Dagnn) -> None:
+    run_id = json.loads(dagnn("submit", "--json").out)["run_id"]
+    server.states = states("task_failed_exit_3")
+    server.logs["dagnn-brhlq-retry-system-container-impl-3791110383"] = "[fetch_dataset] one\n[fetch_dataset] two\n"
+    assert dagnn("logs", run_id, "fetch_dataset", "--tail", "1") == (0, "[fetch_dataset] two\n", "")
+    assert dagnn("logs", run_id, "fetch-dataset", "--follow").out.count("\n") == 2
+    done = dagnn("logs", run_id)
+    assert done.status == 0 and done.out.startswith("==> fetch_dataset\n[fetch_dataset] one\n")
+    unknown = dagnn("logs", run_id, "fit")
+    assert unknown.status == 2 and "expected one of fetch_dataset, dataset, " in unknown.error
+    assert dagnn("logs", run_id, "train", "--follow", "--attempt", "1").status == 2
+    assert dagnn("logs", run_id, "--host", "http://127.0.0.1:1").status == 3
 
 
 def test_ctrl_c_leaves_the_run_going(server: KubeflowServer, dagnn: Dagnn) -> None:
@@ -219,6 +220,18 @@ def test_ctrl_c_leaves_the_run_going(server: KubeflowServer, dagnn: Dagnn) -> No
 
 
 # data
+
+IN_CLUSTER = "http://s3.dagnn:8333"
+NOT_FOR_TASKS = (
+    "error: the store of the raw data is {} on this machine, which tasks on a cluster cannot reach; "
+    "set s3_endpoint_url of the target, or data_endpoint_url where the data has a store of its own\n"
+)
+
+
+def set_target(**values: str) -> None:
+    """Change the cluster that commands in the current folder use."""
+    file = Path("configs/clusters/kind.yaml")
+    YAML().dump(YAML(typ="safe").load(file.read_text()) | values, file)
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +260,7 @@ class TestData:
             "data_path": "data/photos",
             "data_md5": pushed.first.md5,
             "data_remote": pushed.remote,
-            "data_endpoint_url": pushed.bucket.endpoint,
+            "data_endpoint_url": IN_CLUSTER,
         }
         assert json.loads(dagnn("submit", *where).out)["data_md5"] == pushed.second.md5
         assert dagnn("submit", *where[:-2]).status == 0
@@ -255,6 +268,31 @@ class TestData:
         assert run["runtime_config"]["parameters"]["data_md5"] == pushed.second.md5
         (version,) = server.versions.values()
         assert "fetch-dataset" in json.dumps(version["pipeline_spec"]["components"])
+
+    def test_what_tasks_get_is_the_address_that_they_reach(
+        self, server: KubeflowServer, dagnn: Dagnn, pushed: Pushed, tmp_path: Path
+    ) -> None:
+        """The address of this machine, which only .dvc/config.local knows, serves the check from here."""
+        clone = tmp_path / "clone"
+        subprocess.run(["git", "clone", "--quiet", str(pushed.project.root), str(clone)], check=True)
+        config = clone / ".dvc/config"
+        shared = config.read_text()
+        config.write_text(shared.replace(pushed.bucket.endpoint, "http://shared.invalid"))
+        (clone / ".dvc/config.local").write_text(
+            f"['remote \"storage\"']\n    endpointurl = {pushed.bucket.endpoint}\n"
+        )
+        submit = ("submit", "--repository", str(clone), "--data", "data/photos", "--dry-run", "--json", "--allow-dirty")
+        facts = json.loads(dagnn(*submit).out)
+        assert facts["data_endpoint_url"] == IN_CLUSTER
+        set_target(data_endpoint_url="https://data.example.org")
+        assert json.loads(dagnn(*submit).out)["data_endpoint_url"] == "https://data.example.org"
+        set_target(s3_endpoint_url="", data_endpoint_url="")
+        assert dagnn(*submit) == (2, "", NOT_FOR_TASKS.format(pushed.bucket.endpoint))
+        assert server.created == []
+        # the store of DVC's configuration is good enough where the cluster names none and tasks can reach it
+        (clone / ".dvc/config.local").unlink()
+        facts = json.loads(dagnn(*submit, "--allow-unpushed").out)
+        assert facts["data_endpoint_url"] == "http://shared.invalid"
 
     def test_names_where_a_clone_comes_from(
         self, dagnn: Dagnn, pushed: Pushed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -314,13 +352,24 @@ def test_data_that_is_not_under_dvc(
     assert done.status == 2 and "the bucket of s3://no-such-bucket/raw does not exist" in done.error
     assert server.requests == []
     bucket.put("raw/photos/table.csv", b"id,text\n")
-    assert json.loads(dagnn("submit", "--data", uri, "--dry-run", "--json").out)["data_uri"] == uri
+    facts = json.loads(dagnn("submit", "--data", uri, "--dry-run", "--json").out)
+    assert (facts["data_uri"], facts["data_endpoint_url"]) == (uri, IN_CLUSTER)
+    assert dagnn("compile", "pipeline.yaml", "--data", uri).status == 0
+    pipeline, _ = read_specs(Path("pipeline.yaml"))
+    defaults = pipeline["root"]["inputDefinitions"]["parameters"]
+    assert defaults["data_endpoint_url"]["defaultValue"] == IN_CLUSTER
+    set_target(s3_endpoint_url="")
+    for command in (("submit",), ("compile", "pipeline.yaml")):
+        done = dagnn(*command, "--data", uri)
+        assert (done.status, done.error) == (2, NOT_FOR_TASKS.format(bucket.endpoint))
+    assert server.created == []
 
 
 def test_doctor(server: KubeflowServer, dagnn: Dagnn) -> None:
+    server.page = True
     done = dagnn("doctor")
     assert done.status == 1
-    assert done.error == "error: 1 of 9 checks failed: dvc remote\n"
+    assert done.error == "error: 1 of 10 checks failed: dvc remote\n"
     assert f"ok       kubeflow               {server.url} is Kubeflow Pipelines 2.17.0, and takes" in done.out
     checks = {check["name"]: check for check in json.loads(dagnn("doctor", "--json").out)}
     assert checks["dvc remote"]["remedy"] == "go to one, or mend .dvc/config"

@@ -22,9 +22,10 @@ from dagnn_core.config.sections import SECTIONS
 from dagnn_core.errors import InputError
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.compiling import write_pipeline
-from pipeline.graph import DISPLAY_NAMES, RawData, Shape, build_pipeline
+from pipeline.graph import RawData, Shape, build_pipeline
 from pipeline.images import Images
-from pipeline.target import Gpu, Target
+from pipeline.step_table import STEPS
+from pipeline.target import FOLDER, Gpu, Target, read_target
 from tests.pipeline.specs import Spec, faults, kubernetes_of, read_specs, tasks_of
 
 ROOT = Path(__file__).parents[2]
@@ -223,7 +224,7 @@ def test_raw_data_that_has_no_digest_is_never_cached(tmp_path: Path) -> None:
 
 def test_every_task_has_a_name_to_show_and_limits(pipeline: Spec) -> None:
     names = {task["taskInfo"]["name"] for task in tasks_of(pipeline).values()}
-    assert names == set(DISPLAY_NAMES.values())
+    assert names == {step.title for step in STEPS.values()}
     for executor in pipeline["deploymentSpec"]["executors"].values():
         resources = executor["container"]["resources"]
         for kind in ("Cpu", "Memory"):
@@ -242,12 +243,38 @@ def test_tasks_are_tried_again_where_that_is_sound(pipeline: Spec) -> None:
             assert (policy["backoffDuration"], policy["backoffFactor"]) == ("30s", 2.0)
 
 
+@pytest.mark.parametrize("cluster", sorted(path.stem for path in (ROOT / FOLDER).glob("*.yaml")))
+def test_every_task_has_a_time_limit_and_the_time_for_all_of_its_attempts(cluster: str, tmp_path: Path) -> None:
+    target = read_target(str(ROOT / FOLDER / f"{cluster}.yaml"))
+    pipeline, platform = compiled(tmp_path, target)
+    tasks = tasks_of(pipeline)
+    assert set(tasks) == {name.replace("_", "-") for name in STEPS}
+    for name, task in tasks.items():
+        limit = int(kubernetes_of(platform)[f"exec-{name}"]["activeDeadlineSeconds"])
+        assert limit > 2 * target.backend_patience, name
+        if policy := task.get("retryPolicy"):
+            first, factor = int(policy["backoffDuration"].removesuffix("s")), policy["backoffFactor"]
+            waits = sum(first * factor**attempt for attempt in range(policy["maxRetryCount"]))
+            budget = int(policy["backoffMaxDuration"].removesuffix("s"))
+            assert budget >= limit * (policy["maxRetryCount"] + 1) + waits, name
+
+
+def test_the_tasks_that_use_a_backend_know_how_long_to_wait_for_it(tmp_path: Path) -> None:
+    pipeline, _ = compiled(tmp_path, replace(TARGET, backend_patience=90))
+    patience = {}
+    for name, executor in pipeline["deploymentSpec"]["executors"].items():
+        variables = {entry["name"]: entry["value"] for entry in executor["container"].get("env", [])}
+        patience[name.removeprefix("exec-")] = variables.get("DAGNN_BACKEND_PATIENCE")
+    waiting = {name for name, seconds in patience.items() if seconds == "90"}
+    assert waiting == {"fetch-dataset", "train", "evaluate", "register", "promote", "record-outcome"}
+    assert {seconds for name, seconds in patience.items() if name not in waiting} == {None}
+
+
 def test_the_training_gets_gpus_time_and_checkpoints(pipeline: Spec, kubernetes: Spec) -> None:
     for name, executor in pipeline["deploymentSpec"]["executors"].items():
         assert ("accelerator" in executor["container"]["resources"]) == (name == "exec-train")
         assert ("nodeSelector" in kubernetes[name]) == (name == "exec-train")
         assert ("tolerations" in kubernetes[name]) == (name == "exec-train")
-        assert ("activeDeadlineSeconds" in kubernetes[name]) == (name == "exec-train")
     accelerator = pipeline["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]["accelerator"]
     assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "2")
     train = kubernetes["exec-train"]
@@ -291,16 +318,34 @@ def test_credentials_are_references_and_go_only_where_they_are_needed(pipeline: 
     assert not plain & {*mlflow, *s3, "DAGNN_WEBHOOK_URL"}
 
 
+def test_the_exit_handler_alone_asks_kubeflow(pipeline: Spec, kubernetes: Spec) -> None:
+    asking = [name for name in kubernetes if "DAGNN_KUBEFLOW_URL" in environment(pipeline, name)]
+    assert asking == ["exec-record-outcome"]
+    assert environment(pipeline, asking[0])["DAGNN_KUBEFLOW_URL"] == "http://ml-pipeline.kubeflow:8888"
+
+
 def test_addresses_are_in_the_environment(pipeline: Spec, kubernetes: Spec) -> None:
     train = environment(pipeline, "exec-train")
     assert train["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     assert train["MLFLOW_EXPERIMENT_NAME"] == "pictures"
     assert train["AWS_ENDPOINT_URL_S3"] == "https://s3.example.org"
+    for name in ("train", "evaluate", "register", "promote", "record-outcome"):
+        assert direct_transfer(pipeline, f"exec-{name}") == {"false"}, "MLflow may name a store that no task reaches"
     assert train["AWS_REQUEST_CHECKSUM_CALCULATION"] == "when_required"
     for executor in kubernetes.values():
         assert executor["fieldPathAsEnv"] == [
             {"name": "DAGNN_PIPELINE_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}
         ]
+
+
+def test_tasks_go_past_the_mlflow_server_where_the_cluster_says_so(tmp_path: Path) -> None:
+    pipeline, _ = compiled(tmp_path, target=replace(TARGET, mlflow_direct_s3=True))
+    assert direct_transfer(pipeline, "exec-register") == {"true"}
+
+
+def direct_transfer(pipeline: Spec, executor: str) -> set[str]:
+    variables = environment(pipeline, executor)
+    return {variables[f"MLFLOW_ENABLE_PROXY_MULTIPART_{way}"] for way in ("DOWNLOAD", "UPLOAD")}
 
 
 def test_no_task_has_the_id_of_the_run_among_its_inputs(pipeline: Spec) -> None:

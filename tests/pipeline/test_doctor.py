@@ -5,24 +5,27 @@ are real.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from threading import Barrier, Event
 
 import pytest
+from tests.components.test_registry_server import mlflow_server
 
-from components.services.tracking import Tracking
+from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import InputError
-from pipeline.doctor import Check, checks_of, look, require_secrets
+from pipeline.doctor import APART, Check, Finding, checks_of, look, look_at_all, require_secrets
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.target import Gpu, Target
 from tests.components.fault_proxy import Fault, FaultProxy
-from tests.components.test_registry_server import mlflow_server
 from tests.fixtures.s3 import Bucket
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.kubernetes_server import Kubernetes
@@ -92,6 +95,7 @@ def test_versions_here(found: Found) -> None:
 
 class TestKubeflow:
     def test_sound(self, server: KubeflowServer, found: Found) -> None:
+        server.page = True
         check = found("kubeflow", kubeflow=Kubeflow(host=server.url))
         assert check == (
             *("kubeflow", "ok", f"{server.url} is Kubeflow Pipelines 2.17.0, and takes the credentials (one user)"),
@@ -101,6 +105,13 @@ class TestKubeflow:
         check = found("kubeflow", kubeflow=Kubeflow(host=server.url, namespace="team"))
         assert "(many users, namespace team)" in check.what
         assert server.created == []
+
+    def test_the_port_of_the_api_has_no_page(self, server: KubeflowServer, found: Found) -> None:
+        check = found("kubeflow", kubeflow=Kubeflow(host=server.url))
+        assert check.status == "warning" and check.what.endswith(", but has no page")
+        assert "`ml-pipeline-ui` (port 80)" in check.remedy and "KF_PIPELINES_UI_ENDPOINT" in check.remedy
+        elsewhere = Kubeflow(host=server.url, ui_host="https://kubeflow.example.org")
+        assert found("kubeflow", kubeflow=elsewhere).status == "ok"
 
     def test_without_a_server(self, found: Found) -> None:
         assert found("kubeflow").status == "skipped"
@@ -260,4 +271,59 @@ class TestKubernetes:
     def test_no_namespace(self, kubernetes: Kubernetes, found: Found, caplog: pytest.LogCaptureFixture) -> None:
         assert found("secret s3-credentials", namespace="").status == "skipped"
         require_secrets("", TARGET)
-        assert caplog.messages == ["secret s3-credentials was not looked for: no namespace is named: --namespace"]
+        (message,) = caplog.messages
+        assert message.startswith("secret s3-credentials was not looked for: no namespace is named: --namespace, or")
+
+
+class TestAllAtOnce:
+    def test_side_by_side_in_the_order_of_the_checks(self) -> None:
+        together = Barrier(3)
+
+        def check(name: str) -> Finding:
+            return Finding(f"{name} {together.wait(timeout=30) >= 0}")  # breaks where they come one after the other
+
+        names = ["kubeflow", "images", "gpu"]
+        found = list(look_at_all({name: partial(check, name) for name in names}))
+        assert found == [Check(name, "ok", f"{name} True") for name in names]
+
+    def test_each_result_comes_when_those_before_it_are_there(self) -> None:
+        release = Event()
+        checks = {"python": lambda: Finding("first"), "gpu": lambda: Finding(f"released {release.wait(30)}")}
+        found = look_at_all(checks)
+        assert next(found).what == "first"
+        release.set()
+        assert next(found).what == "released True"
+
+    def test_a_check_that_hangs_does_not_keep_the_others(self) -> None:
+        release = Event()
+        checks = {"kubeflow": lambda: Finding(str(release.wait(30))), "gpu": lambda: Finding("2 GPUs")}
+        hung, sound = look_at_all(checks, seconds=0.2)
+        release.set()
+        assert hung == ("kubeflow", "failed", "no result within 0.2 s", "check its address and the network")
+        assert sound == ("gpu", "ok", "2 GPUs", "")
+
+    def test_a_mistake_of_ours_is_not_a_finding(self) -> None:
+        def wrong() -> Finding:
+            raise KeyError("wrong")
+
+        with pytest.raises(KeyError, match="wrong"):
+            list(look_at_all({"gpu": wrong}))
+
+    def test_mlflow_is_imported_in_another_process(self) -> None:
+        program = (
+            "import sys\n"
+            "from functools import partial\n"
+            "from components.services.tracking.mlflow import Tracking\n"
+            "from pipeline.doctor import _mlflow, look_at_all\n"
+            "if __name__ == '__main__':\n"
+            "    check = partial(_mlflow, Tracking(uri='http://127.0.0.1:1'))\n"
+            "    (check,) = look_at_all({'mlflow': check}, seconds=100)\n"
+            "    print(check.status, check.remedy, 'mlflow' in sys.modules)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert re.fullmatch(r"failed start the server or correct .* False\n", done.stdout), done.stderr
+
+    def test_a_process_that_dies(self) -> None:
+        name, _ = sorted(APART)
+        (check,) = look_at_all({name: partial(os._exit, 7)}, seconds=100)
+        assert check.status == "failed" and check.what == "the process of this check ended with exit status 7"

@@ -13,11 +13,12 @@ import pytest
 
 from components.params import read_yaml
 from dagnn_core.config.sections import SECTIONS
-from pipeline.steps import STEPS
+from pipeline import steps
+from pipeline.step_table import STEPS
 
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, Any] = read_yaml(ROOT / "dvc.yaml")["stages"]
-TASKS = {step.__name__: step for step in STEPS}
+TASKS = {name: getattr(steps, name) for name in STEPS}
 ARTIFACTS = {"dataset", "features", "label_graph", "model", "report"}
 
 
@@ -30,12 +31,12 @@ def test_five_stages_and_the_tasks_of_kubeflow_alone() -> None:
 def test_task_calls_run_of_its_own_component_and_nothing_else_of_it(name: str) -> None:
     imports = [node for node in ast.walk(_source(name)) if isinstance(node, ast.ImportFrom)]
     steps = {node.module: [alias.name for alias in node.names] for node in imports if _is_step(node.module)}
-    assert steps == {f"components.{name}": ["run"]}
+    assert steps == {f"components.steps.{name}": ["run"]}
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_stage_calls_the_component_of_its_name(name: str) -> None:
-    assert shlex.split(STAGES[name]["cmd"])[:3] == ["python", "-m", f"components.{name}"]
+    assert shlex.split(STAGES[name]["cmd"])[:3] == ["python", "-m", f"components.steps.{name}"]
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -95,7 +96,7 @@ def _source(name: str) -> ast.Module:
 
 
 def _is_step(module: str | None) -> bool:
-    return re.fullmatch(rf"components\.({'|'.join(TASKS)})", module or "") is not None
+    return re.fullmatch(rf"components\.steps\.({'|'.join(TASKS)})", module or "") is not None
 
 
 def _artifact(argument: str) -> str:

@@ -1,4 +1,4 @@
-"""`dagnn submit` and `dagnn follow` against an HTTP server that keeps the official description of Kubeflow's API.
+"""`dagnn submit` against an HTTP server that keeps the official description of Kubeflow's API.
 
 This is a contract test, not a cluster: the server validates every request and answer against the OpenAPI description
 of v2beta1, and models what the real one does with pipelines, versions, experiments and runs; no task runs anywhere.
@@ -20,40 +20,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagnn_core.errors import CheckRefusedError, InputError, SurroundingsError
-from pipeline.cli.kubeflow import compile_pipeline
+from dagnn_core.errors import InputError, SurroundingsError
 from pipeline.cron import read_cron
 from pipeline.kubeflow.client import Kubeflow, check_versions
 from pipeline.kubeflow.credentials import read_secret
 from pipeline.kubeflow.errors import ServerFailedError
-from pipeline.submit import Job, Pace, check_clean, connect, disable_caching, follow, submit, version_name
+from pipeline.submit import Job, check_clean, connect, disable_caching, former_version_name, submit, version_name
 from tests.components.fault_proxy import Fault, FaultProxy, only
+from tests.pipeline.conftest import GIT
 from tests.pipeline.kfp_server import Description, KubeflowServer, serving
+from tests.pipeline.recorded import recorded
 
-ROOT = Path(__file__).parents[2]
-IMAGE = "registry.example/dagnn@sha256:" + "1" * 64
-GIT = {"commit": "c0ffee" * 6 + "c0ff", "dirty": False}
 TOKEN = "token-that-nobody-shall-see"
-PACE = Pace(first=0.001, longest=0.001, patience=0.0)
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-    target = str(ROOT / "configs/clusters/kind.yaml")
-    compile_pipeline(out, image=IMAGE, params=ROOT / "params.yaml", target=target, seeds=[1, 2])
-    return out
-
-
-@pytest.fixture
-def kubeflow(server: KubeflowServer) -> Kubeflow:
-    return Kubeflow(host=server.url, pause=0.0)
-
-
-@pytest.fixture
-def job(compiled: Path) -> Job:
-    version = version_name(compiled, GIT)
-    return Job(package=compiled, version=version, experiment="dagnn", run="one", arguments={"cache": "/cache"})
 
 
 def behind_faults(server: KubeflowServer, plan: Callable[[Any], Fault | None]) -> FaultProxy:
@@ -80,6 +58,16 @@ def test_the_server_refuses_what_the_description_lacks(
     assert [entry[: len(violation)] for entry in server.violations] == [violation]
 
 
+@pytest.mark.parametrize("name", ["versions_filter_quoted_once", "versions_filter_quoted_twice"])
+def test_the_server_unescapes_filters_as_the_real_one(server: KubeflowServer, kubeflow: Kubeflow, name: str) -> None:
+    real = recorded(name)
+    version = recorded("versions_filter_quoted_twice")["body"]["pipeline_versions"][0]
+    server.versions[version["pipeline_version_id"]] = version
+    path = f"{server.url}/apis/v2beta1/pipelines/{version['pipeline_id']}/versions"
+    answer = requests.get(f"{path}?{real['request']}", timeout=10).json()
+    assert answer.get("pipeline_versions") == real["body"].get("pipeline_versions")
+
+
 class TestSubmit:
     def test_makes_pipeline_version_experiment_and_run(
         self, server: KubeflowServer, kubeflow: Kubeflow, job: Job
@@ -102,7 +90,7 @@ class TestSubmit:
         first, second = submit(kubeflow, job), submit(kubeflow, job)
         assert first[:3] == second[:3] and first.run_id != second.run_id
         assert server.created.count("UploadPipelineVersion") == 1
-        other = submit(kubeflow, replace(job, version="0.1.0+other"))
+        other = submit(kubeflow, replace(job, version="0.1.0-other"))
         assert other.pipeline_id == first.pipeline_id and other.version_id != first.version_id
 
     def test_names_are_found_through_all_pages(self, server: KubeflowServer, kubeflow: Kubeflow) -> None:
@@ -144,17 +132,50 @@ class TestSubmit:
         ):
             connect(replace(kubeflow, namespace="theirs"))
 
-    def test_somebody_who_is_faster(
+    def test_two_users_at_once_use_what_the_faster_one_made(
+        self, server: KubeflowServer, kubeflow: Kubeflow, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = submit(kubeflow, job)
+        real = server._list
+        server.requests.clear()
+        making = {
+            "pipelines": "PipelineService_CreatePipeline",
+            "pipeline_versions": "UploadPipelineVersion",
+            "experiments": "ExperimentService_CreateExperiment",
+        }
+
+        def late(kind: str, *arguments: Any) -> Any:
+            """Nothing before we try to make it ourselves: the other one came after we had looked."""
+            return real(kind, *arguments) if making[kind] in server.requests else {}
+
+        monkeypatch.setattr(server, "_list", late)
+        assert submit(kubeflow, job)[:3] == first[:3]
+        assert len(server.runs) == 2 and [len(server.versions), len(server.experiments)] == [1, 1]
+
+    def test_what_is_there_but_is_not_listed(
         self, server: KubeflowServer, kubeflow: Kubeflow, job: Job, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         submit(kubeflow, job)
-        with monkeypatch.context() as patch:
-            patch.setattr(server, "_list", lambda *_: {})  # they came after we had looked
-            with pytest.raises(
-                SurroundingsError, match=r"not started: .*\(409: AlreadyExist.*; somebody else was faster"
-            ):
-                submit(kubeflow, job)
-        submit(kubeflow, job)
+        monkeypatch.setattr(server, "_list", lambda *_: {})
+        with pytest.raises(
+            SurroundingsError, match=r"not started: .* has this already \(409: AlreadyExist.*; use what is there"
+        ):
+            submit(kubeflow, job)
+
+    def test_a_version_of_an_earlier_release_is_found(
+        self, server: KubeflowServer, kubeflow: Kubeflow, job: Job
+    ) -> None:
+        former = former_version_name(job.version)
+        assert "+" in former
+        first = submit(kubeflow, replace(job, version=former))
+        assert [entry["display_name"] for entry in server.versions.values()] == [former]
+        assert submit(kubeflow, job)[:3] == first[:3] and len(server.versions) == 1
+
+    @pytest.mark.parametrize("name", ["a+b c", "100%", "50%25", "ä&?=/"])
+    def test_names_are_found_whatever_characters_they_have(self, kubeflow: Kubeflow, name: str) -> None:
+        made = kubeflow.create_experiment(name)
+        kubeflow.create_experiment("a b c")
+        assert kubeflow.find_experiment(name) == made
 
     def test_an_archived_experiment(self, server: KubeflowServer, kubeflow: Kubeflow, job: Job) -> None:
         done = submit(kubeflow, job)
@@ -184,8 +205,8 @@ class TestRecurring:
     def test_not_twice(self, server: KubeflowServer, kubeflow: Kubeflow, job: Job) -> None:
         scheduled = replace(job, cron="0 30 2 * * *", run="nightly")
         done = submit(kubeflow, scheduled)
-        with pytest.raises(InputError, match=rf"'nightly' is there already, .* disable it first: .*{done.run_id}"):
-            submit(kubeflow, replace(scheduled, version="0.1.0+other"))
+        with pytest.raises(InputError, match=rf"'nightly' is there already, .*delete {done.run_id}` deletes it$"):
+            submit(kubeflow, replace(scheduled, version="0.1.0-other"))
         assert len(server.versions) == 1
         server.recurring_runs[done.run_id or ""]["status"] = "DISABLED"
         submit(kubeflow, scheduled)
@@ -333,10 +354,18 @@ class TestAddresses:
         with pytest.raises(InputError, match="404, expected Kubeflow Pipelines; correct --host"):
             connect(Kubeflow(host=s3_server, pause=0.0))
 
-    def test_pages_are_those_of_the_user_interface(self) -> None:
-        assert Kubeflow(host="https://a.example.org/pipeline/").page("runs") == "https://a.example.org/pipeline/#/runs"
+    def test_pages_are_those_of_the_user_interface(self, server: KubeflowServer, kubeflow: Kubeflow) -> None:
+        server.page = True
+        assert replace(kubeflow, host=f"{server.url}/").page("runs") == f"{server.url}/#/runs"
         behind = Kubeflow(host="http://localhost:8888", ui_host="https://a.example.org")
         assert behind.page("runs") == "https://a.example.org/#/runs"
+
+    def test_the_port_of_the_api_has_no_pages(self, kubeflow: Kubeflow) -> None:
+        assert kubeflow.page("runs") == ""
+
+    def test_a_page_behind_a_login_is_one(self, server: KubeflowServer, kubeflow: Kubeflow) -> None:
+        server.page, server.cookies = True, "authservice_session=secret"
+        assert kubeflow.page("runs") == f"{server.url}/#/runs"
 
 
 class TestFaults:
@@ -369,12 +398,10 @@ class TestFaults:
         assert [len(kind) for kind in (server.pipelines, server.versions, server.experiments, server.runs)] == [1] * 4
 
     def test_an_answer_that_does_not_come(self, server: KubeflowServer, kubeflow: Kubeflow, job: Job) -> None:
-        slow = only("stall", 3, method="POST", seconds=1.0)
+        slow = only("stall", 3, method="POST", seconds=3.0)
         with behind_faults(server, slow) as proxy:
-            with pytest.raises(
-                ServerFailedError, match=r"in time .*; look for 'one' at .*#/runs before you submit again$"
-            ):
-                submit(replace(kubeflow, host=proxy.url, read_timeout=0.2), job)
+            with pytest.raises(ServerFailedError, match=r"in time .*; look for 'one' before you submit again$"):
+                submit(replace(kubeflow, host=proxy.url, read_timeout=1.0), job)
             assert len(server.runs) == 1  # what the message warns of
 
     def test_a_server_that_only_fails(self, server: KubeflowServer, kubeflow: Kubeflow) -> None:
@@ -451,93 +478,15 @@ def test_a_certificate_that_nobody_knows(tmp_path: Path) -> None:
     listener.server_close()
 
 
-def tasks(**states: str) -> dict[str, Any]:
-    """What a server knows of a run's tasks, with its own around them."""
-    own = {"dagnn-x7k2p": "FAILED", "root": "FAILED", "root-driver": "SUCCEEDED", "train-driver": "SUCCEEDED"}
-    own |= {"exit-handler-1": "FAILED", "for-loop-2": "FAILED", "executor": "FAILED"}
-    details = [
-        {"task_id": name, "display_name": name, "state": state}
-        | ({"error": {"code": 2, "message": f"pod of {name}\nwas OOMKilled"}} if state == "FAILED" else {})
-        for name, state in (own | states).items()
-    ]
-    return {"run_details": {"task_details": details}}
-
-
-class TestFollow:
-    @pytest.fixture
-    def run_id(self, server: KubeflowServer, kubeflow: Kubeflow, job: Job) -> str:
-        run_id = submit(kubeflow, job).run_id
-        assert run_id is not None
-        return run_id
-
-    def test_tells_what_changes(
-        self, server: KubeflowServer, kubeflow: Kubeflow, run_id: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        server.states = [
-            {"state": "PENDING"},
-            {"state": "RUNNING"} | tasks(dataset="RUNNING"),
-            {"state": "RUNNING"} | tasks(dataset="RUNNING"),
-            {"state": "RUNNING"} | tasks(dataset="SKIPPED", train="RUNNING"),
-            {"state": "SUCCEEDED"} | tasks(dataset="SKIPPED", train="SUCCEEDED"),
-        ]
-        with caplog.at_level("INFO"):
-            assert follow(kubeflow, run_id, PACE).state == "SUCCEEDED"
-        assert caplog.messages == [
-            *("[run] pending", "[dataset] running", "[run] running", "[dataset] skipped", "[train] running"),
-            *("[train] succeeded", "[run] succeeded"),
-        ]
-
-    def test_a_failed_run_names_its_tasks(self, server: KubeflowServer, kubeflow: Kubeflow, run_id: str) -> None:
-        server.states = [{"state": "FAILED"} | tasks(dataset="SUCCEEDED", train="FAILED")]
-        with pytest.raises(
-            CheckRefusedError,
-            match=rf"run {run_id} failed \(train: pod of train was OOMKilled\); .*#/runs/details/{run_id} has the logs",
-        ):
-            follow(kubeflow, run_id, PACE)
-        server.states = [
-            {"state": "FAILED", "run_details": {}, "error": {"code": 5, "message": "no such service account"}}
-        ]
-        with pytest.raises(CheckRefusedError, match=r"failed \(no such service account\)"):
-            follow(kubeflow, run_id, PACE)
-
-    def test_a_cancelled_run(self, server: KubeflowServer, kubeflow: Kubeflow, run_id: str) -> None:
-        server.states = [{"state": "CANCELING"}, {"state": "CANCELED"}]
-        with pytest.raises(CheckRefusedError, match="was cancelled"):
-            follow(kubeflow, run_id, PACE)
-
-    def test_a_run_that_is_not_there(self, kubeflow: Kubeflow) -> None:
-        with pytest.raises(
-            InputError, match=r"refuses the request \(404: ResourceNotFoundError: Run nothing not found"
-        ):
-            follow(kubeflow, "nothing", PACE)
-
-    def test_a_server_that_fails_for_a_while(
-        self, server: KubeflowServer, kubeflow: Kubeflow, run_id: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        server.states = [{"state": "RUNNING"}, {"state": "SUCCEEDED"}]
-        with behind_faults(server, only("error", *range(1, 30), status=503)) as proxy:
-            run = follow(replace(kubeflow, host=proxy.url), run_id, PACE._replace(patience=60))
-        assert run.state == "SUCCEEDED"
-        assert sum("answers 503" in message for message in caplog.messages) == 1
-
-    def test_a_server_that_fails_for_too_long(self, server: KubeflowServer, kubeflow: Kubeflow, run_id: str) -> None:
-        with (
-            behind_faults(server, only("reset")) as proxy,
-            pytest.raises(SurroundingsError, match=rf"; the run may go on, `dagnn follow {run_id}` shows it again"),
-        ):
-            follow(replace(kubeflow, host=proxy.url), run_id, PACE)
-
-    def test_a_token_that_expires(self, server: KubeflowServer, kubeflow: Kubeflow, run_id: str) -> None:
-        server.token = TOKEN
-        with pytest.raises(SurroundingsError, match=r"\(401.*; renew them; the run may go on, `dagnn follow"):
-            follow(replace(kubeflow, read_token=lambda: "old"), run_id, PACE)
-
-
 class TestVersionName:
     def test_has_semantic_version_commit_and_digest(self, compiled: Path) -> None:
         name = version_name(compiled, GIT)
-        assert name.startswith("0.1.0+c0ffeec0ffee.")
-        assert version_name(compiled, GIT | {"dirty": True}) == name.replace("ee.", "ee.dirty.")
+        assert re.fullmatch(r"0\.1\.0-c0ffeec0ffee-[0-9a-f]{8}", name)  # a name that Kubernetes takes too
+        assert version_name(compiled, GIT | {"dirty": True}) == name.replace("ee-", "ee-dirty-")
+
+    def test_the_former_name_is_that_of_earlier_releases(self) -> None:
+        assert former_version_name("0.1.0-de41756df7b9-0dd871a4") == "0.1.0+de41756df7b9.0dd871a4"
+        assert former_version_name("0.1.0-de41756df7b9-dirty-23a1ade3") == "0.1.0+de41756df7b9.dirty.23a1ade3"
 
     def test_other_content_has_another_name(self, compiled: Path, tmp_path: Path) -> None:
         other = tmp_path / "pipeline.yaml"

@@ -15,7 +15,7 @@ import logging
 from dagnn_core import errors
 from pipeline.task import task
 with task("train"):
-    logging.getLogger("components.train").info("epoch %d\\nof 5", 3)
+    logging.getLogger("components.steps.train").info("epoch %d\\nof 5", 3)
     logging.getLogger("mlflow").info("chatter")
     raise {error}
 """

@@ -12,13 +12,14 @@ from dagnn_core.artifacts import Artifact
 from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.reports.evaluation.curves import Curve, draw_curves
-from dagnn_core.reports.evaluation.measure import DIRECTIONS, Evaluation
+from dagnn_core.reports.evaluation.measure import Evaluation
 from dagnn_core.reports.page.template import read_template
 from dagnn_core.reports.page.thumbnail import data_uri, thumbnail
+from dagnn_core.retrieval.directions import ARROWS, DIRECTIONS
 from dagnn_core.retrieval.metrics import RECALL_STEPS, map_by_label, rank_gallery
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-TITLES = {"i2t": "Image → text", "t2i": "Text → image"}
+TITLES = {direction: words.capitalize() for direction, words in ARROWS.items()}
 COLUMNS = {"map_{}": "MAP", "map_{}_at_50": "MAP@50", "recall_{}_at_10": "R@10"}
 GRADED_COLUMNS = {
     "ndcg_{}": "NDCG",

@@ -12,6 +12,7 @@ from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model.files import TrainedNetwork
 from dagnn_core.retrieval.bootstrap import Interval, bootstrap_mean
+from dagnn_core.retrieval.directions import DIRECTIONS
 from dagnn_core.retrieval.metrics import (
     RECALL_STEPS,
     QueryScores,
@@ -22,7 +23,6 @@ from dagnn_core.retrieval.metrics import (
     score_pairs,
 )
 
-DIRECTIONS = ("i2t", "t2i")  # image to text, text to image
 INTERVAL_SEED = 103  # draws the resamples of the confidence intervals
 COUNTS = ("num_queries", "num_queries_excluded")  # of the test split, not of a method
 

@@ -11,7 +11,8 @@ from dagnn_core.data.dataset import Dataset
 from dagnn_core.features.features import Features
 from dagnn_core.model.files import TrainedNetwork
 from dagnn_core.reports.evaluation.html import render_report
-from dagnn_core.reports.evaluation.measure import DIRECTIONS, Evaluation
+from dagnn_core.reports.evaluation.measure import Evaluation
+from dagnn_core.retrieval.directions import DIRECTIONS
 from dagnn_core.retrieval.metrics import RECALL_STEPS
 
 KIND = "report"

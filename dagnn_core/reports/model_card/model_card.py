@@ -9,6 +9,7 @@ from dagnn_core.data.dataset import SPLITS
 from dagnn_core.features.encoders.registry import Encoder
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.reports.page.template import read_template
+from dagnn_core.retrieval.directions import ARROWS
 
 MARKDOWN, HTML = "card.md", "card.html"
 RARE = 50  # training items: labels with fewer are named as rare
@@ -23,7 +24,6 @@ _KINDS = {
 }
 _METHODS = (("this model", ""), ("CCA", "cca_"), ("chance", "chance_"))  # name, prefix of its metrics
 _FIGURES = {"MAP": "map_{}", "MAP@50": "map_{}_at_50", "NDCG@10": "ndcg_{}_at_10", "R@10": "recall_{}_at_10"}
-_DIRECTIONS = {"image → text": "i2t", "text → image": "t2i"}
 
 
 class ModelCard(NamedTuple):
@@ -118,7 +118,7 @@ def _figures(metrics: Mapping[str, float]) -> list[_Figure]:
     names = [
         (title, direction, pattern.format(key))
         for title, pattern in _FIGURES.items()
-        for direction, key in _DIRECTIONS.items()
+        for key, direction in ARROWS.items()
     ]
     names.insert(2, ("MAP", "mean", "map_mean"))
     return [

@@ -14,8 +14,12 @@ import torch
 
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import InputError, SurroundingsError
-from dagnn_core.features.extraction import image_loader, vector_cache
-from dagnn_core.features.extraction.extract import extract_with_image_backbone, extract_with_text_backbone
+from dagnn_core.features.extraction.extract import (
+    extract_with_image_backbone,
+    extract_with_text_backbone,
+    image_loader,
+    vector_cache,
+)
 from tests.features.small_backbones import (
     SmallImageBackbone,
     SmallTextBackbone,
@@ -192,8 +196,8 @@ import sys, time
 from pathlib import Path
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.features.extraction import image_loader
-from dagnn_core.features.extraction import vector_cache
+from dagnn_core.features.extraction.extract import image_loader
+from dagnn_core.features.extraction.extract import vector_cache
 from dagnn_core.features.extraction.extract import extract_with_image_backbone
 from tests.features.small_backbones import SmallImageBackbone
 

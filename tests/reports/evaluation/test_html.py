@@ -16,8 +16,9 @@ from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset, Item
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.reports.evaluation.html import render_report
-from dagnn_core.reports.evaluation.measure import DIRECTIONS, Evaluation, Method, map_intervals
+from dagnn_core.reports.evaluation.measure import Evaluation, Method, map_intervals
 from dagnn_core.reports.page.thumbnail import THUMBNAIL_PIXELS
+from dagnn_core.retrieval.directions import DIRECTIONS
 from dagnn_core.retrieval.metrics import RECALL_STEPS, mean_scores, precision_recall, score_queries
 
 LABELS = ("boat", "<b>sea</b>", "night", "never")

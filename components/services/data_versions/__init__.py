@@ -1,0 +1,1 @@
+"""Raw data under DVC: versions, remotes, digests."""

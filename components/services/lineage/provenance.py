@@ -1,0 +1,94 @@
+"""Where an artifact came from: ancestors, parameters, git commit, package versions, and what ran it."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from components.services.data_versions.raw_version import RawLineage
+from dagnn_core.artifacts import Artifact
+
+_CHECKOUT = Path(__file__).resolve().parents[3]  # of the code that runs, wherever it is called from
+# what is set where a step runs in an image or as a task of a pipeline -> its name in the record
+_EXECUTION = {"DAGNN_IMAGE": "image", "DAGNN_PIPELINE_RUN": "pipeline_run"}
+_PACKAGES = ("numpy", "pillow", "pyarrow", "safetensors", "torch")
+
+
+def provenance(
+    step: str,
+    *sections: Any,
+    parents: Sequence[Artifact] = (),
+    raw: RawLineage | None = None,
+    machine: Mapping[str, Any] | None = None,
+    uris: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The record for a manifest: `ancestors` maps every artifact it was made from to its content digest.
+
+    `origins` has the records of these artifacts themselves: each may be of another commit, and only together do they
+    say how to make this one again. `uris` maps each kind to where a pipeline run stored it, as far as that is known.
+    The record holds no time, so that equal work makes equal files.
+
+    Args:
+        step: name of the step.
+        sections: the sections of the configuration that the step was run with.
+        parents: the artifacts that it read.
+        raw: the version of the raw data that it read; `raw` among the ancestors is its md5.
+        machine: what its figures depend on, see `dagnn_core.devices.describe_machine`.
+        uris: kind -> where the pipeline run stores it, of the artifact itself and of raw data; paths of this machine
+            are left out.
+    """
+    ancestors: dict[str, str] = {"raw": raw.md5} if raw else {}
+    origins: dict[str, Any] = {}
+    stored: dict[str, str] = {}
+    for parent in parents:
+        record = dict(parent.provenance)
+        ancestors |= record.pop("ancestors", {}) | {parent.kind: parent.content_digest}
+        stored |= record.pop("uris", {})
+        origins |= record.pop("origins", {}) | {parent.kind: record}
+    stored |= {kind: uri for kind, uri in (uris or {}).items() if "://" in uri}
+    return {
+        "step": step,
+        "params": {section.NAME: asdict(section) for section in sections},
+        "ancestors": ancestors,
+        "origins": origins,
+        **({"uris": stored} if stored else {}),
+        **({"raw": asdict(raw)} if raw else {}),
+        "git": git_state(),
+        "execution": _execution() | ({"machine": dict(machine)} if machine else {}),
+        "packages": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }
+
+
+def _execution() -> dict[str, str]:
+    """The image and the run of the pipeline that this process belongs to, as far as its environment names them."""
+    return {name: os.environ[variable] for variable, name in _EXECUTION.items() if os.environ.get(variable)}
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of this code's checkout, and which tracked files differ from it (`changed`), apart from `dvc.lock`.
+
+    An image, which has no git, names its commit in DAGNN_GIT_COMMIT.
+    """
+    baked_in = os.environ.get("DAGNN_GIT_COMMIT")
+    if baked_in:
+        return {"commit": baked_in, "dirty": False, "changed": []}
+    commit = _git("rev-parse", "HEAD")
+    # -z: names as they are, unquoted; DVC writes dvc.lock after every stage, so by the next one it differs
+    differing = ("diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD")
+    changed = _git(*differing, "--", ".", ":(exclude)dvc.lock")
+    if commit is None or changed is None:
+        return {"commit": "unknown", "dirty": True, "changed": []}
+    names = sorted(filter(None, changed.split("\0")))
+    return {"commit": commit, "dirty": bool(names), "changed": names}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=_CHECKOUT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

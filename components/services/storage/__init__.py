@@ -1,0 +1,1 @@
+"""S3: objects, mirrored folders, patience with backends."""

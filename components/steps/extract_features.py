@@ -1,0 +1,68 @@
+"""Step `extract_features`: pictures and sentences become feature vectors."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.command import ParamsOption, run_step
+from components.params import load_section
+from components.services.lineage.provenance import provenance
+from dagnn_core.artifacts import write_artifact
+from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.data.dataset import Dataset
+from dagnn_core.features.extraction.extract import write_features
+from dagnn_core.features.features import KIND
+
+log = logging.getLogger(__name__)
+
+
+CACHE = Path(".dagnn/cache")
+
+
+def run(*, dataset: Path, params: FeaturesConfig, cache: Path, features_out: Path, uri: str = "") -> None:
+    """Fit both encoders on the training split, and encode all items.
+
+    An interrupted run resumes from the vectors below `cache`, and a later one takes from there what it shares.
+
+    Args:
+        dataset: the `dataset` artifact.
+        params: which encoders.
+        cache: folder for vectors of pictures and texts; it may be deleted between runs.
+        features_out: where the `features` artifact goes.
+        uri: where a pipeline run stores it, for the record.
+
+    Raises:
+        InputError: the data set is missing or damaged, or does not have what the encoders need.
+        SurroundingsError: memory ran out, or a process that decodes pictures died.
+    """
+    source = Dataset.read(dataset, verify=True)
+    record = provenance("extract_features", params, parents=[source.artifact], uris={KIND: uri})
+    with write_artifact(features_out, kind=KIND, provenance=record) as draft:
+        draft.content = write_features(draft.path, source, params, cache=cache)
+    image, text = draft.content["image"], draft.content["text"]
+    log.info(
+        "features of %d items: image %s [%d], text %s [%d]: %s",
+        *(draft.content["num_items"], image["kind"], image["dim"], text["kind"], text["dim"], features_out),
+    )
+    for modality in ("image", "text"):
+        counts = draft.content[modality]["num_zero_vectors"]
+        if any(counts.values()):
+            log.info(
+                "%s vectors without any value: %s", modality, ", ".join(f"{n} {split}" for split, n in counts.items())
+            )
+
+
+if __name__ == "__main__":
+
+    def main(
+        dataset: Annotated[Path, typer.Option(help="dataset artifact")],
+        features_out: Annotated[Path, typer.Option(help="where the features artifact goes")],
+        params: ParamsOption = "params.yaml",
+        cache: Annotated[Path, typer.Option(help="folder for vectors that later runs use again")] = CACHE,
+    ) -> None:
+        """Extract features."""
+        run(dataset=dataset, params=load_section(params, FeaturesConfig), cache=cache, features_out=features_out)
+
+    run_step(main)

@@ -1,0 +1,66 @@
+"""Step `promote`: a registered version becomes champion, when it passes the gate.
+
+It is the last task of a Kubeflow pipeline, and the command `dagnn promote`; DVC has no stage of it.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.services.promotion.evidence import examine
+from components.services.promotion.gate import Examination, judge
+from components.services.promotion.promotion import Promotion, promote
+from components.services.registry.versions import CHAMPION, mark_finished
+from components.services.tracking.mlflow import Tracking
+from dagnn_core.config.register import RegisterConfig
+from dagnn_core.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+
+def run(
+    *,
+    name: str,
+    version: str | None,
+    params: RegisterConfig,
+    dataset: Path | None,
+    to: str = CHAMPION,
+    why: str = "",
+    adopt: bool = False,
+    allow_dirty: bool = False,
+    dry_run: bool = False,
+    tracking: Tracking,
+) -> Promotion:
+    """Examine a version on the test split of the data that it was trained on, and make it champion if it passes.
+
+    Every outcome is a record of the ledger.
+
+    Args:
+        name: name of the registered model.
+        version: the version; None for the one with alias `challenger`.
+        params: the limits.
+        dataset: the data set artifact; None: `artifacts/dataset` where it is the one, else DVC fetches it.
+        to: the alias.
+        why: the user's own words, for the record.
+        adopt: accept an alias that somebody has moved by hand.
+        allow_dirty: accept a version whose code, parameters or `dvc.lock` were not committed; the record says so.
+        dry_run: decide only: move and record nothing.
+        tracking: where the registry is.
+
+    Raises:
+        InputError: no such model, version or alias; `dataset` is not the version's, or cannot be fetched.
+        SurroundingsError: the server, the store or the disk failed.
+    """
+    if to != CHAMPION:
+        raise InputError(f"--to is {to!r}, expected {CHAMPION}: the only alias behind the gate")
+
+    def pass_gate(challenger: "ModelVersion", champion: "ModelVersion | None") -> Examination:
+        with tempfile.TemporaryDirectory() as folder:
+            evidence = examine(tracking, challenger, champion, dataset=dataset, config=params.gate, folder=Path(folder))
+        return judge(evidence, params.gate, allow_dirty=allow_dirty)
+
+    done = promote(tracking, name=name, version=version, examine=pass_gate, why=why, adopt=adopt, dry_run=dry_run)
+    if not dry_run:
+        mark_finished(tracking, name, done.version, "promote")
+    return done

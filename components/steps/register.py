@@ -1,0 +1,74 @@
+"""Step `register`: a model and its report become a version in the model registry.
+
+It writes outside the workspace, so it is no DVC stage; its command line is `dagnn register`.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from components.services.promotion.gate import judge_floors
+from components.services.registry.versions import CHALLENGER, RegisteredVersion, mark_finished, register_version
+from components.services.tracking.mlflow import Tracking
+from dagnn_core.artifacts import Artifact, read_artifact
+from dagnn_core.config.register import GateConfig, RegisterConfig
+from dagnn_core.errors import ArtifactError, CheckRefusedError
+from dagnn_core.model.embedder import TrainedModel
+
+log = logging.getLogger(__name__)
+
+
+def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking) -> RegisteredVersion:
+    """Register a model with alias `challenger`; the same model again keeps its version.
+
+    Args:
+        model: model artifact.
+        report: report artifact of this very model.
+        params: the registered model's name, and the licence of the data; below the floors of `gate` nothing is
+            registered.
+        tracking: where the registry is.
+
+    Raises:
+        ArtifactError: an artifact is missing or damaged, or the report is about another model.
+        CheckRefusedError: the report's figures are below the floors.
+        InputError: a name that MLflow does not take.
+        SurroundingsError: the server cannot be reached.
+    """
+    trained = TrainedModel.read(model, verify=True)
+    evaluated = read_artifact(report, "report", verify=True)
+    _check_same_model(trained.artifact, evaluated)
+    metrics = json.loads(evaluated.file("metrics.json").read_text(encoding="utf-8"))
+    _check_floors(report, metrics, params.gate)
+    with tracking.resumed_run(trained.artifact) as tracked:
+        with tracking.answering():
+            tracking.client.log_artifacts(tracked.run_id, str(evaluated.path), "report")
+        registered = register_version(
+            tracking,
+            tracked,
+            name=params.model_name,
+            model=trained,
+            report=evaluated,
+            metrics=metrics,
+            data_licence=params.data_licence,
+        )
+    mark_finished(tracking, *registered, "register")
+    log.info("%s version %s, alias %s (%s)", *registered, CHALLENGER, tracking.address)
+    return registered
+
+
+def _check_floors(report: Path, metrics: Mapping[str, float], gate: GateConfig) -> None:
+    failed = [check for check in judge_floors(metrics, gate) if check.verdict == "failed"]
+    if failed:
+        below = ", ".join(f"{check.name} {check.value:.4f} is below {check.limit}" for check in failed)
+        raise CheckRefusedError(
+            f"{report}: {below}; nothing is registered: train a better model, or correct the floors in "
+            "register.gate of params.yaml"
+        )
+
+
+def _check_same_model(model: Artifact, report: Artifact) -> None:
+    if report.provenance["ancestors"].get(model.kind) != model.content_digest:
+        raise ArtifactError(f"{report.path} is the report of another model than {model.path}; run `dvc repro evaluate`")
+    if "data" not in report.content:
+        raise ArtifactError(f"{report.path} was made by an older program; run `dvc repro evaluate`")

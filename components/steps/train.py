@@ -1,0 +1,187 @@
+"""Step `train`: features and a label graph become a model."""
+
+import hashlib
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.command import WORK, ParamsOption, WorkOption, run_step
+from components.params import load_section
+from components.services.lineage.provenance import provenance
+from components.services.storage.mirror import mirrored
+from components.services.storage.s3 import Storage
+from components.services.tracking.mlflow import Tracking
+from dagnn_core.artifacts import canonical_json, write_artifact
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.section import section_json
+from dagnn_core.config.train import TrainConfig
+from dagnn_core.devices import choose_device, describe_machine
+from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.features.features import Features
+from dagnn_core.label_graph.label_graph import LabelGraph
+from dagnn_core.model.files import KIND, write_model
+from dagnn_core.parallel import is_main, joined_processes, num_processes
+from dagnn_core.training.inputs import graph_tensors, read_split
+from dagnn_core.training.loop import train
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    *,
+    features: Path,
+    label_graph: Path,
+    model_params: ModelConfig,
+    params: TrainConfig,
+    tracking: Tracking,
+    work: Path,
+    model_out: Path,
+    checkpoints_uri: str = "",
+    uri: str = "",
+) -> None:
+    """Train on the train split, select on the val split, and write the model.
+
+    An interrupted run resumes from its checkpoint below `work`, in the same MLflow run. Of several processes (see
+    `dagnn_core.parallel`) the first one tracks and writes.
+
+    Args:
+        features: features artifact.
+        label_graph: label graph artifact of the same data set.
+        model_params: architecture and objective.
+        params: optimisation.
+        tracking: gets the figures of every epoch.
+        work: folder for checkpoints, one folder for each combination of inputs.
+        model_out: where the model goes.
+        checkpoints_uri: `s3://bucket/prefix` that keeps the checkpoints as well, where the disk of `work` may be lost.
+        uri: where a pipeline run stores the model, for the record.
+
+    Raises:
+        ArtifactError: an input is missing or damaged, or the two do not belong together.
+        InputError: no GPU where one is asked for, the loss is no longer finite, or several processes have
+            `checkpoints_uri`.
+        SurroundingsError: the tracking server or S3 cannot be reached.
+    """
+    if checkpoints_uri and num_processes() > 1:
+        raise InputError(
+            f"{checkpoints_uri}: checkpoints go to S3 from one process alone; leave the option out, and give --work a "
+            "folder that all processes share"
+        )
+    data = Features.read(features, verify=True)
+    graph = LabelGraph.read(label_graph, verify=True)
+    _check_same_dataset(data, graph)
+    device = choose_device(params.device, key="train.device")
+    if params.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    tensors = graph_tensors(graph)
+    record = provenance(
+        "train",
+        model_params,
+        params,
+        parents=[data.artifact, graph.artifact],
+        machine=describe_machine(device),
+        uris={KIND: uri},
+    )
+    inputs = [record["ancestors"], section_json(model_params), section_json(params)]
+    checkpoints = work / hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:16]
+    training = partial(
+        train,
+        train_split=read_split(data, "train", device=device),
+        val_split=read_split(data, "val", device=device),
+        graph=tensors,
+        model_config=model_params,
+        config=params,
+        checkpoint=checkpoints / "checkpoint.safetensors",
+    )
+    if not is_main():
+        training()  # of several processes the first one tracks
+        return
+    run_id_file = checkpoints / "mlflow_run_id"
+    with (
+        mirrored(checkpoints, f"{checkpoints_uri.rstrip('/')}/{checkpoints.name}", storage=Storage())
+        if checkpoints_uri
+        else nullcontext(),
+        tracking.training_run(
+            params={"model": model_params, "train": params},
+            ancestors=record["ancestors"],
+            git=record["git"],
+            execution=record["execution"],
+            run_id=run_id_file.read_text() if run_id_file.is_file() else None,
+        ) as tracked,
+    ):
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        run_id_file.write_text(tracked.run_id)
+        result = training(logger=tracked)
+        with write_artifact(model_out, kind=KIND, provenance=record | {"mlflow_run_id": tracked.run_id}) as draft:
+            draft.content = write_model(
+                draft.path,
+                config=model_params,
+                state=result.weights,
+                graph=tensors,
+                features=data.artifact,
+                history=result.history,
+                val_metrics=result.val_metrics,
+            )
+    shutil.rmtree(checkpoints)
+    log.info(
+        "model of epoch %d, val MAP %.4f: %s",
+        result.val_metrics["best_epoch"],
+        result.val_metrics["val_map_mean"],
+        model_out,
+    )
+
+
+def _check_same_dataset(features: Features, graph: LabelGraph) -> None:
+    datasets = [artifact.provenance["ancestors"].get("dataset") for artifact in (features.artifact, graph.artifact)]
+    if datasets[0] != datasets[1] or features.label_names != graph.label_names:
+        raise ArtifactError(
+            f"{features.artifact.path} and {graph.artifact.path} were made from different data sets; "
+            "run `dvc repro build_label_graph`"
+        )
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, with which torchrun and clusters end a process, do what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+
+    def main(
+        *,
+        features: Annotated[Path, typer.Option(help="Features artifact.")],
+        label_graph: Annotated[Path, typer.Option(help="Label graph artifact of the same data set.")],
+        model_out: Annotated[Path, typer.Option(help="Folder for the model.")],
+        params: ParamsOption = "params.yaml",
+        work: WorkOption = WORK,
+        checkpoints_uri: Annotated[str, typer.Option(help="s3://bucket/prefix that keeps checkpoints as well.")] = "",
+    ) -> None:
+        """Train a DAGNN on features and a label graph; with torchrun on several GPUs or CPUs."""
+        train_params = load_section(params, TrainConfig)
+        with _terminated_like_interrupted(), joined_processes(choose_device(train_params.device, key="train.device")):
+            if not is_main():
+                logging.getLogger().setLevel(logging.WARNING)
+            run(
+                features=features,
+                label_graph=label_graph,
+                model_params=load_section(params, ModelConfig),
+                params=train_params,
+                tracking=Tracking.from_environment(),
+                work=work,
+                model_out=model_out,
+                checkpoints_uri=checkpoints_uri,
+            )
+
+    run_step(main)

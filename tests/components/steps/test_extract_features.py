@@ -1,0 +1,92 @@
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.steps import extract_features
+from dagnn_core.artifacts import write_artifact
+from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.data.dataset import Item
+from dagnn_core.data.ingest.writer import DatasetWriter
+from dagnn_core.errors import ArtifactError
+from dagnn_core.features.features import Features
+
+TEXTS = ["red boat", "blue boat", "blue sea", "red boat", "unheard of"]
+SPLITS = ["train", "train", "train", "val", "test"]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    path = tmp_path / "dataset"
+    with write_artifact(path, kind="dataset", provenance={"ancestors": {}}) as draft:
+        with DatasetWriter(draft.path, ["boat"]) as writer:
+            for row, (text, split) in enumerate(zip(TEXTS, SPLITS, strict=True)):
+                file = tmp_path / "picture.png"
+                Image.fromarray(np.random.default_rng(row).integers(0, 256, (9, 12, 3), dtype=np.uint8)).save(file)
+                writer.add(Item(str(row), text, ("boat",), file.read_bytes(), file.name, split))
+            file.unlink()
+            writer.write_rejected([])
+        draft.content = writer.content
+    return path
+
+
+def test_step_writes_the_artifact_with_its_lineage(dataset, tmp_path, caplog):
+    out = tmp_path / "features"
+    with caplog.at_level(logging.INFO):
+        extract_features.run(
+            dataset=dataset, params=FeaturesConfig(min_word_count=1), cache=tmp_path / "cache", features_out=out
+        )
+    features = Features.read(out, verify=True)
+    assert features.text.shape == (5, 4)
+    assert features.artifact.provenance["step"] == "extract_features"
+    assert features.artifact.provenance["params"]["features"]["min_word_count"] == 1
+    assert list(features.artifact.provenance["ancestors"]) == ["dataset"]
+    assert f"features of 5 items: image classic [{features.image.shape[1]}], text bow [4]: {out}" in caplog.text
+    assert "text vectors without any value: 0 train, 0 val, 1 test" in caplog.text
+    assert "image vectors without any value" not in caplog.text
+
+
+def test_two_runs_give_equal_content(dataset, tmp_path):
+    digests = set()
+    for name in ("one", "other"):
+        out = tmp_path / name
+        extract_features.run(
+            dataset=dataset,
+            params=FeaturesConfig(text="tfidf", min_word_count=1),
+            cache=tmp_path / f"cache-{name}",
+            features_out=out,
+        )
+        digests.add(Features.read(out).artifact.content_digest)
+    assert len(digests) == 1
+
+
+def test_a_missing_data_set_names_the_stage_that_makes_it(tmp_path):
+    with pytest.raises(ArtifactError, match=r"does not exist, expected a dataset artifact; run `dvc repro dataset`"):
+        extract_features.run(
+            dataset=tmp_path / "no", params=FeaturesConfig(), cache=tmp_path, features_out=tmp_path / "features"
+        )
+
+
+def test_command_line(dataset, tmp_path):
+    out = tmp_path / "features"
+
+    def command(params):
+        arguments = ["--dataset", dataset, "--params", params, "--cache", tmp_path / "cache", "--features-out", out]
+        program = [sys.executable, "-m", "components.steps.extract_features"]
+        return subprocess.run([*program, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+    done = command('{"min_word_count": 1}')
+    assert done.returncode == 0, done.stderr
+    digest = Features.read(out, verify=True).artifact.content_digest
+
+    refused = command('{"image": "precomputed", "min_word_count": 1}')
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        f"error: {dataset} has no ready image vectors, as features.image: precomputed expects; name a file with them "
+        "in features.image_vectors, or choose another features.image in params.yaml\n"
+    )
+    assert Features.read(out).artifact.content_digest == digest  # what stood there stays
+    assert {entry.name for entry in tmp_path.iterdir()} == {"cache", "dataset", "features"}

@@ -13,11 +13,11 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from components import build_label_graph, dataset, evaluate, extract_features, register, train
-from components.services.load_test import load_test
-from components.services.own_code import find_own_code
-from components.services.rescoring import sample, score
-from components.services.tracking import Tracking
+from components.services.promotion.load_test import load_test
+from components.services.promotion.rescoring import sample, score
+from components.services.registry.own_code import find_own_code
+from components.services.tracking.mlflow import Tracking
+from components.steps import build_label_graph, dataset, evaluate, extract_features, register, train
 from dagnn_core import Dataset, InputError, LabelGraph, TrainedModel, build_network, graph_tensors
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.config.dataset import DatasetConfig

@@ -126,7 +126,7 @@ class TestParamsUse:
         (project / "params.yaml").write_text(edited)
         done = dagnn("params", "use", "one", cwd=project)
         assert done.returncode == 2
-        assert "params.yaml holds edits that no file in configs/ has; save them, or give --force" in done.stderr
+        assert "params.yaml holds edits that no configuration has; save them, or give --force" in done.stderr
         assert (project / "params.yaml").read_text() == edited
         assert dagnn("params", "use", "one", "--force", cwd=project).returncode == 0
         assert (project / "params.yaml").read_text() == "train: {lr: 0.1}\n"
@@ -135,5 +135,7 @@ class TestParamsUse:
     def test_names_the_configurations_there_are(self, project: Path, name: str) -> None:
         done = dagnn("params", "use", name, cwd=project)
         assert done.returncode == 2
-        assert "is not a configuration, expected one of one, two" in done.stderr
+        assert (
+            "is not a configuration, expected one of coco, demo, fashion, mirflickr, nuswide, one, two\n" in done.stderr
+        )
         assert not (project / "params.yaml").exists()

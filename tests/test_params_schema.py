@@ -65,8 +65,8 @@ def test_there_are_complete_configurations_and_variants() -> None:
         ("train", {"lr": "fast"}, "$.train.lr"),
         ("train", {"epochs": 0}, "$.train.epochs"),
         ("train", {"epoch": 3}, "$.train"),
-        ("features", {"image": "clasic"}, "$.features.image"),
-        ("dataset", {"folder": {"tabel": "a.csv"}}, "$.dataset.folder"),
+        ("features", {"image": "classical"}, "$.features.image"),
+        ("dataset", {"folder": {"tables": "a.csv"}}, "$.dataset.folder"),
         ("trane", {}, "$"),
     ],
 )

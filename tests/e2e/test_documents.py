@@ -70,6 +70,8 @@ def run_blocks(checkout: Any, blocks: list[Block]) -> str:
 
 def test_a_new_user_can_follow_readme_and_quickstart(make_checkout: Callable[[], Any]) -> None:
     checkout = in_this_checkout(make_checkout())
+    checkout.set({"train": {"lr": 0.0005}})  # so that the quickstart's is another one
+    checkout.commit()
     write_notes(checkout.root / "photos")
     blocks = [block for path in RUN for block in read_blocks(path) if block.language in ("bash", "python")]
     assert {block.not_tested for block in blocks} - {""} <= REASONS
@@ -138,6 +140,7 @@ class TestRecipes:
         deps = YAML(typ="safe").load(checkout.root / "dvc.yaml")["stages"]["export_embeddings"]["deps"]
         assert "dagnn_core/model/files.py" in deps
         checkout.run("python", "infra/dvc_deps.py", "--check")
+        assert len(list((checkout.root / ".dagnn" / "runs").rglob("image.npy"))) == 1, "dagnn run made them, too"
 
 
 def write_notes(folder: Path) -> None:

@@ -77,7 +77,9 @@ def test_what_a_document_points_to_exists(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
     missing = [link for link in links if not (document.parent / link).exists()]
-    paths = set(re.findall(r"`((?:components|configs|dagnn_core|docs|examples|infra|pipeline|tests)/[\w./-]*)`", text))
+    folders = "components|configs|dagnn_core|docs|examples|infra|pipeline|tests"
+    spans = re.findall(r"`([^`\n]+)`", text)
+    paths = {path for span in spans for path in re.findall(rf"(?:^| )((?:{folders})/[\w./-]*)(?= |$)", span)}
     written = {block.path for block in read_blocks(document) if block.language == "python"} | {"infra/images.json"}
     assert missing + [path for path in sorted(paths - written) if not (ROOT / path).exists()] == []
 

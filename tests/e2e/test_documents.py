@@ -141,9 +141,7 @@ class TestRecipes:
         assert "dagnn_core/model/files.py" in deps
         checkout.run("python", "infra/dvc_deps.py", "--check")
         runs = checkout.root / ".dagnn" / "runs"
-        exported = [
-            path for path in runs.rglob("image.npy") if "embeddings" in path.relative_to(runs).parent.as_posix()
-        ]
+        exported = [path for path in runs.rglob("image.npy") if "embeddings" in str(path.parent.relative_to(runs))]
         assert len(exported) == 1, "dagnn run made them, too"
 
 

@@ -132,7 +132,7 @@ def _origin(version: "ModelVersion", model: Artifact, commit: str | None) -> Ori
     named |= {"model_digest": model.content_digest, "git_commit": git.get("commit"), "mlflow_run_id": version.run_id}
     missing = [tag for tag, value in named.items() if value in (None, "", "unknown") or tags.get(tag) != value]
     missing += [] if tags.get("report_digest") else ["report_digest"]
-    missing += [section for section in ("ModelConfig", "TrainConfig") if section not in provenance.get("params", {})]
+    missing += [section for section in ("model", "train") if section not in provenance.get("params", {})]
     made = provenance.get("origins", {}) | {"model": provenance}  # each with the commit that it was made at
     uncommitted = [kind for kind, record in made.items() if record.get("git", {}).get("dirty", True)]
     image = provenance.get("execution", {}).get("image")

@@ -1,10 +1,19 @@
 """S3: files up and down, checked on both ways, taken up again after an interruption.
 
-botocore repeats requests that fail, and boto3's transfer manager sends large files in parts. What they lack is here:
-a download goes on where its body broke off, in another process too; its digest is compared before the file appears;
-an upload is compared with what the store then has, and is not made twice. Credentials come from where botocore looks
-for them (environment, instance, ~/.aws), the endpoint from `Storage.endpoint_url` or AWS_ENDPOINT_URL(_S3). With
-patience (see `patience`), every request waits for a store that does not answer, instead of botocore's few attempts.
+botocore repeats requests that fail, and boto3's transfer manager sends files, large ones in parts with a checksum each.
+By hand is what it cannot do:
+
+- A download resumes where its body broke off, in another process too. The transfer manager writes to a file with a
+  random name, which the next process does not find, and begins again.
+- A file appears only with the right digest. The transfer manager fetches large objects by ranges, of which stores send
+  no checksum, so that it takes wrong bytes.
+- An upload is compared with what the store then has, and is not made twice. The checksums of the transfer manager are
+  of what it read, so that a file that changes meanwhile passes.
+- What a killed upload left is removed.
+
+Credentials come from where botocore looks for them (environment, instance, ~/.aws), the endpoint from
+`Storage.endpoint_url` or AWS_ENDPOINT_URL(_S3). With patience (see `patience`), every request waits for a store that
+does not answer, instead of botocore's few attempts.
 """
 
 import hashlib

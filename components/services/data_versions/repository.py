@@ -1,6 +1,5 @@
 """DVC, behind one module: its stable core alone (`dvc add`, `dvc status`, the file system of `dvc.api`)."""
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -28,6 +27,7 @@ from components.services.data_versions.raw_version import LINEAGE, RawLineage, r
 from components.services.data_versions.s3_remote import Entry, check_digests, has_md5, remove_strangers
 from components.services.storage.s3 import Download, Storage, parse_uri
 from dagnn_core.errors import DagnnError, InputError, SurroundingsError, without_credentials
+from dagnn_core.locks import hold_lock
 from dagnn_core.progress import track
 
 if TYPE_CHECKING:
@@ -113,11 +113,12 @@ def _check_name(name: str) -> None:
 def _work_folder(folder: Path) -> Iterator[Path]:
     """A folder of this data set's own; what a source in S3 has brought stays in it until the work is done."""
     folder.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SurroundingsError(f"another process adds {folder.name}; wait for it") from error
+    with hold_lock(
+        folder.with_name(f"{folder.name}.lock"),
+        busy=f"another process adds {folder.name}",
+        remedy="wait for it",
+        elsewhere="use a checkout on another file system",
+    ):
         try:
             yield folder
         except BaseException:

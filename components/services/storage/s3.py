@@ -1,13 +1,21 @@
 """S3: files up and down, checked on both ways, taken up again after an interruption.
 
-botocore repeats requests that fail, and boto3's transfer manager sends large files in parts. What they lack is here:
-a download goes on where its body broke off, in another process too; its digest is compared before the file appears;
-an upload is compared with what the store then has, and is not made twice. Credentials come from where botocore looks
-for them (environment, instance, ~/.aws), the endpoint from `Storage.endpoint_url` or AWS_ENDPOINT_URL(_S3). With
-patience (see `patience`), every request waits for a store that does not answer, instead of botocore's few attempts.
+botocore repeats requests that fail, and boto3's transfer manager sends files, large ones in parts with a checksum each.
+By hand is what it cannot do:
+
+- A download resumes where its body broke off, in another process too. The transfer manager writes to a file with a
+  random name, which the next process does not find, and begins again.
+- A file appears only with the right digest. The transfer manager fetches large objects by ranges, of which stores send
+  no checksum, so that it takes wrong bytes.
+- An upload is compared with what the store then has, and is not made twice. The checksums of the transfer manager are
+  of what it read, so that a file that changes meanwhile passes.
+- What a killed upload left is removed.
+
+Credentials come from where botocore looks for them (environment, instance, ~/.aws), the endpoint from
+`Storage.endpoint_url` or AWS_ENDPOINT_URL(_S3). With patience (see `patience`), every request waits for a store that
+does not answer, instead of botocore's few attempts.
 """
 
-import fcntl
 import hashlib
 import io
 import logging
@@ -34,6 +42,7 @@ from components.services.storage.patience import (
     patience_of_environment,
 )
 from dagnn_core.errors import DagnnError, InputError, SurroundingsError, without_credentials
+from dagnn_core.locks import try_lock
 from dagnn_core.progress import track
 
 if TYPE_CHECKING:
@@ -287,7 +296,7 @@ class Storage:
             return
         job.path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab+") as stream:
-            if not _lock(stream, part):
+            if not try_lock(stream, part, elsewhere="fetch into a folder on another file system"):
                 raise SurroundingsError(f"{job.path} is being fetched by another process; wait for it")
             # emptied before it is marked, so that no content is ever taken for that of another object
             if not mark.is_file() or mark.read_text() != job.source.etag:
@@ -434,15 +443,6 @@ def _known_digest(answer: Mapping[str, Any]) -> Digest | None:
         return Digest("sha256", sha256)
     etag = answer["ETag"].strip('"')
     return Digest("md5", etag) if _etag_is_md5(answer) and _PLAIN_MD5.fullmatch(etag) else None
-
-
-def _lock(stream: BinaryIO, path: Path) -> bool:
-    """Take a file for this process alone; False where another has it, or has just moved it away."""
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return path.exists() and path.stat().st_ino == os.fstat(stream.fileno()).st_ino
 
 
 def _has(path: Path, size: int, digest: Digest) -> bool:

@@ -1,4 +1,9 @@
-"""Read large JSON files piece by piece: the arrays of a top-level object, one element at a time."""
+"""Read large JSON files piece by piece: the arrays of a top-level object, one element at a time.
+
+By hand, not by `ijson`: its C reader gives the elements of one array for each pass over the file, so that the three
+arrays of COCO's instances take 1.9 times as long, and 2.5 times in one pass over its events. It also has no limit on
+the size of a value, refuses integers above 64 bits, and does not say at which character of the file it failed.
+"""
 
 import gzip
 import json

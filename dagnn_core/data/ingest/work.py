@@ -7,19 +7,18 @@
 will be written. So correcting the configuration, a text or a label costs no second check, and nothing stale is reused.
 """
 
-import fcntl
 import hashlib
-import os
-import platform
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
 from dagnn_core.artifacts import canonical_json
 from dagnn_core.data.raw import RawData
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import InputError
+from dagnn_core.locks import hold_lock
+
+_ELSEWHERE = "name another folder with --work"
 
 
 def pictures_digest(raw: RawData, packages: Mapping[str, str]) -> str:
@@ -58,9 +57,7 @@ def work_folder(folder: Path) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(
-            f"{folder} cannot be a folder: it or what it lies in is a file; name another folder with --work"
-        ) from error
+        raise InputError(f"{folder} cannot be a folder: it or what it lies in is a file; {_ELSEWHERE}") from error
     with _locked(folder.with_suffix(".lock")):  # beside the folder, so that no file in it is open when it is removed
         folder.mkdir(exist_ok=True)  # its last holder may just have removed it
         try:
@@ -83,44 +80,16 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    stream = _lock(path)
-    while not _is_at(path, stream):  # its last holder has removed it since it was opened
-        stream.close()
-        stream = _lock(path)
-    with stream:
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {platform.node()}")
-        stream.flush()
+    with hold_lock(
+        path,
+        busy="another import of the same pictures is running",
+        remedy=f"wait for it, or {_ELSEWHERE}",
+        elsewhere=_ELSEWHERE,
+    ):
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
-
-
-def _lock(path: Path) -> TextIO:
-    stream = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        stream.seek(0)
-        holder = stream.read() or "which has just begun"
-        stream.close()
-        if not isinstance(error, BlockingIOError):
-            raise SurroundingsError(
-                f"{path} cannot be locked ({error.strerror}); name another folder with --work"
-            ) from error
-        raise SurroundingsError(
-            f"{path}: another import of the same pictures is running ({holder}), expected one at a time; "
-            "wait for it, or name another folder with --work"
-        ) from error
-    return stream
-
-
-def _is_at(path: Path, stream: TextIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
-    except FileNotFoundError:
-        return False
 
 
 def _code_digest() -> str:

@@ -1,0 +1,85 @@
+"""Locks between processes: files under `flock`, which the kernel frees when their holder ends, even killed.
+
+Nobody waits for a lock, since its holder may work for hours. `filelock` would fall back to a file that outlives a
+killed holder where a file system has no locks; here that is an error.
+"""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout, lock_descriptor
+
+from dagnn_core.errors import SurroundingsError
+
+ENDING_SECONDS = 0.2  # a holder that is just removing its lock file is no conflict
+
+
+@contextmanager
+def hold_lock(path: Path, *, busy: str, remedy: str, elsewhere: str) -> Iterator[None]:
+    """Hold a lock file, which names its holder, for this process alone; the file stays.
+
+    A holder may remove the file while it holds the lock: who opened it before then locks a new one.
+
+    Args:
+        path: the lock file; its folder exists.
+        busy: what another process does while it holds the lock, for the message.
+        remedy: what the user can do while another process holds it.
+        elsewhere: what the user can do where the file system has no locks.
+
+    Raises:
+        SurroundingsError: another process holds it, or the file system has no locks.
+    """
+    try:
+        held = FileLock(path, timeout=ENDING_SECONDS, fallback_to_soft=False).acquire()
+    except Timeout as error:
+        raise SurroundingsError(f"{path}: {busy} ({_holder(path)}), expected one at a time; {remedy}") from error
+    except OSError as error:
+        if error.filename is not None:  # the file cannot be opened, and the error says so
+            raise
+        raise _unlockable(path, error, elsewhere) from error
+    with held:
+        path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
+
+
+def try_lock(stream: BinaryIO, path: Path, *, elsewhere: str) -> bool:
+    """Take an open file for this process alone until it is closed.
+
+    By hand stays the check that `path` still names the file: data that is moved away while it is locked is no longer
+    what was opened.
+
+    Args:
+        stream: the open file.
+        path: where it was opened.
+        elsewhere: what the user can do where the file system has no locks.
+
+    Returns:
+        False where another process has it, or has just moved it away.
+
+    Raises:
+        SurroundingsError: the file system has no locks.
+    """
+    try:
+        if not lock_descriptor(stream.fileno(), blocking=False):
+            return False
+    except OSError as error:
+        raise _unlockable(path, error, elsewhere) from error
+    try:
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") or "which has just begun"
+    except FileNotFoundError:
+        return "which has just ended"
+
+
+def _unlockable(path: Path, error: OSError, elsewhere: str) -> SurroundingsError:
+    return SurroundingsError(f"{path} cannot be locked ({error.strerror}); {elsewhere}")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from components.services.data_versions.raw_version import RawLineage
-from components.services.data_versions.raw_version import provenance as module
+from components.services.lineage import provenance as module
 from components.services.lineage.provenance import git_state, provenance
 from components.services.tracking.mlflow import lineage_tags
 from dagnn_core.artifacts import Artifact

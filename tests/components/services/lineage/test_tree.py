@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.services.data_versions.raw_version import RawLineage
-from components.services.data_versions.raw_version import tree as module
+from components.services.lineage import tree as module
 from components.services.lineage.locate import Finding, State, Whereabouts
 from components.services.lineage.reproduce import commands, compare, recorded_params
 from components.services.lineage.tree import Node, Reference, find_raw, parse_reference, read_recorded, trace

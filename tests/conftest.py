@@ -2,8 +2,10 @@
 
 import inspect
 import signal
+import sys
 from collections.abc import Iterator
-from functools import partial
+from itertools import islice
+from traceback import walk_stack
 
 import pytest
 
@@ -22,8 +24,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def stacks_without_source() -> Iterator[None]:
-    """Spare seconds of each compilation: kfp asks for the whole stack, of which it reads a name, for each setting."""
+def short_stacks() -> Iterator[None]:
+    """Spare seconds of each compilation: for each setting of a task kfp takes the whole stack, and reads one name."""
+
+    def nearest(context: int = 1) -> list[inspect.FrameInfo]:
+        frames = islice(walk_stack(sys._getframe(1)), 10)
+        return [inspect.FrameInfo(frame, *inspect.getframeinfo(frame, context=0)) for frame, _ in frames]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inspect, "stack", partial(inspect.stack, context=0))
+        patch.setattr(inspect, "stack", nearest)
         yield

@@ -8,10 +8,17 @@ from dataclasses import dataclass as dataclass_std
 from functools import wraps
 from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, core_schema
 
 from dagnn_core.errors import InputError
 from dagnn_core.registry import IMPORT_PATH
@@ -40,10 +47,10 @@ class Named:
 
     table: Mapping[str, object]
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return handler.generate_schema(Annotated[source, AfterValidator(self._check)])
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         pattern = f"^{IMPORT_PATH.pattern}$"
         return {"anyOf": [{"type": "string", "enum": list(self.table)}, {"type": "string", "pattern": pattern}]}
 
@@ -71,6 +78,7 @@ def section(cls: type[T]) -> type[T]:
 
     @wraps(construct)
     def init(self: object, **values: Any) -> None:
+        values = _with_preset(made, values)
         try:
             construct(self, **values)
         except ValidationError as error:
@@ -102,9 +110,8 @@ def parse_section(kind: type[T], values: object, key: str) -> T:
     Raises:
         InputError: an unknown key, a value of the wrong type or out of range, named by its dotted path.
     """
-    presets: Mapping[object, Mapping[str, object]] = getattr(kind, "PRESETS", {})
-    if isinstance(values, Mapping) and isinstance(values.get("preset"), str):
-        values = {**presets.get(values["preset"], {}), **values}
+    if isinstance(values, Mapping):
+        values = _with_preset(kind, values)
     try:
         parsed: T = _validate(kind, values)
     except ValidationError as error:
@@ -132,6 +139,13 @@ def describe(kind: type[Any], key: str) -> str:
 def json_schema(kind: type[Any]) -> dict[str, Any]:
     """JSON schema of a section, for editors."""
     return TypeAdapter(kind).json_schema()
+
+
+def _with_preset(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are given, and those of the preset that they name for all other keys."""
+    presets: Mapping[object, Mapping[str, object]] = getattr(kind, "PRESETS", {})
+    name = values.get("preset")
+    return {**(presets.get(name, {}) if isinstance(name, str) else {}), **values}
 
 
 def _validate(kind: Any, values: object) -> Any:

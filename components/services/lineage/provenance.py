@@ -71,7 +71,8 @@ def _execution() -> dict[str, str]:
 def git_state() -> dict[str, Any]:
     """Commit of this code's checkout, and which tracked files differ from it (`changed`), apart from `dvc.lock`.
 
-    An image, which has no git, names its commit in DAGNN_GIT_COMMIT.
+    An image, which has no git, names its commit in DAGNN_GIT_COMMIT; of an installed wheel it is unknown, also where
+    the environment lies in the checkout of another project.
     """
     baked_in = os.environ.get("DAGNN_GIT_COMMIT")
     if baked_in:
@@ -80,7 +81,7 @@ def git_state() -> dict[str, Any]:
     # -z: names as they are, unquoted; DVC writes dvc.lock after every stage, so by the next one it differs
     differing = ("diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD")
     changed = _git(*differing, "--", ".", ":(exclude)dvc.lock")
-    if commit is None or changed is None:
+    if commit is None or changed is None or not _git("ls-files", "--", "."):
         return {"commit": "unknown", "dirty": True, "changed": []}
     names = sorted(filter(None, changed.split("\0")))
     return {"commit": commit, "dirty": bool(names), "changed": names}

@@ -82,7 +82,7 @@ def make_model(path, encoders, *, seed=0):
         draft.content["label_names"] = LABELS
     provenance = {
         "mlflow_run_id": "a" * 32,
-        "params": {"model": {"hops": 2}, "TrainConfig": {"lr": 5e-5, "seed": 103}},
+        "params": {"model": {"hops": 2}, "train": {"lr": 5e-5, "seed": 103}},
         "ancestors": {"dataset": "d" * 64, "features": "f" * 64, "label_graph": "9" * 64},
         "git": {"commit": "c0ffee", "dirty": False},
         "packages": {"python": "3.11.2", "torch": "2.13.0"},
@@ -180,7 +180,7 @@ def test_version_has_its_lineage(tracking, model, report):
     version = version_of(tracking, registered)
     tags = dict(version.tags)
     assert tags.pop("mlflow_model_id").startswith("m-")
-    params = b'{"model":{"hops":2},"TrainConfig":{"lr":5e-05,"seed":103}}'
+    params = b'{"model":{"hops":2},"train":{"lr":5e-05,"seed":103}}'
     assert tags == {
         "git_commit": "c0ffee",
         "git_dirty": "false",
@@ -347,10 +347,10 @@ def test_no_pickle_and_no_bytecode_is_stored(tracking, model, report):
     [stored] = stored_models(tracking)
     files = [path for path in stored.rglob("*") if path.is_file()]
     suffixes = {path.suffix for path in files} | {""}
-    of_code, of_model = {".css", ".html", ".j2", ".py"}, {".json", ".jsonl", ".npy", ".safetensors"}
+    of_code, of_model = {".css", ".html", ".j2", ".py", ".typed"}, {".json", ".jsonl", ".npy", ".safetensors"}
     assert suffixes <= of_code | of_model | {"", ".md", ".txt", ".yaml"}
     assert {path.name for path in files if path.suffix == ""} == {"MLmodel"}
-    assert any(path.parts[-3:] == ("code", "dagnn_core", "model.py") for path in files)
+    assert any(path.parts[-4:] == ("code", "dagnn_core", "model", "embedder.py") for path in files)
     for path in files:
         assert path.suffix != ".npy" or np.load(path, allow_pickle=False).dtype.kind == "f"
 
@@ -467,7 +467,7 @@ def assert_imports_are_pinned(stored, *, everywhere):
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     files = json.loads(done.stdout)
     assert len(files) > 5
-    for file in [*files, stored / "served_model.py"]:
+    for file in [*files, stored / "pyfunc_model.py"]:
         for package in imported_packages(Path(file), everywhere=everywhere):
             assert set(distributions[package]) & set(pinned), f"{file} imports {package}"
     assert all(number and "+" not in number for number in pinned.values())

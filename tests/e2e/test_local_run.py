@@ -108,6 +108,7 @@ def test_a_server_that_is_not_there_stops_the_run_before_any_work(make_checkout:
     assert not (checkout.root / ".dagnn").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_half_written(make_checkout: Callable[[], Any]) -> None:
     checkout = make_checkout()
     checkout.set({"train": {"epochs": 5000, "patience": 5000}})

@@ -207,6 +207,7 @@ def test_of_made_up_items(made_up: Built, tmp_path: Path, check: Callable[[Built
     check(made_up, tmp_path)
 
 
+@pytest.mark.slow
 @needs_mirflickr
 def test_the_same_of_mirflickr(built: Built, tmp_path: Path) -> None:
     assert len(built.names) == 24 and len(built.training) == 17_815
@@ -251,6 +252,7 @@ def test_edges_say_what_everybody_knows(built: Built) -> None:
     assert graph.conditional[label["food"], label["sky"]] < 0.05
 
 
+@pytest.mark.slow
 @needs_mirflickr
 def test_vectors_learned_from_the_tags_know_related_labels(built: Built, tmp_path: Path) -> None:
     out = tmp_path / "label_graph"

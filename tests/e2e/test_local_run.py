@@ -81,6 +81,7 @@ def test_of_several_seeds_the_best_model_is_registered(make_checkout: Callable[[
     assert "version dagnn 1" in output
 
 
+@pytest.mark.slow
 def test_a_seed_named_twice_is_refused_before_any_work(make_checkout: Callable[[], Any]) -> None:
     checkout = make_checkout()
     done = checkout.try_run(*DAGNN_RUN, "--seed", "1", "--seed", "1")

@@ -1,5 +1,14 @@
 """Fixtures that several folders of tests share."""
 
+import inspect
+import signal
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from traceback import walk_stack
+
+import pytest
+
 pytest_plugins = (
     "tests.fixtures.layouts",
     "tests.fixtures.mlflow_server",
@@ -7,3 +16,21 @@ pytest_plugins = (
     "tests.fixtures.s3",
     "tests.fixtures.webhook",
 )
+
+# A shell starts what runs in its background with SIGINT ignored, and processes inherit that. Those that the tests start
+# and interrupt shall not: a signal that has a handler here has its default there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_stacks() -> Iterator[None]:
+    """Spare seconds of each compilation: for each setting of a task kfp takes the whole stack, and reads one name."""
+
+    def nearest(context: int = 1) -> list[inspect.FrameInfo]:
+        frames = islice(walk_stack(sys._getframe(1)), 10)
+        return [inspect.FrameInfo(frame, *inspect.getframeinfo(frame, context=0)) for frame, _ in frames]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspect, "stack", nearest)
+        yield

@@ -13,6 +13,8 @@ import pytest
 
 from dagnn_core.artifacts import MADE_BY, read_artifact
 
+pytestmark = pytest.mark.slow
+
 STAGES = ["dataset", "extract_features", "build_label_graph", "train", "evaluate"]
 
 
@@ -77,7 +79,6 @@ def test_another_raw_data_file_touches_the_data_set(checkout: Any) -> None:
     assert list(json.loads(checkout.run("dvc", "status", "--json"))) == ["dataset"]
 
 
-@pytest.mark.slow
 def test_another_way_of_reading_text_keeps_the_label_graph(checkout: Any) -> None:
     checkout.set({"features": {"text": "tfidf"}})
     assert _stages_run(checkout.run("dvc", "repro")) == ["extract_features", "train", "evaluate"]

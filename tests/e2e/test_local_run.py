@@ -81,6 +81,7 @@ def test_of_several_seeds_the_best_model_is_registered(make_checkout: Callable[[
     assert "version dagnn 1" in output
 
 
+@pytest.mark.slow
 def test_a_seed_named_twice_is_refused_before_any_work(make_checkout: Callable[[], Any]) -> None:
     checkout = make_checkout()
     done = checkout.try_run(*DAGNN_RUN, "--seed", "1", "--seed", "1")
@@ -108,6 +109,7 @@ def test_a_server_that_is_not_there_stops_the_run_before_any_work(make_checkout:
     assert not (checkout.root / ".dagnn").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_half_written(make_checkout: Callable[[], Any]) -> None:
     checkout = make_checkout()
     checkout.set({"train": {"epochs": 5000, "patience": 5000}})

@@ -1,8 +1,9 @@
-"""The label graph of MIRFlickr's tags and labels, from a table of texts alone, against plain counting."""
+"""The label graph of a table of texts alone, against plain counting: of made-up items, and of MIRFlickr's."""
 
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +30,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 NUM_QUERIES, NUM_VAL = 2000, 200
 THRESHOLD = 0.4
 
-pytestmark = pytest.mark.skipif(
+needs_mirflickr = pytest.mark.skipif(
     not (MIRFLICKR.is_dir() and VECTORS.is_file()), reason="MIRFlickr's tags and labels are not at ../shared/data"
 )
 
@@ -43,6 +44,9 @@ class Row(NamedTuple):
 
 class Built(NamedTuple):
     rows: list[Row]
+    names: list[str]
+    vectors: Path
+    """File with a vector for each name."""
     root: Path
     """Folder with the artifacts `dataset` and `label_graph`."""
 
@@ -73,12 +77,22 @@ def read_rows() -> list[Row]:
     ]
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    root = tmp_path_factory.mktemp("mirflickr")
-    rows = read_rows()
+def made_up_rows(names: list[str]) -> list[Row]:
+    """Items of which each label but the first often brings another one along."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(600):
+        chosen = {int(rng.integers(len(names)))}
+        chosen |= {label // 2 for label in chosen if rng.random() < 0.6}
+        split = "test" if number < 100 else "val" if number < 150 else "train"
+        labels = [name for label, name in enumerate(names) if label in chosen]
+        rows.append(Row(f"item{number}", f"{' and '.join(labels)} {number % 7}", labels, split))
+    return rows
+
+
+def build(root: Path, rows: list[Row], names: list[str], vectors: Path) -> Built:
     (root / "items.jsonl").write_text("".join(f"{json.dumps(row._asdict())}\n" for row in rows), encoding="utf-8")
-    (root / "labels.txt").write_text((MIRFLICKR / "label_names.txt").read_text())
+    (root / "labels.txt").write_text("".join(f"{name}\n" for name in names))
     folder = FolderConfig(table="items.jsonl", label_names="labels.txt", split_column="split")
     dataset.run(
         params=DatasetConfig(layout="folder", source=str(root), incomplete="keep", folder=folder),
@@ -87,25 +101,41 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     )
     build_label_graph.run(
         dataset=root / "dataset",
-        params=LabelGraphConfig(threshold=THRESHOLD, embedding="file", embedding_file=f"{VECTORS}#glove6B"),
+        params=LabelGraphConfig(threshold=THRESHOLD, embedding="file", embedding_file=f"{vectors}#glove6B"),
         label_graph_out=root / "label_graph",
     )
-    return Built(rows, root)
+    return Built(rows, names, vectors, root)
 
 
-def test_the_data_set_is_texts_alone(built: Built) -> None:
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    root = tmp_path_factory.mktemp("made_up")
+    names = [f"label{letter}" for letter in "abcdefghijklmnopqrstuvwx"]
+    vectors = root / "vectors.npz"
+    np.savez(vectors, names=names, glove6B=np.random.default_rng(1).normal(size=(len(names), 10)).astype(np.float16))
+    return build(root, made_up_rows(names), names, vectors)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Of MIRFlickr."""
+    names = (MIRFLICKR / "label_names.txt").read_text().split()
+    return build(tmp_path_factory.mktemp("mirflickr"), read_rows(), names, VECTORS)
+
+
+def check_the_data_set_is_texts_alone(built: Built, folder: Path) -> None:
     found = Dataset.read(built.root / "dataset", verify=True)
     assert found.ids == tuple(row.id for row in built.rows)
     assert found.texts == tuple(row.text for row in built.rows)
-    assert len(found.label_names) == 24
+    assert set(found.label_names) == set(built.names)
     assert found.has_text.all() and not found.has_image.any()
     content = found.artifact.content
     assert content["modalities"] == {"complete": 0, "image_only": 0, "text_only": len(built.rows)}
-    assert content["splits"] == {"train": len(built.training), "val": NUM_VAL, "test": NUM_QUERIES}
+    assert content["splits"] == Counter(row.split for row in built.rows)
     assert content["rejected"] == {}
 
 
-def test_counts_are_those_of_plain_counting(built: Built) -> None:
+def check_counts_are_those_of_plain_counting(built: Built, folder: Path) -> None:
     together: Counter[frozenset[str]] = Counter()
     alone: Counter[str] = Counter()
     for row in built.training:
@@ -118,15 +148,9 @@ def test_counts_are_those_of_plain_counting(built: Built) -> None:
     assert graph.counts.tolist() == [[together[frozenset({a, b})] if a != b else 0 for b in names] for a in names]
 
 
-def test_every_item_together_has_the_published_number_of_labels(built: Built) -> None:
-    """The surviving files of the authors sum to 80 % of it."""
-    assert len(built.rows) == 20_015
-    assert sum(len(row.labels) for row in built.rows) == 75_640
-
-
-def test_adjacency_and_its_normalisation_follow_the_formulas(built: Built) -> None:
+def check_adjacency_and_its_normalisation_follow_the_formulas(built: Built, folder: Path) -> None:
     graph = built.graph
-    labels = range(24)
+    labels = range(len(built.names))
     for i in labels:
         for j in labels:
             probability = graph.counts[i, j] / graph.label_counts[j]
@@ -138,9 +162,68 @@ def test_adjacency_and_its_normalisation_follow_the_formulas(built: Built) -> No
         for j in labels:
             expected = graph.adjacency[j, i] / math.sqrt(degrees[i] * degrees[j])
             assert graph.normalized[i, j] == pytest.approx(expected, rel=1e-12)
-    assert graph.artifact.content["num_edges"] == sum(graph.adjacency[i, j] > 0 for i in labels for j in labels) - 24
+    assert graph.artifact.content["num_edges"] == sum(graph.adjacency[i, j] > 0 for i in labels for j in labels) - len(
+        labels
+    )
 
 
+def check_node_vectors_are_those_of_the_file(built: Built, folder: Path) -> None:
+    with np.load(built.vectors, allow_pickle=False) as file:
+        vectors = dict(zip(file["names"].tolist(), file["glove6B"], strict=True))
+    graph = built.graph
+    for name, vector in zip(graph.label_names, graph.embeddings, strict=True):
+        np.testing.assert_array_equal(vector, vectors[name])
+
+
+def check_the_image_is_drawn(built: Built, folder: Path) -> None:
+    with Image.open(built.graph.artifact.file("label_graph.png")) as picture:
+        assert picture.width > 1500 and picture.height > 700
+
+
+def check_features_are_refused_in_one_line(built: Built, folder: Path) -> None:
+    number = len(built.training)
+    with pytest.raises(InputError, match=rf"none of the {number} training items has a picture, .* a label graph alone"):
+        extract_features.run(
+            dataset=built.root / "dataset",
+            params=FeaturesConfig(),
+            cache=folder / "cache",
+            features_out=folder / "features",
+        )
+    assert not list(folder.iterdir())
+
+
+CHECKS = (
+    check_the_data_set_is_texts_alone,
+    check_counts_are_those_of_plain_counting,
+    check_adjacency_and_its_normalisation_follow_the_formulas,
+    check_node_vectors_are_those_of_the_file,
+    check_the_image_is_drawn,
+    check_features_are_refused_in_one_line,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_of_made_up_items(made_up: Built, tmp_path: Path, check: Callable[[Built, Path], None]) -> None:
+    check(made_up, tmp_path)
+
+
+@pytest.mark.slow
+@needs_mirflickr
+def test_the_same_of_mirflickr(built: Built, tmp_path: Path) -> None:
+    assert len(built.names) == 24 and len(built.training) == 17_815
+    assert Counter(row.split for row in built.rows) == {"test": NUM_QUERIES, "val": NUM_VAL, "train": 17_815}
+    for check in CHECKS:
+        check(built, tmp_path)
+
+
+@needs_mirflickr
+def test_every_item_together_has_the_published_number_of_labels(built: Built) -> None:
+    """The surviving files of the authors sum to 80 % of it."""
+    assert len(built.rows) == 20_015
+    assert sum(len(row.labels) for row in built.rows) == 75_640
+
+
+@needs_mirflickr
 def test_circulating_counts_have_the_edges_of_all_items(built: Built) -> None:
     """Those of the training items differ in four, all of them close to the threshold."""
     with np.load(GOLDEN / "adjacency.npz", allow_pickle=False) as file:
@@ -159,6 +242,7 @@ def test_circulating_counts_have_the_edges_of_all_items(built: Built) -> None:
     assert abs(np.concatenate([training[differ], circulating[differ]]) - THRESHOLD).max() < 0.012
 
 
+@needs_mirflickr
 def test_edges_say_what_everybody_knows(built: Built) -> None:
     graph = built.graph
     label = {name: number for number, name in enumerate(graph.label_names)}
@@ -168,14 +252,8 @@ def test_edges_say_what_everybody_knows(built: Built) -> None:
     assert graph.conditional[label["food"], label["sky"]] < 0.05
 
 
-def test_node_vectors_are_those_of_the_file(built: Built) -> None:
-    with np.load(VECTORS, allow_pickle=False) as file:
-        vectors = dict(zip(file["names"].tolist(), file["glove6B"], strict=True))
-    graph = built.graph
-    for name, vector in zip(graph.label_names, graph.embeddings, strict=True):
-        np.testing.assert_array_equal(vector, vectors[name])
-
-
+@pytest.mark.slow
+@needs_mirflickr
 def test_vectors_learned_from_the_tags_know_related_labels(built: Built, tmp_path: Path) -> None:
     out = tmp_path / "label_graph"
     build_label_graph.run(dataset=built.root / "dataset", params=LabelGraphConfig(), label_graph_out=out)
@@ -192,19 +270,3 @@ def test_vectors_learned_from_the_tags_know_related_labels(built: Built, tmp_pat
         "tree": "plant_life",
     }
     assert {name: nearest[name] for name in pairs} == pairs
-
-
-def test_the_picture_is_drawn(built: Built) -> None:
-    with Image.open(built.graph.artifact.file("label_graph.png")) as picture:
-        assert picture.width > 1500 and picture.height > 700
-
-
-def test_features_are_refused_in_one_line(built: Built, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none of the 17815 training items has a picture, .* a label graph alone"):
-        extract_features.run(
-            dataset=built.root / "dataset",
-            params=FeaturesConfig(),
-            cache=tmp_path / "cache",
-            features_out=tmp_path / "features",
-        )
-    assert not list(tmp_path.iterdir())

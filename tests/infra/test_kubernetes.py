@@ -321,6 +321,12 @@ def test_what_a_train_job_needs_is_applied_before_it() -> None:
     assert then == {"ConfigMap", "TrainJob", "Job"}
 
 
+@cache
+def help_text(module: str, *subcommand: str) -> str:
+    command = [sys.executable, "-m", module, *subcommand, "--help"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize("folder", ["training", "serving"])
 def test_commands_take_the_options_that_they_are_given(folder: str) -> None:
     """Every module that a container runs has each option; what torchrun and mlflow do themselves is theirs."""
@@ -332,8 +338,6 @@ def test_commands_take_the_options_that_they_are_given(folder: str) -> None:
         module, *rest = words[words.index("-m") + 1 :]
         given = [word.split("=")[0] for word in rest if word.startswith("--")]
         subcommand = [word for word in rest[:1] if not word.startswith("--")]
-        done = subprocess.run(
-            [sys.executable, "-m", module, *subcommand, "--help"], capture_output=True, text=True, check=True
-        )
-        missing = [option for option in given if option not in done.stdout]
+        text = help_text(module, *subcommand)
+        missing = [option for option in given if option not in text]
         assert not missing, f"{module}: {missing}"

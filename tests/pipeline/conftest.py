@@ -1,4 +1,4 @@
-"""Servers for contract tests of `dagnn submit` and `dagnn doctor`: Kubeflow by the official description, Kubernetes."""
+"""Servers for contract tests of `dagnn submit` and `dagnn doctor`: Kubeflow by its description, Kubernetes."""
 
 import json
 import os
@@ -15,7 +15,8 @@ from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.cli.main import main
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.submit import Job, submit, version_name
-from tests.pipeline.kfp_server import DESCRIPTION, Description, KubeflowServer, serving
+from tests.pipeline.kfp_description import OFFICIAL_FILE, Agreement, Description, read_official_file, read_package
+from tests.pipeline.kfp_server import KubeflowServer, serving
 from tests.pipeline.kubernetes_server import TOKEN, Kubernetes, serving_kubernetes
 
 ROOT = Path(__file__).parents[2]
@@ -25,14 +26,14 @@ GIT = {"commit": COMMIT, "dirty": False}
 
 
 @pytest.fixture(scope="session")
-def description() -> Description:
-    if not DESCRIPTION.is_file():
-        pytest.skip("the description of Kubeflow's API is not at ../shared/data/kfp_api")
-    return Description(DESCRIPTION)
+def description() -> Agreement:
+    """The API as the installed package has it and, where the official file is there, as that has it, too."""
+    specs = [read_package(), *([read_official_file()] if OFFICIAL_FILE.is_file() else [])]
+    return Agreement(*map(Description, specs))
 
 
 @pytest.fixture
-def server(description: Description) -> Iterator[KubeflowServer]:
+def server(description: Agreement) -> Iterator[KubeflowServer]:
     """A server with nothing in it; at the end, nothing may have been asked or answered that the description lacks."""
     with serving(KubeflowServer(description)) as server:
         yield server

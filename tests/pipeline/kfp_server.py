@@ -1,130 +1,35 @@
-"""A server for contract tests: the used part of the Kubeflow Pipelines API v2beta1, by its official description.
+"""A server for contract tests: the used part of the Kubeflow Pipelines API v2beta1, by its description.
 
 Every request and every answer is validated against the description (paths, parameters, bodies; fields that it does not
-name are refused, as the real server does). Behind it is a small model of what the real server does, in memory; it runs
-no pipeline: a test says which states a run goes through.
+name are refused, as the real server does): see `kfp_description`. Behind it is a small model of what the real server
+does, in memory; it runs no pipeline: a test says which states a run goes through.
 """
 
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from email.message import Message
-from email.parser import BytesParser
-from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
+from typing import Any
+from urllib.parse import unquote_plus, urlsplit
 from uuid import uuid4
 
 import yaml
 from google.protobuf import json_format
-from jsonschema import Draft4Validator
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-DESCRIPTION = Path(__file__).absolute().parents[3] / "shared/data/kfp_api/kfp_api_v2beta1.swagger.json"
+from tests.pipeline.kfp_description import Json, Judge, Refusal, Request
+
 NOW = "2026-11-28T12:00:00Z"
-
-Json = dict[str, Any]
-
-
-class Refusal(Exception):
-    """An answer other than 200."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Request(NamedTuple):
-    """A request, taken apart as the description says."""
-
-    operation: str
-    path: Mapping[str, str]
-    query: Mapping[str, str]
-    body: Any
-    """JSON, or the content of the uploaded file."""
-
-
-class Description:
-    """The official description, as a judge."""
-
-    def __init__(self, file: Path) -> None:
-        self.spec = json.loads(file.read_text(encoding="utf-8"))
-        for schema in self.spec["definitions"].values():
-            if "properties" in schema:
-                schema.setdefault("additionalProperties", False)  # as the server's JSON parser has it
-
-    def request(self, method: str, target: str, headers: Message, content: bytes) -> Request:
-        """Raises `Refusal` where the description does not have it."""
-        url = urlsplit(target)
-        for template, operations in self.spec["paths"].items():
-            pattern = re.sub(r"\{([\w.]+)\}", lambda name: f"(?P<{name[1].replace('.', '_')}>[^/:]+)", template)
-            match = re.fullmatch(pattern, url.path)
-            if match and method.lower() in operations:
-                operation = operations[method.lower()]
-                break
-        else:
-            raise Refusal(404, f"no such path: {method} {url.path}")
-        known = {entry["name"]: entry for entry in operation.get("parameters", [])}
-        query = dict(parse_qsl(url.query, keep_blank_values=True))
-        for name, value in query.items():
-            if known.get(name, {}).get("in") != "query":
-                raise Refusal(400, f"{operation['operationId']} has no query parameter {name}")
-            if known[name]["type"] == "integer" and not value.isdigit():
-                raise Refusal(400, f"{name} is no integer: {value}")
-        body: Any = None
-        for entry in known.values():
-            if entry["in"] == "body":
-                self._require_type(headers, "application/json")
-                body = json.loads(content)
-                self.judge(body, entry["schema"])
-            if entry["in"] == "formData":
-                self._require_type(headers, operation["consumes"][0])
-                body = _form_file(headers, content, entry["name"])
-        return Request(operation["operationId"], {k: unquote(v) for k, v in match.groupdict().items()}, query, body)
-
-    def judge(self, value: object, schema: Json) -> None:
-        """Raises `Refusal` where a value does not fit a schema."""
-        whole = schema | {"definitions": self.spec["definitions"]}
-        for error in Draft4Validator(whole).iter_errors(value):
-            raise Refusal(400, f"{'/'.join(map(str, error.absolute_path))}: {error.message}")
-
-    def judge_answer(self, operation_id: str, status: int, answer: object) -> None:
-        """The same for what this server answers: a mistake of the tests' server itself."""
-        operation = next(
-            operation
-            for operations in self.spec["paths"].values()
-            for operation in operations.values()
-            if operation["operationId"] == operation_id
-        )
-        responses = operation["responses"]
-        self.judge(answer, responses.get(str(status), responses["default"])["schema"])
-
-    @staticmethod
-    def _require_type(headers: Message, expected: str) -> None:
-        if headers.get_content_type() != expected:
-            raise Refusal(415, f"expected {expected}, got {headers.get_content_type()}")
-
-
-def _form_file(headers: Message, content: bytes, name: str) -> bytes:
-    parsed = BytesParser(policy=HTTP).parsebytes(
-        b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n" + content
-    )
-    for part in parsed.iter_parts():  # type: ignore[attr-defined]
-        if part.get_param("name", header="content-disposition") == name and part.get_filename():
-            return bytes(part.get_payload(decode=True))
-    raise Refusal(400, f"no file {name} in the form")
 
 
 @dataclass
 class KubeflowServer:
     """The server: what it has, how it behaves, and what it was asked."""
 
-    description: Description
+    description: Judge
     tag_name: str = "2.17.0"
     multi_user: bool = False
     token: str = ""

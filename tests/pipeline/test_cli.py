@@ -61,6 +61,13 @@ def test_an_unknown_command_is_wrong_usage() -> None:
     assert "trane" in done.stderr
 
 
+def test_a_command_in_the_background_of_a_shell_runs_and_says_nothing_of_it() -> None:
+    program = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {DAGNN}"
+    command = [sys.executable, "-c", program, "params", "show"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
+    assert (done.stdout, done.stderr) == (dagnn("params", "show").stdout, "")
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     plain, debug = dagnn("compile", cwd=tmp_path), dagnn("compile", "--debug", cwd=tmp_path)
     assert plain.returncode == debug.returncode == 2

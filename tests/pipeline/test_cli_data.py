@@ -83,6 +83,7 @@ def test_import_folder_wants_a_table(source, tmp_path):
         invoke("import", "folder", source, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_demo_by_spec_file(tmp_path):
     spec = tmp_path / "scenes.yaml"
     spec.write_text("num_scenes: 300\n")

@@ -173,6 +173,7 @@ def test_a_wrong_folder_is_one_line_and_status_2(layout, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COCO_MINI.is_dir(), reason="the small part of COCO is not at ../shared/data/coco_mini")
 @pytest.mark.parametrize(("captions", "num_items"), [("joined", 363), ("rows", 1816)])
 def test_real_pictures_of_coco(captions, num_items, tmp_path):

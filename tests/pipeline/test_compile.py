@@ -380,6 +380,7 @@ def test_manifests_for_kubernetes_hold_the_same_pipeline(tmp_path: Path, specs: 
     assert names[0] != names[1], "a version never changes"
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(seeds=st.lists(st.integers(0, 2**31), max_size=4, unique=True), promote=st.booleans(), gpus=st.integers(0, 8))
 def test_any_choice_compiles_and_hangs_together(seeds: list[int], promote: bool, gpus: int) -> None:

@@ -28,7 +28,8 @@ from pipeline.kubeflow.errors import ServerFailedError
 from pipeline.submit import Job, check_clean, connect, disable_caching, former_version_name, submit, version_name
 from tests.components.fault_proxy import Fault, FaultProxy, only
 from tests.pipeline.conftest import GIT
-from tests.pipeline.kfp_server import Description, KubeflowServer, serving
+from tests.pipeline.kfp_description import Agreement
+from tests.pipeline.kfp_server import KubeflowServer, serving
 from tests.pipeline.recorded import recorded
 
 TOKEN = "token-that-nobody-shall-see"
@@ -50,7 +51,7 @@ def behind_faults(server: KubeflowServer, plan: Callable[[Any], Fault | None]) -
     ],
 )
 def test_the_server_refuses_what_the_description_lacks(
-    description: Description, method: str, path: str, body: object, violation: str
+    description: Agreement, method: str, path: str, body: object, violation: str
 ) -> None:
     with serving(KubeflowServer(description)) as server:
         done = requests.request(method, server.url + path, json=body, timeout=10)

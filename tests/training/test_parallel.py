@@ -60,11 +60,13 @@ def weights(*folders: Path) -> list[dict[str, torch.Tensor]]:
     return [load_file(folder / "weights.safetensors") for folder in folders]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_result_is_that_of_one_process(alone: Path, together: Path, name: str) -> None:
     assert_equal_but_for_rounding(alone / name, together / name)
 
 
+@pytest.mark.slow
 def test_the_first_process_decides_when_to_stop(together: Path) -> None:
     assert 1 < len(json.loads((together / "stops_early" / "history.json").read_text())) < 20
 

@@ -433,6 +433,7 @@ needs_proc = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_proc
 def test_memory_does_not_grow_with_the_pictures(source, params, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (836, 836, 3), dtype=np.uint8)
@@ -709,6 +710,7 @@ def test_a_killed_import_goes_on_in_both_passes(source, params, out, caplog):
 FASHION = ROOT / "../shared/data/fashion"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FASHION.is_dir(), reason="the fashion data set is not at ../shared/data/fashion")
 def test_fashion_as_its_configuration_reads_it(out):
     params = load_params(ROOT / "configs/fashion.yaml")["dataset"]

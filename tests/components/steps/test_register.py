@@ -401,6 +401,7 @@ print(json.dumps({
     assert "picture 1 cannot be decoded" in got["undecodable"]
 
 
+@pytest.mark.slow
 def test_model_on_ready_vectors_takes_them_as_json(tracking, tmp_path):
     model = make_model(tmp_path / "model", VECTORS)
     report = make_report(tmp_path / "report", model)
@@ -431,6 +432,7 @@ print(json.dumps({
     assert "list of 5 numbers" in version_of(tracking, registered).description
 
 
+@pytest.mark.slow
 def test_a_pretrained_encoder_is_served_with_its_network(tracking, tmp_path, model_folder):
     folder = shutil.copytree(model_folder("bert"), tmp_path / "bert")
     encoder = open_text_backbone(FeaturesConfig(text="huggingface", text_model=str(folder), text_pooling="mean"))
@@ -446,6 +448,7 @@ def test_a_pretrained_encoder_is_served_with_its_network(tracking, tmp_path, mod
     assert_imports_are_pinned(stored, everywhere=True)
 
 
+@pytest.mark.slow
 def test_requirements_pin_what_the_stored_code_imports(tracking, model, report):
     run(model=model, report=report, params=PARAMS, tracking=tracking)
     [stored] = stored_models(tracking)

@@ -229,6 +229,7 @@ train.run(features=Path(features), label_graph=Path(label_graph), model_params=M
 """
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_without_its_disk(
     *,
     inputs: dict[str, Path],

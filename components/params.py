@@ -11,6 +11,9 @@ from ruamel.yaml.error import YAMLError
 
 from dagnn_core.config.section import parse_section
 from dagnn_core.errors import InputError
+from dagnn_core.text import one_line
+
+MAX_YAML = 1000  # characters of a mistake in YAML; its place comes last
 
 T = TypeVar("T")
 
@@ -27,7 +30,7 @@ def read_yaml(path: Path) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not valid YAML: {one_line(error, MAX_YAML)}") from error
 
 
 def load_spec(path: Path, section: type[T]) -> T:

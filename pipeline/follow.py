@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from dagnn_core.errors import CheckRefusedError, DagnnError, InputError, SurroundingsError, name_first
+from dagnn_core.errors import CheckRefusedError, DagnnError, InputError, SurroundingsError
+from dagnn_core.text import name_first, one_line
 from pipeline.kubeflow.client import Kubeflow
-from pipeline.kubeflow.errors import ServerFailedError, one_line
+from pipeline.kubeflow.errors import ServerFailedError
 from pipeline.kubeflow.runs import Task, fold, loop_items, read_time, state_of
 from pipeline.task import last_words
 

@@ -2,10 +2,11 @@
 
 import logging
 import os
-import subprocess
 from pathlib import Path
 
-from dagnn_core.errors import InputError, without_credentials
+from components.git import try_git
+from dagnn_core.errors import InputError
+from dagnn_core.text import without_credentials
 from pipeline.graph import RawData
 from pipeline.target import Target, is_loopback
 
@@ -84,6 +85,4 @@ def _origin(repository: str) -> str:
     """Where a local repository was cloned from, if anywhere: its path means nothing on a cluster."""
     if not Path(repository).is_dir():
         return repository
-    command = ["git", "-C", repository, "remote", "get-url", "origin"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return without_credentials(done.stdout.strip()) or repository
+    return without_credentials(try_git(Path(repository), "remote", "get-url", "origin") or repository)

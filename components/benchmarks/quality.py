@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from components.command import WORK
+from components.locations import WORK
 from components.params_file import load_params
 from components.services.tracking.mlflow import Tracking
 from components.steps import train

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from components.locations import MODEL, REPORT
 from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import CheckRefusedError, InputError
 from pipeline.cli.cluster import Cookies, Host, Namespace, Token, server_of
@@ -29,8 +30,8 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 
 
 def register(
-    model: Annotated[Path, typer.Option(help="model artifact")] = Path("artifacts/model"),
-    report: Annotated[Path, typer.Option(help="report artifact of this model")] = Path("artifacts/report"),
+    model: Annotated[Path, typer.Option(help="model artifact")] = MODEL,
+    report: Annotated[Path, typer.Option(help="report artifact of this model")] = REPORT,
     params: Params = "params.yaml",
     as_json: Json = False,
 ) -> None:

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from components.services.data_versions.layout import (
+    MAX_LISTING,
+    RawFile,
+    bases,
+    is_folder,
+    md5_of_object,
+    object_uri,
+    read_listing,
+)
 from components.services.data_versions.repository import remote_of
-from components.services.data_versions.s3_remote import MAX_LISTING
 from components.services.storage.s3 import Digest, Storage
 from dagnn_core.artifacts import MANIFEST
 
@@ -43,10 +51,10 @@ class S3Place:
 
     def read(self, md5: str) -> bytes:
         """Content of a small object that is there."""
-        return self.storage.read(self._uri(md5), Digest("md5", md5.removesuffix(".dir")), max_bytes=MAX_LISTING)
+        return self.storage.read(self._uri(md5), Digest("md5", md5_of_object(md5)), max_bytes=MAX_LISTING)
 
     def _uri(self, md5: str) -> str:
-        return f"{self.remote.rstrip('/')}/files/md5/{md5[:2]}/{md5[2:]}"
+        return object_uri(bases(self.remote)[0], md5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,18 +126,18 @@ def tracked(project: Path, commit: str) -> dict[str, str]:
     return {out.fspath.lstrip("/"): out.hash_info.value for out in outs if out.hash_info}
 
 
-def objects_of(place: Place, md5: str) -> list[tuple[str, str]]:
+def objects_of(place: Place, md5: str) -> list[RawFile]:
     """Path and md5 of every file of a version; the path of a single file is not in it.
 
     Raises:
         ValueError: the list of files is damaged.
     """
-    if not md5.endswith(".dir"):
-        return [(md5, md5)]
+    if not is_folder(md5):
+        return [RawFile(md5, md5)]
     listing = place.read(md5)
-    if hashlib.md5(listing, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
+    if hashlib.md5(listing, usedforsecurity=False).hexdigest() != md5_of_object(md5):
         raise ValueError(f"the list of files {md5} is damaged")
-    return [(str(entry["relpath"]), str(entry["md5"])) for entry in json.loads(listing)]
+    return read_listing(listing)
 
 
 def content_digest(place: Place, md5: str) -> str | None:

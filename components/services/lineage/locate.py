@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -10,6 +9,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from components.git import try_git
+from components.locations import ARTIFACTS, RUNS
 from components.services.data_versions.object_stores import (
     Place,
     brief_storage,
@@ -22,12 +23,13 @@ from components.services.data_versions.object_stores import (
 from components.services.data_versions.raw_version import LINEAGE
 from components.services.storage.s3 import Storage, parse_uri
 from dagnn_core.artifacts import MANIFEST, FileRecord, digest_of, read_artifact
-from dagnn_core.errors import ArtifactError, DagnnError, without_credentials
+from dagnn_core.errors import ArtifactError, DagnnError
+from dagnn_core.text import one_line
 
 MAX_COMMITS = 50
 """Commits whose `dvc.lock` and `.dvc` files are read, from the one that made the model on."""
 # folders of artifacts: those of the DVC stages, and the outputs of the tasks of `dagnn run`
-_ARTIFACTS = ("artifacts/{kind}", ".dagnn/runs/*/*/{kind}_out")
+_ARTIFACTS = (f"{ARTIFACTS}/{{kind}}", f"{RUNS}/*/*/{{kind}}_out")
 MAX_RECORD = 1 << 24  # bytes of a manifest that is downloaded
 # what they say of a training, its record repeats
 _RECORDED_FILES = {"params.yaml", ".gitignore"}
@@ -97,7 +99,7 @@ class Whereabouts:
         """
 
         def is_wanted(path: str, md5: str) -> bool:
-            return path == f"artifacts/{kind}" and self._digest(md5) == digest
+            return path == str(ARTIFACTS / kind) and self._digest(md5) == digest
 
         kept = self._kept(commit, is_wanted)
         folders = (folder for pattern in _ARTIFACTS for folder in sorted(self.project.glob(pattern.format(kind=kind))))
@@ -304,18 +306,7 @@ class Whereabouts:
         return self._git("cat-file", "-e", f"{commit}^{{commit}}") is not None
 
     def _git(self, *arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments],
-                cwd=self.project,
-                capture_output=True,
-                text=True,
-                check=True,
-                stdin=subprocess.DEVNULL,
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
+        return try_git(self.project, *arguments)
 
 
 def lost_changes(changed: Sequence[str]) -> list[str]:
@@ -334,8 +325,3 @@ def _read_record(storage: Storage, uri: str) -> Any:
     """A small JSON file in the store; None where there is none."""
     found = storage.find(uri)
     return None if found is None else json.loads(storage.read(uri, found.digest, max_bytes=MAX_RECORD))
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, in one line and without credentials."""
-    return without_credentials(" ".join(str(error).split())) or type(error).__name__

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from components.locations import ARTIFACTS, DATA
 from components.services.lineage.locate import Finding, State, lost_changes
 from components.services.lineage.tree import ANCESTORS, SECTIONS, Recorded, machine_words
 from components.services.tracking.mlflow import DEFAULT_URI
@@ -73,7 +74,7 @@ def commands(recorded: Recorded, raw: Finding) -> list[str]:
         *_raw_commands(recorded, raw, folder),
         f"make -C {folder} setup",
         f'(cd {folder} && PATH="$PWD/.venv/bin:$PATH" MLFLOW_TRACKING_URI={DEFAULT_URI} {threads}dvc repro --force)',
-        f"dagnn lineage {version} --compare {folder}/artifacts",
+        f"dagnn lineage {version} --compare {folder}/{ARTIFACTS}",
     ]
     if "image" in execution:
         image = shlex.quote(execution["image"])
@@ -136,7 +137,7 @@ def _source(recorded: Recorded) -> str:
     """Where the raw data goes in the project; a task of a pipeline found it in a folder of its own."""
     fetched = recorded.origin("dataset").get("raw", {}).get("path")
     source = str(fetched or recorded.source)
-    return "data/raw" if PurePosixPath(source).is_absolute() else source
+    return str(DATA / "raw") if PurePosixPath(source).is_absolute() else source
 
 
 def _raw_commands(recorded: Recorded, raw: Finding, folder: str) -> list[str]:

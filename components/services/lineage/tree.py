@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from components.services.lineage.locate import Finding, State, Whereabouts, lost_changes, one_line
+from components.services.lineage.locate import Finding, State, Whereabouts, lost_changes
 from components.services.registry.stored_model import find_fault, read_manifest
 from components.services.registry.versions import CHAMPION, read_versions
 from components.services.tracking.mlflow import RECREATED_FROM, Tracking
+from components.services.tracking.tags import Lineage
 from dagnn_core.artifacts import read_provenance
 from dagnn_core.errors import InputError, SurroundingsError
 from dagnn_core.retrieval.directions import MAP_METRICS
+from dagnn_core.text import one_line
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -57,29 +59,25 @@ class Recorded:
     @property
     def digests(self) -> dict[str, str]:
         """Content digest of every artifact, and md5 of the raw data, that the model was made from; its own too."""
-        digests = {key.removesuffix("_digest"): value for key, value in self.tags.items() if key.endswith("_digest")}
         wanted = ("raw", *ANCESTORS, "model")
-        return {kind: digest for kind, digest in (digests | self._ancestors).items() if kind in wanted}
+        return {kind: digest for kind, digest in {**self._tagged.digests, **self._ancestors}.items() if kind in wanted}
 
     @property
     def uris(self) -> dict[str, str]:
         """Where a pipeline run stored the raw data, every artifact, the model and its report, as far as it is known."""
-        tags = {key.removesuffix("_uri"): value for key, value in self.tags.items() if key.endswith("_uri")}
-        return {**self.provenance.get("uris", {}), **tags}
+        return {**self.provenance.get("uris", {}), **self._tagged.uris}
 
     @property
     def git(self) -> dict[str, Any]:
         """Commit of the code that trained, and which files differed from it."""
         if "git" in self.provenance:
             return dict(self.provenance["git"])
-        return {"commit": self.tags.get("git_commit", "unknown"), "dirty": self.tags.get("git_dirty") != "false"}
+        return {"commit": "unknown", "dirty": True, **self._tagged.git}
 
     @property
     def execution(self) -> dict[str, Any]:
         """Image, run of the pipeline, and machine, as far as they are known."""
-        named = {"image": "image_digest", "pipeline_run": "pipeline_run"}
-        tags = {key: self.tags[tag] for key, tag in named.items() if tag in self.tags}
-        return {**tags, **self.provenance.get("execution", {})}
+        return {**self._tagged.execution, **self.provenance.get("execution", {})}
 
     @property
     def sections(self) -> dict[str, dict[str, Any]]:
@@ -97,6 +95,10 @@ class Recorded:
         """The record of an artifact that the model was made from; code and pipeline are the model's where none is."""
         record = self.provenance.get("origins", {}).get(kind, {})
         return {"git": self.git, "execution": self.execution, **record}
+
+    @property
+    def _tagged(self) -> Lineage:
+        return Lineage.of_tags(self.tags)
 
     @property
     def _ancestors(self) -> dict[str, str]:

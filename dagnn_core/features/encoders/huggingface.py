@@ -22,9 +22,10 @@ from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Modality
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.backbone import encode_pictures
-from dagnn_core.features.encoders.checkpoint import CONFIG, SENTENCE_POOLING, Checkpoint, first_line, read_object
+from dagnn_core.features.encoders.checkpoint import CONFIG, SENTENCE_POOLING, Checkpoint, read_object
 from dagnn_core.features.encoders.decoding import decode
 from dagnn_core.features.encoders.state import STATE, read_state, write_state
+from dagnn_core.text import first_line
 
 Pooling = Literal["auto", "cls", "mean", "projection", "pooler"]
 POOLINGS: dict[str, Pooling] = {name: name for name in get_args(Pooling)}

@@ -82,7 +82,7 @@ def make_model(path, encoders, *, seed=0):
         draft.content["label_names"] = LABELS
     provenance = {
         "mlflow_run_id": "a" * 32,
-        "params": {"model": {"hops": 2}, "TrainConfig": {"lr": 5e-5, "seed": 103}},
+        "params": {"model": {"hops": 2}, "train": {"lr": 5e-5, "seed": 103}},
         "ancestors": {"dataset": "d" * 64, "features": "f" * 64, "label_graph": "9" * 64},
         "git": {"commit": "c0ffee", "dirty": False},
         "packages": {"python": "3.11.2", "torch": "2.13.0"},
@@ -180,7 +180,7 @@ def test_version_has_its_lineage(tracking, model, report):
     version = version_of(tracking, registered)
     tags = dict(version.tags)
     assert tags.pop("mlflow_model_id").startswith("m-")
-    params = b'{"model":{"hops":2},"TrainConfig":{"lr":5e-05,"seed":103}}'
+    params = b'{"model":{"hops":2},"train":{"lr":5e-05,"seed":103}}'
     assert tags == {
         "git_commit": "c0ffee",
         "git_dirty": "false",

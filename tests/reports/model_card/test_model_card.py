@@ -49,7 +49,7 @@ def render() -> Callable[..., ModelCard]:
         *, image: str = "classic", licence: str = "CC BY 4.0", metrics: dict[str, float] | None = None, **data: Any
     ) -> ModelCard:
         provenance = {
-            "params": {"model": {"hops": 5}, "TrainConfig": {"lr": 5e-05, "seed": 103}},
+            "params": {"model": {"hops": 5}, "train": {"lr": 5e-05, "seed": 103}},
             "git": {"commit": "c0ffee" * 6, "dirty": True},
             "packages": {"python": "3.11.2", "torch": "2.13.0"},
             "ancestors": {"dataset": "d" * 64, "raw": "b" * 32},

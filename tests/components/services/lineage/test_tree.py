@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.services.data_versions.raw_version import RawLineage
-from components.services.data_versions.raw_version import tree as module
+from components.services.lineage import tree as module
 from components.services.lineage.locate import Finding, State, Whereabouts
 from components.services.lineage.reproduce import commands, compare, recorded_params
 from components.services.lineage.tree import Node, Reference, find_raw, parse_reference, read_recorded, trace
 from components.services.tracking.mlflow import Tracking
+from components.services.tracking.tags import Lineage
 from dagnn_core.artifacts import read_artifact, write_artifact, write_json
 from dagnn_core.config.sections import SECTIONS
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
@@ -32,8 +33,13 @@ RAW = asdict(RawLineage(md5="b" * 32 + ".dir", size=5, num_files=2))
 
 def params_of(*sections: str, **changes: Any) -> dict[str, Any]:
     """The parameters of a record, as a manifest has them."""
-    known = {name: json.loads(json.dumps(asdict(SECTIONS[name]()))) for name in sections}
-    return {SECTIONS[name].__name__: values | changes for name, values in known.items()}
+    return {name: json.loads(json.dumps(asdict(SECTIONS[name]()))) | changes for name in sections}
+
+
+def as_former(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as the code wrote it that named sections by their classes."""
+    former = record | {"params": {SECTIONS[name].__name__: values for name, values in record["params"].items()}}
+    return former | {"origins": {kind: as_former(origin) for kind, origin in record.get("origins", {}).items()}}
 
 
 @pytest.fixture
@@ -293,6 +299,24 @@ def test_lost_files(
         assert tree["pipeline run"].identity == "local/1"
         assert tree["features"].identity == "f"
         assert tree["raw data"].reason == "neither its version nor its place is recorded"
+
+
+def test_a_version_that_former_code_registered(
+    tracking: Tracking, add: Callable[..., str], provenance: dict[str, Any], project: Path
+) -> None:
+    former = as_former(provenance)
+    assert set(former["params"]) == {"ModelConfig", "TrainConfig"}
+    assert set(former["origins"]["dataset"]["params"]) == {"DatasetConfig"}
+    tags = Lineage(digests=provenance["ancestors"], git=provenance["git"], execution={"image": IMAGE}).tags()
+    assert [add(former, **tags), add(provenance, **tags)] == ["1", "2"]
+    old, new = (read_recorded(tracking, parse_reference(f"dagnn/{number}")) for number in (1, 2))
+    assert old.sections == new.sections
+    assert list(old.sections) == ["dataset", "features", "label_graph", "model", "train"]
+    assert recorded_params(old) == recorded_params(new)
+    assert commands(old, find_raw(old, Whereabouts(project)))[1:] != []
+    tree = traced(tracking, "dagnn/1")
+    assert tree["parameters"].state is tree["git commit"].state is State.FOUND
+    assert tree["image"].identity == IMAGE
 
 
 @pytest.mark.usefixtures("project")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.services.promotion import ledger as module
 from components.services.promotion.ledger import SETTLED, Action, Entry, Ledger, Record, State, distinct, fold, lost_to
-from components.services.promotion.promotion import ledger as module
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -19,9 +19,9 @@ import pytest
 import requests
 
 from components.services.promotion.promotion import read_history
+from components.services.storage import patience as module
 from components.services.storage.patience import ENVIRONMENT, Patience, passing_failure, patience_of_environment
 from components.services.storage.s3 import PART, Storage
-from components.services.storage.s3 import patience as module
 from components.services.tracking.mlflow import Tracking
 from components.steps import evaluate, fetch_dataset, promote, record_outcome, register, train
 from dagnn_core.config.evaluate import EvaluateConfig

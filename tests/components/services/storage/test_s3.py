@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from botocore.retries.standard import ExponentialBackoff
 
+from components.services.storage import s3 as module
 from components.services.storage.s3 import Digest, Download, Storage, parse_uri
-from components.services.storage.s3 import s3 as module
 from dagnn_core.errors import InputError, SurroundingsError
 from tests.components.fault_proxy import Fault, FaultProxy, Request, only
 from tests.fixtures.locations import ROOT

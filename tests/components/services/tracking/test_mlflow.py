@@ -55,7 +55,7 @@ def make_model(path, provenance):
 def model(tmp_path):
     """A model that was trained on another server."""
     provenance = {
-        "params": {"model": {"hops": 3}, "TrainConfig": {"lr": 5e-5}},
+        "params": {"model": {"hops": 3}, "train": {"lr": 5e-5}},
         "ancestors": DIGESTS,
         "git": {"commit": "c0ffee", "dirty": True},
         "mlflow_run_id": "a" * 32,

@@ -17,6 +17,9 @@ ParamsOption = Annotated[str, typer.Option(help="The configuration file.")]
 WorkOption = Annotated[Path, typer.Option(help="Folder for unfinished work, from which an interrupted run goes on.")]
 INTERRUPTED = 130
 
+_OPTIONAL = {"dvc": "dvc[s3]", "dvc_data": "dvc[s3]", "scmrepo": "dvc[s3]", "docker": "docker"}
+"""Package that only some commands need -> what brings it."""
+
 _DISK_ERRORS = {
     errno.ENOSPC: "no space is left; free some and run again",
     errno.EDQUOT: "the disk quota is used up; free some space and run again",
@@ -48,6 +51,11 @@ def run_command(command: Callable[[], object]) -> NoReturn:
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:  # typer makes an exit of an interruption
             raise
         _fail("interrupted; nothing was left half written, run the same command again to go on", INTERRUPTED, debug)
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in _OPTIONAL:
+            raise
+        _fail(f"this needs {name}, which is not installed; run `pip install '{_OPTIONAL[name]}'`", 2, debug)
     except OSError as error:
         failure = disk_failure(error)
         if failure is None:

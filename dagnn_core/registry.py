@@ -25,7 +25,16 @@ def find(table: Mapping[str, str], name: str, key: str) -> Any:
     Raises:
         InputError: there is no such implementation.
     """
-    return load(table.get(name, name), key)
+    path = table.get(name, name)
+    try:
+        return load(path, key)
+    except InputError as error:
+        missing = error.__cause__
+        if name in table and isinstance(missing, ModuleNotFoundError) and path.startswith(str(missing.name)):
+            raise InputError(
+                f"{key}: {name} is not in this installation ({missing}); run it in a git checkout of the project"
+            ) from error
+        raise
 
 
 def load(path: str, key: str) -> Any:

@@ -98,6 +98,8 @@ def look(name: str, check: Callable[[], Finding]) -> Check:
         found = check()
     except _SkippedError as reason:
         return Check(name, "skipped", str(reason))
+    except ModuleNotFoundError as error:
+        return Check(name, "skipped", f"this check needs {error.name}, which is not installed")
     except DagnnError as error:
         what, _, remedy = str(error).rpartition("; ")  # as all our messages have it
         return Check(name, "failed", what or remedy, remedy if what else "")

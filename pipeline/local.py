@@ -19,7 +19,6 @@ from kfp import local
 
 from components.locations import CACHE, WORK
 from dagnn_core.errors import DagnnError, SurroundingsError
-from pipeline.containers import container_runner, reliable_containers
 from pipeline.graph import Outputs, Shape, build_pipeline
 from pipeline.images import Images
 from pipeline.task import parse_task_line
@@ -51,6 +50,9 @@ def run_locally(
     Raises:
         DagnnError: a task failed; the error is the task's own where it is one of `dagnn_core.errors`.
     """
+    if images:
+        from pipeline.containers import container_runner, reliable_containers  # needs the extra `docker`
+
     pipeline = build_pipeline(images=images, params=params, shape=shape)
     name = f"{datetime.now(tz=UTC):%Y-%m-%d-%H-%M-%S}"
     os.environ["DAGNN_PIPELINE_RUN"] = f"local/{name}"  # the tasks record it

@@ -83,6 +83,11 @@ def check_clean(git: Mapping[str, Any]) -> None:
     Raises:
         InputError: files differ from the commit, or there is none.
     """
+    if git["commit"] == "unknown":
+        raise InputError(
+            "this program runs in no git checkout with a commit, which images are built from; run it in one, or add "
+            "--allow-dirty"
+        )
     if git["dirty"]:
         raise InputError(
             f"the checkout is not what its commit {str(git['commit'])[:NUM_COMMIT]} has, which images are built from; "

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from dagnn_core.config.section import Expected, require, section
 from dagnn_core.errors import InputError
+from pipeline.shipped import CONFIGS, find_configs
 
-FOLDER = Path("configs/clusters")
+FOLDER = CONFIGS / "clusters"
 
 Cores = Annotated[str, Field(pattern=r"^(\d+(\.\d+)?|\d+m)$"), Expected("a number of cores, as '2' or '500m'")]
 Bytes = Annotated[str, Field(pattern=r"^\d+([KMGT]i?)?$"), Expected("a size, as '4Gi'")]
@@ -137,17 +138,18 @@ def secrets_of(target: Target) -> list[str]:
 
 
 def read_target(name: str) -> Target:
-    """A cluster by the name of a file in `configs/clusters`, or by the path of a YAML file.
+    """A cluster by the name of a file in `configs/clusters`, the shipped ones included, or by the path of a YAML file.
 
     Raises:
         InputError: there is no such file, or a key or value in it is wrong.
     """
     from components.params import load_spec
 
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    known = find_configs("clusters")
+    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name, FOLDER / f"{name}.yaml")
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml"))) or f"none, {FOLDER} has no YAML file"
-        raise InputError(f"{path} does not exist, expected a cluster ({known}) or the path of a YAML file")
+        names = ", ".join(sorted(known))
+        raise InputError(f"{path} does not exist, expected a cluster ({names}) or the path of a YAML file")
     target = load_spec(path, Target)
     for key in ("mlflow_uri", "s3_endpoint_url", "data_endpoint_url"):
         if is_loopback(url := getattr(target, key)):

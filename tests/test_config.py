@@ -73,7 +73,7 @@ def test_every_field_has_a_docstring(name: str) -> None:
         ({"model": {"preset": "tpami22", "classification_weight": -1}}, r"model.classification_weight must be >= 0"),
         (
             {"model": {"classification_weight": 0, "modality_invariance_weight": 0}},
-            r"one of model.classification_weight, .*, model.relevance_weight must be > 0, got \[0.0, 0.0, 0.0, 0.0\]",
+            r"one of model.classification_weight, .*, model.custom_loss_weight must be > 0, got \[(0.0, ){4}0.0\]",
         ),
         ({"model": {"kind": "clip"}}, r"model.kind must be one of dagnn, two_tower, dscmr, cca, ridge, .*, got 'clip'"),
         ({"train": {"warmup_epochs": 40}}, r"train.warmup_epochs must be below train.epochs, got 40"),

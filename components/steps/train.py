@@ -5,13 +5,12 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from components.command import ParamsOption, WorkOption, run_step
@@ -30,19 +29,11 @@ from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.features import Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model.files import KIND, write_model
-from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.parallel import is_main, joined_processes, num_processes
+from dagnn_core.training.inputs import graph_tensors, read_split
 from dagnn_core.training.loop import train
-from dagnn_core.training.split import Split
 
 log = logging.getLogger(__name__)
-
-
-class _Untracked:
-    """Takes no figures: of several processes the first one tracks them."""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Take none."""
 
 
 def run(
@@ -90,7 +81,7 @@ def run(
     device = choose_device(params.device, key="train.device")
     if params.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
-    tensors = _graph_tensors(graph)
+    tensors = graph_tensors(graph)
     record = provenance(
         "train",
         model_params,
@@ -103,15 +94,15 @@ def run(
     checkpoints = work / hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:16]
     training = partial(
         train,
-        train_split=_split(data, "train", device),
-        val_split=_split(data, "val", device),
+        train_split=read_split(data, "train", device=device),
+        val_split=read_split(data, "val", device=device),
         graph=tensors,
         model_config=model_params,
         config=params,
         checkpoint=checkpoints / "checkpoint.safetensors",
     )
     if not is_main():
-        training(logger=_Untracked())
+        training()  # of several processes the first one tracks
         return
     run_id_file = checkpoints / "mlflow_run_id"
     with (
@@ -155,20 +146,6 @@ def _check_same_dataset(features: Features, graph: LabelGraph) -> None:
             f"{features.artifact.path} and {graph.artifact.path} were made from different data sets; "
             "run `dvc repro build_label_graph`"
         )
-
-
-def _graph_tensors(graph: LabelGraph) -> GraphTensors:
-    embeddings, adjacency, normalized = (
-        torch.tensor(array, dtype=torch.float32) for array in (graph.embeddings, graph.adjacency, graph.normalized)
-    )
-    return GraphTensors(embeddings, adjacency, normalized, graph.threshold)
-
-
-def _split(data: Features, name: str, device: torch.device) -> Split:
-    rows = data.rows(name)
-    matrices = (data.image, data.text, data.labels)
-    image, text, labels = (torch.tensor(matrix[rows], dtype=torch.float32, device=device) for matrix in matrices)
-    return Split(image, text, labels, torch.tensor(data.has_image[rows]), torch.tensor(data.has_text[rows]))
 
 
 @contextmanager

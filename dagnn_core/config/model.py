@@ -136,7 +136,10 @@ class ModelConfig:
     }
 
     def __post_init__(self) -> None:
-        weights = ("classification_weight", "modality_invariance_weight", "contrastive_weight", "relevance_weight")
+        weights = (
+            *("classification_weight", "modality_invariance_weight", "contrastive_weight", "relevance_weight"),
+            "custom_loss_weight",
+        )
         given = [getattr(self, key) for key in weights]
         require(any(given), f"one of {', '.join(f'model.{key}' for key in weights)}", "> 0", given)
         has_loss = self.custom_loss_weight == 0 or self.custom_loss != ""

@@ -71,6 +71,7 @@ def section(cls: type[T]) -> type[T]:
 
     @wraps(construct)
     def init(self: object, **values: Any) -> None:
+        values = _with_preset(made, values)
         try:
             construct(self, **values)
         except ValidationError as error:
@@ -102,9 +103,8 @@ def parse_section(kind: type[T], values: object, key: str) -> T:
     Raises:
         InputError: an unknown key, a value of the wrong type or out of range, named by its dotted path.
     """
-    presets: Mapping[object, Mapping[str, object]] = getattr(kind, "PRESETS", {})
-    if isinstance(values, Mapping) and isinstance(values.get("preset"), str):
-        values = {**presets.get(values["preset"], {}), **values}
+    if isinstance(values, Mapping):
+        values = _with_preset(kind, values)
     try:
         parsed: T = _validate(kind, values)
     except ValidationError as error:
@@ -132,6 +132,13 @@ def describe(kind: type[Any], key: str) -> str:
 def json_schema(kind: type[Any]) -> dict[str, Any]:
     """JSON schema of a section, for editors."""
     return TypeAdapter(kind).json_schema()
+
+
+def _with_preset(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are given, and those of the preset that they name for all other keys."""
+    presets: Mapping[object, Mapping[str, object]] = getattr(kind, "PRESETS", {})
+    name = values.get("preset")
+    return {**(presets.get(name, {}) if isinstance(name, str) else {}), **values}
 
 
 def _validate(kind: Any, values: object) -> Any:

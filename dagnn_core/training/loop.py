@@ -58,8 +58,8 @@ def train(
     graph: GraphTensors,
     model_config: ModelConfig,
     config: TrainConfig,
-    logger: MetricLogger,
     checkpoint: Path,
+    logger: MetricLogger | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> TrainingResult:
     """Train a network, or fit it in closed form; resume from `checkpoint` where one is found.
@@ -73,8 +73,8 @@ def train(
         graph: label graph, of the training labels.
         model_config: kind, architecture and objective.
         config: optimisation.
-        logger: gets the figures of every epoch, of several processes that of the first one.
         checkpoint: path of the checkpoint file, the same for every process; it stays until the caller removes it.
+        logger: gets the metrics of every epoch, where there is one; of several processes that of the first one.
         checkpoint_seconds: least time between two checkpoints.
 
     Returns:
@@ -120,7 +120,8 @@ def train(
         if val_metrics["val_map_mean"] > state.best_metrics.get("val_map_mean", -1.0):
             state.best_metrics = val_metrics | {"best_epoch": number}
             state.best_weights = _weights(validated)
-        logger.log_metrics({name: value for name, value in epoch.items() if name != "epoch"}, number)
+        if logger:
+            logger.log_metrics({name: value for name, value in epoch.items() if name != "epoch"}, number)
         log.info(
             "epoch %d of %d: loss %.4f, val MAP %.4f (best %.4f in epoch %d)",
             number,
@@ -167,10 +168,11 @@ def _check_same_start(state: TrainingState, checkpoint: Path) -> None:
         )
 
 
-def _closed_form_result(network: CrossModalNetwork, val_split: Split, logger: MetricLogger) -> TrainingResult:
+def _closed_form_result(network: CrossModalNetwork, val_split: Split, logger: MetricLogger | None) -> TrainingResult:
     val_metrics = _validate(network, val_split)
     figures = {name: val_metrics[name] for name in VAL_MAP}
-    logger.log_metrics(figures, 1)
+    if logger:
+        logger.log_metrics(figures, 1)
     return TrainingResult(_weights(network), [{"epoch": 1} | figures], val_metrics | {"best_epoch": 1})
 
 

@@ -3,12 +3,14 @@
 The modules of the groups import what a command needs inside the command, so that `dagnn --help` starts at once.
 """
 
+import sys
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 
 from components.command import run_command
-from pipeline.cli import bench, cluster, data, kubeflow, lineage, params, registry, report, runs
+from pipeline.cli import bench, cluster, data, embed, kubeflow, lineage, params, registry, report, runs
 
 app = typer.Typer(
     help="Find pictures by text and texts by picture: train, evaluate, register and promote DAGNN models.",
@@ -31,6 +33,7 @@ app.command("cancel", short_help="Cancel a run on a Kubeflow cluster.")(runs.can
 app.command("retry", short_help="Run again what failed in a run on a Kubeflow cluster.")(runs.retry)
 app.command("schedules")(runs.schedules)
 app.command("doctor")(cluster.doctor)
+app.command("embed")(embed.embed)
 app.command("results")(report.results)
 app.command("register", short_help="Register the trained model as the challenger.")(registry.register)
 app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)
@@ -42,6 +45,8 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> NoReturn:
     """Run the command that the arguments name."""
+    if not sys.flags.safe_path:
+        sys.path.append(str(Path.cwd()))  # a user's own encoders are found there, as `python -m` finds them
     run_command(app)
 
 

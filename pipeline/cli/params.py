@@ -1,4 +1,4 @@
-"""`dagnn params`: look at `params.yaml`, or replace it by one of the configurations in `configs/`."""
+"""`dagnn params`: look at `params.yaml`, or replace it by one of the shipped configurations, or of `configs/`."""
 
 import json
 import sys
@@ -13,11 +13,11 @@ from components.params import read_yaml
 from components.params_file import load_params
 from dagnn_core.config.sections import SECTIONS
 from dagnn_core.errors import InputError
+from pipeline.shipped import CONFIGS, find_configs
 
 app = typer.Typer(help="Show the configuration, or replace it by a shipped one.", no_args_is_help=True)
 
 PARAMS = Path("params.yaml")
-CONFIGS = Path("configs")
 
 
 @app.command()
@@ -35,25 +35,26 @@ def show(
 
 @app.command()
 def use(
-    name: Annotated[str, typer.Argument(help="a file in configs/, without .yaml")],
+    name: Annotated[str, typer.Argument(help="a shipped configuration, or a file in configs/, without .yaml")],
     force: Annotated[bool, typer.Option("--force", help="replace edits of params.yaml without asking")] = False,
 ) -> None:
-    """Copy configs/NAME.yaml to params.yaml; asks before it replaces edits of yours."""
-    shipped = _shipped()
-    if name not in shipped:
-        raise InputError(f"{CONFIGS / name}.yaml is not a configuration, expected one of {', '.join(sorted(shipped))}")
-    load_params(CONFIGS / f"{name}.yaml")
-    is_edited = PARAMS.is_file() and PARAMS.read_bytes() not in shipped.values()
+    """Copy a configuration to params.yaml; asks before it replaces edits of yours."""
+    known = _configurations()
+    if name not in known:
+        raise InputError(f"{CONFIGS / name}.yaml is not a configuration, expected one of {', '.join(sorted(known))}")
+    load_params(known[name])
+    content = known[name].read_bytes()
+    is_edited = PARAMS.is_file() and PARAMS.read_bytes() not in [path.read_bytes() for path in known.values()]
     if is_edited and not force:
         if not sys.stdin.isatty():
-            raise InputError(f"{PARAMS} holds edits that no file in {CONFIGS}/ has; save them, or give --force")
-        typer.confirm(f"{PARAMS} holds edits that no file in {CONFIGS}/ has. Replace it?", abort=True)
+            raise InputError(f"{PARAMS} holds edits that no configuration has; save them, or give --force")
+        typer.confirm(f"{PARAMS} holds edits that no configuration has. Replace it?", abort=True)
     temporary = PARAMS.with_suffix(".yaml.tmp")
-    temporary.write_bytes(shipped[name])
+    temporary.write_bytes(content)
     temporary.replace(PARAMS)
-    typer.echo(f"{PARAMS} is now {CONFIGS / name}.yaml")
+    typer.echo(f"{PARAMS} is now the configuration {name}")
 
 
-def _shipped() -> dict[str, bytes]:
-    """Content of each file in `configs/` that is a configuration (others describe data sets)."""
-    return {path.stem: path.read_bytes() for path in CONFIGS.glob("*.yaml") if set(read_yaml(path)) <= set(SECTIONS)}
+def _configurations() -> dict[str, Path]:
+    """The files that hold sections of `params.yaml`; others describe data sets."""
+    return {name: path for name, path in find_configs().items() if set(read_yaml(path)) <= set(SECTIONS)}

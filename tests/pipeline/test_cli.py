@@ -42,7 +42,7 @@ def test_help_names_every_command() -> None:
     done = dagnn("--help")
     assert done.returncode == 0
     for command in (
-        *("data", "params", "run", "compile", "images", "submit", "follow", "logs", "runs", "cancel", "retry"),
+        *("data", "params", "embed", "run", "compile", "images", "submit", "follow", "logs", "runs", "cancel", "retry"),
         *("schedules", "doctor", "results"),
         *("register", "promote", "rollback", "history", "lineage", "bench"),
     ):
@@ -92,6 +92,16 @@ def test_what_params_show_prints_is_a_configuration(tmp_path: Path) -> None:
     assert dagnn("params", "show", "--json", cwd=tmp_path).stdout == before
 
 
+def test_a_command_without_its_optional_package_names_it(tmp_path: Path) -> None:
+    program = f"import sys; sys.modules['dvc'] = None; {DAGNN}"  # as if it were not installed
+    command = ("data", "fetch", "raw", "--repository", ".", "--revision", "HEAD", "--path", "data/x")
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    expected = "error: this needs dvc, which is not installed; run `pip install 'dvc[s3]'`\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
 class TestParamsUse:
     @pytest.fixture
     def project(self, tmp_path: Path) -> Path:
@@ -112,7 +122,7 @@ class TestParamsUse:
         (project / "params.yaml").write_text(edited)
         done = dagnn("params", "use", "one", cwd=project)
         assert done.returncode == 2
-        assert "params.yaml holds edits that no file in configs/ has; save them, or give --force" in done.stderr
+        assert "params.yaml holds edits that no configuration has; save them, or give --force" in done.stderr
         assert (project / "params.yaml").read_text() == edited
         assert dagnn("params", "use", "one", "--force", cwd=project).returncode == 0
         assert (project / "params.yaml").read_text() == "train: {lr: 0.1}\n"
@@ -121,5 +131,7 @@ class TestParamsUse:
     def test_names_the_configurations_there_are(self, project: Path, name: str) -> None:
         done = dagnn("params", "use", name, cwd=project)
         assert done.returncode == 2
-        assert "is not a configuration, expected one of one, two" in done.stderr
+        assert (
+            "is not a configuration, expected one of coco, demo, fashion, mirflickr, nuswide, one, two\n" in done.stderr
+        )
         assert not (project / "params.yaml").exists()

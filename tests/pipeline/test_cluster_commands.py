@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from tests.components.test_versioning import Project, Pushed, make_source
 
+from tests.components.services.data_versions.test_repository import Project, Pushed, make_source
 from tests.fixtures.s3 import SECRET, Bucket, make_bucket
 from tests.pipeline.conftest import COMMIT, IMAGE, ROOT, Dagnn
 from tests.pipeline.kfp_server import KubeflowServer

@@ -18,7 +18,6 @@ from pathlib import Path
 from threading import Barrier, Event
 
 import pytest
-from tests.components.test_registry_server import mlflow_server
 
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import InputError
@@ -26,6 +25,7 @@ from pipeline.doctor import APART, Check, Finding, checks_of, look, look_at_all,
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.target import Gpu, Target
 from tests.components.fault_proxy import Fault, FaultProxy
+from tests.components.services.registry.test_server import mlflow_server
 from tests.fixtures.s3 import Bucket
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.kubernetes_server import Kubernetes

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from components.git import changed_files, head
+from components.git import changed_files, head, try_git
 from components.services.data_versions.lock_history import LOCK
 from components.services.data_versions.raw_version import RawLineage
 from dagnn_core.artifacts import Artifact
@@ -72,13 +72,14 @@ def _execution() -> dict[str, str]:
 def git_state() -> dict[str, Any]:
     """Commit of this code's checkout, and which tracked files differ from it (`changed`), apart from `dvc.lock`.
 
-    An image, which has no git, names its commit in DAGNN_GIT_COMMIT.
+    An image, which has no git, names its commit in DAGNN_GIT_COMMIT; of an installed wheel it is unknown, also where
+    the environment lies in the checkout of another project.
     """
     baked_in = os.environ.get("DAGNN_GIT_COMMIT")
     if baked_in:
         return {"commit": baked_in, "dirty": False, "changed": []}
     commit = head(_CHECKOUT)
     changed = changed_files(_CHECKOUT, exclude=LOCK)  # DVC writes it after every stage, so by the next one it differs
-    if commit is None or changed is None:
+    if commit is None or changed is None or not try_git(_CHECKOUT, "ls-files", "--", "."):
         return {"commit": "unknown", "dirty": True, "changed": []}
     return {"commit": commit, "dirty": bool(changed), "changed": changed}

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import dagnn_core
 from components.services.registry.models import LEDGER_SUFFIX, ensure_registered_model
+from components.services.registry.own_code import OwnCode, copy_code, find_own_code
 from components.services.registry.stored_model import find_fault
 from components.services.tracking.mlflow import REQUEST, Run, Tracking, split_of_data
 from components.services.tracking.tags import Lineage, known_raw
@@ -77,13 +78,14 @@ def register_version(
         data_licence: licence or terms of the data.
 
     Raises:
-        InputError: a name that MLflow does not take.
+        InputError: a name that MLflow does not take, or the user's own code that the model needs cannot be stored.
         SurroundingsError: the server failed.
     """
     from dagnn_core.reports.model_card.model_card import render_model_card, shorten
 
     check_name(name)
     client, digest = tracking.client, model.artifact.content_digest
+    code = find_own_code(model)
     card = render_model_card(name, model, report, metrics, licence=data_licence)
     description = shorten(card.markdown, MAX_DESCRIPTION)
     evaluation = {metric: repr(metrics[metric]) for metric in MAP_METRICS}
@@ -95,7 +97,7 @@ def register_version(
         ensure_registered_model(client, name, "Texts and pictures to embeddings in one space (DAGNN)")
         known = _versions_with(client, name, "model_digest", digest)
         found = next((version for version in known if find_fault(tracking, version) is None), None)
-        model_id = found.tags[MODEL_ID] if found else _log_model(tracking, run, name, model)
+        model_id = found.tags[MODEL_ID] if found else _log_model(tracking, run, name, model, code)
         # all that a version holds is in the store before there is a version
         _log_card(client, model_id, card)
         _log_evaluation(client, run, model_id, metrics, report.content["data"])
@@ -258,7 +260,7 @@ def _log_evaluation(
     client.log_batch(run.run_id, metrics=tied, synchronous=True)
 
 
-def _log_model(tracking: Tracking, run: Run, name: str, model: "TrainedModel") -> str:
+def _log_model(tracking: Tracking, run: Run, name: str, model: "TrainedModel", code: OwnCode) -> str:
     """Store the model in its run as an MLflow model made from code; return the id of MLflow's record of it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*inferred as AnyType")  # about MLflow's own types
@@ -274,15 +276,16 @@ def _log_model(tracking: Tracking, run: Run, name: str, model: "TrainedModel") -
     )
     with tempfile.TemporaryDirectory() as directory:
         local = Path(directory) / "model"
+        own = [copy_code(path, Path(directory) / "code") for path in code.paths]
         mlflow.pyfunc.save_model(
             local,
             mlflow_model=Model(run_id=run.run_id, model_id=logged.model_id, model_uuid=logged.model_id),
             python_model=Path(__file__).with_name("pyfunc_model.py"),
             artifacts={"model": model.artifact.path.resolve().as_uri()},
-            code_paths=[str(Path(dagnn_core.__file__).parent)],
+            code_paths=[str(path) for path in (Path(dagnn_core.__file__).parent, *own)],
             signature=_signature(model),
             input_example=_input_example(model),
-            pip_requirements=_pip_requirements(model),
+            pip_requirements=_pip_requirements(model) + code.requirements,
         )
         client.log_model_artifacts(logged.model_id, str(local))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)

@@ -19,7 +19,7 @@ _CONNECTION = re.compile(
 )
 _DOWNLOADS = "The following failures occurred while downloading"  # begins MLflow's list of them
 
-_TRANSFERS = "/mlflow-artifacts/artifacts"  # in the path of every request for files
+_TRANSFERS = "/mlflow-artifacts/artifacts/"  # in the path of every request for a file
 
 
 @cache

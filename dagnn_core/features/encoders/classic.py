@@ -53,11 +53,6 @@ class ClassicEncoder:
         deviation = np.maximum(np.sqrt(variance), MIN_DEVIATION)
         return cls(mean=np.asarray(mean, dtype=np.float32), deviation=deviation.astype(np.float32))
 
-    @staticmethod
-    def describe_all(images: Iterable[tuple[str, bytes]]) -> Iterator[NDArray[np.float32]]:
-        """Descriptors of images, not standardised; see `describe_all`."""
-        return describe_all(images)
-
     @classmethod
     def load(cls, directory: Path) -> "ClassicEncoder":
         """Read what `save` wrote.

@@ -1,12 +1,14 @@
 """Encoders turn raw images and texts into feature vectors; their fitted state travels with the model.
 
-The tables of encoders are in `dagnn_core.config.features`. A class has `load(directory)`, and one of these, by which
-extraction knows what to do with it:
+The tables of encoders are in `dagnn_core.config.features`; an import path, `package.module:Class`, names one of your
+own (`examples/custom_parts.py` has two). Such a class has the attribute `KIND`, its import path: only a class that says
+so is called, since the name may come from the files of a model. It has `load(directory)`, and one of these, by which
+extraction knows how to make it:
 
-- `open(config)`: a pretrained network, see `backbone`;
-- `fit_texts(train, val, config)`: a text encoder that is fitted on the training texts;
-- `describe_all(images)` and `fit(descriptors, rows)`: an image encoder that is fitted on descriptors of all images;
-- none of them: vectors that came with the data set.
+- `open(config)`: a network or function that needs no fitting, an `ImageBackbone` or `TextBackbone` (see `backbone`);
+- `fit_texts(train, val, config)`: a text encoder that is fitted on `LabelledTexts` of the training split.
+
+`save(directory)` writes the state with `dagnn_core.features.encoders.state.write_state`, `kind` among it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagnn_core.config.features import IMAGE_ENCODERS, TEXT_ENCODERS, FeaturesConfig
-from dagnn_core.errors import ArtifactError
+from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.encoders.state import STATE, read_state
 from dagnn_core.registry import IMPORT_PATH, find
@@ -70,18 +72,18 @@ def image_encoder_class(kind: str) -> Any:
     """Class of the image encoder of this name or import path.
 
     Raises:
-        InputError: it cannot be imported.
+        InputError: it cannot be imported, or is not such a class.
     """
-    return find(IMAGE_ENCODERS, kind, "features.image")
+    return _class_of(IMAGE_ENCODERS, kind, "features.image")
 
 
 def text_encoder_class(kind: str) -> Any:
     """Class of the text encoder of this name or import path.
 
     Raises:
-        InputError: it cannot be imported.
+        InputError: it cannot be imported, or is not such a class.
     """
-    return find(TEXT_ENCODERS, kind, "features.text")
+    return _class_of(TEXT_ENCODERS, kind, "features.text")
 
 
 def open_image_backbone(config: FeaturesConfig) -> ImageBackbone:
@@ -134,8 +136,12 @@ def _load(directory: Path, table: Mapping[str, str], key: str) -> Any:
     kind = read_state(directory)["kind"]
     if kind not in table and not IMPORT_PATH.fullmatch(kind):
         raise ArtifactError(f"{directory / STATE}: kind {kind!r}, expected one of {', '.join(table)}; make it again")
+    return _class_of(table, kind, key).load(directory)
+
+
+def _class_of(table: Mapping[str, str], kind: str, key: str) -> Any:
     found = find(table, kind, key)
-    # a file must not choose what is called: only a class that says of itself that it is this encoder
+    # the file of a model must not choose what is called: only a class that says of itself that it is this encoder
     if kind not in table and not (isinstance(found, type) and getattr(found, "KIND", None) == kind):
-        raise ArtifactError(f"{directory / STATE}: {kind} is no encoder, expected a class with KIND = {kind!r}")
-    return found.load(directory)
+        raise InputError(f"{key}: {kind} is {found!r}, expected a class with the attribute KIND = {kind!r}; add it")
+    return found

@@ -18,6 +18,7 @@ from dagnn_core.features.encoders.classic import ClassicEncoder
 from dagnn_core.features.encoders.descriptors import DIM, VERSION
 from dagnn_core.features.encoders.precomputed import PrecomputedEncoder
 from dagnn_core.features.encoders.registry import Encoder, TextEncoder, image_encoder_class, text_encoder_class
+from dagnn_core.features.encoders.state import read_state
 from dagnn_core.features.encoders.words import LabelledTexts
 from dagnn_core.features.extraction.embedding import describe_pictures, embed_pictures, embed_texts
 from dagnn_core.features.extraction.precomputed import join_vectors, own_vectors
@@ -51,9 +52,13 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *,
     # texts first: what is wrong with them shows at once, not after all the pictures
     text_encoder = _extract_texts(dataset, config, cache, text_path)
     image_encoder = _extract_images(dataset, config, cache, image_path)
-    for encoder, name in ((image_encoder, IMAGE_ENCODER), (text_encoder, TEXT_ENCODER)):
+    for encoder, name, kind in (
+        (image_encoder, IMAGE_ENCODER, config.image),
+        (text_encoder, TEXT_ENCODER, config.text),
+    ):
         (directory / name).mkdir()
         encoder.save(directory / name)
+        _check_saved(directory / name, kind)
     np.save(directory / "labels.npy", dataset.labels, allow_pickle=False)
     write_samples(
         directory / "samples.parquet",
@@ -68,6 +73,13 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *,
         "text": _describe_matrix(text_path, text_encoder, dataset.splits, dataset.has_text)
         | _describe_source(config.text, config.text_vectors),
     }
+
+
+def _check_saved(directory: Path, kind: str) -> None:
+    """A user's own encoder must save what leads back to it."""
+    saved = read_state(directory)["kind"]
+    if saved != kind:
+        raise InputError(f"{kind} has saved the state of the kind {saved!r}, expected {kind!r}: correct its `save`")
 
 
 def _check_training_items(dataset: Dataset) -> None:
@@ -93,8 +105,12 @@ def _extract_texts(dataset: Dataset, config: FeaturesConfig, cache: Path, path: 
         backbone: TextBackbone = kind.open(config)
         extract_with_text_backbone(dataset, backbone, config, cache, path)
         return backbone
-    if not hasattr(kind, "fit_texts"):
+    if kind is PrecomputedEncoder:
         return _extract_vectors(dataset, "text", config.text_vectors, path)
+    if not hasattr(kind, "fit_texts"):
+        raise InputError(
+            f"features.text: {config.text} has neither `open` nor `fit_texts`, expected one of these class methods"
+        )
     _check_written(dataset, config.text)
     encoder: TextEncoder = kind.fit_texts(_labelled_texts(dataset, "train"), _labelled_texts(dataset, "val"), config)
     blocks = (encoder.encode(dataset.texts[rows]) for rows in _blocks(len(dataset)))
@@ -124,9 +140,11 @@ def _extract_images(dataset: Dataset, config: FeaturesConfig, cache: Path, path:
         backbone: ImageBackbone = kind.open(config)
         extract_with_image_backbone(dataset, backbone, config, cache, path)
         return backbone
-    if hasattr(kind, "describe_all"):
+    if kind is ClassicEncoder:
         return extract_descriptors(dataset, cache, path)
-    return _extract_vectors(dataset, "image", config.image_vectors, path)
+    if kind is PrecomputedEncoder:
+        return _extract_vectors(dataset, "image", config.image_vectors, path)
+    raise InputError(f"features.image: {config.image} has no `open`, expected this class method")
 
 
 def extract_descriptors(dataset: Dataset, cache: Path, path: Path) -> ClassicEncoder:

@@ -347,10 +347,10 @@ def test_no_pickle_and_no_bytecode_is_stored(tracking, model, report):
     [stored] = stored_models(tracking)
     files = [path for path in stored.rglob("*") if path.is_file()]
     suffixes = {path.suffix for path in files} | {""}
-    of_code, of_model = {".css", ".html", ".j2", ".py"}, {".json", ".jsonl", ".npy", ".safetensors"}
+    of_code, of_model = {".css", ".html", ".j2", ".py", ".typed"}, {".json", ".jsonl", ".npy", ".safetensors"}
     assert suffixes <= of_code | of_model | {"", ".md", ".txt", ".yaml"}
     assert {path.name for path in files if path.suffix == ""} == {"MLmodel"}
-    assert any(path.parts[-3:] == ("code", "dagnn_core", "model.py") for path in files)
+    assert any(path.parts[-4:] == ("code", "dagnn_core", "model", "embedder.py") for path in files)
     for path in files:
         assert path.suffix != ".npy" or np.load(path, allow_pickle=False).dtype.kind == "f"
 

@@ -215,7 +215,7 @@ import functools, os, sys, time
 from pathlib import Path
 from components.steps import train
 from components.services.tracking.mlflow import Tracking
-from tests.components.test_train import MODEL, PARAMS
+from tests.components.steps.test_train import MODEL, PARAMS
 validate = train.train.__globals__["_validate"]
 def slowly(*arguments):
     time.sleep(0.3)

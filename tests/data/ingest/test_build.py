@@ -16,8 +16,8 @@ from PIL import Image
 from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import KIND, SPLITS
-from dagnn_core.data.ingest.build import journal as journal_module
-from dagnn_core.data.ingest.build import shards as shards_module
+from dagnn_core.data.ingest import journal as journal_module
+from dagnn_core.data.ingest import shards as shards_module
 from dagnn_core.data.ingest.build import write_dataset
 from dagnn_core.data.ingest.work import pictures_digest, work_folder
 from dagnn_core.data.raw import RawData, RawItem

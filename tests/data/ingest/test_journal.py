@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from dagnn_core.data.ingest.build import journal as journal_module
+from dagnn_core.data.ingest import journal as journal_module
 from dagnn_core.data.ingest.journal import CheckJournal, Fault
 from dagnn_core.data.raw import Reason
 

@@ -4,7 +4,7 @@ import pytest
 
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.data.dataset import KIND, ROW_GROUP_ITEMS, Dataset, Item, Rejection
-from dagnn_core.data.ingest.build import shards as shards_module
+from dagnn_core.data.ingest import shards as shards_module
 from dagnn_core.data.ingest.writer import DatasetWriter
 
 NAMES = ("boat", "water")

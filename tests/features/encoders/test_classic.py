@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.features.encoders import classic
 from dagnn_core.features.encoders.classic import CLIP, MIN_DEVIATION, ClassicEncoder
 from dagnn_core.features.encoders.descriptors import DIM, describe
-from dagnn_core.features.encoders.registry import classic
 
 
 def picture(seed):

@@ -196,8 +196,8 @@ import sys, time
 from pathlib import Path
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.features.extraction.extract import image_loader
-from dagnn_core.features.extraction.extract import vector_cache
+from dagnn_core.features.extraction import image_loader
+from dagnn_core.features.extraction import vector_cache
 from dagnn_core.features.extraction.extract import extract_with_image_backbone
 from tests.features.small_backbones import SmallImageBackbone
 

@@ -12,7 +12,7 @@ from dagnn_core.data.dataset import Dataset, Item
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import InputError
 from dagnn_core.features.encoders.registry import load_image_encoder, load_text_encoder
-from dagnn_core.features.extraction.extract import extract as extraction
+from dagnn_core.features.extraction import extract as extraction
 from dagnn_core.features.extraction.extract import write_features
 from dagnn_core.features.features import Features
 

@@ -10,7 +10,7 @@ import pytest
 from dagnn_core.artifacts import sha256_of, write_artifact
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import InputError
-from dagnn_core.features.extraction.extract import extract as extraction
+from dagnn_core.features.extraction import extract as extraction
 from dagnn_core.features.features import Features
 from tests.features.small_backbones import make_dataset
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import save_file
 
 from dagnn_core.errors import SurroundingsError
-from dagnn_core.features.extraction.extract import vector_cache
+from dagnn_core.features.extraction import vector_cache
 from dagnn_core.features.extraction.vector_cache import VectorCache
 
 NUM_ROWS = 11

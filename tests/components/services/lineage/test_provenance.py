@@ -138,3 +138,18 @@ def test_without_git_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("DAGNN_GIT_COMMIT", raising=False)
     monkeypatch.setattr(module, "_CHECKOUT", tmp_path)
     assert git_state() == {"commit": "unknown", "dirty": True, "changed": []}
+
+
+def test_of_a_package_in_the_checkout_of_another_project_the_commit_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAGNN_GIT_COMMIT", raising=False)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / ".gitignore").write_text("/venv/\n")
+    for arguments in (["add", "-A"], ["commit", "-q", "-m", "Test"]):
+        subprocess.run([*git, *arguments], check=True)
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv/code.py").write_text("1\n")
+    monkeypatch.setattr(module, "_CHECKOUT", tmp_path / "venv")
+    assert git_state() == {"commit": "unknown", "dirty": True, "changed": []}

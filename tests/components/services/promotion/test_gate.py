@@ -242,7 +242,7 @@ def test_floors_of_a_report():
         ({"min_map_i2t": 1.1}, "register.gate.min_map_i2t must be between 0 and 1, got 1.1"),
         ({"max_drop_t2i": 1.0}, "register.gate.max_drop_t2i must be at least 0 and below 1, got 1.0"),
         ({"max_slice_drop": -0.1}, "register.gate.max_slice_drop must be at least 0 and below 1"),
-        ({"rare_labels": 0}, "register.gate.rare_labels must be above 0 and at most 1, got 0.0"),
+        ({"rare_labels": 0}, "register.gate.rare_labels must be above 0 and at most 1, got 0"),
         ({"confidence": 0.5}, "register.gate.confidence must be above 0.5 and below 1, got 0.5"),
         ({"num_resamples": 10}, "register.gate.num_resamples must be >= 100, got 10"),
         ({"seed": -1}, "register.gate.seed must be >= 0"),

@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 
+from components.services.promotion import ledger as ledger_module
 from components.services.promotion.gate import Check, Examination
 from components.services.promotion.ledger import Action, Ledger, Record
-from components.services.promotion.promotion import ledger as ledger_module
 from components.services.promotion.promotion import promote as promote_by_gate
 from components.services.promotion.promotion import read_history, rollback
 from components.services.registry.versions import CHALLENGER, CHAMPION

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from components.services.promotion import load_test as load_test_module
 from components.services.promotion.gate import NotApplicable
 from components.services.promotion.load_test import load_test
-from components.services.promotion.promotion import load_test as load_test_module
 from components.services.promotion.rescoring import Scored, compare, rows_of_test, sample, score
 from dagnn_core.config.register import GateConfig
 from dagnn_core.data.dataset import Dataset

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import requests
-from tests.components.test_register import PARAMS, RAW, make_model, make_report
 
 from components.services.promotion.ledger import Action, Ledger, Record
 from components.services.promotion.promotion import read_history
@@ -15,6 +14,7 @@ from components.services.registry.stored_model import find_fault
 from components.services.registry.versions import CHALLENGER, CHAMPION
 from components.services.tracking.mlflow import Tracking
 from components.steps.register import run
+from tests.components.steps.test_register import PARAMS, RAW, make_model, make_report
 from tests.fixtures.mlflow_server import basic_auth, mlflow_server
 
 pytestmark = pytest.mark.slow

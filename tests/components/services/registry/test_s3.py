@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.components.test_register import RAW, TEXTS, make_model, make_report
 
 from components.services.registry.stored_model import find_fault
 from components.services.registry.versions import CHALLENGER
@@ -21,6 +20,7 @@ from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import SurroundingsError
 from dagnn_core.model.embedder import TrainedModel
 from tests.components.fault_proxy import Fault, FaultProxy, Request
+from tests.components.steps.test_register import RAW, TEXTS, make_model, make_report
 from tests.fixtures.mlflow_server import mlflow_server
 from tests.fixtures.s3 import AWS, SECRET, Bucket, make_bucket
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.components.test_register import PARAMS, RAW, TEXTS, make_model, make_report
 
 from components.services.registry.versions import CHAMPION
 from components.services.tracking.mlflow import Tracking
 from components.steps.register import run
 from dagnn_core.model.embedder import TrainedModel
+from tests.components.steps.test_register import PARAMS, RAW, TEXTS, make_model, make_report
 
 pytestmark = pytest.mark.slow
 START_SECONDS = 120

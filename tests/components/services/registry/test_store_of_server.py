@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 import requests
 from ruamel.yaml import YAML
-from tests.components.test_promote import project  # noqa: F401  # a fixture
 
 from components.services.registry.versions import CHALLENGER, CHAMPION
 from components.services.tracking.mlflow import DIRECT_TRANSFER, IMPATIENT, Tracking
@@ -30,6 +29,7 @@ from dagnn_core.config.register import RegisterConfig
 from dagnn_core.model.embedder import TrainedModel
 from pipeline.doctor import Check, checks_of, look
 from pipeline.target import Target
+from tests.components.steps.test_promote import project  # noqa: F401  # a fixture
 from tests.fixtures.locations import ROOT
 from tests.fixtures.mlflow_server import basic_auth, free_port, mlflow_server
 from tests.fixtures.s3 import AWS, make_bucket

@@ -1,0 +1,30 @@
+"""What a training reads, as tensors: a split of the features, and the label graph."""
+
+import torch
+
+from dagnn_core.features.features import Features
+from dagnn_core.label_graph.label_graph import LabelGraph
+from dagnn_core.nn.label_graphs import GraphTensors
+from dagnn_core.training.split import Split
+
+
+def read_split(features: Features, name: str, *, device: torch.device | str = "cpu") -> Split:
+    """One split of the features, in the memory of a device.
+
+    Args:
+        features: the artifact.
+        name: train, val or test.
+        device: where features and labels go.
+    """
+    rows = features.rows(name)
+    matrices = (features.image, features.text, features.labels)
+    image, text, labels = (torch.tensor(matrix[rows], dtype=torch.float32, device=device) for matrix in matrices)
+    return Split(image, text, labels, torch.tensor(features.has_image[rows]), torch.tensor(features.has_text[rows]))
+
+
+def graph_tensors(graph: LabelGraph) -> GraphTensors:
+    """A label graph as a network takes it."""
+    embeddings, adjacency, normalized = (
+        torch.tensor(array, dtype=torch.float32) for array in (graph.embeddings, graph.adjacency, graph.normalized)
+    )
+    return GraphTensors(embeddings, adjacency, normalized, graph.threshold)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,20 +66,6 @@ def sections_of(values: object) -> Mapping[str, object]:
     if not isinstance(values, Mapping):
         raise InputError(f"expected a mapping of sections, got {values!r}")
     return {str(name): section for name, section in values.items()}
-
-
-def override(section: T, **texts: str) -> T:
-    """A section with the values of some keys replaced, where a text is not empty; whole numbers are read from it.
-
-    Raises:
-        InputError: a value that the section does not take, named by its dotted path.
-    """
-    values = asdict(section)  # type: ignore[call-overload]
-    for key, text in texts.items():
-        if text:
-            is_number = isinstance(values[key], int) and text.removeprefix("-").isdecimal()
-            values[key] = int(text) if is_number else text
-    return parse_section(type(section), values, section.NAME)  # type: ignore[attr-defined]
 
 
 def located(path: Path, parse: Callable[[Any], T]) -> T:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from components.command import disk_failure
 from dagnn_core import errors
-from dagnn_core.errors import DagnnError
+from dagnn_core.errors import DagnnError, InputError
 from dagnn_core.text import one_line
 
 _LINE = re.compile(r"\s*\[(?P<task>\w+)\] (?:(?P<failure>\w+Error): )?(?P<message>.*)")
@@ -44,6 +44,19 @@ def task(name: str) -> Iterator[None]:
             traceback.print_exc()
         print(f"[{name}] {type(failure).__name__}: {failure}")
         sys.exit(failure.exit_status)
+
+
+def seed_of(text: str, default: int) -> int:
+    """The seed that a parameter of the pipeline gives as text; empty: the default.
+
+    Raises:
+        InputError: it is no whole number of at least 0.
+    """
+    if not text:
+        return default
+    if not re.fullmatch(r"[0-9]+", text):
+        raise InputError(f"seed must be a whole number of at least 0, or empty, got {text!r}; correct the parameter")
+    return int(text)
 
 
 class _TaskFormatter(logging.Formatter):

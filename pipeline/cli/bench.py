@@ -55,7 +55,9 @@ def bench_features(
 @app.command("quality")
 def bench_quality(  # noqa: PLR0917
     variants: Annotated[list[Path], typer.Argument(help="configuration files; their model and train sections count")],
-    seeds: Annotated[list[int], typer.Option("--seed", help="one training for each")] = [103, 104, 105],  # noqa: B006
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", help="one training each; default: three seeds")
+    ] = None,
     test: Annotated[bool, typer.Option("--test", help="score on test, for final figures; else on val")] = False,
     features: Annotated[Path, typer.Option(help="features artifact")] = FEATURES,
     label_graph: Annotated[Path, typer.Option(help="label graph artifact")] = LABEL_GRAPH,
@@ -64,13 +66,14 @@ def bench_quality(  # noqa: PLR0917
     """Train variants with several seeds and compare them with the first one; goes on where it was interrupted."""
     from components.benchmarks.quality import run
     from components.services.tracking.mlflow import Tracking
+    from dagnn_core.config.section import DEFAULT_SEED
 
     tracking = Tracking.from_environment()
     table = run(
         features=features,
         label_graph=label_graph,
         variants=variants,
-        seeds=seeds,
+        seeds=seeds or [DEFAULT_SEED + number for number in range(3)],
         split="test" if test else "val",
         tracking=tracking,
         out=out,

@@ -55,7 +55,6 @@ def promote(
     name: Name = None,
     *,
     version: Annotated[str | None, typer.Option(help="version; default: the one with alias challenger")] = None,
-    to: Annotated[str, typer.Option(help="the alias; champion is the only one behind the gate")] = "champion",
     dataset: Annotated[
         Path | None, typer.Option(help="its data set artifact; default: artifacts/dataset, else fetched by DVC")
     ] = None,
@@ -100,8 +99,8 @@ def promote(
 
     config = load_section(params, RegisterConfig)
     if target:
-        if dataset or dry_run or to != "champion":
-            raise InputError("--dataset, --dry-run and --to are for a promotion on this machine; leave out --target")
+        if dataset or dry_run:
+            raise InputError("--dataset and --dry-run are for a promotion on this machine; leave out --target")
         from pipeline.target import read_target
 
         cluster = read_target(target)
@@ -124,7 +123,6 @@ def promote(
         version=version,
         params=config,
         dataset=dataset,
-        to=to,
         why=why,
         adopt=adopt,
         allow_dirty=allow_dirty,

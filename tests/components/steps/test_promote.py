@@ -283,11 +283,6 @@ def test_data_of_another_version_or_none(scenes, tmp_path, monkeypatch):
     assert set(failed(promote(scenes, "data", dataset=None, dry_run=True))) == {"dvc_lock"}
 
 
-def test_another_alias(scenes):
-    with pytest.raises(InputError, match=r"--to is 'staging', expected champion: the only alias behind the gate"):
-        promote(scenes, "good", to="staging")
-
-
 def test_unreachable_server_is_no_refusal(scenes):
     with pytest.raises(SurroundingsError, match="cannot be used"):
         promote(scenes._replace(tracking=replace(scenes.tracking, uri="http://127.0.0.1:9")), "good")

@@ -22,7 +22,7 @@ from pipeline.target import Target
 _PROCESSES = Images(tasks="none", train="none")  # kfp wants a name, which nothing looks up
 
 
-class RawData(NamedTuple):
+class RawDataVersion(NamedTuple):
     """Raw data that a run begins with: under DVC, known by its md5, or a folder in S3 as it is.
 
     The fields are parameters of the pipeline, named `data_...`.
@@ -48,7 +48,7 @@ class RawData(NamedTuple):
 class Shape:
     """What is chosen before a run and shapes the graph; all else is a parameter of the pipeline."""
 
-    raw: RawData | None = None
+    raw: RawDataVersion | None = None
     """Raw data to begin with; None: `dataset.source` is in the image, or on this machine."""
     seeds: tuple[int, ...] = ()
     """Instead of `train.seed`; with each of several a model is trained, and the best on val goes on."""

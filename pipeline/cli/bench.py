@@ -55,9 +55,7 @@ def bench_features(
 @app.command("quality")
 def bench_quality(  # noqa: PLR0917
     variants: Annotated[list[Path], typer.Argument(help="configuration files; their model and train sections count")],
-    seeds: Annotated[
-        list[int] | None, typer.Option("--seed", help="one training each; default: three seeds")
-    ] = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="one training each; default: three seeds")] = None,
     test: Annotated[bool, typer.Option("--test", help="score on test, for final figures; else on val")] = False,
     features: Annotated[Path, typer.Option(help="features artifact")] = FEATURES,
     label_graph: Annotated[Path, typer.Option(help="label graph artifact")] = LABEL_GRAPH,

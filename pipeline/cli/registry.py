@@ -14,7 +14,7 @@ from components.locations import MODEL, REPORT
 from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import CheckRefusedError, InputError
 from pipeline.cli.cluster import Cookies, Host, Namespace, Token, server_of
-from pipeline.cli.promotion import Place, promote_there
+from pipeline.cli.promotion import PromotionPlace, promote_there
 
 if TYPE_CHECKING:
     from components.services.promotion.gate import Check
@@ -107,7 +107,7 @@ def promote(
         server = server_of(host, namespace or cluster.namespace, token, cookies)
         promote_there(
             config,
-            Place(server, cluster, image, service_account, any_commit=allow_dirty),
+            PromotionPlace(server, cluster, image, service_account, any_commit=allow_dirty),
             name=name or config.model_name,
             version=version,
             reason=why,

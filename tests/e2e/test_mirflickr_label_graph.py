@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-class Row(NamedTuple):
+class LabelRow(NamedTuple):
     id: str
     text: str
     labels: list[str]
@@ -42,12 +42,12 @@ class Row(NamedTuple):
 
 
 class Built(NamedTuple):
-    rows: list[Row]
+    rows: list[LabelRow]
     root: Path
     """Folder with the artifacts `dataset` and `label_graph`."""
 
     @property
-    def training(self) -> list[Row]:
+    def training(self) -> list[LabelRow]:
         return [row for row in self.rows if row.split == "train"]
 
     @property
@@ -55,7 +55,7 @@ class Built(NamedTuple):
         return LabelGraph.read(self.root / "label_graph", verify=True)
 
 
-def read_rows() -> list[Row]:
+def read_rows() -> list[LabelRow]:
     """Read the `.mat` files item by item; every one has tags and labels."""
     names = (MIRFLICKR / "label_names.txt").read_text().split()
     lines = (MIRFLICKR / "common_tags.txt").read_text(encoding="utf-8").splitlines()
@@ -63,7 +63,7 @@ def read_rows() -> list[Row]:
     tags = scipy.io.loadmat(MIRFLICKR / "mirflickr25k-yall.mat")["YAll"]
     labels = scipy.io.loadmat(MIRFLICKR / "mirflickr25k-lall.mat")["LAll"]
     return [
-        Row(
+        LabelRow(
             id=f"im{number}",
             text=" ".join(word for word, has in zip(words, tag_row, strict=True) if has),
             labels=[name for name, has in zip(names, label_row, strict=True) if has],

@@ -15,7 +15,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(rf"[0-9a-f]{{32}}({re.escape(FOLDER_MARK)})?")
 
 
-class RawFile(NamedTuple):
+class ListedFile(NamedTuple):
     """A file of a version: its path, relative to the folder, and its md5."""
 
     path: str
@@ -48,14 +48,14 @@ def object_uri(base: str, digest: str) -> str:
     return f"{base}/{digest[:2]}/{digest[2:]}"
 
 
-def read_listing(content: bytes) -> list[RawFile]:
+def read_listing(content: bytes) -> list[ListedFile]:
     """The files that the object of a folder lists.
 
     Raises:
         ValueError: it is no such list.
     """
     try:
-        files = [RawFile(str(entry["relpath"]), str(entry["md5"])) for entry in json.loads(content)]
+        files = [ListedFile(str(entry["relpath"]), str(entry["md5"])) for entry in json.loads(content)]
     except (KeyError, TypeError) as error:
         raise ValueError(repr(error)) from error
     if wrong := next((file for file in files if not _MD5.fullmatch(file.md5)), None):
@@ -63,7 +63,7 @@ def read_listing(content: bytes) -> list[RawFile]:
     return files
 
 
-def write_listing(files: Iterable[RawFile]) -> bytes:
+def write_listing(files: Iterable[ListedFile]) -> bytes:
     """The object of a folder with these files."""
     entries = [{"md5": file.md5, "relpath": file.path} for file in sorted(files)]
     return json.dumps(entries, sort_keys=True).encode()
@@ -71,7 +71,9 @@ def write_listing(files: Iterable[RawFile]) -> bytes:
 
 def folder_digest(folder: Path) -> str:
     """DVC's digest of a folder: `<md5>.dir`, the md5 of the list of its files with theirs."""
-    files = (RawFile(path.relative_to(folder).as_posix(), _md5(path)) for path in folder.rglob("*") if path.is_file())
+    files = (
+        ListedFile(path.relative_to(folder).as_posix(), _md5(path)) for path in folder.rglob("*") if path.is_file()
+    )
     return hashlib.md5(write_listing(files), usedforsecurity=False).hexdigest() + FOLDER_MARK
 
 

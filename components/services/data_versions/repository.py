@@ -24,7 +24,7 @@ from components.services.data_versions.archives import (
     list_files,
     unpack,
 )
-from components.services.data_versions.layout import RawFile, is_folder
+from components.services.data_versions.layout import ListedFile, is_folder
 from components.services.data_versions.raw_version import LINEAGE, RawLineage, read_pointer
 from components.services.data_versions.s3_remote import check_digests, has_md5, remove_strangers
 from components.services.storage.s3 import Download, Storage, parse_uri
@@ -144,7 +144,7 @@ def fetch_source(uri: str, folder: Path, storage: Storage) -> Path:
         raise InputError(f"{uri} does not exist, expected an object or a folder of objects; check bucket and key")
     for name in names:
         check_name(name, uri)
-    remove_strangers(place, [RawFile(name, "") for name in names])
+    remove_strangers(place, [ListedFile(name, "") for name in names])
     base = uri.rstrip("/")
     found_all = storage.stat_all([f"{base}/{name}" for name in names], description="looking for files")
     objects = [stored for stored in found_all if stored is not None]
@@ -341,13 +341,13 @@ def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLinea
     return replace(lineage, size=size, num_files=len(entries))
 
 
-def _is_there(folder: Path, entry: RawFile) -> bool:
+def _is_there(folder: Path, entry: ListedFile) -> bool:
     return (folder / entry.path).is_file() and has_md5(folder / entry.path, entry.md5)
 
 
-def _entries(files: "DVCFileSystem", lineage: RawLineage) -> Sequence[RawFile]:
+def _entries(files: "DVCFileSystem", lineage: RawLineage) -> Sequence[ListedFile]:
     if not is_folder(lineage.md5):
-        return [RawFile(lineage.path.rsplit("/", 1)[-1], lineage.md5)]
+        return [ListedFile(lineage.path.rsplit("/", 1)[-1], lineage.md5)]
     try:
         found = files.find(lineage.path, detail=True)
     except _dvc_failures() as error:
@@ -355,7 +355,7 @@ def _entries(files: "DVCFileSystem", lineage: RawLineage) -> Sequence[RawFile]:
             f"{lineage.path!r} in {lineage.repository} at {lineage.revision} cannot be listed: {_root_cause(error)}; "
             "run `dvc push` where the data is"
         ) from error
-    entries = [RawFile(name.removeprefix(f"{lineage.path}/"), info["md5"]) for name, info in found.items()]
+    entries = [ListedFile(name.removeprefix(f"{lineage.path}/"), info["md5"]) for name, info in found.items()]
     for entry in entries:
         check_name(entry.path, lineage.repository)
     return entries

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from components.services.data_versions.archives import check_name, check_space
 from components.services.data_versions.layout import (
     MAX_LISTING,
-    RawFile,
+    ListedFile,
     bases,
     is_digest,
     is_folder,
@@ -32,7 +32,7 @@ class _Found(NamedTuple):
     """A version in a remote: the folder that has it, and each of its files with its object."""
 
     base: str
-    entries: list[RawFile]
+    entries: list[ListedFile]
     objects: list[StoredObject]
 
 
@@ -83,7 +83,7 @@ def check_pushed(storage: Storage, lineage: RawLineage) -> RawLineage:
     return replace(lineage, size=sum(stored.size for stored in found.objects), num_files=len(found.entries))
 
 
-def remove_strangers(folder: Path, entries: Sequence[RawFile]) -> None:
+def remove_strangers(folder: Path, entries: Sequence[ListedFile]) -> None:
     """Remove what an unfinished fetch of another version has left in a folder; what goes on is kept."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {entry.path for entry in entries}
@@ -97,7 +97,7 @@ def remove_strangers(folder: Path, entries: Sequence[RawFile]) -> None:
             path.rmdir()
 
 
-def check_digests(folder: Path, entries: Sequence[RawFile], origin: str) -> None:
+def check_digests(folder: Path, entries: Sequence[ListedFile], origin: str) -> None:
     """Compare files with their md5, as DVC 3 makes it, or as DVC 2 did of text.
 
     Raises:
@@ -130,7 +130,7 @@ def _find(storage: Storage, lineage: RawLineage) -> _Found:
         raise InputError(f"{md5!r} is not a digest of DVC, expected 32 hexadecimal digits, with .dir for a folder")
     remote = lineage.remote.rstrip("/")
     base, top = _locate(storage, remote, md5)
-    entries = _listing(storage, top, md5) if is_folder(md5) else [RawFile(Path(lineage.path).name or md5, md5)]
+    entries = _listing(storage, top, md5) if is_folder(md5) else [ListedFile(Path(lineage.path).name or md5, md5)]
     uris = [object_uri(base, entry.md5) for entry in entries]
     found = storage.stat_all(uris, description="looking for files")
     missing = [entry.path for entry, stored in zip(entries, found, strict=True) if stored is None]
@@ -155,7 +155,7 @@ def _locate(storage: Storage, remote: str, md5: str) -> tuple[str, StoredObject]
     )
 
 
-def _listing(storage: Storage, top: StoredObject, md5: str) -> list[RawFile]:
+def _listing(storage: Storage, top: StoredObject, md5: str) -> list[ListedFile]:
     """The files that a `.dir` object lists."""
     content = storage.read(top.uri, Digest("md5", md5_of_object(md5)), max_bytes=MAX_LISTING)
     try:

@@ -9,7 +9,7 @@ import numpy as np
 from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.data.dataset import SPLITS, Dataset
 from dagnn_core.label_graph.cooccurrence import conditional_probabilities, count_cooccurrences
-from dagnn_core.reports.data_card.facts import QUANTILES, Sample, gather_facts
+from dagnn_core.reports.data_card.facts import QUANTILES, SampleItem, gather_facts
 from dagnn_core.reports.data_card.matrix import MAX_LABELS, draw_matrix, order_labels
 from dagnn_core.reports.page.template import read_template
 from dagnn_core.reports.page.thumbnail import data_uri
@@ -79,7 +79,7 @@ def write_card(dataset: Dataset) -> None:
         (out / template.stem).write_text(page.rstrip() + "\n", encoding="utf-8")
 
 
-def _sample(out: Path, number: int, sample: Sample) -> _Sample:
+def _sample(out: Path, number: int, sample: SampleItem) -> _Sample:
     picture = None
     if sample.picture is not None:
         picture = _Picture(f"{FOLDER}/sample-{number:02d}.jpg", data_uri(sample.picture, "jpeg"))

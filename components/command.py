@@ -15,7 +15,6 @@ from dagnn_core.errors import DagnnError, SurroundingsError
 
 ParamsOption = Annotated[str, typer.Option(help="The configuration file.")]
 WorkOption = Annotated[Path, typer.Option(help="Folder for unfinished work, from which an interrupted run goes on.")]
-WORK = Path(".dagnn/work")
 INTERRUPTED = 130
 
 _OPTIONAL = {"dvc": "dvc[s3]", "dvc_data": "dvc[s3]", "scmrepo": "dvc[s3]", "docker": "docker"}

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +10,9 @@ from ruamel.yaml.error import YAMLError
 
 from dagnn_core.config.section import parse_section
 from dagnn_core.errors import InputError
+from dagnn_core.text import one_line
+
+MAX_YAML = 1000  # characters of a mistake in YAML; its place comes last
 
 T = TypeVar("T")
 
@@ -27,7 +29,7 @@ def read_yaml(path: Path) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not valid YAML: {one_line(error, MAX_YAML)}") from error
 
 
 def load_spec(path: Path, section: type[T]) -> T:
@@ -64,20 +66,6 @@ def sections_of(values: object) -> Mapping[str, object]:
     if not isinstance(values, Mapping):
         raise InputError(f"expected a mapping of sections, got {values!r}")
     return {str(name): section for name, section in values.items()}
-
-
-def override(section: T, **texts: str) -> T:
-    """A section with the values of some keys replaced, where a text is not empty; whole numbers are read from it.
-
-    Raises:
-        InputError: a value that the section does not take, named by its dotted path.
-    """
-    values = asdict(section)  # type: ignore[call-overload]
-    for key, text in texts.items():
-        if text:
-            is_number = isinstance(values[key], int) and text.removeprefix("-").isdecimal()
-            values[key] = int(text) if is_number else text
-    return parse_section(type(section), values, section.NAME)  # type: ignore[attr-defined]
 
 
 def located(path: Path, parse: Callable[[Any], T]) -> T:

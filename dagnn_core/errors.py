@@ -3,10 +3,7 @@
 A message says what failed, what was got, what was expected, and the remedy, naming file, row or key.
 """
 
-import re
-from collections.abc import Sequence
-
-NUM_NAMED = 3
+from collections.abc import Iterator
 
 
 class DagnnError(Exception):
@@ -37,12 +34,8 @@ class SurroundingsError(DagnnError):
     exit_status = 3
 
 
-def without_credentials(text: str) -> str:
-    """A text, fit to be shown and recorded: its addresses have no user and password."""
-    return re.sub(r"://[^/@\s]+@", "://", text)
-
-
-def name_first(names: Sequence[str]) -> str:
-    """The first few of many names, for a message, and how many more there are."""
-    rest = len(names) - NUM_NAMED
-    return ", ".join(names[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and, one after the other, those that it came of; the last is the root."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

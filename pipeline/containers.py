@@ -24,6 +24,7 @@ from kfp.local import docker_task_handler
 
 from components.services.tracking.mlflow import DIRECT_TRANSFER
 from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.text import one_line
 from pipeline.images import Images
 
 # what a cluster would set in the pods: addresses and credentials of servers, never paths
@@ -180,4 +181,4 @@ def _user(client: docker.DockerClient, image: str) -> str:
 
 
 def _reason(error: DockerException) -> str:
-    return " ".join(str(getattr(error, "explanation", None) or error).split())
+    return one_line(getattr(error, "explanation", None) or error)

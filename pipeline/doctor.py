@@ -42,7 +42,7 @@ _METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 Status = Literal["ok", "warning", "failed", "skipped"]
 
 
-class Check(NamedTuple):
+class Diagnosis(NamedTuple):
     """What one look has found."""
 
     name: str
@@ -51,7 +51,7 @@ class Check(NamedTuple):
     remedy: str = ""
 
 
-class Finding(NamedTuple):
+class Note(NamedTuple):
     """What a check found that did not fail; a warning where it has a remedy."""
 
     what: str
@@ -69,7 +69,7 @@ def checks_of(
     tracking: Tracking,
     project: Path = Path(),
     target: Target,
-) -> dict[str, Callable[[], Finding]]:
+) -> dict[str, Callable[[], Note]]:
     """What there is to look at, by name; `look` does one, and nothing is changed.
 
     Args:
@@ -92,28 +92,28 @@ def checks_of(
     }
 
 
-def look(name: str, check: Callable[[], Finding]) -> Check:
+def look(name: str, check: Callable[[], Note]) -> Diagnosis:
     """Do one check; what fails in it is its result."""
     try:
         found = check()
     except _SkippedError as reason:
-        return Check(name, "skipped", str(reason))
+        return Diagnosis(name, "skipped", str(reason))
     except ModuleNotFoundError as error:
-        return Check(name, "skipped", f"this check needs {error.name}, which is not installed")
+        return Diagnosis(name, "skipped", f"this check needs {error.name}, which is not installed")
     except DagnnError as error:
         what, _, remedy = str(error).rpartition("; ")  # as all our messages have it
-        return Check(name, "failed", what or remedy, remedy if what else "")
-    return Check(name, "warning" if found.remedy else "ok", *found)
+        return Diagnosis(name, "failed", what or remedy, remedy if what else "")
+    return Diagnosis(name, "warning" if found.remedy else "ok", *found)
 
 
-def look_at_all(checks: Mapping[str, Callable[[], Finding]], *, seconds: float = LOOK_SECONDS) -> Iterator[Check]:
+def look_at_all(checks: Mapping[str, Callable[[], Note]], *, seconds: float = LOOK_SECONDS) -> Iterator[Diagnosis]:
     """Do all checks at once, those in `APART` in a process of their own; give the results in the order of `checks`.
 
     Args:
         checks: what to look at, by name; those in `APART` can be pickled.
         seconds: time after which a check that is not done counts as failed.
     """
-    results: dict[str, Future[Check]] = {name: Future() for name in checks}
+    results: dict[str, Future[Diagnosis]] = {name: Future() for name in checks}
     apart = {name: check for name, check in checks.items() if name in APART}
     # daemons: a check that hangs does not keep the command from ending
     if apart:
@@ -126,17 +126,17 @@ def look_at_all(checks: Mapping[str, Callable[[], Finding]], *, seconds: float =
         try:
             yield result.result(timeout=max(0.0, end - time.monotonic()))
         except TimeoutError:
-            yield Check(name, "failed", f"no result within {seconds:g} s", "check its address and the network")
+            yield Diagnosis(name, "failed", f"no result within {seconds:g} s", "check its address and the network")
 
 
-def _look_here(name: str, check: Callable[[], Finding], result: "Future[Check]") -> None:
+def _look_here(name: str, check: Callable[[], Note], result: "Future[Diagnosis]") -> None:
     try:
         result.set_result(look(name, check))
     except Exception as error:  # a mistake of ours, which the main thread shows
         result.set_exception(error)
 
 
-def _look_apart(checks: Mapping[str, Callable[[], Finding]], results: "Mapping[str, Future[Check]]") -> None:
+def _look_apart(checks: Mapping[str, Callable[[], Note]], results: "Mapping[str, Future[Diagnosis]]") -> None:
     """Do checks one after the other in another process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is for this process to answer
     context = multiprocessing.get_context("spawn")
@@ -150,19 +150,19 @@ def _look_apart(checks: Mapping[str, Callable[[], Finding]], results: "Mapping[s
         except EOFError:
             process.join()
             what = f"the process of this check ended with exit status {process.exitcode}"
-            results[name].set_result(Check(name, "failed", what, "see what it wrote above"))
+            results[name].set_result(Diagnosis(name, "failed", what, "see what it wrote above"))
 
 
-def _send_results(sender: Connection, checks: Mapping[str, Callable[[], Finding]]) -> None:
+def _send_results(sender: Connection, checks: Mapping[str, Callable[[], Note]]) -> None:
     for name, check in checks.items():
         sender.send(look(name, check))
 
 
-def _python() -> Finding:
-    return Finding(f"Python {platform.python_version()}, kfp {version('kfp')}, mlflow {version('mlflow')}")
+def _python() -> Note:
+    return Note(f"Python {platform.python_version()}, kfp {version('kfp')}, mlflow {version('mlflow')}")
 
 
-def _kubeflow(kubeflow: Kubeflow | None) -> Finding:
+def _kubeflow(kubeflow: Kubeflow | None) -> Note:
     if kubeflow is None:
         raise _SkippedError("no server is named: --host or KF_PIPELINES_ENDPOINT")
     kubeflow = replace(kubeflow, connect_timeout=3, read_timeout=3)  # its four tries end before LOOK_SECONDS
@@ -170,31 +170,31 @@ def _kubeflow(kubeflow: Kubeflow | None) -> Finding:
     connect(kubeflow)
     users = f"many users, namespace {kubeflow.namespace}" if health.multi_user else "one user"
     if not health.version:
-        return Finding(
+        return Note(
             f"{kubeflow.address} takes the credentials ({users}), but does not say its version",
             f"see yourself that it is {version('kfp').rpartition('.')[0]} or later",
         )
     what = f"{kubeflow.address} is Kubeflow Pipelines {health.version}, and takes the credentials ({users})"
     if not kubeflow.page(""):
-        return Finding(
+        return Note(
             f"{what}, but has no page",
             "use the user interface's service, `ml-pipeline-ui` (port 80), which serves page and API, "
             "or name the page in KF_PIPELINES_UI_ENDPOINT",
         )
-    return Finding(what)
+    return Note(what)
 
 
-def _mlflow(tracking: Tracking) -> Finding:
+def _mlflow(tracking: Tracking) -> Note:
     if not tracking.uri.startswith(("http://", "https://")):
-        return Finding(f"{tracking.address} is no server", "set MLFLOW_TRACKING_URI: tasks on a cluster need one")
+        return Note(f"{tracking.address} is no server", "set MLFLOW_TRACKING_URI: tasks on a cluster need one")
     server, here = tracking.server_version(), version("mlflow")
     what = f"{tracking.address} is MLflow {server}, and takes the credentials"
     if server.split(".")[0] != here.split(".")[0]:
         raise SurroundingsError(f"{what}, but {here} is used here and in the images; upgrade the older one")
-    return Finding(what)
+    return Note(what)
 
 
-def _mlflow_files(tracking: Tracking, target: Target) -> Finding:
+def _mlflow_files(tracking: Tracking, target: Target) -> Note:
     """Whether a file can be fetched the way clients fetch it, from here and, as far as this can be seen, by tasks."""
     if not tracking.uri.startswith(("http://", "https://")):
         raise _SkippedError(f"{tracking.address} is no server")
@@ -206,17 +206,17 @@ def _mlflow_files(tracking: Tracking, target: Target) -> Finding:
             try:
                 check_store(tracking, file.repository, file.path)
             except SurroundingsError as error:  # its name may be known in the cluster alone
-                return Finding(str(error).rpartition("; ")[0], "see that tasks reach it, or unset mlflow_direct_s3")
+                return Note(str(error).rpartition("; ")[0], "see that tasks reach it, or unset mlflow_direct_s3")
         check_direct_way(tracking, file.repository, file.path)
         size = read(file)
     if size != file.size:
         raise SurroundingsError(
             f"{file.path} of {file.owner} has {size} bytes, expected {file.size}; check the store of MLflow's files"
         )
-    return Finding(f"{file.path} of {file.owner} can be read ({size} bytes)")
+    return Note(f"{file.path} of {file.owner} can be read ({size} bytes)")
 
 
-def _remote(project: Path) -> Finding:
+def _remote(project: Path) -> Note:
     remote = default_remote(project)
     if not remote.url:
         raise _SkippedError("no default remote: fine while no data is under DVC, else `dvc remote add --default`")
@@ -227,29 +227,29 @@ def _remote(project: Path) -> Finding:
     advice = ""
     if endpoint and not os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION"):
         advice = " (should it refuse uploads: AWS_REQUEST_CHECKSUM_CALCULATION=when_required)"
-    return Finding(f"the bucket of {remote.url} is there, and the credentials reach it{advice}")
+    return Note(f"the bucket of {remote.url} is there, and the credentials reach it{advice}")
 
 
 def _store(endpoint_url: str, *, attempts: int) -> Storage:
     return Storage(endpoint_url=endpoint_url, attempts=attempts, connect_timeout=2, read_timeout=5)
 
 
-def _checkpoints(target: Target) -> Finding:
+def _checkpoints(target: Target) -> Note:
     if not target.checkpoints:
         raise _SkippedError("the cluster's configuration names no place for them: a training that is lost starts over")
     try:
         _store(target.s3_endpoint_url, attempts=1).check_bucket(target.checkpoints)
     except SurroundingsError as error:  # its name may be known in the cluster alone, its keys may be the tasks' alone
-        return Finding(str(error).rpartition("; ")[0], "see that tasks reach it: this machine need not")
-    return Finding(f"the bucket of {target.checkpoints} is there")
+        return Note(str(error).rpartition("; ")[0], "see that tasks reach it: this machine need not")
+    return Note(f"the bucket of {target.checkpoints} is there")
 
 
-def _images(file: Path) -> Finding:
+def _images(file: Path) -> Note:
     images = pullable(read_images(file))
     for image in images:
         if image.endswith("0" * 64):
             raise InputError(f"image {image} has a placeholder for a digest; run `make images REGISTRY=...`")
-    return Finding(", ".join(sorted(set(images))))
+    return Note(", ".join(sorted(set(images))))
 
 
 def require_secrets(namespace: str, target: Target) -> None:
@@ -266,7 +266,7 @@ def require_secrets(namespace: str, target: Target) -> None:
             log.warning("secret %s was not looked for: %s", name, reason)
 
 
-def _secret(namespace: str, name: str) -> Finding:
+def _secret(namespace: str, name: str) -> Note:
     """Whether a secret is there; what is in it stays on the server."""
     if not namespace:
         raise _SkippedError("no namespace is named: --namespace, or `namespace` in the cluster's file")
@@ -275,10 +275,10 @@ def _secret(namespace: str, name: str) -> Finding:
     where = f"secret {name} in namespace {namespace} of {api.configuration.host}"
     if _get(api, path, _METADATA_ALONE, where) is None:
         raise InputError(f"{where} does not exist; infra/kubernetes/secrets.example.yaml says how to make it")
-    return Finding(f"is in namespace {namespace}")
+    return Note(f"is in namespace {namespace}")
 
 
-def _gpu(gpu: Gpu) -> Finding:
+def _gpu(gpu: Gpu) -> Note:
     if not gpu.count:
         raise _SkippedError("the cluster's configuration trains without")
     nodes = _get(_kubernetes(), "/api/v1/nodes", "application/json", "list of nodes")
@@ -288,7 +288,7 @@ def _gpu(gpu: Gpu) -> Finding:
             f"the cluster's nodes offer {count} {gpu.type}, expected {gpu.count} for a training; "
             "install the device plugin, add nodes, or lower gpu.count"
         )
-    return Finding(f"{count} {gpu.type} on the cluster's nodes, some of which may be in use")
+    return Note(f"{count} {gpu.type} on the cluster's nodes, some of which may be in use")
 
 
 def _kubernetes() -> "ApiClient":

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from dagnn_core.errors import CheckRefusedError, DagnnError, InputError, SurroundingsError, name_first
+from dagnn_core.errors import CheckRefusedError, DagnnError, InputError, SurroundingsError
+from dagnn_core.text import name_first, one_line
 from pipeline.kubeflow.client import Kubeflow
-from pipeline.kubeflow.errors import ServerFailedError, one_line
+from pipeline.kubeflow.errors import ServerFailedError
 from pipeline.kubeflow.runs import Task, fold, loop_items, read_time, state_of
 from pipeline.task import last_words
 
@@ -32,7 +33,7 @@ class Pace(NamedTuple):
     """How long a server may fail before the run is no longer followed."""
 
 
-class Run(NamedTuple):
+class RunProgress(NamedTuple):
     """A run, as the server sees it now."""
 
     id: str
@@ -55,7 +56,7 @@ class Lines:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str, int]] = {}
 
-    def __call__(self, run: Run) -> bool:
+    def __call__(self, run: RunProgress) -> bool:
         """Show what is new; whether anything was."""
         entries = [(task.label, task.state, max(1, len(task.attempts)), describe(task)) for task in run.tasks]
         whole = ("run", run.state, 0, describe_run(run))
@@ -75,13 +76,13 @@ def describe(task: Task) -> str:
     return ", ".join(filter(None, parts if task.attempts[1:] else reversed(parts)))
 
 
-def elapsed(entry: Task | Run) -> str:
+def elapsed(entry: Task | RunProgress) -> str:
     """How long a task or a run took, or has taken so far."""
     has_run = entry.state not in ("CACHED", "SKIPPED")
     return duration(entry.started, entry.finished or datetime.now(tz=UTC)) if has_run else ""
 
 
-def describe_run(run: Run) -> str:
+def describe_run(run: RunProgress) -> str:
     """State and duration of a run."""
     return _ended(run.state, run.started, run.finished) if run.is_finished else run.state.lower()
 
@@ -101,8 +102,8 @@ def follow(
     kubeflow: Kubeflow,
     run_id: str,
     pace: Pace = Pace(),  # noqa: B008  # immutable
-    show: Callable[[Run], bool] | None = None,
-) -> Run:
+    show: Callable[[RunProgress], bool] | None = None,
+) -> RunProgress:
     """Show how a run and its tasks change, until it is finished.
 
     A server that fails is asked again for a while.
@@ -134,7 +135,7 @@ def follow(
     return run
 
 
-def read_run(run: Mapping[str, Any], items: Sequence[str]) -> Run:
+def read_run(run: Mapping[str, Any], items: Sequence[str]) -> RunProgress:
     """What the server answers, as a run with tasks.
 
     Args:
@@ -143,7 +144,7 @@ def read_run(run: Mapping[str, Any], items: Sequence[str]) -> Run:
     """
     message = (run.get("error") or {}).get("message") or ""
     started, finished = read_time(run, "created_at"), read_time(run, "finished_at")
-    return Run(str(run["run_id"]), state_of(run), fold(run, items), one_line(message), started, finished)
+    return RunProgress(str(run["run_id"]), state_of(run), fold(run, items), one_line(message), started, finished)
 
 
 def spec_of(kubeflow: Kubeflow, run: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -181,7 +182,7 @@ def read_attempt(kubeflow: Kubeflow, run_id: str, task: Task, number: int) -> st
     return next((text for text in logs if text is not None), None)
 
 
-def _until_finished(kubeflow: Kubeflow, run_id: str, pace: Pace, show: Callable[[Run], bool]) -> Run:
+def _until_finished(kubeflow: Kubeflow, run_id: str, pace: Pace, show: Callable[[RunProgress], bool]) -> RunProgress:
     items: Sequence[str] | None = None
     pause = pace.first
     failing_since: float | None = None
@@ -207,7 +208,7 @@ def _until_finished(kubeflow: Kubeflow, run_id: str, pace: Pace, show: Callable[
         pause = min(pace.longest, pause * 1.5)
 
 
-def _failure(kubeflow: Kubeflow, run: Run) -> str:
+def _failure(kubeflow: Kubeflow, run: RunProgress) -> str:
     """How a run failed, and where its logs are, on one line."""
     page = kubeflow.page(f"runs/details/{run.id}")
     logs = f"`dagnn logs {run.id}` shows the logs" + (f", {page} the run" if page else "")

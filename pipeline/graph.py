@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from kfp import dsl
 from kfp.dsl import Artifact, Model
 from kfp.dsl.base_component import BaseComponent
 
+from components.locations import CACHE, SCRATCH, WORK
 from dagnn_core.config.section import section_json
 from dagnn_core.errors import InputError
 from pipeline.images import Images
@@ -20,7 +22,7 @@ from pipeline.target import Target
 _PROCESSES = Images(tasks="none", train="none")  # kfp wants a name, which nothing looks up
 
 
-class RawData(NamedTuple):
+class RawDataVersion(NamedTuple):
     """Raw data that a run begins with: under DVC, known by its md5, or a folder in S3 as it is.
 
     The fields are parameters of the pipeline, named `data_...`.
@@ -46,7 +48,7 @@ class RawData(NamedTuple):
 class Shape:
     """What is chosen before a run and shapes the graph; all else is a parameter of the pipeline."""
 
-    raw: RawData | None = None
+    raw: RawDataVersion | None = None
     """Raw data to begin with; None: `dataset.source` is in the image, or on this machine."""
     seeds: tuple[int, ...] = ()
     """Instead of `train.seed`; with each of several a model is trained, and the best on val goes on."""
@@ -130,9 +132,9 @@ def starter(images: Images | None, target: Target | None) -> Callable[..., dsl.P
 
 def _defaults(params: Mapping[str, object], target: Target | None, shape: Shape) -> dict[str, str]:
     """The parameters of the pipeline."""
-    scratch = "/tmp/dagnn" if target else ".dagnn"  # noqa: S108  # a pod's own
+    scratch = Path("/tmp/dagnn") if target else SCRATCH  # noqa: S108  # a pod's own
     defaults = {name: section_json(section) for name, section in params.items()}
-    defaults |= {"model_name": "", "cache": f"{scratch}/cache", "work": f"{scratch}/work"}
+    defaults |= {"model_name": "", "cache": str(scratch / CACHE.name), "work": str(scratch / WORK.name)}
     if len(shape.seeds) <= 1:
         defaults["seed"] = "".join(map(str, shape.seeds))
     if shape.raw:

@@ -15,7 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from components.git import changed_files, git, head
 from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.text import first_line
 
 log = logging.getLogger(__name__)
 
@@ -101,11 +103,12 @@ def build_images(*, targets: Sequence[str], registry: str | None, options: Seque
     unknown = [target for target in targets if target not in TARGETS]
     if unknown:
         raise InputError(f"{unknown[0]} is not a target, expected one of {', '.join(TARGETS)}")
-    commit = _git("rev-parse", "HEAD")
+    commit, changed = head(Path()), changed_files(Path())
+    if commit is None:
+        raise InputError("images are built from a commit, and this folder is not in a git checkout that has one")
     _check_buildkit()
-    changed = _git("status", "--porcelain", "--untracked-files=no")
     if changed:
-        log.warning("not in the images, because it is not committed: %s", ", ".join(changed.split()[1::2]))
+        log.warning("not in the images, because it is not committed: %s", ", ".join(changed))
     references = {}
     for target in targets:
         name = f"{registry.rstrip('/')}/dagnn-{target}" if registry else f"dagnn-{target}"
@@ -127,7 +130,7 @@ def _check_buildkit() -> None:
         )
     done = _run(["docker", "build", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode != 0:
-        reason = done.stderr.strip().partition("\n")[0]
+        reason = first_line(done.stderr)
         raise SurroundingsError(
             f"docker cannot build with BuildKit ({reason}); install its buildx plugin (package docker-buildx or "
             "docker-buildx-plugin), or put a docker that has it first on PATH"
@@ -137,7 +140,7 @@ def _check_buildkit() -> None:
 def _build(target: str, commit: str, tag: str, options: Sequence[str]) -> str:
     labels = [f"REVISION={commit}", f"VERSION={version('dagnn')}"]
     with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile() as context:
-        subprocess.run(["git", "archive", commit], stdout=context, check=True)
+        git(Path(), "archive", commit, stdout=context)
         context.seek(0)
         id_file = Path(directory) / "id"
         command = [
@@ -182,13 +185,3 @@ def _run(
         )
     except FileNotFoundError as error:
         raise SurroundingsError("docker is not on PATH; install Docker, or put it there") from error
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise InputError(
-            "images are built from a commit, and this folder is not in a git checkout that has one"
-        ) from error
-    return done.stdout.strip()

@@ -17,12 +17,13 @@ from typing import TextIO
 import psutil
 from kfp import local
 
+from components.locations import CACHE, WORK
 from dagnn_core.errors import DagnnError, SurroundingsError
 from pipeline.graph import Outputs, Shape, build_pipeline
 from pipeline.images import Images
 from pipeline.task import parse_task_line
 
-_WRITABLE = (Path(".dagnn/work"), Path(".dagnn/cache"))  # the pipeline's parameters `work` and `cache`
+_WRITABLE = (WORK, CACHE)  # the pipeline's parameters `work` and `cache`
 _COLOUR = re.compile(r"\x1b\[\d+m")
 
 

@@ -2,11 +2,12 @@
 
 import logging
 import os
-import subprocess
 from pathlib import Path
 
-from dagnn_core.errors import InputError, without_credentials
-from pipeline.graph import RawData
+from components.git import try_git
+from dagnn_core.errors import InputError
+from dagnn_core.text import without_credentials
+from pipeline.graph import RawDataVersion
 from pipeline.target import Target, is_loopback
 
 log = logging.getLogger(__name__)
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 
 def find_raw_data(
     data: str, *, target: Target, revision: str, repository: str = ".", check_pushed: bool = False
-) -> RawData:
+) -> RawDataVersion:
     """Where the tasks find raw data: by digest in a DVC remote, or in a folder in S3 as it is.
 
     The endpoint that DVC's configuration or the environment names serves the check from here. Tasks get the target's;
@@ -41,7 +42,7 @@ def find_raw_data(
         endpoint_url = _endpoint_of_tasks(target, "")
         if check_pushed and not Storage().names_below(data):
             raise InputError(f"{data} has no files, expected raw data; check bucket and prefix")
-        return RawData(uri=data, endpoint_url=endpoint_url)
+        return RawDataVersion(uri=data, endpoint_url=endpoint_url)
     found = resolve(repository, revision, data)
     lineage = found.lineage
     if not lineage.remote.startswith("s3://"):
@@ -53,7 +54,7 @@ def find_raw_data(
     if check_pushed:
         lineage = dvc_store.check_pushed(Storage(endpoint_url=found.endpoint_url), lineage)
         log.info("%s has %s: %d files, %.1f MB", lineage.remote, lineage.md5, lineage.num_files, lineage.size / 1e6)
-    return RawData(
+    return RawDataVersion(
         md5=lineage.md5,
         remote=lineage.remote,
         endpoint_url=endpoint_url,
@@ -84,6 +85,4 @@ def _origin(repository: str) -> str:
     """Where a local repository was cloned from, if anywhere: its path means nothing on a cluster."""
     if not Path(repository).is_dir():
         return repository
-    command = ["git", "-C", repository, "remote", "get-url", "origin"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return without_credentials(done.stdout.strip()) or repository
+    return without_credentials(try_git(Path(repository), "remote", "get-url", "origin") or repository)

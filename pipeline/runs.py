@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from dagnn_core.errors import InputError, SurroundingsError
-from pipeline.follow import FollowInterruptedError, Run, read_run, spec_of
+from pipeline.follow import FollowInterruptedError, RunProgress, read_run, spec_of
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.kubeflow.errors import is_missing
 from pipeline.kubeflow.runs import Task, loop_items, read_time, state_of
@@ -35,7 +35,7 @@ class RunSummary(NamedTuple):
 class Canceled(NamedTuple):
     """What became of a run that was canceled."""
 
-    run: Run
+    run: RunProgress
     tasks: list[Task]
     """Those that were under way, as they are now."""
 
@@ -132,7 +132,7 @@ def retry(kubeflow: Kubeflow, run_id: str) -> None:
     kubeflow.retry_run(run_id)
 
 
-def read(kubeflow: Kubeflow, run_id: str) -> Run:
+def read(kubeflow: Kubeflow, run_id: str) -> RunProgress:
     """A run and its tasks, as the server sees them now.
 
     Raises:

@@ -121,21 +121,23 @@ def train(
 ) -> None:
     """Train the model, selected on the validation split."""
     import json
+    from dataclasses import replace
     from pathlib import Path
 
-    from components.params import load_section, override
+    from components.params import load_section
     from components.services.tracking.mlflow import Tracking
     from components.steps.train import run
     from dagnn_core.config.model import ModelConfig
     from dagnn_core.config.train import TrainConfig
-    from pipeline.task import task
+    from pipeline.task import seed_of, task
 
     with task("train"):
+        config = load_section(params, TrainConfig)
         run(
             features=Path(features.path),
             label_graph=Path(label_graph.path),
             model_params=load_section(model_params, ModelConfig),
-            params=override(load_section(params, TrainConfig), seed=seed),
+            params=replace(config, seed=seed_of(seed, config.seed)),
             tracking=Tracking.from_environment(),
             work=Path(work),
             model_out=Path(model_out.path),
@@ -199,19 +201,21 @@ def register(
     model_name: str,
 ) -> NamedTuple("RegisteredVersion", [("name", str), ("version", str)]):  # type: ignore[valid-type]  # kfp's way
     """Register the model as the challenger."""
+    from dataclasses import replace
     from pathlib import Path
 
-    from components.params import load_section, override
+    from components.params import load_section
     from components.services.tracking.mlflow import Tracking
     from components.steps.register import run
     from dagnn_core.config.register import RegisterConfig
     from pipeline.task import task
 
     with task("register"):
+        config = load_section(params, RegisterConfig)
         return run(
             model=Path(model.path),
             report=Path(report.path),
-            params=override(load_section(params, RegisterConfig), model_name=model_name),
+            params=replace(config, model_name=model_name or config.model_name),
             tracking=Tracking.from_environment(),
         )
 

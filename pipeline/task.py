@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from components.command import disk_failure
 from dagnn_core import errors
-from dagnn_core.errors import DagnnError
+from dagnn_core.errors import DagnnError, InputError
+from dagnn_core.text import one_line
 
 _LINE = re.compile(r"\s*\[(?P<task>\w+)\] (?:(?P<failure>\w+Error): )?(?P<message>.*)")
 
 NUM_LAST_LINES = 200  # at the end of a log, among which the cause of a failure is looked for
-MAX_WORDS = 300  # characters of it
 
 
 @contextmanager
@@ -44,6 +44,19 @@ def task(name: str) -> Iterator[None]:
             traceback.print_exc()
         print(f"[{name}] {type(failure).__name__}: {failure}")
         sys.exit(failure.exit_status)
+
+
+def seed_of(text: str, default: int) -> int:
+    """The seed that a parameter of the pipeline gives as text; empty: the default.
+
+    Raises:
+        InputError: it is no whole number of at least 0.
+    """
+    if not text:
+        return default
+    if not re.fullmatch(r"[0-9]+", text):
+        raise InputError(f"seed must be a whole number of at least 0, or empty, got {text!r}; correct the parameter")
+    return int(text)
 
 
 class _TaskFormatter(logging.Formatter):
@@ -76,8 +89,8 @@ def last_words(name: str, text: str) -> str:
     said = [line for line in map(parse_task_line, lines) if line and line.task == name]
     failure = next((line for line in reversed(said) if line.failure), None)
     if failure and failure.failure:
-        return f"exit status {failure.failure.exit_status}: {_cut(failure.message)}"
-    return _cut(said[-1].message if said else lines[-1]) if lines else ""
+        return f"exit status {failure.failure.exit_status}: {one_line(failure.message)}"
+    return one_line(said[-1].message if said else lines[-1]) if lines else ""
 
 
 def parse_task_line(line: str) -> TaskLine | None:
@@ -91,8 +104,3 @@ def parse_task_line(line: str) -> TaskLine | None:
         message=match["message"],
         failure=failure(f"{match['task']}: {match['message']}") if failure else None,
     )
-
-
-def _cut(line: str) -> str:
-    line = " ".join(line.split())
-    return line if len(line) <= MAX_WORDS else line[:MAX_WORDS] + " ..."

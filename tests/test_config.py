@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from components.params import load_section, override
+from components.params import load_section
 from components.params_file import load_params
 from dagnn_core.config.dataset import DatasetConfig, FolderConfig
 from dagnn_core.config.model import ModelConfig
@@ -212,19 +212,3 @@ def test_ranges_of_rows_are_checked(rows: dict[str, str], message: str) -> None:
     files = {"image": "x.mat", "text": "y.mat", "labels": "l.mat"}
     with pytest.raises(InputError, match=message):
         parse_params({"dataset": {"features": files | rows}})
-
-
-@given(seed=st.integers(0, 2**63))
-def test_texts_replace_keys_and_nothing_else(seed: int) -> None:
-    section = TrainConfig(lr=0.1, seed=5)
-    assert override(section, seed=str(seed)) == TrainConfig(lr=0.1, seed=seed)
-    assert override(section, seed="") == section
-    assert override(RegisterConfig(), model_name=str(seed)).model_name == str(seed)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"), [("1.5", "must be a whole number, got '1.5'"), ("-1", "must be >= 0, got -1")]
-)
-def test_texts_that_a_key_does_not_take_are_refused(text: str, message: str) -> None:
-    with pytest.raises(InputError, match=rf"train\.seed {message}"):
-        override(TrainConfig(), seed=text)

@@ -15,13 +15,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from components.command import WORK
+from components.locations import WORK
 from components.params_file import load_params
 from components.services.tracking.mlflow import Tracking
 from components.steps import train
 from dagnn_core.artifacts import read_artifact, write_json
 from dagnn_core.config.model import ModelConfig
-from dagnn_core.config.section import parse_section
+from dagnn_core.config.section import DEFAULT_SEED, parse_section
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
@@ -46,7 +46,6 @@ COLUMNS = {
     "recall_i2t_at_10": "R@10 i2t",
     "recall_t2i_at_10": "R@10 t2i",
 }
-BOOTSTRAP_SEED = 103
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +121,7 @@ def run(
     data = Features.read(features)
     rows = [_score(data, split, name, paths) for name, paths in models.items()]
     differences = {
-        row.name: paired_bootstrap(row.average_precision, rows[0].average_precision, seed=BOOTSTRAP_SEED)
+        row.name: paired_bootstrap(row.average_precision, rows[0].average_precision, seed=DEFAULT_SEED)
         for row in rows[1:]
     }
     rows.append(_chance(data, split))

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from components.command import WORK, ParamsOption, WorkOption, run_step
+from components.command import ParamsOption, WorkOption, run_step
+from components.locations import WORK
 from components.params import load_section
 from components.services.data_versions.raw_version import raw_lineage
 from components.services.lineage.provenance import provenance

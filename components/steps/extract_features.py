@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from components.command import ParamsOption, run_step
+from components.locations import CACHE
 from components.params import load_section
 from components.services.lineage.provenance import provenance
 from dagnn_core.artifacts import write_artifact
@@ -16,9 +17,6 @@ from dagnn_core.features.extraction.extract import write_features
 from dagnn_core.features.features import KIND
 
 log = logging.getLogger(__name__)
-
-
-CACHE = Path(".dagnn/cache")
 
 
 def run(*, dataset: Path, params: FeaturesConfig, cache: Path, features_out: Path, uri: str = "") -> None:

@@ -12,10 +12,11 @@ import typer
 
 from components.command import run_step
 from components.services.data_versions.raw_version import RawLineage, read_lineage, write_lineage
-from components.services.data_versions.repository import Version, fetch_by_dvc, fetch_source, resolve, shown
+from components.services.data_versions.repository import Version, fetch_by_dvc, fetch_source, resolve
 from components.services.data_versions.s3_remote import fetch_by_digest
 from components.services.storage.s3 import Storage
 from dagnn_core.errors import InputError
+from dagnn_core.text import without_credentials
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def run(
             md5=md5,
             size=0,
             num_files=0,
-            repository=shown(repository),
+            repository=without_credentials(repository),
             revision=revision,
             path=path,
             remote=remote,

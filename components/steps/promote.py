@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from components.services.promotion.evidence import examine
 from components.services.promotion.gate import Examination, judge
 from components.services.promotion.promotion import Promotion, promote
-from components.services.registry.versions import CHAMPION, mark_finished
+from components.services.registry.versions import mark_finished
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.config.register import RegisterConfig
-from dagnn_core.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -25,7 +24,6 @@ def run(
     version: str | None,
     params: RegisterConfig,
     dataset: Path | None,
-    to: str = CHAMPION,
     why: str = "",
     adopt: bool = False,
     allow_dirty: bool = False,
@@ -41,7 +39,6 @@ def run(
         version: the version; None for the one with alias `challenger`.
         params: the limits.
         dataset: the data set artifact; None: `artifacts/dataset` where it is the one, else DVC fetches it.
-        to: the alias.
         why: the user's own words, for the record.
         adopt: accept an alias that somebody has moved by hand.
         allow_dirty: accept a version whose code, parameters or `dvc.lock` were not committed; the record says so.
@@ -52,8 +49,6 @@ def run(
         InputError: no such model, version or alias; `dataset` is not the version's, or cannot be fetched.
         SurroundingsError: the server, the store or the disk failed.
     """
-    if to != CHAMPION:
-        raise InputError(f"--to is {to!r}, expected {CHAMPION}: the only alias behind the gate")
 
     def pass_gate(challenger: "ModelVersion", champion: "ModelVersion | None") -> Examination:
         with tempfile.TemporaryDirectory() as folder:

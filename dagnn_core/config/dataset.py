@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dagnn_core.config.section import Count, Named, Rate, Seed, Share, require, section
+from dagnn_core.config.section import DEFAULT_SEED, Count, Named, Rate, Seed, Share, require, section
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -176,7 +176,7 @@ class DatasetConfig:
     """Fraction of the items drawn for validation, where the data has no splits of its own."""
     test_fraction: Fraction = 0.2
     """Fraction of the items drawn for the test, where the data has no splits of its own."""
-    seed: Seed = 103
+    seed: Seed = DEFAULT_SEED
     """Draws the splits, and the items that lose picture or text."""
     min_label_count: Count = 1
     """Labels on fewer training items than this are dropped; 1 drops none (a label never trained on is an error)."""

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dagnn_core.config.section import Count, Named, Seed, require, section
+from dagnn_core.config.section import DEFAULT_SEED, Count, Named, Seed, require, section
 
 IMAGE_ENCODERS = {
     "classic": "dagnn_core.features.encoders.classic:ClassicEncoder",
@@ -62,7 +62,7 @@ class FeaturesConfig:
     """The vocabulary keeps at most so many words, the most frequent ones."""
     supervised_dim: Count = 300
     """Width of the hidden layer of `supervised_bow`."""
-    seed: Seed = 103
+    seed: Seed = DEFAULT_SEED
     """Draws the initial weights and batches of `supervised_bow`."""
     batch_size: Count = 64
     """Pictures or texts that a pretrained model takes at a time."""

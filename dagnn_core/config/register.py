@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from dagnn_core.config.section import Positive, Rate, Seed, Share, section
+from dagnn_core.config.section import DEFAULT_SEED, Positive, Rate, Seed, Share, section
 
 
 @section
@@ -34,7 +34,7 @@ class GateConfig:
     """Probability that a drop is within its bound."""
     num_resamples: Annotated[int, Field(ge=100)] = 2000
     """Resamples of the bootstrap."""
-    seed: Seed = 103
+    seed: Seed = DEFAULT_SEED
     """Draws the resamples."""
     max_latency_ms: Positive = 500.0
     """Milliseconds that a single query takes at most, at the 95th percentile, in a fresh process."""

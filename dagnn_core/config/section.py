@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+DEFAULT_SEED = 103
+"""Of every draw that the user gives no other seed."""
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

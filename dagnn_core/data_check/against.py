@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.data.dataset import Dataset, Modality
 from dagnn_core.data_check.copies import Items, copy_rates, text_keys
 from dagnn_core.data_check.findings import Finding, Limits, judge
@@ -17,7 +18,6 @@ from dagnn_core.features.tokens import tokenize
 
 MAX_VECTORS = 2000  # drawn of each data set: then a distance of 0.1 is significant in thousands of dimensions
 UNKNOWN_LABELS = 0.01  # fraction of items with labels of one data set alone: random halves differ in the rarest ones
-SEED = 103
 RETRAIN = "train on data like this, or find out why it differs"
 
 
@@ -148,7 +148,7 @@ def _drawn_vectors(dataset: Dataset, modality: Modality) -> NDArray[np.floating[
     if vectors is None:
         return None
     rows = np.flatnonzero(dataset.has_image if modality == "image" else dataset.has_text)
-    rows = np.sort(np.random.default_rng(SEED).permutation(rows)[:MAX_VECTORS])
+    rows = np.sort(np.random.default_rng(DEFAULT_SEED).permutation(rows)[:MAX_VECTORS])
     drawn = vectors[rows]
     finite: NDArray[np.floating[Any]] = drawn[np.isfinite(drawn).all(axis=1)]
     return finite

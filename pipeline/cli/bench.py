@@ -16,7 +16,10 @@ from typing import Annotated, Any
 
 import typer
 
+from components.git import git, try_git
+from components.locations import ARTIFACTS, FEATURES, LABEL_GRAPH
 from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.text import one_line
 
 app = typer.Typer(help="Measure time and memory.", no_args_is_help=True)
 
@@ -52,22 +55,23 @@ def bench_features(
 @app.command("quality")
 def bench_quality(  # noqa: PLR0917
     variants: Annotated[list[Path], typer.Argument(help="configuration files; their model and train sections count")],
-    seeds: Annotated[list[int], typer.Option("--seed", help="one training for each")] = [103, 104, 105],  # noqa: B006
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="one training each; default: three seeds")] = None,
     test: Annotated[bool, typer.Option("--test", help="score on test, for final figures; else on val")] = False,
-    features: Annotated[Path, typer.Option(help="features artifact")] = Path("artifacts/features"),
-    label_graph: Annotated[Path, typer.Option(help="label graph artifact")] = Path("artifacts/label_graph"),
-    out: Annotated[Path, typer.Option(help="folder for the models and the table")] = Path("artifacts/quality"),
+    features: Annotated[Path, typer.Option(help="features artifact")] = FEATURES,
+    label_graph: Annotated[Path, typer.Option(help="label graph artifact")] = LABEL_GRAPH,
+    out: Annotated[Path, typer.Option(help="folder for the models and the table")] = ARTIFACTS / "quality",
 ) -> None:
     """Train variants with several seeds and compare them with the first one; goes on where it was interrupted."""
     from components.benchmarks.quality import run
     from components.services.tracking.mlflow import Tracking
+    from dagnn_core.config.section import DEFAULT_SEED
 
     tracking = Tracking.from_environment()
     table = run(
         features=features,
         label_graph=label_graph,
         variants=variants,
-        seeds=seeds,
+        seeds=seeds or [DEFAULT_SEED + number for number in range(3)],
         split="test" if test else "val",
         tracking=tracking,
         out=out,
@@ -89,7 +93,8 @@ def bench_cli(
             output = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
             seconds.append(time.perf_counter() - start)
             if output.returncode != 0:
-                raise SurroundingsError(f"`{' '.join(command)}` failed: {output.stderr.strip().splitlines()[-1]}")
+                *_, last = output.stderr.strip().split("\n")
+                raise SurroundingsError(f"`{' '.join(command)}` failed: {one_line(last)}")
             if "Running stage" in output.stdout:
                 raise InputError("`dvc repro` had something to do; run `dagnn bench cli` again, now that it is done")
         figures[f"{name}: seconds"] = statistics.median(seconds)
@@ -120,22 +125,16 @@ def copy_checkout(source: Path, target: Path) -> None:
     Raises:
         InputError: `source` is not a git checkout.
     """
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=source,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if listing.returncode != 0:
+    listing = try_git(source, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    if listing is None:
         raise InputError(f"{source} is not a git checkout, expected the project's root")
-    for name in filter(None, listing.stdout.split("\0")):
+    for name in filter(None, listing.split("\0")):
         if (source / name).is_file():  # it may be deleted and not yet committed
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, target / name)
     identity = ["-c", "user.name=dagnn", "-c", "user.email=dagnn@localhost", "-c", "commit.gpgsign=false"]
     for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "Copy"]):
-        subprocess.run(["git", *command], cwd=target, check=True)
+        git(target, *command)
 
 
 def _time_stages(checkout: Path) -> dict[str, float]:

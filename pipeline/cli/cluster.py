@@ -14,7 +14,7 @@ from dagnn_core.errors import CheckRefusedError, InputError
 from pipeline.cli.kubeflow import Promote, Seeds
 
 if TYPE_CHECKING:
-    from pipeline.doctor import Check
+    from pipeline.doctor import Diagnosis
     from pipeline.kubeflow.client import Kubeflow
 
 Host = Annotated[str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines")]
@@ -266,7 +266,7 @@ def _mlflow_address() -> str | None:
     return tracking.address if tracking.uri.startswith(("http://", "https://")) else None
 
 
-def _rows(check: "Check", *, width: int) -> str:
+def _rows(check: "Diagnosis", *, width: int) -> str:
     lines = [f"{check.status:7}  {check.name:{width}}  {check.what}"]
     if check.remedy:
         lines.append(f"{'':7}  {'':{width}}  -> {check.remedy}")

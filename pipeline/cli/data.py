@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from components.command import WORK, WorkOption
+from components.command import WorkOption
+from components.locations import WORK
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data_check.findings import Finding, Limits
 from dagnn_core.errors import CheckRefusedError

@@ -13,7 +13,8 @@ from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 
-from components.command import WORK, WorkOption
+from components.command import WorkOption
+from components.locations import WORK
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.config.section import describe, parse_section
 

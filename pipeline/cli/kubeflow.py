@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from components.locations import RUNS
+
 ParamsFile = Annotated[Path, typer.Option("--params", help="configuration, all sections")]
 Seeds = Annotated[
     list[int] | None,
@@ -16,7 +18,7 @@ Promote = Annotated[bool, typer.Option("--promote", help="end with the promotion
 def run(
     *,
     params: ParamsFile = Path("params.yaml"),
-    work: Annotated[Path, typer.Option(help="folder for the runs: artifacts and logs")] = Path(".dagnn/runs"),
+    work: Annotated[Path, typer.Option(help="folder for the runs: artifacts and logs")] = RUNS,
     docker: Annotated[
         bool, typer.Option("--docker", help="run in containers of the images that `make images` built")
     ] = False,

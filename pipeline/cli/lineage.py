@@ -14,7 +14,7 @@ from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import CheckRefusedError, InputError
 
 if TYPE_CHECKING:
-    from components.services.lineage.reproduce import Comparison
+    from components.services.lineage.reproduce import ReproducedValue
     from components.services.lineage.tree import Node
 
 DIGITS = 12  # of a digest, for readers; --json has all of them
@@ -89,7 +89,7 @@ def _print_tree(node: "Node", *, as_json: bool) -> None:
         raise CheckRefusedError(f"{node.identity}: missing: {', '.join(missing)}")
 
 
-def _print_comparison(rows: "Sequence[Comparison]", artifacts: Path, *, as_json: bool) -> None:
+def _print_comparison(rows: "Sequence[ReproducedValue]", artifacts: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([row._asdict() | {"same": row.same} for row in rows], indent=2))
     else:

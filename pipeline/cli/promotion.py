@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.target import Target
 
 
-class Place(NamedTuple):
+class PromotionPlace(NamedTuple):
     """Where a promotion runs, and in what."""
 
     server: "Kubeflow"
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 def promote_there(
     config: RegisterConfig,
-    place: Place,
+    place: PromotionPlace,
     *,
     name: str,
     version: str | None,

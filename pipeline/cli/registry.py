@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from components.locations import MODEL, REPORT
 from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import CheckRefusedError, InputError
 from pipeline.cli.cluster import Cookies, Host, Namespace, Token, server_of
-from pipeline.cli.promotion import Place, promote_there
+from pipeline.cli.promotion import PromotionPlace, promote_there
 
 if TYPE_CHECKING:
     from components.services.promotion.gate import Check
@@ -29,8 +30,8 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 
 
 def register(
-    model: Annotated[Path, typer.Option(help="model artifact")] = Path("artifacts/model"),
-    report: Annotated[Path, typer.Option(help="report artifact of this model")] = Path("artifacts/report"),
+    model: Annotated[Path, typer.Option(help="model artifact")] = MODEL,
+    report: Annotated[Path, typer.Option(help="report artifact of this model")] = REPORT,
     params: Params = "params.yaml",
     as_json: Json = False,
 ) -> None:
@@ -54,7 +55,6 @@ def promote(
     name: Name = None,
     *,
     version: Annotated[str | None, typer.Option(help="version; default: the one with alias challenger")] = None,
-    to: Annotated[str, typer.Option(help="the alias; champion is the only one behind the gate")] = "champion",
     dataset: Annotated[
         Path | None, typer.Option(help="its data set artifact; default: artifacts/dataset, else fetched by DVC")
     ] = None,
@@ -99,15 +99,15 @@ def promote(
 
     config = load_section(params, RegisterConfig)
     if target:
-        if dataset or dry_run or to != "champion":
-            raise InputError("--dataset, --dry-run and --to are for a promotion on this machine; leave out --target")
+        if dataset or dry_run:
+            raise InputError("--dataset and --dry-run are for a promotion on this machine; leave out --target")
         from pipeline.target import read_target
 
         cluster = read_target(target)
         server = server_of(host, namespace or cluster.namespace, token, cookies)
         promote_there(
             config,
-            Place(server, cluster, image, service_account, any_commit=allow_dirty),
+            PromotionPlace(server, cluster, image, service_account, any_commit=allow_dirty),
             name=name or config.model_name,
             version=version,
             reason=why,
@@ -123,7 +123,6 @@ def promote(
         version=version,
         params=config,
         dataset=dataset,
-        to=to,
         why=why,
         adopt=adopt,
         allow_dirty=allow_dirty,

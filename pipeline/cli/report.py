@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from components.locations import REPORT
+
 
 def results(
-    report: Annotated[Path, typer.Option(help="report artifact")] = Path("artifacts/report"),
+    report: Annotated[Path, typer.Option(help="report artifact")] = REPORT,
     as_json: Annotated[bool, typer.Option("--json", help="print the metrics as one JSON object")] = False,
 ) -> None:
     """Print the results on the test split, beside CCA and chance."""

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.follow import Run, elapsed
+from pipeline.follow import RunProgress, elapsed
 
 _STYLES = {
     "RUNNING": "cyan",
@@ -29,7 +29,7 @@ class RunTable:
         Args:
             console: where to show it; None: standard error, as all that is not a result.
         """
-        self._run: Run | None = None
+        self._run: RunProgress | None = None
         self._live = Live(console=console or Console(stderr=True), get_renderable=self._table, refresh_per_second=1)
 
     def __enter__(self) -> Self:
@@ -41,7 +41,7 @@ class RunTable:
     ) -> None:
         self._live.stop()
 
-    def __call__(self, run: Run) -> bool:
+    def __call__(self, run: RunProgress) -> bool:
         """Show the run; whether it has changed."""
         before, self._run = self._run, run
         self._live.refresh()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="id of the run; `dagnn runs` lists them")]
 
 
-class Action(StrEnum):
+class ScheduleAction(StrEnum):
     """What `dagnn schedules` does."""
 
     list = "list"
@@ -104,7 +104,7 @@ def retry(
 
 
 def schedules(
-    action: Annotated[Action, typer.Argument(help="what to do")] = Action.list,
+    action: Annotated[ScheduleAction, typer.Argument(help="what to do")] = ScheduleAction.list,
     schedule: Annotated[str, typer.Argument(metavar="NAME-OR-ID", help="which one; not for list")] = "",
     *,
     host: Host = "",
@@ -117,12 +117,12 @@ def schedules(
     from pipeline.schedules import find_schedule, list_schedules
     from pipeline.submit import connect
 
-    if (action is Action.list) == bool(schedule):
+    if (action is ScheduleAction.list) == bool(schedule):
         expected = "expected no schedule" if schedule else "expected the name or id of a schedule"
         raise InputError(f"`dagnn schedules {action}`: {expected}; `dagnn schedules` lists them")
     server = connect(server_of(host, namespace, token, cookies))
     found = list_schedules(server)
-    if action is Action.list:
+    if action is ScheduleAction.list:
         if not found:
             typer.echo(f"no schedules at {server.address}")
             return
@@ -133,14 +133,14 @@ def schedules(
             typer.echo(f"\npage of a schedule: {server.page('recurringrun/details/SCHEDULE')}")
         return
     one = find_schedule(found, schedule)
-    if action is Action.delete:
+    if action is ScheduleAction.delete:
         if not yes:
             _confirm(f"Delete the schedule {one.name!r} ({one.schedule_id})? The runs that it started stay.")
         server.delete_recurring_run(one.schedule_id)
         typer.echo(f"{one.name}: deleted")
     else:
-        server.enable_recurring_run(one.schedule_id, enabled=action is Action.resume)
-        typer.echo(f"{one.name}: {'enabled' if action is Action.resume else 'paused'}")
+        server.enable_recurring_run(one.schedule_id, enabled=action is ScheduleAction.resume)
+        typer.echo(f"{one.name}: {'enabled' if action is ScheduleAction.resume else 'paused'}")
 
 
 def _confirm(question: str) -> None:

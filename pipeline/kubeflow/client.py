@@ -17,7 +17,8 @@ from urllib.parse import quote, urlsplit
 import kfp_server_api
 from urllib3 import Retry
 
-from dagnn_core.errors import DagnnError, InputError, SurroundingsError, without_credentials
+from dagnn_core.errors import DagnnError, InputError, SurroundingsError
+from dagnn_core.text import without_credentials
 from pipeline.kubeflow.errors import LoginError, ServerFailedError, answering, is_missing
 
 _PAGE = 10

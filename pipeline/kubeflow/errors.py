@@ -9,8 +9,7 @@ from kfp_server_api import ApiException
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
 from dagnn_core.errors import DagnnError, InputError, SurroundingsError
-
-MAX_REASON = 300  # characters of a server's own words in our one line
+from dagnn_core.text import one_line
 
 
 class ServerFailedError(SurroundingsError):
@@ -89,13 +88,13 @@ def _failure(error: HTTPError, address: str) -> DagnnError:
         return _untrusted(str(reason), address)
     what = "broke off" if isinstance(reason, ProtocolError) else "cannot be reached or does not answer in time"
     return ServerFailedError(
-        f"Kubeflow at {address} {what} ({one_line(reason)}); check the network, and --host or KF_PIPELINES_ENDPOINT"
+        f"Kubeflow at {address} {what} ({_reason(reason)}); check the network, and --host or KF_PIPELINES_ENDPOINT"
     )
 
 
 def _untrusted(reason: str, address: str) -> DagnnError:
     return SurroundingsError(
-        f"Kubeflow at {address} cannot be trusted ({_cut(reason)}); "
+        f"Kubeflow at {address} cannot be trusted ({one_line(reason)}); "
         "name a file with its certificate authority in SSL_CERT_FILE"
     )
 
@@ -113,15 +112,9 @@ def _words(body: object, *, plain: bool) -> str:
         words = said.get("message") or said.get("error_message") or said.get("error") or ""
     except (ValueError, AttributeError):
         words = text if plain and not text.lstrip().startswith("<") else ""
-    return f": {one_line(words)}" if words else ""
+    return f": {_reason(words)}" if words else ""
 
 
-def one_line(error: object) -> str:
-    """An error's or a server's own words, on one line of bounded length."""
+def _reason(error: object) -> str:
     # urllib3 puts the object before its words
-    return _cut(re.sub(r"^<?[\w.]+\([^)]*\)>?: ", "", " ".join(str(error).split())))
-
-
-def _cut(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_REASON else text[:MAX_REASON] + " ..."
+    return one_line(re.sub(r"^<?[\w.]+\([^)]*\)>?: ", "", str(error)))

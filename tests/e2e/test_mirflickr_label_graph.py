@@ -35,7 +35,7 @@ needs_mirflickr = pytest.mark.skipif(
 )
 
 
-class Row(NamedTuple):
+class LabelRow(NamedTuple):
     id: str
     text: str
     labels: list[str]
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 
 class Built(NamedTuple):
-    rows: list[Row]
+    rows: list[LabelRow]
     names: list[str]
     vectors: Path
     """File with a vector for each name."""
@@ -51,7 +51,7 @@ class Built(NamedTuple):
     """Folder with the artifacts `dataset` and `label_graph`."""
 
     @property
-    def training(self) -> list[Row]:
+    def training(self) -> list[LabelRow]:
         return [row for row in self.rows if row.split == "train"]
 
     @property
@@ -59,7 +59,7 @@ class Built(NamedTuple):
         return LabelGraph.read(self.root / "label_graph", verify=True)
 
 
-def read_rows() -> list[Row]:
+def read_rows() -> list[LabelRow]:
     """Read the `.mat` files item by item; every one has tags and labels."""
     names = (MIRFLICKR / "label_names.txt").read_text().split()
     lines = (MIRFLICKR / "common_tags.txt").read_text(encoding="utf-8").splitlines()
@@ -67,7 +67,7 @@ def read_rows() -> list[Row]:
     tags = scipy.io.loadmat(MIRFLICKR / "mirflickr25k-yall.mat")["YAll"]
     labels = scipy.io.loadmat(MIRFLICKR / "mirflickr25k-lall.mat")["LAll"]
     return [
-        Row(
+        LabelRow(
             id=f"im{number}",
             text=" ".join(word for word, has in zip(words, tag_row, strict=True) if has),
             labels=[name for name, has in zip(names, label_row, strict=True) if has],
@@ -77,7 +77,7 @@ def read_rows() -> list[Row]:
     ]
 
 
-def made_up_rows(names: list[str]) -> list[Row]:
+def made_up_rows(names: list[str]) -> list[LabelRow]:
     """Items of which each label but the first often brings another one along."""
     rng = np.random.default_rng(0)
     rows = []
@@ -86,11 +86,11 @@ def made_up_rows(names: list[str]) -> list[Row]:
         chosen |= {label // 2 for label in chosen if rng.random() < 0.6}
         split = "test" if number < 100 else "val" if number < 150 else "train"
         labels = [name for label, name in enumerate(names) if label in chosen]
-        rows.append(Row(f"item{number}", f"{' and '.join(labels)} {number % 7}", labels, split))
+        rows.append(LabelRow(f"item{number}", f"{' and '.join(labels)} {number % 7}", labels, split))
     return rows
 
 
-def build(root: Path, rows: list[Row], names: list[str], vectors: Path) -> Built:
+def build(root: Path, rows: list[LabelRow], names: list[str], vectors: Path) -> Built:
     (root / "items.jsonl").write_text("".join(f"{json.dumps(row._asdict())}\n" for row in rows), encoding="utf-8")
     (root / "labels.txt").write_text("".join(f"{name}\n" for name in names))
     folder = FolderConfig(table="items.jsonl", label_names="labels.txt", split_column="split")

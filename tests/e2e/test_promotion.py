@@ -21,7 +21,7 @@ def register(checkout: Any) -> str:
 
 
 def promote(checkout: Any, *options: str) -> tuple[int, dict[str, Any], str]:
-    done = checkout.try_run("dagnn", "promote", "dagnn", "--to", "champion", "--json", *options)
+    done = checkout.try_run("dagnn", "promote", "dagnn", "--json", *options)
     return done.returncode, json.loads(done.stdout), done.stderr
 
 

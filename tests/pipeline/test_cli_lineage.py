@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.services.lineage.locate import State
-from components.services.lineage.reproduce import Comparison
+from components.services.lineage.reproduce import ReproducedValue
 from components.services.lineage.tree import Node
 from dagnn_core.errors import CheckRefusedError, InputError
 from pipeline.cli import lineage as module
@@ -84,11 +84,11 @@ def test_the_tree_as_json_and_what_is_missing(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_comparison(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    same = Comparison("model", "a" * 64, "a" * 64)
+    same = ReproducedValue("model", "a" * 64, "a" * 64)
     module._print_comparison([same], tmp_path, as_json=False)
     assert capsys.readouterr().out.splitlines()[1] == f"{'model':<12}{'a' * 12:<24}{'a' * 12:<24}the same"
     with pytest.raises(CheckRefusedError, match="is not the same: map_mean"):
-        module._print_comparison([same, Comparison("map_mean", "0.5", "")], tmp_path, as_json=False)
+        module._print_comparison([same, ReproducedValue("map_mean", "0.5", "")], tmp_path, as_json=False)
     assert capsys.readouterr().out.splitlines()[2] == f"{'map_mean':<12}{'0.5':<24}{'-':<24}ANOTHER"
     module._print_comparison([same], tmp_path, as_json=True)
     assert json.loads(capsys.readouterr().out)[0]["same"] is True

@@ -22,7 +22,7 @@ from dagnn_core.config.sections import SECTIONS
 from dagnn_core.errors import InputError
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.compiling import write_pipeline
-from pipeline.graph import RawData, Shape, build_pipeline
+from pipeline.graph import RawDataVersion, Shape, build_pipeline
 from pipeline.images import Images
 from pipeline.step_table import STEPS
 from pipeline.target import FOLDER, Gpu, Target, read_target
@@ -44,7 +44,7 @@ TARGET = Target(
 )
 STAGES = ("dataset", "extract-features", "build-label-graph", "train", "evaluate")
 MD5 = "0123456789abcdef0123456789abcdef"
-RAW = RawData(md5=f"{MD5}.dir", remote="s3://dagnn/dvc", revision="c0ffee", path="data/photos")
+RAW = RawDataVersion(md5=f"{MD5}.dir", remote="s3://dagnn/dvc", revision="c0ffee", path="data/photos")
 WHOLE = Shape(raw=RAW, seeds=(103, 104, 105), promote=True)
 SHAPES = [
     Shape(raw=raw, seeds=seeds, promote=promote)
@@ -111,7 +111,7 @@ def test_every_shape_hangs_together(tmp_path: Path, shape: Shape) -> None:
     parameters = set(pipeline["root"]["inputDefinitions"]["parameters"])
     expected = {*SECTIONS, "model_name", "cache", "work", "checkpoints"}
     expected |= {"seed"} if len(shape.seeds) < 2 else set()
-    expected |= {f"data_{name}" for name in RawData._fields} if shape.raw else set()
+    expected |= {f"data_{name}" for name in RawDataVersion._fields} if shape.raw else set()
     assert parameters == expected
 
 
@@ -218,7 +218,7 @@ def test_what_looks_outside_is_never_cached(pipeline: Spec) -> None:
 
 
 def test_raw_data_that_has_no_digest_is_never_cached(tmp_path: Path) -> None:
-    pipeline, _ = compiled(tmp_path, shape=Shape(raw=RawData(uri="s3://dagnn/photos")))
+    pipeline, _ = compiled(tmp_path, shape=Shape(raw=RawDataVersion(uri="s3://dagnn/photos")))
     assert not tasks_of(pipeline)["fetch-dataset"]["cachingOptions"].get("enableCache")
 
 

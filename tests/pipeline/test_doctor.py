@@ -21,7 +21,7 @@ import pytest
 
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import InputError
-from pipeline.doctor import APART, Check, Finding, checks_of, look, look_at_all, require_secrets
+from pipeline.doctor import APART, Diagnosis, Note, checks_of, look, look_at_all, require_secrets
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.target import Gpu, Target
 from tests.components.fault_proxy import Fault, FaultProxy
@@ -62,7 +62,7 @@ def set_remote(project: Path, url: str, endpoint: str = "") -> None:
 
 
 @pytest.fixture
-def found(project: Path) -> Callable[..., Check]:
+def found(project: Path) -> Callable[..., Diagnosis]:
     """Do one check."""
 
     def do(
@@ -72,7 +72,7 @@ def found(project: Path) -> Callable[..., Check]:
         namespace: str = "team",
         mlflow: str = "none",
         target: Target = TARGET,
-    ) -> Check:
+    ) -> Diagnosis:
         checks = checks_of(
             kubeflow=kubeflow,
             namespace=namespace,
@@ -85,7 +85,7 @@ def found(project: Path) -> Callable[..., Check]:
     return do
 
 
-Found = Callable[..., Check]
+Found = Callable[..., Diagnosis]
 
 
 def test_versions_here(found: Found) -> None:
@@ -279,16 +279,16 @@ class TestAllAtOnce:
     def test_side_by_side_in_the_order_of_the_checks(self) -> None:
         together = Barrier(3)
 
-        def check(name: str) -> Finding:
-            return Finding(f"{name} {together.wait(timeout=30) >= 0}")  # breaks where they come one after the other
+        def check(name: str) -> Note:
+            return Note(f"{name} {together.wait(timeout=30) >= 0}")  # breaks where they come one after the other
 
         names = ["kubeflow", "images", "gpu"]
         found = list(look_at_all({name: partial(check, name) for name in names}))
-        assert found == [Check(name, "ok", f"{name} True") for name in names]
+        assert found == [Diagnosis(name, "ok", f"{name} True") for name in names]
 
     def test_each_result_comes_when_those_before_it_are_there(self) -> None:
         release = Event()
-        checks = {"python": lambda: Finding("first"), "gpu": lambda: Finding(f"released {release.wait(30)}")}
+        checks = {"python": lambda: Note("first"), "gpu": lambda: Note(f"released {release.wait(30)}")}
         found = look_at_all(checks)
         assert next(found).what == "first"
         release.set()
@@ -296,14 +296,14 @@ class TestAllAtOnce:
 
     def test_a_check_that_hangs_does_not_keep_the_others(self) -> None:
         release = Event()
-        checks = {"kubeflow": lambda: Finding(str(release.wait(30))), "gpu": lambda: Finding("2 GPUs")}
+        checks = {"kubeflow": lambda: Note(str(release.wait(30))), "gpu": lambda: Note("2 GPUs")}
         hung, sound = look_at_all(checks, seconds=0.2)
         release.set()
         assert hung == ("kubeflow", "failed", "no result within 0.2 s", "check its address and the network")
         assert sound == ("gpu", "ok", "2 GPUs", "")
 
     def test_a_mistake_of_ours_is_not_a_finding(self) -> None:
-        def wrong() -> Finding:
+        def wrong() -> Note:
             raise KeyError("wrong")
 
         with pytest.raises(KeyError, match="wrong"):

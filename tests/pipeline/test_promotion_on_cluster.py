@@ -120,8 +120,8 @@ def test_a_run_that_fails_or_leaves_no_record(server: KubeflowServer, dagnn: Dag
     [
         (["--version", "1"], "dagnn version 1 does not record where its data set is stored: it was trained outside"),
         (["--version", "9"], "dagnn/9 does not exist (dagnn has versions 1, 2, aliases challenger: 2)"),
-        (["--dataset", "artifacts/dataset"], "--dataset, --dry-run and --to are for a promotion on this machine"),
-        (["--dry-run"], "--dataset, --dry-run and --to are for a promotion on this machine"),
+        (["--dataset", "artifacts/dataset"], "--dataset and --dry-run are for a promotion on this machine"),
+        (["--dry-run"], "--dataset and --dry-run are for a promotion on this machine"),
         (["--image", "registry.example/dagnn:latest"], "expected NAME@sha256:..., which a cluster can pull"),
         (["--target", "moon"], "configs/clusters/moon.yaml does not exist, expected a cluster"),
         (["--host", ""], "no server is named, expected the URL of Kubeflow Pipelines; give --host"),

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagnn_core.errors import ArtifactError, SurroundingsError
-from pipeline.task import parse_task_line
+from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
+from pipeline.task import parse_task_line, seed_of
 
 BODY = """
 import logging
@@ -70,3 +70,15 @@ def test_messages_survive(message: str) -> None:
     assert line is not None
     assert isinstance(line.failure, SurroundingsError)
     assert str(line.failure) == f"train: {message}"
+
+
+@given(st.integers(0, 2**63))
+def test_a_seed_is_read_from_a_parameter(seed: int) -> None:
+    assert seed_of(str(seed), 5) == seed
+    assert seed_of("", 5) == 5
+
+
+@pytest.mark.parametrize("text", ["1.5", "-1", "one", " ", "٣"])
+def test_a_seed_that_is_no_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=f"^seed must be a whole number of at least 0, or empty, got {text!r}; "):
+        seed_of(text, 5)

@@ -7,13 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from components.services.data_versions.layout import (
+    MAX_LISTING,
+    ListedFile,
+    bases,
+    is_folder,
+    md5_of_object,
+    object_uri,
+    read_listing,
+)
 from components.services.data_versions.repository import remote_of
-from components.services.data_versions.s3_remote import MAX_LISTING
 from components.services.storage.s3 import Digest, Storage
 from dagnn_core.artifacts import MANIFEST
 
 
-class Place(Protocol):
+class ObjectStore(Protocol):
     """Where objects lie, named by their md5; a failure is whatever the place raises."""
 
     @property
@@ -43,10 +51,10 @@ class S3Place:
 
     def read(self, md5: str) -> bytes:
         """Content of a small object that is there."""
-        return self.storage.read(self._uri(md5), Digest("md5", md5.removesuffix(".dir")), max_bytes=MAX_LISTING)
+        return self.storage.read(self._uri(md5), Digest("md5", md5_of_object(md5)), max_bytes=MAX_LISTING)
 
     def _uri(self, md5: str) -> str:
-        return f"{self.remote.rstrip('/')}/files/md5/{md5[:2]}/{md5[2:]}"
+        return object_uri(bases(self.remote)[0], md5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +91,7 @@ def s3_place(remote: str, endpoint_url: str = "") -> S3Place:
     return S3Place(name=remote, remote=remote, storage=brief_storage(endpoint_url))
 
 
-def places(project: Path) -> Iterator[Place]:
+def places(project: Path) -> Iterator[ObjectStore]:
     """DVC's cache, and its default remote; none where the folder is no DVC repository.
 
     Raises:
@@ -118,21 +126,21 @@ def tracked(project: Path, commit: str) -> dict[str, str]:
     return {out.fspath.lstrip("/"): out.hash_info.value for out in outs if out.hash_info}
 
 
-def objects_of(place: Place, md5: str) -> list[tuple[str, str]]:
+def objects_of(place: ObjectStore, md5: str) -> list[ListedFile]:
     """Path and md5 of every file of a version; the path of a single file is not in it.
 
     Raises:
         ValueError: the list of files is damaged.
     """
-    if not md5.endswith(".dir"):
-        return [(md5, md5)]
+    if not is_folder(md5):
+        return [ListedFile(md5, md5)]
     listing = place.read(md5)
-    if hashlib.md5(listing, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
+    if hashlib.md5(listing, usedforsecurity=False).hexdigest() != md5_of_object(md5):
         raise ValueError(f"the list of files {md5} is damaged")
-    return [(str(entry["relpath"]), str(entry["md5"])) for entry in json.loads(listing)]
+    return read_listing(listing)
 
 
-def content_digest(place: Place, md5: str) -> str | None:
+def content_digest(place: ObjectStore, md5: str) -> str | None:
     """Content digest of an artifact, as its manifest in this place says; None where that is lost or damaged."""
     try:
         manifest = dict(objects_of(place, md5))[MANIFEST]

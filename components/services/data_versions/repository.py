@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
+from components.locations import ADDING, DATA
 from components.services.data_versions.archives import (
     check_name,
     check_space,
@@ -23,21 +23,20 @@ from components.services.data_versions.archives import (
     list_files,
     unpack,
 )
+from components.services.data_versions.layout import ListedFile, is_folder
 from components.services.data_versions.raw_version import LINEAGE, RawLineage, read_pointer
-from components.services.data_versions.s3_remote import Entry, check_digests, has_md5, remove_strangers
+from components.services.data_versions.s3_remote import check_digests, has_md5, remove_strangers
 from components.services.storage.s3 import Download, Storage, parse_uri
-from dagnn_core.errors import DagnnError, InputError, SurroundingsError, without_credentials
+from dagnn_core.errors import DagnnError, InputError, SurroundingsError
 from dagnn_core.locks import hold_lock
 from dagnn_core.progress import track
+from dagnn_core.text import one_line, without_credentials
 
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
 
 log = logging.getLogger(__name__)
 
-DATA = Path("data")
-"""Folder of the project with its raw data."""
-WORK = Path(".dagnn/add")
 LOOSE = 1000  # files from which on DVC becomes slow
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PLAIN_REMOTE = {"url", "endpointurl", "region"}
@@ -87,7 +86,7 @@ def add(name: str, source: str, *, project: Path, storage: Storage) -> RawLineag
             f"{project.resolve()} is not the root of a DVC repository; go there, or run `git init && dvc init`"
         )
     target = project / DATA / name
-    with _work_folder(project / WORK / name) as work:
+    with _work_folder(project / ADDING / name) as work:
         if (work / "old").exists() and not target.exists():  # killed between two renames
             (work / "old").rename(target)
         for leftover in ("old", "unpacked", "new"):
@@ -146,7 +145,7 @@ def fetch_source(uri: str, folder: Path, storage: Storage) -> Path:
         raise InputError(f"{uri} does not exist, expected an object or a folder of objects; check bucket and key")
     for name in names:
         check_name(name, uri)
-    remove_strangers(place, [Entry(name, "") for name in names])
+    remove_strangers(place, [ListedFile(name, "") for name in names])
     base = uri.rstrip("/")
     found_all = storage.stat_all([f"{base}/{name}" for name in names], description="looking for files")
     objects = [stored for stored in found_all if stored is not None]
@@ -259,17 +258,17 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         InputError: no such repository, revision or path, or the path is not under DVC.
         SurroundingsError: the repository cannot be cloned.
     """
-    files = _open(repository, revision, path)
+    files, name = _open(repository, revision, path), without_credentials(repository)
     try:
         md5 = files.info(path).get("md5")
         config, commit = files.repo.config, files.repo.get_rev()
     except FileNotFoundError as error:
-        raise InputError(f"{path!r} is not in {shown(repository)} at {revision}; check path and revision") from error
+        raise InputError(f"{path!r} is not in {name} at {revision}; check path and revision") from error
     except _dvc_failures() as error:
         raise _not_opened(repository, revision, error) from error
     if md5 is None:
         raise InputError(
-            f"{path!r} in {shown(repository)} at {revision} is not under DVC as a whole, expected the path of a .dvc "
+            f"{path!r} in {name} at {revision} is not under DVC as a whole, expected the path of a .dvc "
             "file without its ending"
         )
     remote = remote_of(config)
@@ -277,7 +276,7 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         md5=md5,
         size=0,
         num_files=0,
-        repository=str(Path(repository).resolve()) if Path(repository).is_dir() else shown(repository),
+        repository=str(Path(repository).resolve()) if Path(repository).is_dir() else name,
         revision=revision,
         commit=commit,
         path=path,
@@ -298,7 +297,7 @@ def default_remote(project: Path) -> Remote:
         return remote_of(Repo(str(project)).config)
     except _dvc_failures() as error:
         raise InputError(
-            f"{project.resolve()} is not a DVC repository that can be used: {_one_line(error)}; "
+            f"{project.resolve()} is not a DVC repository that can be used: {_root_cause(error)}; "
             "go to one, or mend .dvc/config"
         ) from error
 
@@ -308,7 +307,9 @@ def remote_of(config: Mapping[str, Any]) -> Remote:
     remote = config["remote"].get(config["core"].get("remote"), {})
     url = remote.get("url", "")
     said = {key for key, value in remote.items() if _REMOTE_DEFAULTS.get(key) != value}
-    return Remote(shown(url), remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE)
+    return Remote(
+        without_credentials(url), remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE
+    )
 
 
 def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLineage:
@@ -329,12 +330,11 @@ def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLinea
             path = folder / entry.path
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f".{path.name}.part")
-            is_folder = lineage.md5.endswith(".dir")
-            files.get_file(f"{lineage.path}/{entry.path}" if is_folder else lineage.path, str(part))
+            files.get_file(f"{lineage.path}/{entry.path}" if is_folder(lineage.md5) else lineage.path, str(part))
             part.replace(path)
     except _dvc_failures() as error:
         raise InputError(
-            f"{lineage.path!r} in {lineage.repository} at {lineage.revision} cannot be fetched: {_one_line(error)}; "
+            f"{lineage.path!r} in {lineage.repository} at {lineage.revision} cannot be fetched: {_root_cause(error)}; "
             "run `dvc push` where the data is"
         ) from error
     check_digests(folder, entries, lineage.repository)
@@ -342,21 +342,21 @@ def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLinea
     return replace(lineage, size=size, num_files=len(entries))
 
 
-def _is_there(folder: Path, entry: Entry) -> bool:
+def _is_there(folder: Path, entry: ListedFile) -> bool:
     return (folder / entry.path).is_file() and has_md5(folder / entry.path, entry.md5)
 
 
-def _entries(files: "DVCFileSystem", lineage: RawLineage) -> Sequence[Entry]:
-    if not lineage.md5.endswith(".dir"):
-        return [Entry(lineage.path.rsplit("/", 1)[-1], lineage.md5)]
+def _entries(files: "DVCFileSystem", lineage: RawLineage) -> Sequence[ListedFile]:
+    if not is_folder(lineage.md5):
+        return [ListedFile(lineage.path.rsplit("/", 1)[-1], lineage.md5)]
     try:
         found = files.find(lineage.path, detail=True)
     except _dvc_failures() as error:
         raise InputError(
-            f"{lineage.path!r} in {lineage.repository} at {lineage.revision} cannot be listed: {_one_line(error)}; "
+            f"{lineage.path!r} in {lineage.repository} at {lineage.revision} cannot be listed: {_root_cause(error)}; "
             "run `dvc push` where the data is"
         ) from error
-    entries = [Entry(name.removeprefix(f"{lineage.path}/"), info["md5"]) for name, info in found.items()]
+    entries = [ListedFile(name.removeprefix(f"{lineage.path}/"), info["md5"]) for name, info in found.items()]
     for entry in entries:
         check_name(entry.path, lineage.repository)
     return entries
@@ -365,7 +365,7 @@ def _entries(files: "DVCFileSystem", lineage: RawLineage) -> Sequence[Entry]:
 def _open(repository: str, revision: str, path: str) -> "DVCFileSystem":
     from dvc.api import DVCFileSystem
 
-    check_name(path, shown(repository))
+    check_name(path, without_credentials(repository))
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
     try:
         return DVCFileSystem(repository, rev=revision)
@@ -377,9 +377,8 @@ def _not_opened(repository: str, revision: str, error: Exception) -> DagnnError:
     from dvc.scm import CloneError
 
     kind = SurroundingsError if isinstance(error, CloneError) and "://" in repository else InputError
-    return kind(
-        f"{shown(repository)} at {revision} cannot be opened: {_one_line(error)}; check repository and revision"
-    )
+    name = without_credentials(repository)
+    return kind(f"{name} at {revision} cannot be opened: {_root_cause(error)}; check repository and revision")
 
 
 def _dvc_failures() -> tuple[type[Exception], ...]:
@@ -390,15 +389,7 @@ def _dvc_failures() -> tuple[type[Exception], ...]:
     return (DvcException, DataIndexDirError, SCMError, OSError)
 
 
-def shown(address: str) -> str:
-    """An address without user and password, fit to be shown and recorded."""
-    parts = urlsplit(address)
-    return (
-        parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1]).geturl() if parts.scheme and "@" in address else address
-    )
-
-
-def _one_line(error: BaseException) -> str:
+def _root_cause(error: BaseException) -> str:
     while error.__cause__:  # DVC's own message may be no more than "SCM error"
         error = error.__cause__
-    return without_credentials(" ".join(str(error).split()))
+    return one_line(error)

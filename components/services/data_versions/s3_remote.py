@@ -1,7 +1,6 @@
 """A DVC remote in S3, read by digest: without DVC, without a repository and its credentials."""
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -10,29 +9,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.services.data_versions.archives import check_name, check_space
+from components.services.data_versions.layout import (
+    MAX_LISTING,
+    ListedFile,
+    bases,
+    is_digest,
+    is_folder,
+    md5_of_object,
+    object_uri,
+    read_listing,
+)
 from components.services.data_versions.raw_version import LINEAGE, RawLineage
 from components.services.storage.s3 import Digest, Download, Storage, StoredObject, parse_uri
 from dagnn_core.errors import InputError, SurroundingsError
 
 log = logging.getLogger(__name__)
 
-MAX_LISTING = 1 << 30  # bytes
-_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _CHUNK = 1 << 20
-
-
-class Entry(NamedTuple):
-    """A file of raw data: its path, relative to the folder, and its md5."""
-
-    path: str
-    md5: str
 
 
 class _Found(NamedTuple):
     """A version in a remote: the folder that has it, and each of its files with its object."""
 
     base: str
-    entries: list[Entry]
+    entries: list[ListedFile]
     objects: list[StoredObject]
 
 
@@ -83,7 +83,7 @@ def check_pushed(storage: Storage, lineage: RawLineage) -> RawLineage:
     return replace(lineage, size=sum(stored.size for stored in found.objects), num_files=len(found.entries))
 
 
-def remove_strangers(folder: Path, entries: Sequence[Entry]) -> None:
+def remove_strangers(folder: Path, entries: Sequence[ListedFile]) -> None:
     """Remove what an unfinished fetch of another version has left in a folder; what goes on is kept."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {entry.path for entry in entries}
@@ -97,7 +97,7 @@ def remove_strangers(folder: Path, entries: Sequence[Entry]) -> None:
             path.rmdir()
 
 
-def check_digests(folder: Path, entries: Sequence[Entry], origin: str) -> None:
+def check_digests(folder: Path, entries: Sequence[ListedFile], origin: str) -> None:
     """Compare files with their md5, as DVC 3 makes it, or as DVC 2 did of text.
 
     Raises:
@@ -126,12 +126,12 @@ def has_md5(path: Path, md5: str) -> bool:
 def _find(storage: Storage, lineage: RawLineage) -> _Found:
     """Look for a version and all of its files in its remote."""
     md5 = lineage.md5
-    if not _MD5.fullmatch(md5):
+    if not is_digest(md5):
         raise InputError(f"{md5!r} is not a digest of DVC, expected 32 hexadecimal digits, with .dir for a folder")
     remote = lineage.remote.rstrip("/")
     base, top = _locate(storage, remote, md5)
-    entries = _listing(storage, top, md5) if md5.endswith(".dir") else [Entry(Path(lineage.path).name or md5, md5)]
-    uris = [_object_uri(base, entry.md5) for entry in entries]
+    entries = _listing(storage, top, md5) if is_folder(md5) else [ListedFile(Path(lineage.path).name or md5, md5)]
+    uris = [object_uri(base, entry.md5) for entry in entries]
     found = storage.stat_all(uris, description="looking for files")
     missing = [entry.path for entry, stored in zip(entries, found, strict=True) if stored is None]
     if missing:
@@ -145,8 +145,8 @@ def _find(storage: Storage, lineage: RawLineage) -> _Found:
 def _locate(storage: Storage, remote: str, md5: str) -> tuple[str, StoredObject]:
     """The folder of the remote that has the object, as DVC 3 lays it out or as DVC 2 did, and the object."""
     parse_uri(remote)
-    for base in (f"{remote}/files/md5", remote):
-        top = storage.find(_object_uri(base, md5))
+    for base in bases(remote):
+        top = storage.find(object_uri(base, md5))
         if top is not None:
             return base, top
     raise InputError(
@@ -155,23 +155,17 @@ def _locate(storage: Storage, remote: str, md5: str) -> tuple[str, StoredObject]
     )
 
 
-def _object_uri(base: str, md5: str) -> str:
-    return f"{base}/{md5[:2]}/{md5[2:]}"
-
-
-def _listing(storage: Storage, top: StoredObject, md5: str) -> list[Entry]:
+def _listing(storage: Storage, top: StoredObject, md5: str) -> list[ListedFile]:
     """The files that a `.dir` object lists."""
-    content = storage.read(top.uri, Digest("md5", md5.removesuffix(".dir")), max_bytes=MAX_LISTING)
+    content = storage.read(top.uri, Digest("md5", md5_of_object(md5)), max_bytes=MAX_LISTING)
     try:
-        entries = [Entry(item["relpath"], item["md5"]) for item in json.loads(content)]
-        for entry in entries:
-            check_name(entry.path, top.uri)
-            if entry.path == LINEAGE or not re.fullmatch(r"[0-9a-f]{32}", entry.md5):
-                raise ValueError(f"unexpected entry {entry.path!r}")
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{top.uri} is not a list of files as DVC makes it ({error!r})") from error
+        entries = read_listing(content)
+        if any(entry.path == LINEAGE for entry in entries):
+            raise ValueError(f"unexpected entry {LINEAGE!r}")
+    except ValueError as error:
+        raise InputError(f"{top.uri} is not a list of files as DVC makes it ({error})") from error
+    for entry in entries:
+        check_name(entry.path, top.uri)
     names = {entry.path for entry in entries}
     if len(names) != len(entries):
         raise InputError(f"{top.uri} lists a file twice, expected every path once")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -10,8 +9,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from components.git import try_git
+from components.locations import ARTIFACTS, RUNS
 from components.services.data_versions.object_stores import (
-    Place,
+    ObjectStore,
     brief_storage,
     content_digest,
     objects_of,
@@ -22,12 +23,13 @@ from components.services.data_versions.object_stores import (
 from components.services.data_versions.raw_version import LINEAGE
 from components.services.storage.s3 import Storage, parse_uri
 from dagnn_core.artifacts import MANIFEST, FileRecord, digest_of, read_artifact
-from dagnn_core.errors import ArtifactError, DagnnError, without_credentials
+from dagnn_core.errors import ArtifactError, DagnnError
+from dagnn_core.text import one_line
 
 MAX_COMMITS = 50
 """Commits whose `dvc.lock` and `.dvc` files are read, from the one that made the model on."""
 # folders of artifacts: those of the DVC stages, and the outputs of the tasks of `dagnn run`
-_ARTIFACTS = ("artifacts/{kind}", ".dagnn/runs/*/*/{kind}_out")
+_ARTIFACTS = (f"{ARTIFACTS}/{{kind}}", f"{RUNS}/*/*/{{kind}}_out")
 MAX_RECORD = 1 << 24  # bytes of a manifest that is downloaded
 # what they say of a training, its record repeats
 _RECORDED_FILES = {"params.yaml", ".gitignore"}
@@ -44,7 +46,7 @@ class State(StrEnum):
     """It could not be looked for."""
 
 
-class Finding(NamedTuple):
+class Lookup(NamedTuple):
     """What became of a search."""
 
     state: State
@@ -64,7 +66,7 @@ class Whereabouts:
         self._failures: dict[str, str] = {}  # place -> why it cannot be asked
         self._tracked: dict[str, dict[str, str]] = {}  # commit -> path -> md5: each takes DVC a moment
 
-    def commit(self, commit: str, changed: Sequence[str]) -> Finding:
+    def commit(self, commit: str, changed: Sequence[str]) -> Lookup:
         """Look for a commit.
 
         Args:
@@ -72,22 +74,22 @@ class Whereabouts:
             changed: files that differed from it.
         """
         if not self._is_checkout:
-            return Finding(State.UNKNOWN, f"{self.project.resolve()} is not in a git checkout; run this in the project")
+            return Lookup(State.UNKNOWN, f"{self.project.resolve()} is not in a git checkout; run this in the project")
         if not self._has(commit):
-            return Finding(State.MISSING, "this checkout does not have it; fetch it, if a clone of the project does")
+            return Lookup(State.MISSING, "this checkout does not have it; fetch it, if a clone of the project does")
         if lost := lost_changes(changed):
-            return Finding(State.MISSING, f"uncommitted changes of that time are not recorded: {', '.join(lost)}")
+            return Lookup(State.MISSING, f"uncommitted changes of that time are not recorded: {', '.join(lost)}")
         refs = self._git(
             "for-each-ref", "--contains", commit, "--format=%(refname:short)", "refs/heads", "refs/remotes"
         )
         tags = self._git("tag", "--contains", commit)
         names = [name for name in f"{refs or ''}\n{tags or ''}".split() if not name.endswith("/HEAD")]
         if not names:
-            return Finding(State.FOUND, "in no branch and no tag, so git may remove it; tag it")
+            return Lookup(State.FOUND, "in no branch and no tag, so git may remove it; tag it")
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return Finding(State.FOUND, f"in {', '.join(names[:3])}{more}")
+        return Lookup(State.FOUND, f"in {', '.join(names[:3])}{more}")
 
-    def artifact(self, kind: str, digest: str, commit: str) -> Finding:
+    def artifact(self, kind: str, digest: str, commit: str) -> Lookup:
         """Look for an artifact with this content: in the folders of artifacts, and where DVC keeps it.
 
         Args:
@@ -97,7 +99,7 @@ class Whereabouts:
         """
 
         def is_wanted(path: str, md5: str) -> bool:
-            return path == f"artifacts/{kind}" and self._digest(md5) == digest
+            return path == str(ARTIFACTS / kind) and self._digest(md5) == digest
 
         kept = self._kept(commit, is_wanted)
         folders = (folder for pattern in _ARTIFACTS for folder in sorted(self.project.glob(pattern.format(kind=kind))))
@@ -107,7 +109,7 @@ class Whereabouts:
         reasons = [f"in {here.relative_to(self.project)}", *([kept.reason] if kept.state is State.FOUND else [])]
         return kept._replace(state=State.FOUND, reason=", ".join(reasons))
 
-    def raw(self, md5: str, commit: str, remote: str = "") -> Finding:
+    def raw(self, md5: str, commit: str, remote: str = "") -> Lookup:
         """Look for a version of raw data: where DVC keeps it, else in the remote that it was fetched from.
 
         Args:
@@ -120,7 +122,7 @@ class Whereabouts:
             return kept
         return self._located([s3_place(remote)], md5)
 
-    def stored_artifact(self, uri: str, digest: str) -> Finding:
+    def stored_artifact(self, uri: str, digest: str) -> Lookup:
         """Look for an artifact with this content in the store of the pipeline run that made it.
 
         Its manifest is downloaded; all files that this names must be there with the sizes that it states.
@@ -130,23 +132,23 @@ class Whereabouts:
             digest: its content digest.
         """
 
-        def look(storage: Storage, folder: str) -> Finding:
+        def look(storage: Storage, folder: str) -> Lookup:
             manifest = _read_record(storage, f"{folder}/{MANIFEST}")
             if manifest is None:
-                return Finding(State.MISSING, f"{uri} has no {MANIFEST}")
+                return Lookup(State.MISSING, f"{uri} has no {MANIFEST}")
             files = {name: FileRecord(**record) for name, record in manifest["files"].items()}
             if (found := digest_of(files)) != digest:
-                return Finding(State.MISSING, f"{uri} has another content (digest {found[:12]})")
+                return Lookup(State.MISSING, f"{uri} has another content (digest {found[:12]})")
             stored = storage.stat_all([f"{folder}/{name}" for name in files], description="looking for files")
             sizes = {name: entry and entry.size for name, entry in zip(files, stored, strict=True)}
             lost = [name for name, record in files.items() if sizes[name] != record.size]
             if lost:
-                return Finding(State.MISSING, f"{uri} lacks {len(lost)} of {len(files)} files, such as {lost[0]}")
-            return Finding(State.FOUND, f"in {uri}")
+                return Lookup(State.MISSING, f"{uri} lacks {len(lost)} of {len(files)} files, such as {lost[0]}")
+            return Lookup(State.FOUND, f"in {uri}")
 
         return self._in_store(uri, look)
 
-    def stored_raw(self, uri: str, md5: str) -> Finding:
+    def stored_raw(self, uri: str, md5: str) -> Lookup:
         """Look for raw data in the store of the pipeline run that fetched it.
 
         Args:
@@ -154,25 +156,25 @@ class Whereabouts:
             md5: DVC's digest of it; empty where it is not known.
         """
 
-        def look(storage: Storage, folder: str) -> Finding:
+        def look(storage: Storage, folder: str) -> Lookup:
             if not storage.names_below(folder):
-                return Finding(State.MISSING, f"{uri} has no files")
+                return Lookup(State.MISSING, f"{uri} has no files")
             if not md5:
-                return Finding(State.FOUND, f"in {uri}, in which version is not recorded")
+                return Lookup(State.FOUND, f"in {uri}, in which version is not recorded")
             record = _read_record(storage, f"{folder}/{LINEAGE}")
             if record is None or record["md5"] != md5:
-                return Finding(State.MISSING, f"{uri} has another version")
-            return Finding(State.FOUND, f"in {uri}")
+                return Lookup(State.MISSING, f"{uri} has another version")
+            return Lookup(State.FOUND, f"in {uri}")
 
         return self._in_store(uri, look)
 
-    def in_git(self, path: str, commit: str) -> Finding:
+    def in_git(self, path: str, commit: str) -> Lookup:
         """Look for a file or folder that git has at a commit."""
         if self._git("cat-file", "-e", f"{commit}:./{path}") is not None:
-            return Finding(State.FOUND, f"in git at {commit[:12]}")
-        return Finding(State.MISSING, f"no version of it is recorded: neither git nor DVC had it at {commit[:12]}")
+            return Lookup(State.FOUND, f"in git at {commit[:12]}")
+        return Lookup(State.MISSING, f"no version of it is recorded: neither git nor DVC had it at {commit[:12]}")
 
-    def input_file(self, path: str, commit: str) -> Finding:
+    def input_file(self, path: str, commit: str) -> Lookup:
         """Look for a file or folder that git has at a commit, or that DVC tracks there."""
         finding = self.in_git(path, commit)
         if finding.state is State.MISSING:
@@ -187,7 +189,7 @@ class Whereabouts:
         return self._git("rev-parse", "--git-dir") is not None
 
     @cached_property
-    def _places(self) -> list[Place]:
+    def _places(self) -> list[ObjectStore]:
         found = []
         try:
             for place in places(self.project):
@@ -196,10 +198,10 @@ class Whereabouts:
             self._failures["DVC"] = f"DVC: {one_line(error)}"
         return found
 
-    def _kept(self, commit: str, is_wanted: Callable[[str, str], bool]) -> Finding:
+    def _kept(self, commit: str, is_wanted: Callable[[str, str], bool]) -> Lookup:
         """The first version that DVC tracks and that is the wanted one (path, md5), and which places have it."""
         if not self._is_checkout:
-            return Finding(State.UNKNOWN, f"{self.project.resolve()} is not in a git checkout; run this in the project")
+            return Lookup(State.UNKNOWN, f"{self.project.resolve()} is not in a git checkout; run this in the project")
         seen: set[tuple[str, str]] = set()
         unreadable = ""
         revisions = self._commits(commit)
@@ -218,9 +220,9 @@ class Whereabouts:
                     )
         failures = [*self._failures.values(), *([unreadable] if unreadable else [])]
         if failures:
-            return Finding(State.UNKNOWN, "; ".join(failures))
+            return Lookup(State.UNKNOWN, "; ".join(failures))
         lost = f"no dvc.lock or .dvc file of {len(revisions)} commits looked at has it, or its files are gone"
-        return Finding(State.MISSING, lost)
+        return Lookup(State.MISSING, lost)
 
     def _commits(self, commit: str) -> list[str]:
         """The commit, and those after it, in any branch or experiment, that change what DVC tracks; the oldest first.
@@ -248,7 +250,7 @@ class Whereabouts:
                         return digest
         return None
 
-    def _located(self, candidates: Sequence[Place], md5: str) -> Finding:
+    def _located(self, candidates: Sequence[ObjectStore], md5: str) -> Lookup:
         """Which places have all files of a version."""
         having, lacking = [], []
         for place in candidates:
@@ -270,17 +272,17 @@ class Whereabouts:
                 else:
                     having.append(place.name)
         if having:
-            return Finding(State.FOUND, f"in {' and '.join(having)}")
+            return Lookup(State.FOUND, f"in {' and '.join(having)}")
         reason = "; ".join([*lacking, *self._failures.values()]) or "there is no DVC here"
-        return Finding(State.UNKNOWN if self._failures else State.MISSING, reason)
+        return Lookup(State.UNKNOWN if self._failures else State.MISSING, reason)
 
-    def _in_store(self, uri: str, look: Callable[[Storage, str], Finding]) -> Finding:
+    def _in_store(self, uri: str, look: Callable[[Storage, str], Lookup]) -> Lookup:
         """Look below a URI of a pipeline run's store; one that cannot be asked is not asked again."""
         scheme, _, rest = uri.partition("://")
         if scheme not in ("s3", "minio") or not rest:
-            return Finding(State.UNKNOWN, f"{uri} is not searched: this program reads S3 alone")
+            return Lookup(State.UNKNOWN, f"{uri} is not searched: this program reads S3 alone")
         if scheme == "minio" and not any(map(os.environ.get, ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))):
-            return Finding(State.UNKNOWN, f"{uri} is not searched: set AWS_ENDPOINT_URL_S3 to its store")
+            return Lookup(State.UNKNOWN, f"{uri} is not searched: set AWS_ENDPOINT_URL_S3 to its store")
         folder = f"s3://{rest.rstrip('/')}"
         bucket = f"s3://{parse_uri(folder).bucket}"
         if bucket not in self._failures:
@@ -289,11 +291,11 @@ class Whereabouts:
             except DagnnError as error:
                 self._failures[bucket] = f"{uri} cannot be searched: {one_line(error)}"
             except (ValueError, KeyError, TypeError, AttributeError):
-                return Finding(State.MISSING, f"the record in {uri} is damaged")
-        return Finding(State.UNKNOWN, self._failures[bucket])
+                return Lookup(State.MISSING, f"the record in {uri} is damaged")
+        return Lookup(State.UNKNOWN, self._failures[bucket])
 
     @contextmanager
-    def _asking(self, place: Place) -> Iterator[None]:
+    def _asking(self, place: ObjectStore) -> Iterator[None]:
         """Keep in mind that a place cannot be asked: it may have taken long to say so."""
         try:
             yield
@@ -304,18 +306,7 @@ class Whereabouts:
         return self._git("cat-file", "-e", f"{commit}^{{commit}}") is not None
 
     def _git(self, *arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments],
-                cwd=self.project,
-                capture_output=True,
-                text=True,
-                check=True,
-                stdin=subprocess.DEVNULL,
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
+        return try_git(self.project, *arguments)
 
 
 def lost_changes(changed: Sequence[str]) -> list[str]:
@@ -334,8 +325,3 @@ def _read_record(storage: Storage, uri: str) -> Any:
     """A small JSON file in the store; None where there is none."""
     found = storage.find(uri)
     return None if found is None else json.loads(storage.read(uri, found.digest, max_bytes=MAX_RECORD))
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, in one line and without credentials."""
-    return without_credentials(" ".join(str(error).split())) or type(error).__name__

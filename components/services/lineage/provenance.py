@@ -2,13 +2,14 @@
 
 import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from components.git import changed_files, head, try_git
+from components.services.data_versions.lock_history import LOCK
 from components.services.data_versions.raw_version import RawLineage
 from dagnn_core.artifacts import Artifact
 
@@ -77,19 +78,8 @@ def git_state() -> dict[str, Any]:
     baked_in = os.environ.get("DAGNN_GIT_COMMIT")
     if baked_in:
         return {"commit": baked_in, "dirty": False, "changed": []}
-    commit = _git("rev-parse", "HEAD")
-    # -z: names as they are, unquoted; DVC writes dvc.lock after every stage, so by the next one it differs
-    differing = ("diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD")
-    changed = _git(*differing, "--", ".", ":(exclude)dvc.lock")
-    if commit is None or changed is None or not _git("ls-files", "--", "."):
+    commit = head(_CHECKOUT)
+    changed = changed_files(_CHECKOUT, exclude=LOCK)  # DVC writes it after every stage, so by the next one it differs
+    if commit is None or changed is None or not try_git(_CHECKOUT, "ls-files", "--", "."):
         return {"commit": "unknown", "dirty": True, "changed": []}
-    names = sorted(filter(None, changed.split("\0")))
-    return {"commit": commit, "dirty": bool(names), "changed": names}
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=_CHECKOUT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    return {"commit": commit, "dirty": bool(changed), "changed": changed}

@@ -5,7 +5,8 @@ import shlex
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from components.services.lineage.locate import Finding, State, lost_changes
+from components.locations import ARTIFACTS, DATA
+from components.services.lineage.locate import Lookup, State, lost_changes
 from components.services.lineage.tree import ANCESTORS, SECTIONS, Recorded, machine_words
 from components.services.tracking.mlflow import DEFAULT_URI
 from dagnn_core.artifacts import read_artifact
@@ -13,7 +14,7 @@ from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.retrieval.directions import MAP_METRICS
 
 
-class Comparison(NamedTuple):
+class ReproducedValue(NamedTuple):
     """A digest or a figure of a version, and the same of artifacts that were made again."""
 
     name: str
@@ -47,7 +48,7 @@ def recorded_params(recorded: Recorded) -> dict[str, Any]:
     }
 
 
-def commands(recorded: Recorded, raw: Finding) -> list[str]:
+def commands(recorded: Recorded, raw: Lookup) -> list[str]:
     """Lines for a shell, in a checkout of the project, that make a version again and compare it; `#` begins a remark.
 
     Args:
@@ -73,7 +74,7 @@ def commands(recorded: Recorded, raw: Finding) -> list[str]:
         *_raw_commands(recorded, raw, folder),
         f"make -C {folder} setup",
         f'(cd {folder} && PATH="$PWD/.venv/bin:$PATH" MLFLOW_TRACKING_URI={DEFAULT_URI} {threads}dvc repro --force)',
-        f"dagnn lineage {version} --compare {folder}/artifacts",
+        f"dagnn lineage {version} --compare {folder}/{ARTIFACTS}",
     ]
     if "image" in execution:
         image = shlex.quote(execution["image"])
@@ -85,7 +86,7 @@ def commands(recorded: Recorded, raw: Finding) -> list[str]:
     return lines
 
 
-def compare(recorded: Recorded, artifacts: Path) -> list[Comparison]:
+def compare(recorded: Recorded, artifacts: Path) -> list[ReproducedValue]:
     """Compare a version with artifacts that were made again: contents of all of them, and figures of the report.
 
     Args:
@@ -97,13 +98,13 @@ def compare(recorded: Recorded, artifacts: Path) -> list[Comparison]:
     """
     read_artifact(artifacts / "model", "model")
     rows = [
-        Comparison(kind, recorded.digests[kind], _digest(artifacts / kind, kind))
+        ReproducedValue(kind, recorded.digests[kind], _digest(artifacts / kind, kind))
         for kind in (*reversed(ANCESTORS), "model")
         if kind in recorded.digests
     ]
     figures = _figures(artifacts / "report")
     return rows + [
-        Comparison(metric, recorded.tags[metric], figures.get(metric, ""))
+        ReproducedValue(metric, recorded.tags[metric], figures.get(metric, ""))
         for metric in MAP_METRICS
         if metric in recorded.tags
     ]
@@ -136,10 +137,10 @@ def _source(recorded: Recorded) -> str:
     """Where the raw data goes in the project; a task of a pipeline found it in a folder of its own."""
     fetched = recorded.origin("dataset").get("raw", {}).get("path")
     source = str(fetched or recorded.source)
-    return "data/raw" if PurePosixPath(source).is_absolute() else source
+    return str(DATA / "raw") if PurePosixPath(source).is_absolute() else source
 
 
-def _raw_commands(recorded: Recorded, raw: Finding, folder: str) -> list[str]:
+def _raw_commands(recorded: Recorded, raw: Lookup, folder: str) -> list[str]:
     """How the raw data comes into the folder, where it is not in git."""
     md5, fetched = recorded.digests.get("raw", ""), recorded.origin("dataset").get("raw", {})
     target = shlex.quote(f"{folder}/{_source(recorded)}")

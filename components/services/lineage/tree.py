@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from components.services.lineage.locate import Finding, State, Whereabouts, lost_changes, one_line
+from components.services.lineage.locate import Lookup, State, Whereabouts, lost_changes
 from components.services.registry.stored_model import find_fault, read_manifest
 from components.services.registry.versions import CHAMPION, read_versions
 from components.services.tracking.mlflow import RECREATED_FROM, Tracking
+from components.services.tracking.tags import Lineage
 from dagnn_core.artifacts import read_provenance
 from dagnn_core.errors import InputError, SurroundingsError
 from dagnn_core.retrieval.directions import MAP_METRICS
+from dagnn_core.text import one_line
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -49,7 +51,7 @@ class Recorded:
     aliases: tuple[str, ...]
     run_id: str
     tags: Mapping[str, str]
-    files: Finding
+    files: Lookup
     """Whether its files are there and whole."""
     provenance: Mapping[str, Any]
     """Of its manifest; empty where that is lost."""
@@ -57,29 +59,25 @@ class Recorded:
     @property
     def digests(self) -> dict[str, str]:
         """Content digest of every artifact, and md5 of the raw data, that the model was made from; its own too."""
-        digests = {key.removesuffix("_digest"): value for key, value in self.tags.items() if key.endswith("_digest")}
         wanted = ("raw", *ANCESTORS, "model")
-        return {kind: digest for kind, digest in (digests | self._ancestors).items() if kind in wanted}
+        return {kind: digest for kind, digest in {**self._tagged.digests, **self._ancestors}.items() if kind in wanted}
 
     @property
     def uris(self) -> dict[str, str]:
         """Where a pipeline run stored the raw data, every artifact, the model and its report, as far as it is known."""
-        tags = {key.removesuffix("_uri"): value for key, value in self.tags.items() if key.endswith("_uri")}
-        return {**self.provenance.get("uris", {}), **tags}
+        return {**self.provenance.get("uris", {}), **self._tagged.uris}
 
     @property
     def git(self) -> dict[str, Any]:
         """Commit of the code that trained, and which files differed from it."""
         if "git" in self.provenance:
             return dict(self.provenance["git"])
-        return {"commit": self.tags.get("git_commit", "unknown"), "dirty": self.tags.get("git_dirty") != "false"}
+        return {"commit": "unknown", "dirty": True, **self._tagged.git}
 
     @property
     def execution(self) -> dict[str, Any]:
         """Image, run of the pipeline, and machine, as far as they are known."""
-        named = {"image": "image_digest", "pipeline_run": "pipeline_run"}
-        tags = {key: self.tags[tag] for key, tag in named.items() if tag in self.tags}
-        return {**tags, **self.provenance.get("execution", {})}
+        return {**self._tagged.execution, **self.provenance.get("execution", {})}
 
     @property
     def sections(self) -> dict[str, dict[str, Any]]:
@@ -97,6 +95,10 @@ class Recorded:
         """The record of an artifact that the model was made from; code and pipeline are the model's where none is."""
         record = self.provenance.get("origins", {}).get(kind, {})
         return {"git": self.git, "execution": self.execution, **record}
+
+    @property
+    def _tagged(self) -> Lineage:
+        return Lineage.of_tags(self.tags)
 
     @property
     def _ancestors(self) -> dict[str, str]:
@@ -178,7 +180,7 @@ def trace(tracking: Tracking, recorded: Recorded, whereabouts: Whereabouts) -> N
     )
 
 
-def find_raw(recorded: Recorded, whereabouts: Whereabouts) -> Finding:
+def find_raw(recorded: Recorded, whereabouts: Whereabouts) -> Lookup:
     """Look for the raw data that a version was made from."""
     origin, md5 = recorded.origin("dataset"), recorded.digests.get("raw", "")
     commit = str(origin["git"]["commit"])
@@ -186,23 +188,23 @@ def find_raw(recorded: Recorded, whereabouts: Whereabouts) -> Finding:
         return whereabouts.raw(md5, commit, origin.get("raw", {}).get("remote", ""))
     if recorded.source:
         return whereabouts.in_git(recorded.source, commit)
-    return Finding(State.MISSING, "neither its version nor its place is recorded")
+    return Lookup(State.MISSING, "neither its version nor its place is recorded")
 
 
-def _read_files(tracking: Tracking, version: "ModelVersion") -> tuple[Finding, dict[str, Any]]:
+def _read_files(tracking: Tracking, version: "ModelVersion") -> tuple[Lookup, dict[str, Any]]:
     try:
         with tracking.answering():
             fault = find_fault(tracking, version)
             manifest = read_manifest(tracking, version)
     except Exception as error:  # every kind of store fails in its own way
-        return Finding(State.UNKNOWN, f"its files cannot be looked for: {one_line(error)}"), {}
+        return Lookup(State.UNKNOWN, f"its files cannot be looked for: {one_line(error)}"), {}
     provenance = read_provenance(manifest) if isinstance(manifest, dict) and "provenance" in manifest else {}
     if fault:
-        return Finding(State.MISSING, fault), provenance
-    return Finding(State.FOUND, "all files in the registry's store"), provenance
+        return Lookup(State.MISSING, fault), provenance
+    return Lookup(State.FOUND, "all files in the registry's store"), provenance
 
 
-def _node(kind: str, identity: str, finding: Finding, *children: Node, **details: str) -> Node:
+def _node(kind: str, identity: str, finding: Lookup, *children: Node, **details: str) -> Node:
     known = {name: value for name, value in details.items() if value}
     return Node(
         kind=kind,
@@ -215,12 +217,12 @@ def _node(kind: str, identity: str, finding: Finding, *children: Node, **details
 
 
 def _run_node(tracking: Tracking, recorded: Recorded, *children: Node) -> Node:
-    finding, details = Finding(State.MISSING, "the server does not have it, or it was deleted"), {}
+    finding, details = Lookup(State.MISSING, "the server does not have it, or it was deleted"), {}
     try:
         with tracking.answering():
             if recorded.run_id and tracking.knows(recorded.run_id):
                 run = tracking.client.get_run(recorded.run_id)
-                finding = Finding(State.FOUND, f"in {tracking.address}")
+                finding = Lookup(State.FOUND, f"in {tracking.address}")
                 details = {
                     "experiment": tracking.client.get_experiment(run.info.experiment_id).name,
                     "status": run.info.status,
@@ -228,7 +230,7 @@ def _run_node(tracking: Tracking, recorded: Recorded, *children: Node) -> Node:
                     "recreated_from": run.data.tags.get(RECREATED_FROM, ""),
                 }
     except SurroundingsError as error:
-        finding = Finding(State.UNKNOWN, str(error))
+        finding = Lookup(State.UNKNOWN, str(error))
     return _node("MLflow run", recorded.run_id, finding, *children, **details)
 
 
@@ -236,22 +238,22 @@ def _pipeline_node(recorded: Recorded, whereabouts: Whereabouts) -> Node:
     run, image, machine = (recorded.execution.get(key, "") for key in ("pipeline_run", "image", "machine"))
     children = [_commit_node(recorded.git, whereabouts)]
     if image:
-        children.append(_node("image", image, Finding(State.RECORDED, "its registry was not asked for it")))
+        children.append(_node("image", image, Lookup(State.RECORDED, "its registry was not asked for it")))
     if machine:
-        children.append(_node("machine", machine_words(machine), Finding(State.RECORDED, "")))
+        children.append(_node("machine", machine_words(machine), Lookup(State.RECORDED, "")))
     children.append(_params_node(recorded))
     children += [_artifact_node(kind, recorded, whereabouts) for kind in ANCESTORS]
     reason = "" if run else "stages of DVC, or single commands"
     stored = {f"stored_{kind}": recorded.uris.get(kind, "") for kind in ("model", "report")}
-    return _node("pipeline run", run, Finding(State.RECORDED, reason), *children, **stored)
+    return _node("pipeline run", run, Lookup(State.RECORDED, reason), *children, **stored)
 
 
 def _commit_node(git: Mapping[str, Any], whereabouts: Whereabouts) -> Node:
     commit, changed = str(git["commit"]), git.get("changed", [])
     if commit == "unknown":
-        finding = Finding(State.MISSING, "the code was in no git checkout")
+        finding = Lookup(State.MISSING, "the code was in no git checkout")
     elif git["dirty"] and not changed:
-        finding = Finding(State.MISSING, "the code had uncommitted changes, which are not recorded")
+        finding = Lookup(State.MISSING, "the code had uncommitted changes, which are not recorded")
     else:
         finding = whereabouts.commit(commit, changed)
     return _node("git commit", commit, finding, uncommitted=", ".join(changed))
@@ -261,9 +263,9 @@ def _params_node(recorded: Recorded) -> Node:
     sections = recorded.sections
     missing = ", ".join(section for section in SECTIONS if section not in sections)
     finding = (
-        Finding(State.MISSING, f"not recorded: {missing}")
+        Lookup(State.MISSING, f"not recorded: {missing}")
         if missing
-        else Finding(State.FOUND, "in the model's manifest.json")
+        else Lookup(State.FOUND, "in the model's manifest.json")
     )
     seeds = {f"{name}.seed": str(values["seed"]) for name, values in sections.items() if "seed" in values}
     return _node("parameters", ", ".join(sections), finding, **seeds)
@@ -272,25 +274,25 @@ def _params_node(recorded: Recorded) -> Node:
 def _artifact_node(kind: str, recorded: Recorded, whereabouts: Whereabouts) -> Node:
     digest, origin = recorded.digests.get(kind, ""), recorded.origin(kind)
     commit = str(origin["git"]["commit"])
-    finding = whereabouts.artifact(kind, digest, commit) if digest else Finding(State.MISSING, "it is not recorded")
+    finding = whereabouts.artifact(kind, digest, commit) if digest else Lookup(State.MISSING, "it is not recorded")
     uri = recorded.uris.get(kind, "")
     if digest and uri:
         finding = _or_stored(finding, lambda: whereabouts.stored_artifact(uri, digest))
     elif finding.state is State.MISSING and origin["execution"].get("pipeline_run"):
-        finding = Finding(State.UNKNOWN, "not here, nor in DVC; where its pipeline run stored it is not recorded")
+        finding = Lookup(State.UNKNOWN, "not here, nor in DVC; where its pipeline run stored it is not recorded")
     children = [] if _same_code(origin["git"], recorded.git) else [_commit_node(origin["git"], whereabouts)]
     section = recorded.sections.get(kind, {})
     for key in _FILES.get(kind, ()):
         if path := section.get(key):
             revision = key.endswith("_model") and section.get(f"{key.removesuffix('_model')}_revision")
-            of_hub = Finding(State.RECORDED, f"revision {revision} of a hub, which was not asked for it")
+            of_hub = Lookup(State.RECORDED, f"revision {revision} of a hub, which was not asked for it")
             children.append(_node(key, path, of_hub if revision else whereabouts.input_file(path, commit)))
     if kind == "dataset":
         children += _raw_nodes(recorded, finding, whereabouts)
     return _node(kind.replace("dataset", "data set").replace("_", " "), digest, finding, *children)
 
 
-def _or_stored(finding: Finding, look: Callable[[], Finding]) -> Finding:
+def _or_stored(finding: Lookup, look: Callable[[], Lookup]) -> Lookup:
     """What was found here or in DVC, else in the store of the pipeline run."""
     if finding.state is State.FOUND:
         return finding
@@ -298,7 +300,7 @@ def _or_stored(finding: Finding, look: Callable[[], Finding]) -> Finding:
     if stored.state is State.FOUND:
         return stored
     state = State.UNKNOWN if State.UNKNOWN in (finding.state, stored.state) else State.MISSING
-    return Finding(state, f"{finding.reason}; {stored.reason}")
+    return Lookup(state, f"{finding.reason}; {stored.reason}")
 
 
 def _same_code(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -307,7 +309,7 @@ def _same_code(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     )
 
 
-def _raw_nodes(recorded: Recorded, dataset: Finding, whereabouts: Whereabouts) -> list[Node]:
+def _raw_nodes(recorded: Recorded, dataset: Lookup, whereabouts: Whereabouts) -> list[Node]:
     """The revision of DVC's files, and the raw data itself."""
     origin = recorded.origin("dataset")
     fetched, md5 = origin.get("raw", {}), recorded.digests.get("raw", "")
@@ -320,10 +322,16 @@ def _raw_nodes(recorded: Recorded, dataset: Finding, whereabouts: Whereabouts) -
     if fetched.get("commit"):
         revision = whereabouts.commit(fetched["commit"], [])
         if revision.state is not State.FOUND:
-            revision = Finding(State.RECORDED, "its repository was not asked for it")
+            revision = Lookup(State.RECORDED, "its repository was not asked for it")
         return [_node("DVC revision", fetched["commit"], revision), raw]
     if dataset.commit:
-        return [_node("DVC revision", dataset.commit, Finding(State.FOUND, "its dvc.lock has the data set")), raw]
+        return [
+            _node("DVC revision", dataset.commit, Lookup(State.FOUND, "its dvc.lock has the data set")),
+            raw,
+        ]
     if origin["execution"].get("pipeline_run"):
         return [raw]  # a run of the pipeline leaves no dvc.lock
-    return [_node("DVC revision", "", Finding(State.MISSING, "no commit has the data set in its dvc.lock")), raw]
+    return [
+        _node("DVC revision", "", Lookup(State.MISSING, "no commit has the data set in its dvc.lock")),
+        raw,
+    ]

@@ -5,15 +5,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from components.services.data_versions.lock_history import dvc_digest, find_commit
+from components.locations import DATASET, FETCHED
+from components.services.data_versions.layout import folder_digest
+from components.services.data_versions.lock_history import find_commit
 from components.services.data_versions.repository import fetch_by_dvc, resolve
 from components.services.promotion.gate import Comparison, Evidence, Files, LoadTest, NotApplicable, Origin, Unmeasured
 from components.services.promotion.load_test import load_test
 from components.services.promotion.rescoring import Scored, compare, sample, score
 from components.services.registry.stored_model import download, find_fault, model_folder, pickled_files
 from components.services.tracking.mlflow import Tracking
+from components.services.tracking.tags import COMMIT, Lineage
 from dagnn_core.artifacts import Artifact, read_artifact
+from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.register import GateConfig
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.data.dataset import KIND, Dataset
 from dagnn_core.data_check.check import check_dataset
 from dagnn_core.data_check.findings import Limits
@@ -25,10 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-DATASET = Path("artifacts/dataset")
-FETCHED = Path(".dagnn/datasets")
-"""Data sets that were fetched, by content digest; they may be deleted at any time."""
 
 
 def examine(
@@ -61,7 +62,7 @@ def examine(
     if isinstance(model, Unmeasured):
         origin = Origin(["the model's manifest"], "unknown", ["model"], lock=model)
         return Evidence(origin=origin, figures=model, comparison=model, load_test=model, files=files, findings=model)
-    commit = find_commit(Path(), dvc_digest(model.artifact.path))
+    commit = find_commit(Path(), folder_digest(model.artifact.path))
     data = _data_of(model.artifact, label, dataset, commit)
     log.info("%s: checking its data set, %d items", label, len(data))
     findings = _try(lambda: check_dataset(data.artifact, Limits(leaked_pictures=config.max_leaked_pictures)))
@@ -128,11 +129,13 @@ def _origin(version: "ModelVersion", model: Artifact, commit: str | None) -> Ori
     """What a version names in its tags and in its model's manifest, and where its `dvc.lock` is."""
     provenance, tags = model.provenance, version.tags
     git, ancestors = provenance.get("git", {}), provenance.get("ancestors", {})
-    named = {f"{kind}_digest": ancestors.get(kind) for kind in ("dataset", "features", "label_graph")}
-    named |= {"model_digest": model.content_digest, "git_commit": git.get("commit"), "mlflow_run_id": version.run_id}
-    missing = [tag for tag, value in named.items() if value in (None, "", "unknown") or tags.get(tag) != value]
+    digests = {kind: ancestors.get(kind, "") for kind in ("dataset", "features", "label_graph")}
+    named = Lineage(digests=digests | {"model": model.content_digest}).tags()
+    named |= {COMMIT: git.get("commit", ""), "mlflow_run_id": version.run_id or ""}
+    missing = [tag for tag, value in named.items() if value in ("", "unknown") or tags.get(tag) != value]
     missing += [] if tags.get("report_digest") else ["report_digest"]
-    missing += [section for section in ("model", "train") if section not in provenance.get("params", {})]
+    sections = (ModelConfig.NAME, TrainConfig.NAME)
+    missing += [section for section in sections if section not in provenance.get("params", {})]
     made = provenance.get("origins", {}) | {"model": provenance}  # each with the commit that it was made at
     uncommitted = [kind for kind, record in made.items() if record.get("git", {}).get("dirty", True)]
     image = provenance.get("execution", {}).get("image")

@@ -14,9 +14,9 @@ from dagnn_core.config.register import GateConfig
 from dagnn_core.data_check.findings import Finding
 from dagnn_core.retrieval.bootstrap import Difference
 from dagnn_core.retrieval.directions import DIRECTIONS, MAP_METRICS
+from dagnn_core.text import one_line
 
 EMBEDDING_TOLERANCE = 1e-5
-MAX_REASON = 300  # characters of one reason in a decision
 NUM_REASONS = 5
 
 SLICES = {"rare_labels": "queries with a rare label", "short_texts": "short texts as queries"}
@@ -187,8 +187,7 @@ def _reasons(checks: Sequence[Check]) -> str:
 
 def _shown(check: Check) -> str:
     figures = "" if check.value is None else f"{check.value:.4g} against {check.limit:.4g}, "
-    text = figures + check.explanation
-    return text if len(text) <= MAX_REASON else text[:MAX_REASON] + " ..."
+    return one_line(figures + check.explanation)
 
 
 def _at_most(name: str, value: float, limit: float, explanation: str) -> Check:

@@ -88,7 +88,7 @@ class Entry:
         return f"entry {self.number}, {self.record.action} by {self.record.who}, {self.when:%Y-%m-%d %H:%M} UTC"
 
 
-class State(NamedTuple):
+class LedgerState(NamedTuple):
     """Where the records lead."""
 
     champion: str | None = None
@@ -110,7 +110,7 @@ class Book(NamedTuple):
 class Position(NamedTuple):
     """Ledger and alias together."""
 
-    state: State
+    state: LedgerState
     alias: str | None
     stray: str | None
     """Why the alias is not where the ledger wants it, where no record explains that."""
@@ -131,17 +131,17 @@ def distinct(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(first.values())
 
 
-def fold(entries: Iterable[Entry]) -> State:
+def fold(entries: Iterable[Entry]) -> LedgerState:
     """Apply the entries in order: a move counts when its source is the champion before it; a refusal never does."""
-    state = State()
+    state = LedgerState()
     for entry in distinct(entries):
         record = entry.record
         if record.action is not Action.REFUSED and record.source == state.champion != record.target:
-            state = State(record.target, _previous(state, record), (*state.moves, entry))
+            state = LedgerState(record.target, _previous(state, record), (*state.moves, entry))
     return state
 
 
-def _previous(state: State, record: Record) -> tuple[str, ...]:
+def _previous(state: LedgerState, record: Record) -> tuple[str, ...]:
     if record.action is Action.ROLLED_BACK and record.target in state.previous:
         nearest = max(index for index, version in enumerate(state.previous) if version == record.target)
         return state.previous[:nearest]
@@ -268,12 +268,12 @@ class Ledger:
         version = self.client.get_registered_model(self.model).aliases.get(self.alias)
         return None if version is None else str(version)
 
-    def _stray(self, state: State, alias: str | None) -> str:
+    def _stray(self, state: LedgerState, alias: str | None) -> str:
         last = f" ({state.moves[-1]})" if state.moves else ""
         return f"alias {self.alias} is at {_version(alias)}, the ledger at {_version(state.champion)}{last}"
 
 
-def lost_to(entry: Entry, state: State) -> str:
+def lost_to(entry: Entry, state: LedgerState) -> str:
     """Say which move came before one that does not count."""
     earlier = [move for move in state.moves if move.number < entry.number]
     if not earlier:

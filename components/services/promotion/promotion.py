@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from components.services.promotion.gate import Check, Decision, Examination, decide
-from components.services.promotion.ledger import Action, Entry, Ledger, Position, Record, State, fold, lost_to
+from components.services.promotion.ledger import Action, Entry, Ledger, LedgerState, Position, Record, fold, lost_to
 from components.services.registry.stored_model import find_fault
 from components.services.registry.versions import CHALLENGER, CHAMPION, read_versions
 from components.services.tracking.mlflow import Tracking
@@ -240,7 +240,7 @@ def _look(ledger: Ledger) -> Position:
         return ledger.look(repair=False)
 
 
-def _event(entry: Entry, state: State, *, counts: bool) -> Event:
+def _event(entry: Entry, state: LedgerState, *, counts: bool) -> Event:
     record = entry.record
     lost = not counts and record.action is not Action.REFUSED
     return Event(
@@ -264,7 +264,7 @@ def _joined(*reasons: str) -> str:
     return "; ".join(" ".join(reason.split()) for reason in reasons if reason.strip())
 
 
-def _present(state: State) -> str:
+def _present(state: LedgerState) -> str:
     return f"version {state.champion}" if state.champion else "now"
 
 

@@ -17,7 +17,8 @@ import dagnn_core
 from components.services.registry.models import LEDGER_SUFFIX, ensure_registered_model
 from components.services.registry.own_code import OwnCode, copy_code, find_own_code
 from components.services.registry.stored_model import find_fault
-from components.services.tracking.mlflow import REQUEST, Run, Tracking, lineage_tags, split_of_data
+from components.services.tracking.mlflow import REQUEST, Run, Tracking, split_of_data
+from components.services.tracking.tags import Lineage, known_raw
 from dagnn_core.artifacts import Artifact, canonical_json
 from dagnn_core.errors import InputError
 from dagnn_core.retrieval.directions import MAP_METRICS
@@ -35,7 +36,6 @@ CHALLENGER = "challenger"
 CHAMPION = "champion"
 MODEL_ID = "mlflow_model_id"  # tag of a version: MLflow's record of its model
 MAX_DESCRIPTION = 5000  # characters that MLflow's database has for it
-RAW_FIELDS = ("md5", "repository", "revision", "commit", "path", "remote")  # of the version of raw data, in tags
 
 # what dagnn_core needs to encode and embed, and the served file itself
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "safetensors", "torch", "tqdm")
@@ -92,7 +92,7 @@ def register_version(
     evaluation |= {"report_digest": report.content_digest, "data_licence": data_licence}
     provenance = model.artifact.provenance
     # the report has the model among its ancestors, so its record names every artifact
-    uris = {f"{kind}_uri": uri for kind, uri in report.provenance.get("uris", {}).items()}
+    uris = Lineage(uris=report.provenance.get("uris", {})).tags()
     with tracking.answering():
         ensure_registered_model(client, name, "Texts and pictures to embeddings in one space (DAGNN)")
         known = _versions_with(client, name, "model_digest", digest)
@@ -103,14 +103,18 @@ def register_version(
         _log_evaluation(client, run, model_id, metrics, report.content["data"])
         if found:
             version = str(found.version)
-            ancestors = {f"{kind}_digest": value for kind, value in provenance["ancestors"].items()}
-            same_ancestors = ancestors.items() <= found.tags.items()
+            same_ancestors = Lineage(digests=provenance["ancestors"]).tags().items() <= found.tags.items()
             for tag, value in (evaluation | (uris if same_ancestors else {})).items():
                 client.set_model_version_tag(name, version, tag, value)
             client.update_model_version(name, version, description)
         else:
-            tags = lineage_tags(provenance["ancestors"], provenance["git"], provenance.get("execution"))
-            tags |= _origin_tags(model.artifact, report.content["data"]["raw"]) | evaluation | uris
+            lineage = Lineage(
+                digests=provenance["ancestors"] | {"model": digest},
+                git=provenance["git"],
+                execution=provenance.get("execution", {}),
+                raw=report.content["data"]["raw"] or {},
+            )
+            tags = lineage.tags() | _setup_tags(model.artifact) | evaluation | uris
             # not `models:/<id>`, which MLflow looks up on whatever server is its global default
             source = client.get_logged_model(model_id).artifact_location
             tags |= {MODEL_ID: model_id, "mlflow_run_id": run.run_id, "registered_by": tracking.who}
@@ -202,23 +206,16 @@ def _versions_with(client: "MlflowClient", name: str, tag: str, value: str) -> "
     return sorted(found, key=lambda version: int(version.version))
 
 
-def _origin_tags(model: Artifact, raw: Mapping[str, Any] | None) -> dict[str, str]:
-    """What a model was made of: seed, parameters, packages, and the version of its raw data."""
+def _setup_tags(model: Artifact) -> dict[str, str]:
+    """What a model was trained with: seed, parameters, packages."""
     provenance = model.provenance
     params = hashlib.sha256(canonical_json(provenance["params"]).encode()).hexdigest()
     return {
-        "model_digest": model.content_digest,
         "seed": str(provenance["params"]["train"]["seed"]),
         "params_digest": params,
         "python_version": provenance["packages"]["python"],
         "torch_version": provenance["packages"]["torch"],
-        **{f"raw_{key}": value for key, value in _known_of(raw).items()},
     }
-
-
-def _known_of(raw: Mapping[str, Any] | None) -> dict[str, str]:
-    """What is known of the version of raw data."""
-    return {key: raw[key] for key in RAW_FIELDS if raw[key]} if raw else {}
 
 
 def _log_card(client: "MlflowClient", model_id: str, card: "ModelCard") -> None:
@@ -250,7 +247,7 @@ def _log_evaluation(
     dataset = split_of_data(
         "test",
         data["content_digest"],
-        _known_of(data["raw"]),
+        known_raw(data["raw"]),
         schema=json.dumps({"mlflow_colspec": schema.to_dict()}),
         profile=json.dumps(profile),
     )

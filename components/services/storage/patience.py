@@ -13,13 +13,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
-from dagnn_core.errors import InputError, without_credentials
+from dagnn_core.errors import InputError, causes
+from dagnn_core.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ def passing_failure(error: BaseException) -> str | None:
         *(of_requests.ConnectionError, of_requests.Timeout, of_requests.ChunkedEncodingError),
         *(of_urllib3.ProtocolError, of_urllib3.TimeoutError, of_urllib3.NewConnectionError),
     )
-    links = list(_links(error))
+    links = list(causes(error))
     if any(isinstance(link, ssl.SSLCertVerificationError) for link in links):
         return None
     for link in links:
@@ -215,12 +216,6 @@ def passing_failure(error: BaseException) -> str | None:
         if isinstance(link, types):
             return _words(links[-1])
     return None
-
-
-def _links(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _status(error: BaseException) -> int | None:
@@ -235,7 +230,7 @@ def _status(error: BaseException) -> int | None:
 
 def _words(root: BaseException) -> str:
     words = (root.strerror if isinstance(root, OSError) else None) or str(root) or type(root).__name__
-    return " ".join(without_credentials(words).split())[:MAX_WORDS]
+    return one_line(words, MAX_WORDS)
 
 
 def _duration(seconds: float) -> str:

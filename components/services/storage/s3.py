@@ -41,9 +41,10 @@ from components.services.storage.patience import (
     passing_status,
     patience_of_environment,
 )
-from dagnn_core.errors import DagnnError, InputError, SurroundingsError, without_credentials
+from dagnn_core.errors import DagnnError, InputError, SurroundingsError
 from dagnn_core.locks import try_lock
 from dagnn_core.progress import track
+from dagnn_core.text import one_line, without_credentials
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -369,7 +370,7 @@ class Storage:
                 if failures >= self.attempts:
                     raise SurroundingsError(
                         f"{source.uri} broke off {failures} times after {done} of {source.size} bytes "
-                        f"({_one_line(error)}); check the network and run again: it goes on from there"
+                        f"({one_line(error)}); check the network and run again: it goes on from there"
                     ) from error
                 # jitter, so that many readers do not come back at once
                 time.sleep(min(LONGEST_PAUSE, self.first_pause * 2**failures) * random.random())  # noqa: S311
@@ -562,17 +563,13 @@ def _failure(error: Exception, what: str) -> DagnnError:
     )
 
     if isinstance(error, ParamValidationError):
-        return InputError(f"{what} is not an address that S3 allows: {_one_line(error)}")
+        return InputError(f"{what} is not an address that S3 allows: {one_line(error)}")
     if isinstance(
         error,
         NoCredentialsError | PartialCredentialsError | CredentialRetrievalError | ProfileNotFound | TokenRetrievalError,
     ):
         return SurroundingsError(
-            f"{what}: no credentials for S3 ({_one_line(error)}); "
+            f"{what}: no credentials for S3 ({one_line(error)}); "
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         )
-    return SurroundingsError(f"{what}: the store cannot be reached ({_one_line(error)}); check network and endpoint")
-
-
-def _one_line(error: Exception) -> str:
-    return without_credentials(" ".join(str(error).split()))
+    return SurroundingsError(f"{what}: the store cannot be reached ({one_line(error)}); check network and endpoint")

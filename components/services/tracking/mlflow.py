@@ -23,8 +23,10 @@ from uuid import uuid4
 
 from components.services.storage.patience import Patience, patience_of_environment
 from components.services.tracking.patience import end_silent_transfers, passing_failure_of_mlflow
+from components.services.tracking.tags import PIPELINE_RUN, Lineage
 from dagnn_core.artifacts import Artifact
-from dagnn_core.errors import ArtifactError, InputError, SurroundingsError, without_credentials
+from dagnn_core.errors import ArtifactError, InputError, SurroundingsError, causes
+from dagnn_core.text import one_line, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,7 +43,6 @@ REQUEST = "dagnn.request"  # tag with a random value: finds again what was made 
 PROBE_SECONDS = 5
 MAX_DIGEST = 36  # characters of a data set's digest that MLflow takes
 MAX_PARAM = 6000  # and of a parameter
-MAX_REASON = 300  # characters of a server's own words in our one line
 
 DIRECT_TRANSFER = ("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD")
 """Variables that decide whether MLflow's client moves large files by addresses of the store, past the server."""
@@ -102,7 +103,7 @@ class Run:
             log.warning(
                 "MLflow at %s failed: %s; the work goes on, but run %s gets no more of its figures and files",
                 self._address,
-                _one_line(error),
+                _reason(error),
                 self.run_id,
             )
 
@@ -227,13 +228,13 @@ class Tracking:
             yield
         except _store_failures() as error:
             raise SurroundingsError(
-                f"the store of MLflow's files, to which {self.address} leads, cannot be used: {_one_line(error)}; set "
+                f"the store of MLflow's files, to which {self.address} leads, cannot be used: {_reason(error)}; set "
                 "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL as it needs them, and try again"
             ) from error
         except _failures() as error:
             if _not_permitted(error):
                 raise SurroundingsError(
-                    f"MLflow at {self.address} does not permit this: {_one_line(error)}; "
+                    f"MLflow at {self.address} does not permit this: {_reason(error)}; "
                     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of an account that may do it"
                 ) from error
             raise SurroundingsError(self._failure(error)) from error
@@ -266,7 +267,8 @@ class Tracking:
         flat = _flatten({name: asdict(section) for name, section in params.items()})
         with self.answering():
             run = self._adopt(run_id, flat) or Run(self.client, self._create_run(), self.address)
-            self._describe(run, flat, ancestors, lineage_tags(ancestors, git, execution))
+            lineage = Lineage(digests=ancestors, git=git, execution=execution or {})
+            self._describe(run, flat, ancestors, lineage.tags())
         log.info("MLflow run %s (%s)", run.run_id, self.address)
         try:
             yield run
@@ -280,7 +282,7 @@ class Tracking:
         experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None:
             return []
-        tag = f"tags.pipeline_run = '{pipeline_run}'"
+        tag = f"tags.{PIPELINE_RUN} = '{pipeline_run}'"
         return [str(found.info.run_id) for found in self.client.search_runs([experiment.experiment_id], tag)]
 
     @contextmanager
@@ -308,10 +310,10 @@ class Tracking:
 
     def _failure(self, error: Exception) -> str:
         """What a failure of MLflow means to the user."""
-        words = _all_words(error)
+        words = " ".join(map(str, causes(error)))
         if _DIRECT.search(words):
             host = _HOST.search(words)  # the whole would show a signed address
-            return unreachable_store(self.address, f"{host[1]} cannot be reached" if host else _one_line(error))
+            return unreachable_store(self.address, f"{host[1]} cannot be reached" if host else _reason(error))
         if found := _SILENT.search(words):
             limit = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
             seconds = found["seconds"] or limit
@@ -326,7 +328,7 @@ class Tracking:
             remedy = "the server's log says why; check that it reaches its database and the store of its files"
         else:
             remedy = f"start the server or correct MLFLOW_TRACKING_URI (unset, it is {DEFAULT_URI})"
-        return f"MLflow at {self.address} cannot be used: {_one_line(error)}; {remedy}"
+        return f"MLflow at {self.address} cannot be used: {_reason(error)}; {remedy}"
 
     @property
     def _is_http(self) -> bool:
@@ -440,8 +442,8 @@ class Tracking:
     def _recreate(self, model: Artifact, original: str) -> str:
         run = Run(self.client, self._create_run(), self.address)
         ancestors, git = model.provenance["ancestors"], model.provenance["git"]
-        tags = lineage_tags(ancestors, git, model.provenance.get("execution"))
-        self._describe(run, _flatten(model.provenance["params"]), ancestors, tags)
+        lineage = Lineage(digests=ancestors, git=git, execution=model.provenance.get("execution", {}))
+        self._describe(run, _flatten(model.provenance["params"]), ancestors, lineage.tags())
         for line in model.file("history.jsonl").read_text(encoding="utf-8").splitlines():
             epoch = json.loads(line)
             step = epoch.pop("epoch")
@@ -451,16 +453,6 @@ class Tracking:
         self.client.set_tag(run.run_id, RECREATED_FROM, original)
         log.info("%s does not know MLflow run %s, so it was made again as %s", self.address, original, run.run_id)
         return run.run_id
-
-
-def lineage_tags(
-    ancestors: Mapping[str, str], git: Mapping[str, Any], execution: Mapping[str, Any] | None = None
-) -> dict[str, str]:
-    """Tags that tie a run or a model version to its origin: content digests, git commit, image, run of the pipeline."""
-    tags = {f"{kind}_digest": digest for kind, digest in ancestors.items()}
-    tags |= {"git_commit": str(git["commit"]), "git_dirty": str(git["dirty"]).lower()}
-    named = {"image_digest": "image", "pipeline_run": "pipeline_run"}
-    return tags | {tag: str(execution[key]) for tag, key in named.items() if execution and key in execution}
 
 
 def split_of_data(
@@ -587,20 +579,7 @@ _ANSWERED = re.compile(
 )
 
 
-def _all_words(error: BaseException | None) -> str:
-    """What an exception says, and all that it came of."""
-    words = []
-    while error is not None:
-        words.append(str(error))
-        error = error.__cause__ or error.__context__
-    return " ".join(words)
-
-
-def _one_line(error: Exception) -> str:
-    root: BaseException = error
-    while root.__cause__ or root.__context__:
-        root = root.__cause__ or root.__context__  # type: ignore[assignment]
+def _reason(error: Exception) -> str:
+    *_, root = causes(error)
     # "connection refused" is clearer than what three libraries have wrapped around it
-    words = str(root if isinstance(root, OSError | sqlite3.Error) else error)
-    text = " ".join(without_credentials(words).split())
-    return text if len(text) <= MAX_REASON else text[:MAX_REASON] + " ..."
+    return one_line(root if isinstance(root, OSError | sqlite3.Error) else error)

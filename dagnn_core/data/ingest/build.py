@@ -12,7 +12,7 @@ from dagnn_core.data.dataset import SPLITS, Item, Rejection
 from dagnn_core.data.formats.archives import PictureError
 from dagnn_core.data.images import decoding_fault, map_in_order, refuse_huge_pictures
 from dagnn_core.data.ingest.incomplete import take_away
-from dagnn_core.data.ingest.journal import CheckJournal, Fault
+from dagnn_core.data.ingest.journal import CheckJournal, UnusableImage
 from dagnn_core.data.ingest.work import rows_digest
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.data.labels import choose_labels
@@ -121,23 +121,23 @@ def _write_vectors(writer: DatasetWriter, raw: RawData, items: Sequence[RawItem]
         writer.write_vectors(modality, vectors.features, vectors.rows_of(ids))
 
 
-def _picture_faults(raw: RawData, journal_path: Path) -> Mapping[int, Fault]:
+def _picture_faults(raw: RawData, journal_path: Path) -> Mapping[int, UnusableImage]:
     """Index of an item -> what is wrong with its picture."""
     picture = raw.picture
     if picture is None or raw.trusted_pictures:
         return {}
 
-    def check(item: RawItem) -> Fault | None:
+    def check(item: RawItem) -> UnusableImage | None:
         if not item.has_image:
             return None
         try:
             encoded = picture(item)
         except PictureError as error:
-            return Fault(Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {error}")
+            return UnusableImage(Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {error}")
         if encoded is None:
-            return Fault(Reason.PICTURE_MISSING, item.image_path)
+            return UnusableImage(Reason.PICTURE_MISSING, item.image_path)
         why = decoding_fault(encoded)
-        return Fault(Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {why}") if why else None
+        return UnusableImage(Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {why}") if why else None
 
     with CheckJournal(journal_path) as journal, refuse_huge_pictures():
         done, total = journal.num_checked, len(raw.items)
@@ -150,7 +150,7 @@ def _picture_faults(raw: RawData, journal_path: Path) -> Mapping[int, Fault]:
 
 
 def _without_faulty(
-    raw: RawData, faults: Mapping[int, Fault], config: DatasetConfig
+    raw: RawData, faults: Mapping[int, UnusableImage], config: DatasetConfig
 ) -> tuple[list[RawItem], list[Rejection]]:
     items: list[RawItem] = []
     rejections: list[Rejection] = []

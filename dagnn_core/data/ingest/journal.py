@@ -12,7 +12,7 @@ from dagnn_core.data.raw import Reason
 BLOCK_ITEMS = 512  # at most so many checks are lost; a block costs a call that waits for the disk
 
 
-class Fault(NamedTuple):
+class UnusableImage(NamedTuple):
     """Why a picture cannot be used."""
 
     reason: Reason
@@ -29,7 +29,7 @@ class CheckJournal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.num_checked = 0
-        self.faults: dict[int, Fault] = {}
+        self.faults: dict[int, UnusableImage] = {}
         """Index of an item -> what is wrong with its picture."""
         self._pending: list[tuple[int, Reason, str]] = []
         self._num_pending = 0
@@ -47,7 +47,7 @@ class CheckJournal:
             if error is None:
                 self._flush()
 
-    def record(self, fault: Fault | None) -> None:
+    def record(self, fault: UnusableImage | None) -> None:
         """Take the result of the next item; None: nothing is wrong."""
         if fault is not None:
             self.faults[self.num_checked] = fault
@@ -78,6 +78,6 @@ class CheckJournal:
             if not line.endswith(b"\n"):
                 break
             self.num_checked = block["num_checked"]
-            self.faults |= {index: Fault(Reason(reason), detail) for index, reason, detail in block["faults"]}
+            self.faults |= {index: UnusableImage(Reason(reason), detail) for index, reason, detail in block["faults"]}
             end += len(line)
         return end

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _AnnotatedPart:
     """What the two annotation files of one part say."""
 
     name: str
@@ -76,7 +76,7 @@ def open_coco(source: Path, config: CocoConfig, *, keep_incomplete: bool = False
     )
 
 
-def _items(part: _Part, config: CocoConfig) -> Iterator[RawItem]:
+def _items(part: _AnnotatedPart, config: CocoConfig) -> Iterator[RawItem]:
     """The rows of a part, not numbered yet."""
     split = "test" if part.name in config.test_parts else "train" if config.test_parts else ""
     for picture, file in part.files.items():
@@ -137,8 +137,8 @@ class _Record(NamedTuple):
         return self.value[key]
 
 
-def _read_part(folder: Path, name: str) -> _Part:
-    part = _Part(name)
+def _read_part(folder: Path, name: str) -> _AnnotatedPart:
+    part = _AnnotatedPart(name)
     instances, captions = (_json_file(folder, f"{kind}_{name}.json") for kind in ("instances", "captions"))
     for record in _records(instances, ("images", "categories", "annotations")):
         if record.array == "annotations":

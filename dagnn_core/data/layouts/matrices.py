@@ -25,7 +25,7 @@ from dagnn_core.errors import InputError
 _OUTSIDE = "outside"  # instead of a split, for rows that are in none
 
 
-class _Part(NamedTuple):
+class _Rows(NamedTuple):
     """The rows of one file of each kind."""
 
     split: str
@@ -103,7 +103,7 @@ def _locate(source: Path, name: str, split: str) -> tuple[Path, str]:
     return source / file, variable
 
 
-def _read_part(source: Path, config: MatricesConfig, split: str) -> _Part:
+def _read_part(source: Path, config: MatricesConfig, split: str) -> _Rows:
     names = (config.labels, config.text, config.image)
     labels, text, image = (read_matrix(*_locate(source, name, split)) if name else None for name in names)
     assert labels is not None and text is not None, "the configuration wants both"
@@ -121,7 +121,7 @@ def _read_part(source: Path, config: MatricesConfig, split: str) -> _Part:
             f"{path}: {labels[row, column]} in row {row + 1}, column {column + 1}, expected a label matrix of zeros "
             "and ones"
         )
-    return _Part(split, labels, text, image)
+    return _Rows(split, labels, text, image)
 
 
 def _stack(path: Path, matrices: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from dagnn_core.artifacts import canonical_json, sha256_of
 from dagnn_core.data.dataset import Modality
 from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.text import first_line
 
 CONFIG = "config.json"
 STORED_WEIGHTS = "model.safetensors"
@@ -109,11 +110,6 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path} is damaged, expected a JSON object; get the file again")
     return value
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message; those of transformers and the hub fill pages."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _files(folder: Path, modality: Modality) -> list[str]:

@@ -22,9 +22,10 @@ from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Modality
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.backbone import encode_pictures
-from dagnn_core.features.encoders.checkpoint import CONFIG, SENTENCE_POOLING, Checkpoint, first_line, read_object
+from dagnn_core.features.encoders.checkpoint import CONFIG, SENTENCE_POOLING, Checkpoint, read_object
 from dagnn_core.features.encoders.decoding import decode
 from dagnn_core.features.encoders.state import STATE, read_state, write_state
+from dagnn_core.text import first_line
 
 Pooling = Literal["auto", "cls", "mean", "projection", "pooler"]
 POOLINGS: dict[str, Pooling] = {name: name for name in get_args(Pooling)}
@@ -58,7 +59,7 @@ TOWERS: dict[Modality, dict[str, Tower]] = {
 """Type of a model -> its tower; other CLIP-like models are kept whole."""
 
 
-class Outputs(NamedTuple):
+class NetworkOutputs(NamedTuple):
     """What a network makes of a batch."""
 
     hidden: Tensor
@@ -103,17 +104,17 @@ class Network:
         self.module.eval()
 
     @torch.inference_mode()
-    def __call__(self, **inputs: Tensor) -> Outputs:
+    def __call__(self, **inputs: Tensor) -> NetworkOutputs:
         """Run a batch."""
         inputs = {name: value.to(self.module.device) for name, value in inputs.items()}
         project = getattr(self.module, f"get_{self._modality}_features", None)
         if project is not None:
             outputs = project(**inputs)
-            return Outputs(outputs.last_hidden_state, None, outputs.pooler_output)
+            return NetworkOutputs(outputs.last_hidden_state, None, outputs.pooler_output)
         outputs = self.module(**inputs)
         pooled = getattr(outputs, "pooler_output", None)
         projection = getattr(outputs, f"{self._modality}_embeds", pooled) if self.tower else None
-        return Outputs(outputs.last_hidden_state, pooled if self._has_pooler else None, projection)
+        return NetworkOutputs(outputs.last_hidden_state, pooled if self._has_pooler else None, projection)
 
 
 class _HuggingFaceBackbone:
@@ -201,7 +202,7 @@ class _HuggingFaceBackbone:
         )
         return _refusing(f"{what} of {'a picture' if self.modality == 'image' else 'a text'}")
 
-    def _choose_pooling(self, outputs: Outputs) -> None:
+    def _choose_pooling(self, outputs: NetworkOutputs) -> None:
         """Settle what `auto` means, and check that the model has what is asked for."""
         if self._pooling == "auto":
             if outputs.projection is not None:
@@ -235,7 +236,7 @@ class _HuggingFaceBackbone:
             raise InputError(f"{path}: expected one of cls and mean as pooling; set features.text_pooling to one")
         return known[modes[0]]
 
-    def _pool(self, outputs: Outputs, mask: Tensor | None = None) -> Tensor:
+    def _pool(self, outputs: NetworkOutputs, mask: Tensor | None = None) -> Tensor:
         """One float32 vector of each picture or text, [B, D]."""
         hidden = outputs.hidden.float()
         if self._pooling == "cls":
@@ -348,7 +349,7 @@ class HuggingFaceTextBackbone(_HuggingFaceBackbone):
             vectors[rows] = self._pool(*self._run(texts[rows])).cpu().numpy()
         return vectors
 
-    def _run(self, texts: Sequence[str]) -> tuple[Outputs, Tensor]:
+    def _run(self, texts: Sequence[str]) -> tuple[NetworkOutputs, Tensor]:
         inputs = self._tokenizer(
             list(texts),
             padding="max_length" if self._is_filled else True,

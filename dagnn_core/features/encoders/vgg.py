@@ -18,9 +18,9 @@ from dagnn_core.artifacts import sha256_of
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.backbone import encode_pictures
-from dagnn_core.features.encoders.checkpoint import first_line
 from dagnn_core.features.encoders.decoding import decode
 from dagnn_core.features.encoders.state import STATE, read_state, write_state
+from dagnn_core.text import first_line
 
 CHANNELS = (64, 64, "pool", 128, 128, "pool", *(256,) * 4, "pool", *(512,) * 4, "pool", *(512,) * 4, "pool")
 DIM = 4096

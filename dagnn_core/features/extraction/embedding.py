@@ -18,12 +18,13 @@ from torch import Tensor
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.devices import choose_device
-from dagnn_core.errors import InputError, SurroundingsError, name_first
+from dagnn_core.errors import InputError, SurroundingsError
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.encoders.classic import describe_all
 from dagnn_core.features.encoders.descriptors import DIM
 from dagnn_core.features.extraction.image_loader import NumberedPicture, load_pixels
 from dagnn_core.progress import track
+from dagnn_core.text import name_first
 
 
 def describe_pictures(dataset: Dataset, shards: Sequence[range]) -> Iterator[Tensor]:

@@ -12,7 +12,7 @@ from dagnn_core.artifacts import sha256_of
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import SPLITS, Dataset, Modality
 from dagnn_core.data.vectors import write_matrix
-from dagnn_core.errors import InputError, name_first
+from dagnn_core.errors import InputError
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.encoders.classic import ClassicEncoder
 from dagnn_core.features.encoders.descriptors import DIM, VERSION
@@ -24,6 +24,7 @@ from dagnn_core.features.extraction.embedding import describe_pictures, embed_pi
 from dagnn_core.features.extraction.precomputed import join_vectors, own_vectors
 from dagnn_core.features.extraction.vector_cache import VectorCache
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, write_samples
+from dagnn_core.text import name_first
 
 BLOCK_ROWS = 1024  # rows of a matrix in memory at a time
 

@@ -42,7 +42,7 @@ class PixelBatch(NamedTuple):
     """What the network takes, [B, ...]."""
 
 
-class Fault(NamedTuple):
+class FaultyImage(NamedTuple):
     """Why a picture cannot be preprocessed."""
 
     row: int
@@ -85,7 +85,7 @@ def load_pixels(
     )
     try:
         for batch in loader:
-            if isinstance(batch, Fault):
+            if isinstance(batch, FaultyImage):
                 raise InputError(f"{name(batch.row)} {batch.message}")
             yield batch
     except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two: it died with a batch to hand over
@@ -97,23 +97,23 @@ def load_pixels(
         ) from error
 
 
-class _Pixels(Dataset[tuple[int, Tensor] | Fault]):
+class _Pixels(Dataset[tuple[int, Tensor] | FaultyImage]):
     """What a worker does with one picture."""
 
     def __init__(self, preprocess: Preprocess) -> None:
         self._preprocess = preprocess
 
-    def __getitem__(self, picture: NumberedPicture) -> tuple[int, Tensor] | Fault:
+    def __getitem__(self, picture: NumberedPicture) -> tuple[int, Tensor] | FaultyImage:
         try:
             pixels = self._preprocess(picture.encoded)
         except InputError as error:  # as a value: an exception would arrive with the worker's traceback as its text
-            return Fault(picture.row, str(error))
+            return FaultyImage(picture.row, str(error))
         return picture.row, torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
 
 
-def _collate(samples: list[tuple[int, Tensor] | Fault]) -> PixelBatch | Fault:
+def _collate(samples: list[tuple[int, Tensor] | FaultyImage]) -> PixelBatch | FaultyImage:
     for sample in samples:
-        if isinstance(sample, Fault):
+        if isinstance(sample, FaultyImage):
             return sample
     return PixelBatch(*default_collate(samples))  # in a worker, stacks straight into shared memory
 

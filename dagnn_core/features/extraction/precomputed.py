@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from dagnn_core.data.dataset import Dataset, Modality
 from dagnn_core.data.vectors import read_vectors
-from dagnn_core.errors import InputError, name_first
+from dagnn_core.errors import InputError
+from dagnn_core.text import name_first
 
 log = logging.getLogger(__name__)
 

@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.data.dataset import SPLITS, Dataset
 from dagnn_core.label_graph.cooccurrence import conditional_probabilities, count_cooccurrences
-from dagnn_core.reports.data_card.facts import QUANTILES, Sample, gather_facts
+from dagnn_core.reports.data_card.facts import QUANTILES, SampleItem, gather_facts
 from dagnn_core.reports.data_card.matrix import MAX_LABELS, draw_matrix, order_labels
 from dagnn_core.reports.page.template import read_template
 from dagnn_core.reports.page.thumbnail import data_uri
 
 TEMPLATES = [Path(__file__).with_name(name) for name in ("card.html.j2", "card.md.j2")]
 FOLDER = "card"
-SEED = 103  # draws the samples
 MAX_TEXT = 400  # letters of a sample
 
 
@@ -59,7 +59,7 @@ def write_card(dataset: Dataset) -> None:
     Equal content gives equal bytes, so neither date nor path of the source is in it: the manifest has them.
     """
     out = dataset.artifact.path
-    facts = gather_facts(dataset, seed=SEED)
+    facts = gather_facts(dataset, seed=DEFAULT_SEED)
     (out / FOLDER).mkdir()
     samples = [_sample(out, number, sample) for number, sample in enumerate(facts.samples, start=1)]
     matrix = _matrix(out, dataset)
@@ -79,7 +79,7 @@ def write_card(dataset: Dataset) -> None:
         (out / template.stem).write_text(page.rstrip() + "\n", encoding="utf-8")
 
 
-def _sample(out: Path, number: int, sample: Sample) -> _Sample:
+def _sample(out: Path, number: int, sample: SampleItem) -> _Sample:
     picture = None
     if sample.picture is not None:
         picture = _Picture(f"{FOLDER}/sample-{number:02d}.jpg", data_uri(sample.picture, "jpeg"))

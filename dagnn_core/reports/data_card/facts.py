@@ -25,7 +25,7 @@ MAX_BINS = 16
 COVERED = 0.995  # of the texts have bins of their own; the longest share the last one
 
 
-class Sample(NamedTuple):
+class SampleItem(NamedTuple):
     """A training item, shown as an example."""
 
     id: str
@@ -73,7 +73,7 @@ class PictureStats(NamedTuple):
     largest: tuple[int, int]
 
 
-class Place(NamedTuple):
+class ItemPlace(NamedTuple):
     """Where an item is."""
 
     id: str
@@ -90,7 +90,7 @@ class Overlap(NamedTuple):
     """Items that repeat an earlier one of their split."""
     across: int
     """Items that another split has, too."""
-    examples: Sequence[tuple[Place, Place]]
+    examples: Sequence[tuple[ItemPlace, ItemPlace]]
     """The first few pairs across splits."""
 
 
@@ -98,7 +98,7 @@ class Overlap(NamedTuple):
 class Facts:
     """What a data card says beyond the manifest."""
 
-    samples: Sequence[Sample]
+    samples: Sequence[SampleItem]
     labels_per_item: Mapping[int, int]
     """Number of labels -> items that have so many."""
     text_lengths: TextLengths | None
@@ -136,7 +136,7 @@ def gather_facts(dataset: Dataset, *, seed: int) -> Facts:
     has_picture = scan.sizes.any(axis=1)
     return Facts(
         samples=[
-            Sample(dataset.ids[row], dataset.texts[row], names[dataset.labels[row] > 0].tolist(), picture)
+            SampleItem(dataset.ids[row], dataset.texts[row], names[dataset.labels[row] > 0].tolist(), picture)
             for row, picture in scan.samples.items()
         ],
         labels_per_item=dict(sorted(Counter(dataset.labels.sum(axis=1).tolist()).items())),
@@ -212,9 +212,9 @@ def _overlap(dataset: Dataset, what: str, rows: NDArray[np.int64], keys: NDArray
     groups = np.array([SPLITS.index(split) for split in dataset.splits[rows].tolist()])
     copies = find_copies(keys[rows], groups)
 
-    def place(number: int) -> Place:
+    def place(number: int) -> ItemPlace:
         row = int(rows[number])
-        return Place(dataset.ids[row], str(dataset.splits[row]))
+        return ItemPlace(dataset.ids[row], str(dataset.splits[row]))
 
     examples = [(place(one), place(other)) for one, other in copies.examples_across]
     return Overlap(what, len(rows), int(copies.within.sum()), int(copies.across.sum()), examples)

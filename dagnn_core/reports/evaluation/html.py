@@ -70,7 +70,7 @@ class _Example(NamedTuple):
     hits: Sequence[_Hit]
 
 
-class _LabelBar(NamedTuple):
+class _LabelMap(NamedTuple):
     """MAP of the queries with one label."""
 
     name: str
@@ -178,13 +178,13 @@ def _curves(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -> d
     return {title: Markup(figure) for title, figure in svg.items()}  # noqa: S704 - our own drawing
 
 
-def _label_bars(evaluation: Evaluation, dataset: Dataset) -> list[_LabelBar]:
+def _label_bars(evaluation: Evaluation, dataset: Dataset) -> list[_LabelMap]:
     """Labels that some test item carries, the best retrieved first."""
     labels = dataset.labels[evaluation.rows]
     by_direction = [map_by_label(evaluation.average_precision[direction], labels) for direction in DIRECTIONS]
     counts = labels.sum(axis=0, dtype=np.int64)
     bars = [
-        _LabelBar(name, int(count), float(image_to_text), float(text_to_image))
+        _LabelMap(name, int(count), float(image_to_text), float(text_to_image))
         for name, count, image_to_text, text_to_image in zip(dataset.label_names, counts, *by_direction, strict=True)
         if count > 0
     ]

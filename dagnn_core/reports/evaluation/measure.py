@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagnn_core.baselines.cca import SelectedCCA, select_cca
+from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model.files import TrainedNetwork
@@ -23,7 +24,7 @@ from dagnn_core.retrieval.metrics import (
     score_pairs,
 )
 
-INTERVAL_SEED = 103  # draws the resamples of the confidence intervals
+INTERVAL_SEED = DEFAULT_SEED  # draws the resamples of the confidence intervals
 COUNTS = ("num_queries", "num_queries_excluded")  # of the test split, not of a method
 
 

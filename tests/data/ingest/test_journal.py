@@ -3,11 +3,11 @@ import json
 import pytest
 
 from dagnn_core.data.ingest import journal as journal_module
-from dagnn_core.data.ingest.journal import CheckJournal, Fault
+from dagnn_core.data.ingest.journal import CheckJournal, UnusableImage
 from dagnn_core.data.raw import Reason
 
-MISSING = Fault(Reason.PICTURE_MISSING, "a\udcff.png")
-TORN = Fault(Reason.PICTURE_UNDECODABLE, "b.png: OSError: torn\nfile")
+MISSING = UnusableImage(Reason.PICTURE_MISSING, "a\udcff.png")
+TORN = UnusableImage(Reason.PICTURE_UNDECODABLE, "b.png: OSError: torn\nfile")
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ import sys
 import pytest
 from ruamel.yaml import YAML
 
-from components.services.data_versions.lock_history import dvc_digest, find_commit
+from components.services.data_versions.layout import folder_digest
+from components.services.data_versions.lock_history import find_commit
 
 
 @pytest.fixture
@@ -50,18 +51,18 @@ def test_digest_is_that_of_dvc(project, artifact):
     for command in (("init", "--quiet"), ("add", "--quiet", "model")):
         subprocess.run([sys.executable, "-m", "dvc", *command], cwd=project, check=True, capture_output=True)
     [out] = YAML(typ="safe").load(project / "model.dvc")["outs"]
-    assert dvc_digest(artifact) == out["md5"]
+    assert folder_digest(artifact) == out["md5"]
 
 
 def test_first_commit_that_lists_the_model(project, artifact):
-    digest = dvc_digest(artifact)
+    digest = folder_digest(artifact)
     commit(project, train="0" * 32 + ".dir")
     expected = commit(project, train=digest)
     commit(project, train=digest, evaluate="1" * 32)
     commit(project, train="2" * 32 + ".dir")
     assert find_commit(project, digest) == expected
     (artifact / "manifest.json").write_text("{} ")
-    assert find_commit(project, dvc_digest(artifact)) is None
+    assert find_commit(project, folder_digest(artifact)) is None
 
 
 def test_a_digest_that_is_no_output_does_not_count(project):

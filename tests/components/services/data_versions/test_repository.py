@@ -269,7 +269,7 @@ def test_a_kill_between_two_renames_loses_nothing(project: Project, source: Path
 
 def test_two_at_once(project: Project, source: Path) -> None:
     with (
-        versioning._work_folder(project.root / versioning.WORK / "photos"),
+        versioning._work_folder(project.root / versioning.ADDING / "photos"),
         pytest.raises(
             SurroundingsError,
             match=rf"photos\.lock: another process adds photos \(process {os.getpid()} on .*\), .*; wait for it",

@@ -12,14 +12,14 @@ import pytest
 from botocore.retries.standard import ExponentialBackoff
 
 from components.services.data_versions.raw_version import read_pointer
-from components.services.lineage.locate import Finding, State, Whereabouts, lost_changes
+from components.services.lineage.locate import Lookup, State, Whereabouts, lost_changes
 from dagnn_core.artifacts import MANIFEST, read_artifact, write_artifact
 from tests.fixtures.s3 import SECRET, Bucket
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
 
-class Project:
+class Checkout:
     """A repository with features and raw data under DVC, committed after the code that made them."""
 
     def __init__(self, root: Path) -> None:
@@ -62,8 +62,8 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("template"))
+def template(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    project = Checkout(tmp_path_factory.mktemp("template"))
     project.run("git", "init", "--quiet", "--initial-branch", "main")
     project.run(sys.executable, "-m", "dvc", "init", "--quiet")
     (project.root / "spec.yaml").write_text("seed: 1\n")
@@ -81,41 +81,41 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def project(template: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(template: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.01)
     shutil.copytree(template.root, tmp_path / "project")
-    copy = Project(tmp_path / "project")
+    copy = Checkout(tmp_path / "project")
     vars(copy).update({name: value for name, value in vars(template).items() if name != "root"})
     return copy
 
 
-def features(project: Project, digest: str = "") -> Finding:
+def features(project: Checkout, digest: str = "") -> Lookup:
     return Whereabouts(project.root).artifact("features", digest or project.digest, project.code)
 
 
-def raw(project: Project, remote: str = "") -> Finding:
+def raw(project: Checkout, remote: str = "") -> Lookup:
     return Whereabouts(project.root).raw(project.raw, project.code, remote)
 
 
 # commits
 
 
-def test_a_commit_and_its_branches(project: Project) -> None:
-    assert Whereabouts(project.root).commit(project.code, []) == Finding(State.FOUND, "in main")
+def test_a_commit_and_its_branches(project: Checkout) -> None:
+    assert Whereabouts(project.root).commit(project.code, []) == Lookup(State.FOUND, "in main")
     for name in ("a", "b", "c"):
         project.run("git", "branch", name)
     project.run("git", "tag", "v1", project.code)
     assert Whereabouts(project.root).commit(project.code, []).reason == "in a, b, c and 2 more"
 
 
-def test_a_commit_that_no_branch_has(project: Project) -> None:
+def test_a_commit_that_no_branch_has(project: Checkout) -> None:
     lost = project.run("git", "rev-parse", "HEAD")
     project.run("git", "reset", "--quiet", "--hard", "HEAD~1")
     finding = Whereabouts(project.root).commit(lost, [])
-    assert finding == Finding(State.FOUND, "in no branch and no tag, so git may remove it; tag it")
+    assert finding == Lookup(State.FOUND, "in no branch and no tag, so git may remove it; tag it")
 
 
-def test_a_commit_of_elsewhere(project: Project, tmp_path: Path) -> None:
+def test_a_commit_of_elsewhere(project: Checkout, tmp_path: Path) -> None:
     finding = Whereabouts(project.root).commit("c0ffee" * 6 + "c0ff", [])
     assert finding == (
         State.MISSING,
@@ -128,12 +128,12 @@ def test_a_commit_of_elsewhere(project: Project, tmp_path: Path) -> None:
     assert outside.reason.endswith("is not in a git checkout; run this in the project")
 
 
-def test_uncommitted_code_is_lost_and_what_is_recorded_is_not(project: Project) -> None:
+def test_uncommitted_code_is_lost_and_what_is_recorded_is_not(project: Checkout) -> None:
     recorded = ["data/.gitignore", "data/photos.dvc", "params.yaml"]
     assert lost_changes([*recorded, "components/steps/train.py"]) == ["components/steps/train.py"]
     assert Whereabouts(project.root).commit(project.code, recorded).state is State.FOUND
     finding = Whereabouts(project.root).commit(project.code, [*recorded, "components/steps/train.py"])
-    assert finding == Finding(
+    assert finding == Lookup(
         State.MISSING, "uncommitted changes of that time are not recorded: components/steps/train.py"
     )
 
@@ -141,31 +141,31 @@ def test_uncommitted_code_is_lost_and_what_is_recorded_is_not(project: Project) 
 # artifacts
 
 
-def test_features_in_the_folder_and_in_the_cache(project: Project) -> None:
+def test_features_in_the_folder_and_in_the_cache(project: Checkout) -> None:
     place = f"(artifacts/features at {project.data[:12]})"
     assert features(project).reason == f"in artifacts/features, in DVC's cache {place}"
     project.lose("artifacts/features")
     assert features(project) == (State.FOUND, f"in DVC's cache {place}", project.data, "artifacts/features")
 
 
-def test_features_that_are_not_under_dvc(project: Project) -> None:
+def test_features_that_are_not_under_dvc(project: Checkout) -> None:
     project.lose("artifacts/features")
     with write_artifact(
         project.root / ".dagnn/runs/1/extract-features/features_out", kind="features", provenance={}
     ) as d:
         (d.path / "image.npy").write_text("a third")
     digest = read_artifact(project.root / ".dagnn/runs/1/extract-features/features_out", "features").content_digest
-    assert features(project, digest) == Finding(State.FOUND, "in .dagnn/runs/1/extract-features/features_out")
+    assert features(project, digest) == Lookup(State.FOUND, "in .dagnn/runs/1/extract-features/features_out")
     assert features(project, "0" * 64).state is State.MISSING
 
 
-def test_a_damaged_folder_does_not_count(project: Project) -> None:
+def test_a_damaged_folder_does_not_count(project: Checkout) -> None:
     (project.root / "artifacts/features/image.npy").chmod(0o644)
     (project.root / "artifacts/features/image.npy").write_text("short")
     assert features(project).reason.startswith("in DVC's cache (")
 
 
-def test_features_in_the_remote_alone(project: Project, bucket: Bucket) -> None:
+def test_features_in_the_remote_alone(project: Checkout, bucket: Bucket) -> None:
     project.push(bucket)
     assert f"in DVC's cache and {bucket.uri}/dvc (" in features(project).reason
     project.lose("artifacts/features", ".dvc/cache")
@@ -174,15 +174,15 @@ def test_features_in_the_remote_alone(project: Project, bucket: Bucket) -> None:
     assert found.reason == f"in {bucket.uri}/dvc (artifacts/features at {project.data[:12]})"
 
 
-def test_features_that_are_lost(project: Project) -> None:
+def test_features_that_are_lost(project: Checkout) -> None:
     project.lose("artifacts/features", ".dvc/cache")
     lost = "no dvc.lock or .dvc file of 3 commits looked at has it, or its files are gone"
-    assert features(project) == Finding(State.MISSING, lost)
+    assert features(project) == Lookup(State.MISSING, lost)
 
 
 @pytest.mark.parametrize(("lost", "content"), [("list", None), ("list", "[]"), ("list", "{"), ("manifest", None)])
 def test_what_is_damaged_in_the_cache_is_looked_for_in_the_remote(
-    project: Project, bucket: Bucket, lost: str, content: str | None
+    project: Checkout, bucket: Bucket, lost: str, content: str | None
 ) -> None:
     project.push(bucket)
     project.lose("artifacts/features")
@@ -203,7 +203,7 @@ def test_what_is_damaged_in_the_cache_is_looked_for_in_the_remote(
 # raw data
 
 
-def test_raw_data_in_the_cache_and_in_the_remote(project: Project, bucket: Bucket) -> None:
+def test_raw_data_in_the_cache_and_in_the_remote(project: Checkout, bucket: Bucket) -> None:
     at = f"(photos at {project.run('git', 'rev-parse', 'HEAD~1')[:12]})"
     assert raw(project).reason == f"in DVC's cache {at}"
     project.push(bucket)
@@ -212,7 +212,7 @@ def test_raw_data_in_the_cache_and_in_the_remote(project: Project, bucket: Bucke
     assert raw(project).reason == f"in {bucket.uri}/dvc {at}"
 
 
-def test_a_file_that_is_lost_in_the_remote_is_named(project: Project, bucket: Bucket) -> None:
+def test_a_file_that_is_lost_in_the_remote_is_named(project: Checkout, bucket: Bucket) -> None:
     project.push(bucket)
     project.lose(".dvc/cache")
     md5 = project.run(sys.executable, "-c", "import hashlib; print(hashlib.md5(b'images.tar').hexdigest())")
@@ -224,7 +224,7 @@ def test_a_file_that_is_lost_in_the_remote_is_named(project: Project, bucket: Bu
     )
 
 
-def test_raw_data_that_was_never_pushed(project: Project, bucket: Bucket) -> None:
+def test_raw_data_that_was_never_pushed(project: Checkout, bucket: Bucket) -> None:
     project.set_remote(f"{bucket.uri}/dvc", bucket.endpoint)
     assert raw(project).reason.startswith("in DVC's cache (photos at ")
     project.lose(".dvc/cache")
@@ -233,7 +233,7 @@ def test_raw_data_that_was_never_pushed(project: Project, bucket: Bucket) -> Non
 
 
 @pytest.mark.parametrize("url", ["s3://{bucket}/dvc", "ssh://host.invalid/dvc", "nonsense://x"])
-def test_a_remote_that_cannot_be_used_is_unknown(project: Project, bucket: Bucket, url: str) -> None:
+def test_a_remote_that_cannot_be_used_is_unknown(project: Checkout, bucket: Bucket, url: str) -> None:
     project.set_remote(url.format(bucket=bucket.name), "http://127.0.0.1:9" if url.startswith("s3") else "")
     project.lose(".dvc/cache", "artifacts/features")
     for finding in (raw(project), features(project)):
@@ -244,14 +244,14 @@ def test_a_remote_that_cannot_be_used_is_unknown(project: Project, bucket: Bucke
 
 
 def test_raw_data_of_a_pod_is_in_the_remote_that_its_record_names(
-    project: Project, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    project: Checkout, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.push(bucket)
     monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.endpoint)
     project.run("git", "checkout", "--quiet", ".dvc/config")
     project.lose(".dvc/cache")
-    assert raw(project, f"{bucket.uri}/dvc") == Finding(State.FOUND, f"in {bucket.uri}/dvc")
-    assert raw(project, f"{bucket.uri}/other") == Finding(State.MISSING, f"{bucket.uri}/other lacks it")
+    assert raw(project, f"{bucket.uri}/dvc") == Lookup(State.FOUND, f"in {bucket.uri}/dvc")
+    assert raw(project, f"{bucket.uri}/other") == Lookup(State.MISSING, f"{bucket.uri}/other lacks it")
     assert raw(project, "s3://no-such-bucket/dvc").state is State.UNKNOWN
 
 
@@ -265,7 +265,7 @@ class Stored(NamedTuple):
     digest: str
     uri: str
 
-    def find(self, uri: str = "", digest: str = "") -> Finding:
+    def find(self, uri: str = "", digest: str = "") -> Lookup:
         return Whereabouts(Path()).stored_artifact(uri or self.uri, digest or self.digest)
 
 
@@ -284,27 +284,27 @@ def stored(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def test_an_artifact_in_the_store_of_its_run(stored: Stored) -> None:
-    assert stored.find() == Finding(State.FOUND, f"in {stored.uri}")
+    assert stored.find() == Lookup(State.FOUND, f"in {stored.uri}")
     minio = stored.uri.replace("s3://", "minio://")
-    assert stored.find(minio) == Finding(State.FOUND, f"in {minio}")
+    assert stored.find(minio) == Lookup(State.FOUND, f"in {minio}")
 
 
 def test_an_artifact_that_its_store_has_lost(stored: Stored) -> None:
     other = stored.find(digest="0" * 64)
-    assert other == Finding(State.MISSING, f"{stored.uri} has another content (digest {stored.digest[:12]})")
+    assert other == Lookup(State.MISSING, f"{stored.uri} has another content (digest {stored.digest[:12]})")
     key = "v2/artifacts/run-7/features_out/{}".format
     stored.bucket.put(key("image.npy"), b"short")
     assert stored.find().reason == f"{stored.uri} lacks 1 of 2 files, such as image.npy"
     stored.bucket.put(key("image.npy"), b"image.npy")
     stored.bucket.client.delete_object(Bucket=stored.bucket.name, Key=key("parts/text.npy"))
-    assert stored.find() == Finding(State.MISSING, f"{stored.uri} lacks 1 of 2 files, such as parts/text.npy")
+    assert stored.find() == Lookup(State.MISSING, f"{stored.uri} lacks 1 of 2 files, such as parts/text.npy")
     manifest = json.loads(stored.bucket.get(key(MANIFEST)))
     manifest["files"]["image.npy"]["sha256"] = "0" * 64
     stored.bucket.put(key(MANIFEST), json.dumps(manifest).encode())
     assert "has another content" in stored.find().reason
     stored.bucket.put(key(MANIFEST), b"[]")
-    assert stored.find() == Finding(State.MISSING, f"the record in {stored.uri} is damaged")
-    assert stored.find(f"{stored.uri}2") == Finding(State.MISSING, f"{stored.uri}2 has no {MANIFEST}")
+    assert stored.find() == Lookup(State.MISSING, f"the record in {stored.uri} is damaged")
+    assert stored.find(f"{stored.uri}2") == Lookup(State.MISSING, f"{stored.uri}2 has no {MANIFEST}")
 
 
 def test_a_store_that_may_not_be_read_is_unknown(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,21 +333,21 @@ def test_a_store_that_does_not_answer_is_asked_once(stored: Stored, monkeypatch:
 
 def test_raw_data_in_the_store_of_its_run(stored: Stored) -> None:
     uri, look = f"{stored.bucket.uri}/v2/artifacts/run-7/raw_out", Whereabouts(Path())
-    assert look.stored_raw(uri, "") == Finding(State.MISSING, f"{uri} has no files")
+    assert look.stored_raw(uri, "") == Lookup(State.MISSING, f"{uri} has no files")
     stored.bucket.put("v2/artifacts/run-7/raw_out/table.csv", b"id,text")
-    assert look.stored_raw(uri, "") == Finding(State.FOUND, f"in {uri}, in which version is not recorded")
-    assert look.stored_raw(uri, "a.dir") == Finding(State.MISSING, f"{uri} has another version")
+    assert look.stored_raw(uri, "") == Lookup(State.FOUND, f"in {uri}, in which version is not recorded")
+    assert look.stored_raw(uri, "a.dir") == Lookup(State.MISSING, f"{uri} has another version")
     stored.bucket.put("v2/artifacts/run-7/raw_out/.lineage.json", b'{"md5": "a.dir"}')
-    assert look.stored_raw(uri, "a.dir") == Finding(State.FOUND, f"in {uri}")
+    assert look.stored_raw(uri, "a.dir") == Lookup(State.FOUND, f"in {uri}")
     assert look.stored_raw(uri, "b.dir").state is State.MISSING
 
 
 # other files
 
 
-def test_files_in_git_and_under_dvc(project: Project) -> None:
+def test_files_in_git_and_under_dvc(project: Checkout) -> None:
     look = Whereabouts(project.root)
-    assert look.in_git("spec.yaml", project.code) == Finding(State.FOUND, f"in git at {project.code[:12]}")
+    assert look.in_git("spec.yaml", project.code) == Lookup(State.FOUND, f"in git at {project.code[:12]}")
     assert look.in_git("photos/table.csv", project.data).state is State.MISSING
     assert look.input_file("photos/table.csv", project.data).reason == f"in DVC's cache (photos at {project.data[:12]})"
     assert look.input_file("photos/table.csv", project.code).state is State.MISSING

@@ -11,7 +11,7 @@ import torch
 from components.services.data_versions.raw_version import RawLineage
 from components.services.lineage import provenance as module
 from components.services.lineage.provenance import git_state, provenance
-from components.services.tracking.mlflow import lineage_tags
+from components.services.tracking.tags import Lineage
 from dagnn_core.artifacts import Artifact
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.config.features import FeaturesConfig
@@ -89,7 +89,8 @@ def test_image_and_pipeline_are_recorded_where_they_are_known(monkeypatch: pytes
     assert machine["device"] == "cpu"
     assert machine["threads"] == torch.get_num_threads()
     assert platform.machine() in machine["processor"]
-    assert lineage_tags({"raw": "a"}, {"commit": "c0ffee", "dirty": True}, record["execution"]) == {
+    git = {"commit": "c0ffee", "dirty": True}
+    assert Lineage(digests={"raw": "a"}, git=git, execution=record["execution"]).tags() == {
         "raw_digest": "a",
         "git_commit": "c0ffee",
         "git_dirty": "true",

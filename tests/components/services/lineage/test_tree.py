@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from components.services.data_versions.raw_version import RawLineage
 from components.services.lineage import tree as module
-from components.services.lineage.locate import Finding, State, Whereabouts
+from components.services.lineage.locate import Lookup, State, Whereabouts
 from components.services.lineage.reproduce import commands, compare, recorded_params
 from components.services.lineage.tree import Node, Reference, find_raw, parse_reference, read_recorded, trace
 from components.services.tracking.mlflow import Tracking
+from components.services.tracking.tags import Lineage
 from dagnn_core.artifacts import read_artifact, write_artifact, write_json
 from dagnn_core.config.sections import SECTIONS
 from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
@@ -32,8 +33,13 @@ RAW = asdict(RawLineage(md5="b" * 32 + ".dir", size=5, num_files=2))
 
 def params_of(*sections: str, **changes: Any) -> dict[str, Any]:
     """The parameters of a record, as a manifest has them."""
-    known = {name: json.loads(json.dumps(asdict(SECTIONS[name]()))) for name in sections}
-    return {SECTIONS[name].__name__: values | changes for name, values in known.items()}
+    return {name: json.loads(json.dumps(asdict(SECTIONS[name]()))) | changes for name in sections}
+
+
+def as_former(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as the code wrote it that named sections by their classes."""
+    former = record | {"params": {SECTIONS[name].__name__: values for name, values in record["params"].items()}}
+    return former | {"origins": {kind: as_former(origin) for kind, origin in record.get("origins", {}).items()}}
 
 
 @pytest.fixture
@@ -295,6 +301,24 @@ def test_lost_files(
         assert tree["raw data"].reason == "neither its version nor its place is recorded"
 
 
+def test_a_version_that_former_code_registered(
+    tracking: Tracking, add: Callable[..., str], provenance: dict[str, Any], project: Path
+) -> None:
+    former = as_former(provenance)
+    assert set(former["params"]) == {"ModelConfig", "TrainConfig"}
+    assert set(former["origins"]["dataset"]["params"]) == {"DatasetConfig"}
+    tags = Lineage(digests=provenance["ancestors"], git=provenance["git"], execution={"image": IMAGE}).tags()
+    assert [add(former, **tags), add(provenance, **tags)] == ["1", "2"]
+    old, new = (read_recorded(tracking, parse_reference(f"dagnn/{number}")) for number in (1, 2))
+    assert old.sections == new.sections
+    assert list(old.sections) == ["dataset", "features", "label_graph", "model", "train"]
+    assert recorded_params(old) == recorded_params(new)
+    assert commands(old, find_raw(old, Whereabouts(project)))[1:] != []
+    tree = traced(tracking, "dagnn/1")
+    assert tree["parameters"].state is tree["git commit"].state is State.FOUND
+    assert tree["image"].identity == IMAGE
+
+
 @pytest.mark.usefixtures("project")
 def test_a_version_without_any_record(tracking: Tracking, add: Callable[..., str]) -> None:
     add({})
@@ -316,7 +340,10 @@ def test_a_store_that_cannot_be_reached_is_unknown(
 
     monkeypatch.setattr(module, "find_fault", refuse)
     node = traced(tracking)["model version"]
-    assert (node.state, node.reason) == (State.UNKNOWN, "its files cannot be looked for: the store does not answer")
+    assert (node.state, node.reason) == (
+        State.UNKNOWN,
+        "its files cannot be looked for: the store does not answer",
+    )
 
 
 def test_a_server_that_is_lost_after_the_first_answer(
@@ -357,9 +384,9 @@ def test_commands_for_raw_data(tracking: Tracking, add: Callable[..., str], prov
     provenance["origins"]["dataset"]["params"]["dataset"]["source"] = "/tmp/task/raw"
     add(provenance)
     recorded = read_recorded(tracking, Reference("dagnn", "challenger"))
-    tracked = Finding(State.FOUND, "in DVC's cache", "c0ffee", "data/my photos")
+    tracked = Lookup(State.FOUND, "in DVC's cache", "c0ffee", "data/my photos")
     assert "dvc get . 'data/my photos' --rev c0ffee --out ../dagnn-1/data/photos" in commands(recorded, tracked)
-    lost = Finding(State.MISSING, "the cache lacks it", "c0ffee", "data/photos")
+    lost = Lookup(State.MISSING, "the cache lacks it", "c0ffee", "data/photos")
     fetch = f"dagnn data fetch ../dagnn-1/data/photos --md5 {RAW['md5']} --remote s3://bucket/dvc"
     assert fetch in commands(recorded, lost)
     assert recorded_params(recorded)["dataset"]["source"] == "data/photos"
@@ -372,7 +399,7 @@ def test_commands_for_raw_data(tracking: Tracking, add: Callable[..., str], prov
 def test_remarks_say_what_may_differ(tracking: Tracking, add: Callable[..., str], provenance: dict[str, Any]) -> None:
     add(provenance)
     recorded = read_recorded(tracking, Reference("dagnn", "challenger"))
-    found = Finding(State.FOUND, "")
+    found = Lookup(State.FOUND, "")
 
     def first_remark(**changes: Any) -> str:
         return commands(replace(recorded, provenance=provenance | changes), found)[0]
@@ -389,7 +416,7 @@ def test_remarks_say_what_may_differ(tracking: Tracking, add: Callable[..., str]
     submit = f"dagnn submit --image {IMAGE} --params ../dagnn-1/params.yaml"
     of_image = replace(recorded, provenance=provenance | {"execution": gpu})
     assert commands(of_image, found)[-1] == submit
-    in_dvc = Finding(State.FOUND, "", "c0ffee", "data/photos")
+    in_dvc = Lookup(State.FOUND, "", "c0ffee", "data/photos")
     assert commands(of_image, in_dvc)[-1] == f"{submit} --data data/photos --revision c0ffee"
     dirty = provenance["git"] | {"dirty": True, "changed": ["components/steps/train.py", "params.yaml"]}
     remarks = [
@@ -405,10 +432,10 @@ def test_without_a_record_nothing_can_be_made_again(
     add({})
     recorded = read_recorded(tracking, Reference("dagnn", "challenger"))
     with pytest.raises(InputError, match=r"dagnn/1 does not record its parameters \(dataset, features, label_graph, "):
-        commands(recorded, Finding(State.MISSING, ""))
+        commands(recorded, Lookup(State.MISSING, ""))
     no_git = replace(recorded, provenance=provenance | {"git": {"commit": "unknown", "dirty": True}})
     with pytest.raises(InputError, match="dagnn/1 was made by code in no git checkout"):
-        commands(no_git, Finding(State.MISSING, ""))
+        commands(no_git, Lookup(State.MISSING, ""))
 
 
 def test_comparison(

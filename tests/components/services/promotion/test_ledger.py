@@ -6,7 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.services.promotion import ledger as module
-from components.services.promotion.ledger import SETTLED, Action, Entry, Ledger, Record, State, distinct, fold, lost_to
+from components.services.promotion.ledger import (
+    SETTLED,
+    Action,
+    Entry,
+    Ledger,
+    LedgerState,
+    Record,
+    distinct,
+    fold,
+    lost_to,
+)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -118,7 +128,7 @@ def test_loser_learns_who_came_first():
     assert lost_to(second, state) == (
         "another move came first (entry 1, promoted by ann, 2026-01-01 00:01 UTC): the champion is version 1"
     )
-    assert lost_to(second, State()) == "entry 2 does not follow from any record"
+    assert lost_to(second, LedgerState()) == "entry 2 does not follow from any record"
 
 
 @pytest.fixture
@@ -136,7 +146,7 @@ def set_alias(ledger, version):
 
 
 def test_move_is_written_then_carried_out(ledger):
-    assert ledger.look() == (State(), None, None, None)
+    assert ledger.look() == (LedgerState(), None, None, None)
     assert ledger.move(record("promoted", None, "2")) is None
     assert ledger.read_alias() == "2"
     [only] = ledger.read().entries

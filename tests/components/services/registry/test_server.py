@@ -158,7 +158,7 @@ def test_sixteen_promotions_at_once_are_a_chain(request, tracking, store_version
         )
 
 
-class Fault(NamedTuple):
+class ServerFault(NamedTuple):
     """What happens to one request: `500`, `403`, or it is carried out, but its answer is `lost`, or too `slow`."""
 
     kind: str
@@ -166,7 +166,7 @@ class Fault(NamedTuple):
 
 
 FILES = "/mlflow-artifacts/artifacts/"
-NO_FAULT = Fault("", 0)
+NO_FAULT = ServerFault("", 0)
 
 
 class Proxy:
@@ -212,7 +212,7 @@ class Proxy:
         self.uri = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def set(self, fault: Fault) -> None:
+    def set(self, fault: ServerFault) -> None:
         self.calls.clear()
         self.fault = fault
 
@@ -244,7 +244,7 @@ def aliases(tracking: Tracking, name: str) -> dict[str, str]:
     return {alias: str(version) for alias, version in registered.aliases.items()}
 
 
-def try_with_fault(proxy: Proxy, fault: Fault, command) -> SurroundingsError | None:
+def try_with_fault(proxy: Proxy, fault: ServerFault, command) -> SurroundingsError | None:
     """Run a command through the proxy; return the one clear line that it ended with, if it did."""
     proxy.set(fault)
     try:
@@ -303,7 +303,7 @@ def survive(proxy, database, make_model):
             name = f"{what}-{kind}-{at}-{retried}"
             make_model(name)
             command = command_for(name)
-            error, calls = try_with_fault(proxy, Fault(kind, at), command), len(proxy.calls)
+            error, calls = try_with_fault(proxy, ServerFault(kind, at), command), len(proxy.calls)
             assert aliases(database, name)[CHAMPION] in ("2", *(target for _, _, target in done))
             if error:
                 is_of_a_file = FILES in proxy.calls[at - 1]
@@ -355,7 +355,7 @@ def test_registering_again_completes_after_a_fault_at_any_kind_of_call(proxy, sq
     server = Tracking(uri=sqlite_server)
     for at in once_each:
         name = f"register-{kind}-{at}"
-        error = try_with_fault(proxy, Fault(kind, at + 1), registered_as(name))
+        error = try_with_fault(proxy, ServerFault(kind, at + 1), registered_as(name))
         check_versions_are_whole(server, name)
         if error:
             registered_as(name)(server)

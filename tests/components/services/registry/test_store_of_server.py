@@ -27,7 +27,7 @@ from components.services.tracking.mlflow import DIRECT_TRANSFER, IMPATIENT, Trac
 from components.steps.register import run as register
 from dagnn_core.config.register import RegisterConfig
 from dagnn_core.model.embedder import TrainedModel
-from pipeline.doctor import Check, checks_of, look
+from pipeline.doctor import Diagnosis, checks_of, look
 from pipeline.target import Target
 from tests.components.steps.test_promote import project  # noqa: F401  # a fixture
 from tests.fixtures.locations import ROOT
@@ -171,7 +171,7 @@ def test_a_store_that_clients_cannot_resolve(client, server, scenes, project, tm
     )
 
 
-def files_check(tracking: Tracking, *, direct: bool = False) -> Check:
+def files_check(tracking: Tracking, *, direct: bool = False) -> Diagnosis:
     target = Target(mlflow_uri="http://mlflow:5000", mlflow_direct_s3=direct)
     return look("files", checks_of(kubeflow=None, namespace="", tracking=tracking, target=target)["mlflow files"])
 

@@ -184,7 +184,7 @@ class TestFailures:
 
 
 @dataclass
-class Remote:
+class RemoteStore:
     """A version of raw data in a DVC remote, and the store behind a proxy."""
 
     proxy: FaultProxy
@@ -197,7 +197,7 @@ class Remote:
 
 
 @pytest.fixture
-def remote(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
+def remote(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteStore]:
     files = {f"{number}.bin": bytes([number]) * 300_000 for number in range(12)}
     digests = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
     listing = json.dumps([{"md5": digest, "relpath": name} for name, digest in digests.items()]).encode()
@@ -206,13 +206,13 @@ def remote(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
         bucket.put(f"dvc/files/md5/{digest[:2]}/{digest[2:]}", content)
     monkeypatch.setenv(ENVIRONMENT, "60")
     with FaultProxy(bucket.endpoint) as proxy:
-        yield Remote(proxy, md5, f"{bucket.uri}/dvc", files)
+        yield RemoteStore(proxy, md5, f"{bucket.uri}/dvc", files)
 
 
 class TestS3:
     @pytest.mark.parametrize("at", [0, 2, 8, 20])
     def test_fetch_dataset_outlives_a_store_that_goes_away(
-        self, remote: Remote, tmp_path: Path, caplog: pytest.LogCaptureFixture, at: int
+        self, remote: RemoteStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, at: int
     ) -> None:
         remote.proxy.plan = away = Away(at=at, seconds=1)
         remote.fetch(tmp_path / "raw")
@@ -223,20 +223,20 @@ class TestS3:
 
     @pytest.mark.slow
     @pytest.mark.long_outage
-    def test_fetch_dataset_outlives_half_a_minute(self, remote: Remote, tmp_path: Path) -> None:
+    def test_fetch_dataset_outlives_half_a_minute(self, remote: RemoteStore, tmp_path: Path) -> None:
         remote.proxy.plan = away = Away(at=8, seconds=30)
         remote.fetch(tmp_path / "raw")
         assert {name: (tmp_path / "raw" / name).read_bytes() for name in remote.files} == remote.files
         assert away.num_failed > 4 and away.num_after > 0
 
     def test_each_attempt_is_one_request_and_one_line(
-        self, remote: Remote, bucket: Bucket, caplog: pytest.LogCaptureFixture
+        self, remote: RemoteStore, bucket: Bucket, caplog: pytest.LogCaptureFixture
     ) -> None:
         remote.proxy.plan = away = Away(at=0, seconds=0.5)
         Storage(endpoint_url=remote.proxy.url).check_bucket(bucket.uri)
         assert len(lines(caplog)) == 1 + away.num_failed
 
-    def test_a_step_ends_with_status_3_when_patience_has_ended(self, remote: Remote, tmp_path: Path) -> None:
+    def test_a_step_ends_with_status_3_when_patience_has_ended(self, remote: RemoteStore, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "components.steps.fetch_dataset", "--raw-out", str(tmp_path / "raw")]
         options = ["--md5", remote.md5, "--remote", remote.uri, "--endpoint-url", NOWHERE]
         done = subprocess.run(
@@ -255,7 +255,7 @@ class TestS3:
 
     @pytest.mark.parametrize("status", [400, 403, 409, 501])
     def test_what_does_not_pass_is_asked_once(
-        self, remote: Remote, bucket: Bucket, status: int, caplog: pytest.LogCaptureFixture
+        self, remote: RemoteStore, bucket: Bucket, status: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         remote.proxy.plan = lambda request: Fault(kind="error", status=status, code="No")
         with pytest.raises(SurroundingsError):
@@ -265,7 +265,7 @@ class TestS3:
 
     @pytest.mark.parametrize("at", range(1, 7))
     def test_an_upload_in_parts_outlives_a_lost_answer_to_any_request(
-        self, remote: Remote, bucket: Bucket, tmp_path: Path, at: int
+        self, remote: RemoteStore, bucket: Bucket, tmp_path: Path, at: int
     ) -> None:
         content = os.urandom(PART + 100)
         (tmp_path / "large").write_bytes(content)

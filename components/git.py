@@ -37,7 +37,9 @@ def git(folder: Path, *arguments: str, stdout: IO[bytes] | None = None) -> str:
             check=True,
         )
     except OSError as error:
-        raise InputError(f"git cannot be run in {folder}: {one_line(error)}; install git, or put it on PATH") from error
+        raise InputError(
+            f"git cannot be run in {folder}: {one_line(error)}", "install git, or put it on PATH"
+        ) from error
     except subprocess.CalledProcessError as error:
         reason = one_line(error.stderr) or f"exit status {error.returncode}"
         raise InputError(f"`git {' '.join(arguments)}` failed in {folder.resolve()}: {reason}") from error

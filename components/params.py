@@ -25,7 +25,7 @@ def read_yaml(path: Path) -> Any:
     """
     if not path.is_file():
         remedy = "`dagnn params use demo` writes params.yaml" if path.name == "params.yaml" else "check its path"
-        raise InputError(f"{path} does not exist, expected a YAML file; {remedy}")
+        raise InputError(f"{path} does not exist, expected a YAML file", remedy)
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
@@ -78,4 +78,4 @@ def located(path: Path, parse: Callable[[Any], T]) -> T:
     try:
         return parse(values)
     except InputError as error:
-        raise InputError(f"{path}: {error}; correct it there") from error
+        raise InputError(f"{path}: {error}", "correct it there") from error

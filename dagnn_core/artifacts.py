@@ -73,7 +73,8 @@ class Artifact:
         if name not in self.files:
             raise ArtifactError(
                 f"{self.path}: this {self.kind} artifact has no file {name!r}, "
-                f"expected one of {', '.join(sorted(self.files))}; {_remedy(self.kind)}"
+                f"expected one of {', '.join(sorted(self.files))}",
+                _remedy(self.kind),
             )
         return self.path / name
 
@@ -130,7 +131,7 @@ def write_artifact(out: Path, *, kind: str, provenance: Mapping[str, Any]) -> It
         out.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(
-            f"{out.parent} cannot be a folder: it or what it lies in is a file; name another folder"
+            f"{out.parent} cannot be a folder: it or what it lies in is a file", "name another folder"
         ) from error
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
     try:
@@ -142,7 +143,7 @@ def write_artifact(out: Path, *, kind: str, provenance: Mapping[str, Any]) -> It
     except Exception as error:
         # numpy and safetensors do not say why they could not write, so ask the disk
         if not isinstance(error, DagnnError) and shutil.disk_usage(out.parent).free < FULL_BELOW_BYTES:
-            raise SurroundingsError(f"{out}: no space is left on its disk; free some and run again") from error
+            raise SurroundingsError(f"{out}: no space is left on its disk", "free some and run again") from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -159,14 +160,14 @@ def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
     if not manifest.is_file():
         missing = "is a file" if path.exists() else "does not exist"
         what = "has no manifest.json, so it is not an artifact" if path.is_dir() else missing
-        raise ArtifactError(f"{path} {what}, expected a {kind} artifact; {_remedy(kind)}")
+        raise ArtifactError(f"{path} {what}, expected a {kind} artifact", _remedy(kind))
     try:
         record = json.loads(manifest.read_text(encoding="utf-8"))
         version = record["schema_version"]
         if version != SCHEMA_VERSION:
             raise ArtifactError(
-                f"{manifest}: schema version {version}, but this program reads version {SCHEMA_VERSION}; "
-                f"make it again with this program: {_remedy(kind)}"
+                f"{manifest}: schema version {version}, but this program reads version {SCHEMA_VERSION}",
+                f"make it again with this program: {_remedy(kind)}",
             )
         artifact = Artifact(
             path=path,
@@ -177,13 +178,13 @@ def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
             provenance=read_provenance(record),
         )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{manifest} is damaged ({error!r}); {_remedy(kind)}") from error
+        raise ArtifactError(f"{manifest} is damaged ({error!r})", _remedy(kind)) from error
     if artifact.kind != kind:
-        raise ArtifactError(f"{path} is a {artifact.kind} artifact, expected a {kind} artifact; {_remedy(kind)}")
+        raise ArtifactError(f"{path} is a {artifact.kind} artifact, expected a {kind} artifact", _remedy(kind))
     for name, entry in artifact.files.items():
         _check_file(path / name, entry, kind, verify=verify)
     if verify and digest_of(artifact.files) != artifact.content_digest:
-        raise ArtifactError(f"{manifest} is damaged: content_digest is not that of its files; {_remedy(kind)}")
+        raise ArtifactError(f"{manifest} is damaged: content_digest is not that of its files", _remedy(kind))
     return artifact
 
 
@@ -201,12 +202,12 @@ def read_provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_file(path: Path, record: FileRecord, kind: str, *, verify: bool) -> None:
     if not path.is_file():
-        raise ArtifactError(f"{path} is missing, though its manifest lists it; {_remedy(kind)}")
+        raise ArtifactError(f"{path} is missing, though its manifest lists it", _remedy(kind))
     size = path.stat().st_size
     if size != record.size:
-        raise ArtifactError(f"{path} has {size} bytes, expected {record.size}; {_remedy(kind)}")
+        raise ArtifactError(f"{path} has {size} bytes, expected {record.size}", _remedy(kind))
     if verify and sha256_of(path) != record.sha256:
-        raise ArtifactError(f"{path} does not have the checksum of its manifest (sha256); {_remedy(kind)}")
+        raise ArtifactError(f"{path} does not have the checksum of its manifest (sha256)", _remedy(kind))
 
 
 def _remedy(kind: str) -> str:
@@ -241,7 +242,7 @@ def _check_replaceable(out: Path, kind: str) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise InputError(f"{out} is a file, expected a new folder or a {kind} artifact; name another folder")
+        raise InputError(f"{out} is a file, expected a new folder or a {kind} artifact", "name another folder")
     entries = {entry.name for entry in out.iterdir()}
     if not entries:
         return
@@ -252,8 +253,8 @@ def _check_replaceable(out: Path, kind: str) -> None:
     if found != kind:
         what = f"a {found} artifact" if found else "other files"
         raise InputError(
-            f"{out} holds {what}, which would be lost, expected a new folder or a {kind} artifact; "
-            "name another folder or remove it yourself"
+            f"{out} holds {what}, which would be lost, expected a new folder or a {kind} artifact",
+            "name another folder or remove it yourself",
         )
 
 

@@ -21,7 +21,7 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"], *, key: str) -> torch.
         InputError: there is no GPU where one is asked for.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"{key} is cuda, but this machine has no usable GPU; set {key} to auto or cpu")
+        raise InputError(f"{key} is cuda, but this machine has no usable GPU", f"set {key} to auto or cpu")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 

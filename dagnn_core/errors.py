@@ -7,9 +7,19 @@ from collections.abc import Iterator
 
 
 class DagnnError(Exception):
-    """Base of every failure that is reported as one line, without a traceback."""
+    """Base of every failure that is reported as one line, without a traceback.
+
+    Args:
+        what: what failed, what was got, and what was expected.
+        remedy: what the user can do about it.
+    """
 
     exit_status = 2
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what}; {remedy}" if remedy else what)
+        self.what = what
+        self.remedy = remedy
 
 
 class CheckRefusedError(DagnnError):

@@ -36,7 +36,7 @@ def hold_lock(path: Path, *, busy: str, remedy: str, elsewhere: str) -> Iterator
     try:
         held = FileLock(path, timeout=ENDING_SECONDS, fallback_to_soft=False).acquire()
     except Timeout as error:
-        raise SurroundingsError(f"{path}: {busy} ({_holder(path)}), expected one at a time; {remedy}") from error
+        raise SurroundingsError(f"{path}: {busy} ({_holder(path)}), expected one at a time", remedy) from error
     except OSError as error:
         if error.filename is not None:  # the file cannot be opened, and the error says so
             raise
@@ -82,4 +82,4 @@ def _holder(path: Path) -> str:
 
 
 def _unlockable(path: Path, error: OSError, elsewhere: str) -> SurroundingsError:
-    return SurroundingsError(f"{path} cannot be locked ({error.strerror}); {elsewhere}")
+    return SurroundingsError(f"{path} cannot be locked ({error.strerror})", elsewhere)

@@ -36,7 +36,8 @@ def joined_processes(device: torch.device) -> Iterator[None]:
         if position >= num_gpus:
             raise InputError(
                 f"torchrun started more processes on this machine than it has GPUs ({num_gpus}), expected at most one "
-                "for each; lower --nproc_per_node, or set train.device to cpu"
+                "for each",
+                "lower --nproc_per_node, or set train.device to cpu",
             )
         torch.cuda.set_device(position)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -99,8 +100,8 @@ def _sum(x: Tensor) -> Tensor:
         dist.all_reduce(x)
     except RuntimeError as error:  # so does gloo say it
         raise SurroundingsError(
-            "another process of this training has ended, or cannot be reached; when its own message is dealt with, run "
-            "the same command again to go on"
+            "another process of this training has ended, or cannot be reached",
+            "when its own message is dealt with, run the same command again to go on",
         ) from error
     return x
 

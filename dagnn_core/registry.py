@@ -32,7 +32,7 @@ def find(table: Mapping[str, str], name: str, key: str) -> Any:
         missing = error.__cause__
         if name in table and isinstance(missing, ModuleNotFoundError) and path.startswith(str(missing.name)):
             raise InputError(
-                f"{key}: {name} is not in this installation ({missing}); run it in a git checkout of the project"
+                f"{key}: {name} is not in this installation ({missing})", "run it in a git checkout of the project"
             ) from error
         raise
 
@@ -44,11 +44,11 @@ def load(path: str, key: str) -> Any:
         InputError: it cannot be imported.
     """
     if not IMPORT_PATH.fullmatch(path):
-        raise InputError(f"{key} is {path!r}, expected an import path as package.module:name; correct it")
+        raise InputError(f"{key} is {path!r}, expected an import path as package.module:name", "correct it")
     module, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"{key}: {path} cannot be imported ({error}); install its package, or put its folder on PYTHONPATH"
+            f"{key}: {path} cannot be imported ({error})", "install its package, or put its folder on PYTHONPATH"
         ) from error

@@ -157,7 +157,7 @@ def _prepare(images: Images) -> str:
         client.ping()
     except DockerException as error:
         raise SurroundingsError(
-            f"no Docker engine answers ({_reason(error)}); start it, or correct DOCKER_HOST"
+            f"no Docker engine answers ({_reason(error)})", "start it, or correct DOCKER_HOST"
         ) from error
     with contextlib.closing(client):
         users = {_user(client, image) for image in images}

@@ -70,6 +70,7 @@ def _number(text: str, field: _Field) -> int | None:
 
 def _wrong(text: str, why: str) -> InputError:
     return InputError(
-        f"{text!r} is not a cron schedule: {why}; expected minute, hour, day of the month, month, day of the week, "
-        "in UTC, as '30 2 * * MON-FRI', with seconds before them where wanted"
+        f"{text!r} is not a cron schedule: {why}",
+        "expected minute, hour, day of the month, month, day of the week, "
+        "in UTC, as '30 2 * * MON-FRI', with seconds before them where wanted",
     )

@@ -190,7 +190,7 @@ def _mlflow(tracking: Tracking) -> Note:
     server, here = tracking.server_version(), version("mlflow")
     what = f"{tracking.address} is MLflow {server}, and takes the credentials"
     if server.split(".")[0] != here.split(".")[0]:
-        raise SurroundingsError(f"{what}, but {here} is used here and in the images; upgrade the older one")
+        raise SurroundingsError(f"{what}, but {here} is used here and in the images", "upgrade the older one")
     return Note(what)
 
 
@@ -206,12 +206,12 @@ def _mlflow_files(tracking: Tracking, target: Target) -> Note:
             try:
                 check_store(tracking, file.repository, file.path)
             except SurroundingsError as error:  # its name may be known in the cluster alone
-                return Note(str(error).rpartition("; ")[0], "see that tasks reach it, or unset mlflow_direct_s3")
+                return Note(error.what, "see that tasks reach it, or unset mlflow_direct_s3")
         check_direct_way(tracking, file.repository, file.path)
         size = read(file)
     if size != file.size:
         raise SurroundingsError(
-            f"{file.path} of {file.owner} has {size} bytes, expected {file.size}; check the store of MLflow's files"
+            f"{file.path} of {file.owner} has {size} bytes, expected {file.size}", "check the store of MLflow's files"
         )
     return Note(f"{file.path} of {file.owner} can be read ({size} bytes)")
 
@@ -221,7 +221,9 @@ def _remote(project: Path) -> Note:
     if not remote.url:
         raise _SkippedError("no default remote: fine while no data is under DVC, else `dvc remote add --default`")
     if not remote.url.startswith("s3://"):
-        raise InputError(f"{remote.url} is not in S3, expected s3://bucket/prefix, from which tasks fetch; set another")
+        raise InputError(
+            f"{remote.url} is not in S3, expected s3://bucket/prefix, from which tasks fetch", "set another"
+        )
     _store(remote.endpoint_url, attempts=2).check_bucket(remote.url)
     endpoint = remote.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     advice = ""
@@ -240,7 +242,7 @@ def _checkpoints(target: Target) -> Note:
     try:
         _store(target.s3_endpoint_url, attempts=1).check_bucket(target.checkpoints)
     except SurroundingsError as error:  # its name may be known in the cluster alone, its keys may be the tasks' alone
-        return Note(str(error).rpartition("; ")[0], "see that tasks reach it: this machine need not")
+        return Note(error.what, "see that tasks reach it: this machine need not")
     return Note(f"the bucket of {target.checkpoints} is there")
 
 
@@ -248,7 +250,7 @@ def _images(file: Path) -> Note:
     images = pullable(read_images(file))
     for image in images:
         if image.endswith("0" * 64):
-            raise InputError(f"image {image} has a placeholder for a digest; run `make images REGISTRY=...`")
+            raise InputError(f"image {image} has a placeholder for a digest", "run `make images REGISTRY=...`")
     return Note(", ".join(sorted(set(images))))
 
 
@@ -274,7 +276,7 @@ def _secret(namespace: str, name: str) -> Note:
     path = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
     where = f"secret {name} in namespace {namespace} of {api.configuration.host}"
     if _get(api, path, _METADATA_ALONE, where) is None:
-        raise InputError(f"{where} does not exist; infra/kubernetes/secrets.example.yaml says how to make it")
+        raise InputError(f"{where} does not exist", "infra/kubernetes/secrets.example.yaml says how to make it")
     return Note(f"is in namespace {namespace}")
 
 
@@ -285,8 +287,8 @@ def _gpu(gpu: Gpu) -> Note:
     count = sum(int(node["status"].get("allocatable", {}).get(gpu.type, 0)) for node in (nodes or {}).get("items", []))
     if count < gpu.count:
         raise InputError(
-            f"the cluster's nodes offer {count} {gpu.type}, expected {gpu.count} for a training; "
-            "install the device plugin, add nodes, or lower gpu.count"
+            f"the cluster's nodes offer {count} {gpu.type}, expected {gpu.count} for a training",
+            "install the device plugin, add nodes, or lower gpu.count",
         )
     return Note(f"{count} {gpu.type} on the cluster's nodes, some of which may be in use")
 
@@ -301,7 +303,7 @@ def _kubernetes() -> "ApiClient":
     except config.ConfigException:
         pass
     except (yaml.YAMLError, AttributeError, TypeError) as error:
-        raise InputError("kubectl's configuration is damaged; `kubectl config view` says where") from error
+        raise InputError("kubectl's configuration is damaged", "`kubectl config view` says where") from error
     try:
         configuration = client.Configuration()
         config.load_incluster_config(configuration)
@@ -331,10 +333,11 @@ def _get(api: "ApiClient", path: str, accept: str, what: str) -> Any:
             return None
         if error.status in (401, 403):
             raise _SkippedError(f"Kubernetes at {host} does not let you see the {what} ({error.status})") from error
-        raise SurroundingsError(f"Kubernetes at {host} answers {error.status} for the {what}; try later") from error
+        raise SurroundingsError(f"Kubernetes at {host} answers {error.status} for the {what}", "try later") from error
     except urllib3.exceptions.HTTPError as error:
         reason = getattr(error, "reason", None) or error
         raise SurroundingsError(
-            f"Kubernetes at {host} cannot be reached ({type(reason).__name__}); check the network and kubectl's context"
+            f"Kubernetes at {host} cannot be reached ({type(reason).__name__})",
+            "check the network and kubectl's context",
         ) from error
     return answer

@@ -127,9 +127,9 @@ def follow(
     try:
         run = _until_finished(kubeflow, run_id, pace, show or Lines())
     except KeyboardInterrupt as error:
-        raise FollowInterruptedError(f"interrupted; the run goes on, {again}") from error
+        raise FollowInterruptedError("interrupted", f"the run goes on, {again}") from error
     except SurroundingsError as error:
-        raise SurroundingsError(f"{error}; the run may go on, {again}") from error
+        raise SurroundingsError(f"{error}", f"the run may go on, {again}") from error
     if run.state in ("FAILED", "CANCELED"):
         raise CheckRefusedError(_failure(kubeflow, run))
     return run

@@ -57,7 +57,9 @@ class Shape:
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) < len(self.seeds):
-            raise InputError(f"seeds must differ, got {', '.join(map(str, self.seeds))}; leave out what is there twice")
+            raise InputError(
+                f"seeds must differ, got {', '.join(map(str, self.seeds))}", "leave out what is there twice"
+            )
 
 
 class Outputs(NamedTuple):

@@ -44,8 +44,8 @@ def pullable(images: Images) -> Images:
     for image in images:
         if not _REFERENCE.fullmatch(image):
             raise InputError(
-                f"image {image}: expected NAME@sha256:..., which a cluster can pull and which stays the same image; "
-                "`make images REGISTRY=...` pushes images and writes their digests"
+                f"image {image}: expected NAME@sha256:..., which a cluster can pull and which stays the same image",
+                "`make images REGISTRY=...` pushes images and writes their digests",
             )
     return images
 
@@ -57,12 +57,12 @@ def read_images(path: Path = IMAGES_FILE) -> Images:
         InputError: the file is missing or holds something else.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist; `make images` builds the images and writes it")
+        raise InputError(f"{path} does not exist", "`make images` builds the images and writes it")
     try:
         references = json.loads(path.read_text(encoding="utf-8"))
         images = Images(tasks=references["cpu"], train=references.get("gpu", references["cpu"]))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f'{path} is not {{"cpu": "...", ...}}; `make images` writes it anew') from error
+        raise InputError(f'{path} is not {{"cpu": "...", ...}}', "`make images` writes it anew") from error
     for image in images:
         if not (isinstance(image, str) and (_REFERENCE.fullmatch(image) or _LOCAL_ID.fullmatch(image))):
             raise InputError(f"{path}: {image} is not a digest, expected NAME@sha256:... or sha256:...")
@@ -78,8 +78,8 @@ def check_commit(commit: str, path: Path = IMAGES_FILE) -> None:
     built = json.loads(path.read_text(encoding="utf-8")).get("commit", "an unknown commit")
     if built != commit:
         raise InputError(
-            f"{path} has images of {built[:12]}, but the checkout is at {commit[:12]}; run `make images` again, or add "
-            "--allow-dirty"
+            f"{path} has images of {built[:12]}, but the checkout is at {commit[:12]}",
+            "run `make images` again, or add --allow-dirty",
         )
 
 
@@ -126,14 +126,16 @@ def _check_buildkit() -> None:
     if wanted not in ("", "1"):
         raise InputError(
             f"DOCKER_BUILDKIT is {wanted!r}, expected 1 or nothing: the classic builder builds all targets of the "
-            "Dockerfile; unset DOCKER_BUILDKIT"
+            "Dockerfile",
+            "unset DOCKER_BUILDKIT",
         )
     done = _run(["docker", "build", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode != 0:
         reason = first_line(done.stderr)
         raise SurroundingsError(
-            f"docker cannot build with BuildKit ({reason}); install its buildx plugin (package docker-buildx or "
-            "docker-buildx-plugin), or put a docker that has it first on PATH"
+            f"docker cannot build with BuildKit ({reason})",
+            "install its buildx plugin (package docker-buildx or "
+            "docker-buildx-plugin), or put a docker that has it first on PATH",
         )
 
 
@@ -171,7 +173,7 @@ def _docker(command: Sequence[str], *, stdin: int = subprocess.DEVNULL, capture:
     done = _run(command, stdin=stdin, stdout=subprocess.PIPE if capture else None)
     if done.returncode != 0:
         what = " ".join(command[:2])
-        raise SurroundingsError(f"`{what}` failed with exit status {done.returncode}; its last lines above say why")
+        raise SurroundingsError(f"`{what}` failed with exit status {done.returncode}", "its last lines above say why")
     return done.stdout or ""
 
 
@@ -184,4 +186,4 @@ def _run(
             command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, text=True, check=False
         )
     except FileNotFoundError as error:
-        raise SurroundingsError("docker is not on PATH; install Docker, or put it there") from error
+        raise SurroundingsError("docker is not on PATH", "install Docker, or put it there") from error

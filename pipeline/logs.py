@@ -70,7 +70,7 @@ def show_logs(
     tasks, _ = run.look()
     if attempt and not any(run.attempts(entry) for entry in tasks):
         most = max((len(entry.attempts) for entry in tasks), default=0)
-        raise InputError(f"there is no attempt {attempt}, expected at most {most}; leave out --attempt for the last")
+        raise InputError(f"there is no attempt {attempt}, expected at most {most}", "leave out --attempt for the last")
     if task and not tasks:
         log.warning("%s has not begun", task)
     for entry in tasks:
@@ -115,7 +115,7 @@ def follow_logs(
     try:
         _follow_logs(_Run(kubeflow, run_id, task, 0), write, tail, pace)
     except KeyboardInterrupt as error:
-        raise FollowInterruptedError("interrupted; the run goes on, the same command shows its logs again") from error
+        raise FollowInterruptedError("interrupted", "the run goes on, the same command shows its logs again") from error
 
 
 def _follow_logs(run: _Run, write: Callable[[str], None], tail: int, pace: Pace) -> None:

@@ -87,8 +87,9 @@ def find_stored_dataset(tracking: Tracking, *, name: str, version: str | None) -
     if not uri:
         raise InputError(
             f"{name} version {recorded.version} does not record where its data set is stored: it was trained outside "
-            "of a cluster, or by an older program; submit the pipeline again, which registers the same model with it, "
-            "or promote it without --target where the data set is"
+            "of a cluster, or by an older program",
+            "submit the pipeline again, which registers the same model with it, "
+            "or promote it without --target where the data set is",
         )
     return recorded.version, uri
 
@@ -106,6 +107,6 @@ def read_verdict(tracking: Tracking, *, name: str, version: str, run_id: str) ->
     if history.champion == version:
         return Decision(True, f"version {version} is the champion already")
     raise SurroundingsError(
-        f"run {run_id} has ended, but the history of {name} in {tracking.address} has no record of it; "
-        "check that MLFLOW_TRACKING_URI names the server that the cluster uses"
+        f"run {run_id} has ended, but the history of {name} in {tracking.address} has no record of it",
+        "check that MLFLOW_TRACKING_URI names the server that the cluster uses",
     )

@@ -41,14 +41,15 @@ def find_raw_data(
     if data.startswith("s3://"):
         endpoint_url = _endpoint_of_tasks(target, "")
         if check_pushed and not Storage().names_below(data):
-            raise InputError(f"{data} has no files, expected raw data; check bucket and prefix")
+            raise InputError(f"{data} has no files, expected raw data", "check bucket and prefix")
         return RawDataVersion(uri=data, endpoint_url=endpoint_url)
     found = resolve(repository, revision, data)
     lineage = found.lineage
     if not lineage.remote.startswith("s3://"):
         raise InputError(
             f"the DVC remote of {data!r} at {revision} is {lineage.remote or 'not set'}, expected s3://bucket/prefix, "
-            "from which tasks fetch without git or DVC; set it with `dvc remote add --default`, and commit .dvc/config"
+            "from which tasks fetch without git or DVC",
+            "set it with `dvc remote add --default`, and commit .dvc/config",
         )
     endpoint_url = _endpoint_of_tasks(target, found.endpoint_url)
     if check_pushed:
@@ -75,8 +76,8 @@ def _endpoint_of_tasks(target: Target, endpoint_here: str) -> str:
     url = target.data_endpoint_url or target.s3_endpoint_url or here
     if is_loopback(url):
         raise InputError(
-            f"the store of the raw data is {url} on this machine, which tasks on a cluster cannot reach; set "
-            "s3_endpoint_url of the target, or data_endpoint_url where the data has a store of its own"
+            f"the store of the raw data is {url} on this machine, which tasks on a cluster cannot reach",
+            "set s3_endpoint_url of the target, or data_endpoint_url where the data has a store of its own",
         )
     return url
 

@@ -55,7 +55,7 @@ def list_runs(kubeflow: Kubeflow, *, experiment: str = "", limit: int) -> list[R
     experiment_id = kubeflow.find_experiment(experiment) if experiment else None
     if experiment and experiment_id is None:
         raise InputError(
-            f"Kubeflow at {kubeflow.address} has no experiment {experiment!r}; leave --experiment out to see all runs"
+            f"Kubeflow at {kubeflow.address} has no experiment {experiment!r}", "leave --experiment out to see all runs"
         )
     pipeline_id = kubeflow.find_pipeline(PIPELINE)
     if pipeline_id is None:
@@ -90,7 +90,7 @@ def cancel(kubeflow: Kubeflow, run_id: str) -> Canceled:
     """
     run = read(kubeflow, run_id)
     if run.is_finished:
-        raise InputError(f"run {run_id} has ended already: {run.state.lower()}; `dagnn runs` lists all runs")
+        raise InputError(f"run {run_id} has ended already: {run.state.lower()}", "`dagnn runs` lists all runs")
     labels = {task.label for task in run.tasks if task.state in _UNDER_WAY}
     if run.state != "CANCELING":
         kubeflow.terminate_run(run_id)
@@ -105,9 +105,9 @@ def cancel(kubeflow: Kubeflow, run_id: str) -> Canceled:
                 return Canceled(run, tasks)
             time.sleep(_PAUSE)
     except KeyboardInterrupt as error:
-        raise FollowInterruptedError(f"interrupted; {asked}") from error
+        raise FollowInterruptedError("interrupted", asked) from error
     except SurroundingsError as error:
-        raise SurroundingsError(f"{error}; {asked}") from error
+        raise SurroundingsError(f"{error}", asked) from error
 
 
 def retry(kubeflow: Kubeflow, run_id: str) -> None:
@@ -124,11 +124,13 @@ def retry(kubeflow: Kubeflow, run_id: str) -> None:
     run = read(kubeflow, run_id)
     if not run.is_finished:
         raise InputError(
-            f"run {run_id} has not ended: {run.state.lower()}; `dagnn follow {run_id}` shows it, "
-            f"`dagnn cancel {run_id}` ends it"
+            f"run {run_id} has not ended: {run.state.lower()}",
+            f"`dagnn follow {run_id}` shows it, `dagnn cancel {run_id}` ends it",
         )
     if run.state not in ("FAILED", "CANCELED"):
-        raise InputError(f"run {run_id} has {run.state.lower()}, nothing is left to retry; `dagnn submit` starts a run")
+        raise InputError(
+            f"run {run_id} has {run.state.lower()}, nothing is left to retry", "`dagnn submit` starts a run"
+        )
     kubeflow.retry_run(run_id)
 
 
@@ -144,7 +146,7 @@ def read(kubeflow: Kubeflow, run_id: str) -> RunProgress:
     except InputError as error:
         if not is_missing(error):
             raise
-        raise InputError(f"Kubeflow at {kubeflow.address} has no run {run_id!r}; `dagnn runs` lists them") from error
+        raise InputError(f"Kubeflow at {kubeflow.address} has no run {run_id!r}", "`dagnn runs` lists them") from error
     return read_run(answer, loop_items(spec_of(kubeflow, answer)))
 
 

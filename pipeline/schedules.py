@@ -64,10 +64,10 @@ def find_schedule(schedules: Sequence[Schedule], name: str) -> Schedule:
         entry for entry in schedules if entry.name == name
     ]
     if not found:
-        raise InputError(f"there is no schedule {name!r}, expected a name or an id; `dagnn schedules` lists them")
+        raise InputError(f"there is no schedule {name!r}, expected a name or an id", "`dagnn schedules` lists them")
     if len(found) > 1:
         ids = ", ".join(entry.schedule_id for entry in found)
-        raise InputError(f"{len(found)} schedules have the name {name!r}; give the id of one: {ids}")
+        raise InputError(f"{len(found)} schedules have the name {name!r}", f"give the id of one: {ids}")
     return found[0]
 
 

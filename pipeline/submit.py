@@ -85,13 +85,13 @@ def check_clean(git: Mapping[str, Any]) -> None:
     """
     if git["commit"] == "unknown":
         raise InputError(
-            "this program runs in no git checkout with a commit, which images are built from; run it in one, or add "
-            "--allow-dirty"
+            "this program runs in no git checkout with a commit, which images are built from",
+            "run it in one, or add --allow-dirty",
         )
     if git["dirty"]:
         raise InputError(
-            f"the checkout is not what its commit {str(git['commit'])[:NUM_COMMIT]} has, which images are built from; "
-            "commit and build the images again, or add --allow-dirty"
+            f"the checkout is not what its commit {str(git['commit'])[:NUM_COMMIT]} has, which images are built from",
+            "commit and build the images again, or add --allow-dirty",
         )
 
 
@@ -120,7 +120,7 @@ def connect(kubeflow: Kubeflow) -> Kubeflow:
     health = kubeflow.health()
     check_versions(version("kfp"), health.version)
     if health.multi_user and not kubeflow.namespace:
-        raise InputError(f"Kubeflow at {kubeflow.address} has many users; name your namespace with --namespace")
+        raise InputError(f"Kubeflow at {kubeflow.address} has many users", "name your namespace with --namespace")
     if not health.multi_user:
         kubeflow = replace(kubeflow, namespace="")
     kubeflow.check_access()
@@ -148,8 +148,8 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
         scheduled = None
     if scheduled:
         raise InputError(
-            f"the schedule {job.run!r} is there already, and would run twice; `dagnn schedules delete {scheduled}` "
-            "deletes it"
+            f"the schedule {job.run!r} is there already, and would run twice",
+            f"`dagnn schedules delete {scheduled}` deletes it",
         )
     if dry_run:
         return Submitted(pipeline_id, version_id, experiment_id, None)

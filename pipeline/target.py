@@ -154,7 +154,7 @@ def read_target(name: str) -> Target:
     for key in ("mlflow_uri", "s3_endpoint_url", "data_endpoint_url"):
         if is_loopback(url := getattr(target, key)):
             raise InputError(
-                f"{path}: {key} must be an address that tasks reach, got {url!r}, which in a pod is the pod itself; "
-                "give the name that the cluster has for the server, as http://s3.dagnn:8333"
+                f"{path}: {key} must be an address that tasks reach, got {url!r}, which in a pod is the pod itself",
+                "give the name that the cluster has for the server, as http://s3.dagnn:8333",
             )
     return target

@@ -55,7 +55,7 @@ def seed_of(text: str, default: int) -> int:
     if not text:
         return default
     if not re.fullmatch(r"[0-9]+", text):
-        raise InputError(f"seed must be a whole number of at least 0, or empty, got {text!r}; correct the parameter")
+        raise InputError(f"seed must be a whole number of at least 0, or empty, got {text!r}", "correct the parameter")
     return int(text)
 
 

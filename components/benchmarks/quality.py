@@ -92,7 +92,9 @@ def run(
     """
     configs = {path.stem: load_params(path) for path in variants}
     if len(configs) < len(variants):
-        raise InputError(f"{len(variants)} variants have {len(configs)} names, expected a name each; rename the files")
+        raise InputError(
+            f"{len(variants)} variants have {len(configs)} names, expected a name each", "rename the files"
+        )
     inputs = {
         kind: read_artifact(path, kind).content_digest
         for kind, path in (("features", features), ("label_graph", label_graph))

@@ -71,7 +71,8 @@ def _check_made_from(artifact: Artifact, parent: Artifact, *, remedy: str) -> No
     if found != parent.content_digest:
         raise ArtifactError(
             f"{artifact.path} was made from another {parent.kind} artifact than {parent.path} "
-            f"(digest {str(found)[:12]}, expected {parent.content_digest[:12]}); {remedy}"
+            f"(digest {str(found)[:12]}, expected {parent.content_digest[:12]})",
+            remedy,
         )
 
 

@@ -56,12 +56,12 @@ def run(
     """
     if uri:
         if md5 or repository:
-            raise InputError(f"got {uri} and a version under DVC, expected either; leave one out")
+            raise InputError(f"got {uri} and a version under DVC, expected either", "leave one out")
         _fetch_from_uri(uri, endpoint_url, raw_out)
         return
     if md5:
         if not remote:
-            raise InputError("no remote is named, expected the one that has the digest; give s3://bucket/prefix")
+            raise InputError("no remote is named, expected the one that has the digest", "give s3://bucket/prefix")
         lineage = RawLineage(
             md5=md5,
             size=0,
@@ -75,7 +75,7 @@ def run(
     elif repository and revision and path:
         version = resolve(repository, revision, path)
     else:
-        raise InputError("expected an md5 and a remote, or a repository, a revision and a path; give either")
+        raise InputError("expected an md5 and a remote, or a repository, a revision and a path", "give either")
     if _is_there(raw_out, version.lineage):
         log.info("%s is already in %s", version.lineage.md5, raw_out)
         return
@@ -93,7 +93,7 @@ def run(
 
 def _fetch_from_uri(uri: str, endpoint_url: str, raw_out: Path) -> None:
     if raw_out.exists() and (not raw_out.is_dir() or any(raw_out.iterdir())):
-        raise InputError(f"{raw_out} holds something, which would be lost, expected a new folder; name another")
+        raise InputError(f"{raw_out} holds something, which would be lost, expected a new folder", "name another")
     work = raw_out.with_name(f".{raw_out.name}.fetch")
     work.mkdir(parents=True, exist_ok=True)
     got = fetch_source(f"{uri.rstrip('/')}/", work, Storage(endpoint_url=endpoint_url))
@@ -116,8 +116,8 @@ def _is_there(raw_out: Path, wanted: RawLineage) -> bool:
         if known and known.md5 == wanted.md5 and num_files - 1 == known.num_files:
             return True
     raise InputError(
-        f"{raw_out} holds something else than {wanted.md5}, which would be lost, expected a new folder; "
-        "name another or remove it yourself"
+        f"{raw_out} holds something else than {wanted.md5}, which would be lost, expected a new folder",
+        "name another or remove it yourself",
     )
 
 

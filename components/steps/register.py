@@ -62,13 +62,15 @@ def _check_floors(report: Path, metrics: Mapping[str, float], gate: GateConfig) 
     if failed:
         below = ", ".join(f"{check.name} {check.value:.4f} is below {check.limit}" for check in failed)
         raise CheckRefusedError(
-            f"{report}: {below}; nothing is registered: train a better model, or correct the floors in "
-            "register.gate of params.yaml"
+            f"{report}: {below}",
+            "nothing is registered: train a better model, or correct the floors in register.gate of params.yaml",
         )
 
 
 def _check_same_model(model: Artifact, report: Artifact) -> None:
     if report.provenance["ancestors"].get(model.kind) != model.content_digest:
-        raise ArtifactError(f"{report.path} is the report of another model than {model.path}; run `dvc repro evaluate`")
+        raise ArtifactError(
+            f"{report.path} is the report of another model than {model.path}", "run `dvc repro evaluate`"
+        )
     if "data" not in report.content:
-        raise ArtifactError(f"{report.path} was made by an older program; run `dvc repro evaluate`")
+        raise ArtifactError(f"{report.path} was made by an older program", "run `dvc repro evaluate`")

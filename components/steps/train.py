@@ -72,8 +72,8 @@ def run(
     """
     if checkpoints_uri and num_processes() > 1:
         raise InputError(
-            f"{checkpoints_uri}: checkpoints go to S3 from one process alone; leave the option out, and give --work a "
-            "folder that all processes share"
+            f"{checkpoints_uri}: checkpoints go to S3 from one process alone",
+            "leave the option out, and give --work a folder that all processes share",
         )
     data = Features.read(features, verify=True)
     graph = LabelGraph.read(label_graph, verify=True)
@@ -143,8 +143,8 @@ def _check_same_dataset(features: Features, graph: LabelGraph) -> None:
     datasets = [artifact.provenance["ancestors"].get("dataset") for artifact in (features.artifact, graph.artifact)]
     if datasets[0] != datasets[1] or features.label_names != graph.label_names:
         raise ArtifactError(
-            f"{features.artifact.path} and {graph.artifact.path} were made from different data sets; "
-            "run `dvc repro build_label_graph`"
+            f"{features.artifact.path} and {graph.artifact.path} were made from different data sets",
+            "run `dvc repro build_label_graph`",
         )
 
 

@@ -128,7 +128,8 @@ def _moments(image: Features, text: Features) -> _Moments:
         if not finite.all():
             raise InputError(
                 f"{modality} features of the training pairs: row {int(finite.int().argmin())} is not finite, "
-                "expected finite numbers; run `dvc repro --force extract_features`"
+                "expected finite numbers",
+                "run `dvc repro --force extract_features`",
             )
     image_mean, text_mean = image_ND.mean(dim=0), text_ND.mean(dim=0)
     image_ND, text_ND = image_ND - image_mean, text_ND - text_mean

@@ -173,7 +173,7 @@ def _input_error(error: ValidationError, kind: type[Any], values: object, key: s
             known = list(fields_of(owner))
             close = difflib.get_close_matches(part, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            return InputError(f"unknown key {path}.{part}; {hint}valid keys: {', '.join(known)}")
+            return InputError(f"unknown key {path}.{part}", f"{hint}valid keys: {', '.join(known)}")
         field = fields_of(owner)[part]
         got, path = got[part] if isinstance(got, Mapping) else got, f"{path}.{part}"
     out_of_range = first["type"].startswith(("greater", "less", "string_too_short", "string_pattern"))

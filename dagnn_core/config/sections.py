@@ -28,7 +28,7 @@ def parse_params(values: object) -> dict[str, Any]:
         raise InputError(f"expected a mapping of sections, got {values!r}")
     unknown = sorted(set(map(str, values)) - set(SECTIONS))
     if unknown:
-        raise InputError(f"unknown section {unknown[0]!r}; valid sections: {', '.join(SECTIONS)}")
+        raise InputError(f"unknown section {unknown[0]!r}", f"valid sections: {', '.join(SECTIONS)}")
     return {name: parse_section(section, values.get(name, {}), name) for name, section in SECTIONS.items()}
 
 

@@ -87,13 +87,13 @@ def choose_labels(items: Sequence[RawItem], order: Sequence[str], min_label_coun
             first = next(item for item in items if name in item.labels)
             raise InputError(
                 f"the label {name!r} is on {on_items[name]} items of val and test (first: id {first.id!r}) but on no "
-                "training item, so it cannot be learned; set dataset.min_label_count to 2 or more, which drops rare "
-                "labels, or correct the splits"
+                "training item, so it cannot be learned",
+                "set dataset.min_label_count to 2 or more, which drops rare labels, or correct the splits",
             )
     if len(names) < 2:
         raise InputError(
-            f"{len(names)} labels are left ({', '.join(names) or 'none'}), expected at least two; check the label "
-            "columns and their separator, and dataset.min_label_count"
+            f"{len(names)} labels are left ({', '.join(names) or 'none'}), expected at least two",
+            "check the label columns and their separator, and dataset.min_label_count",
         )
     return LabelChoice(names, dropped)
 

@@ -91,7 +91,7 @@ def ready_vectors(path: Path, ids: Sequence[str], features: NDArray[Any]) -> Rea
     row_of = {name: row for row, name in enumerate(ids)}
     if len(row_of) < len(ids):
         twice = next(name for row, name in enumerate(ids) if row_of[name] != row)
-        raise InputError(f"{path}: the id {twice!r} is there twice, expected each id once; remove one of its rows")
+        raise InputError(f"{path}: the id {twice!r} is there twice, expected each id once", "remove one of its rows")
     blocks = range(0, len(ids), BLOCK_ROWS)
     finite = [np.isfinite(features[start : start + BLOCK_ROWS]).all(axis=1) for start in blocks]
     is_finite = np.concatenate(finite) if finite else ()
@@ -107,7 +107,7 @@ def _read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
             arrays = {name: archive[name] for name in archive.files if name in ("ids", "features")}
             listed = ", ".join(archive.files) or "none"
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}); {_EXPECTED}") from error
+        raise InputError(f"{path} cannot be read ({error})", _EXPECTED) from error
     if len(arrays) < 2:
-        raise InputError(f"{path} holds the arrays {listed}; {_EXPECTED}")
+        raise InputError(f"{path} holds the arrays {listed}", _EXPECTED)
     return arrays["ids"], arrays["features"]

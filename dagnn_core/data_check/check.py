@@ -41,7 +41,8 @@ def check_dataset(artifact: Artifact, limits: Limits, *, against: Artifact | Non
         if failed:
             raise InputError(
                 f"{against.path}: {failed[0].name}: {', '.join(failed[0].examples)}; expected a sound data set to "
-                f"compare with; {REMEDY}"
+                f"compare with",
+                REMEDY,
             )
         other = Dataset.of(against)
         findings += check_against(dataset, traits, other, read_traits(other, "reading the other's pictures"), limits)

@@ -37,16 +37,17 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
     labels, names = dataset.labels[rows], dataset.label_names
     if len(names) < 2:
         raise InputError(
-            f"{dataset.artifact.path} has {len(names)} label ({', '.join(names)}), expected at least 2 for a graph; "
-            "name more label columns, or lower dataset.min_label_count"
+            f"{dataset.artifact.path} has {len(names)} label ({', '.join(names)}), expected at least 2 for a graph",
+            "name more label columns, or lower dataset.min_label_count",
         )
     counts, label_counts = count_cooccurrences(labels)
     for name, count in zip(names, label_counts, strict=True):
         if count == 0:
             raise InputError(
                 f"{dataset.artifact.path}: no training item has label {name!r}, expected at least one, else it has no "
-                "conditional probability; move items that have it into the training split, or drop such labels with "
-                "dataset.min_label_count above 1"
+                "conditional probability",
+                "move items that have it into the training split, or drop such labels with "
+                "dataset.min_label_count above 1",
             )
     conditional = conditional_probabilities(counts, label_counts)
     adjacency = threshold_adjacency(

@@ -63,8 +63,8 @@ def learn_label_vectors(
     if silent:
         raise InputError(
             f"label {silent[0]!r}{_and_others(silent)} has no training text with a word that occurs in at least "
-            f"{MIN_TEXTS} training texts, so no vector can be learned; drop it (dataset.min_label_count), or give "
-            "vectors (label_graph.embedding: file)"
+            f"{MIN_TEXTS} training texts, so no vector can be learned",
+            "drop it (dataset.min_label_count), or give vectors (label_graph.embedding: file)",
         )
     left, singular, right = np.linalg.svd(_positive_pmi(counts), full_matrices=False)
     rank = int((singular > singular[0] * max(counts.shape) * np.finfo(np.float64).eps).sum())
@@ -75,8 +75,8 @@ def learn_label_vectors(
     mean_norm = np.linalg.norm(vectors, axis=1).mean() if rank else 0.0
     if mean_norm == 0:
         raise InputError(
-            "the training texts of every label have the same words, so no label vectors can be learned from them; "
-            "give vectors (label_graph.embedding: file)"
+            "the training texts of every label have the same words, so no label vectors can be learned from them",
+            "give vectors (label_graph.embedding: file)",
         )
     return np.asarray(vectors * (MEAN_NORM / mean_norm), dtype=np.float32)
 
@@ -119,15 +119,15 @@ def read_label_vectors(source: str, label_names: Sequence[str]) -> NDArray[np.fl
     file, _, key = source.partition("#")
     path = Path(file)
     if not path.is_file():
-        raise InputError(f"{path} does not exist, expected word vectors; correct label_graph.embedding_file")
+        raise InputError(f"{path} does not exist, expected word vectors", "correct label_graph.embedding_file")
     found = _read_npz(path, key or "vectors", wanted) if path.suffix == ".npz" else _read_text(path, wanted)
 
     terms = {name: _terms(name, found) for name in label_names}
     without = [name for name in label_names if not terms[name]]
     if without:
         raise InputError(
-            f"{path} has no vector for label {without[0]!r}{_and_others(without)}; add it to the file, rename the "
-            "label, or learn vectors from the texts (label_graph.embedding: ppmi_svd)"
+            f"{path} has no vector for label {without[0]!r}{_and_others(without)}",
+            "add it to the file, rename the label, or learn vectors from the texts (label_graph.embedding: ppmi_svd)",
         )
     for name in label_names:
         absent = [word for word in tokenize(name) if word not in found]
@@ -163,8 +163,8 @@ def _read_text(path: Path, wanted: Collection[str]) -> dict[str, NDArray[np.floa
                 continue  # an empty line, or one of the few "words" with spaces in GloVe 840B
             if size != dim or size == 0:
                 raise InputError(
-                    f"{path}, line {number}: {size} numbers after {word!r}, expected {dim or 'some'}; "
-                    "the file is cut off or no text file of word vectors"
+                    f"{path}, line {number}: {size} numbers after {word!r}, expected {dim or 'some'}",
+                    "the file is cut off or no text file of word vectors",
                 )
             name = _canonical(word)
             if name in wanted and (name not in found or word == name):  # `apple` wins over `Apple`
@@ -175,7 +175,7 @@ def _read_text(path: Path, wanted: Collection[str]) -> dict[str, NDArray[np.floa
                         f"{path}, line {number}: {error}, expected {dim} numbers after {word!r}"
                     ) from error
                 if not np.isfinite(found[name]).all():
-                    raise InputError(f"{path}, line {number}: the vector of {word!r} is not finite; correct the file")
+                    raise InputError(f"{path}, line {number}: the vector of {word!r} is not finite", "correct the file")
     return found
 
 
@@ -196,8 +196,9 @@ def _read_npz(path: Path, key: str, wanted: Collection[str]) -> dict[str, NDArra
     for needed in ("names", key):
         if needed not in arrays:
             raise InputError(
-                f"{path} has no array {needed!r}, got {', '.join(sorted(arrays))}; expected `names` and `vectors`, "
-                f"or name the matrix of vectors: label_graph.embedding_file: {path}#KEY"
+                f"{path} has no array {needed!r}, got {', '.join(sorted(arrays))}",
+                f"expected `names` and `vectors`, "
+                f"or name the matrix of vectors: label_graph.embedding_file: {path}#KEY",
             )
     names, vectors = arrays["names"], arrays[key]
     if names.ndim != 1 or names.dtype.kind != "U":
@@ -211,7 +212,7 @@ def _read_npz(path: Path, key: str, wanted: Collection[str]) -> dict[str, NDArra
     for name, vector in zip(names.tolist(), vectors.astype(np.float64), strict=True):
         if _canonical(name) in wanted:
             if not np.isfinite(vector).all():
-                raise InputError(f"{path}: the vector of {name!r} in {key!r} is not finite; correct the file")
+                raise InputError(f"{path}: the vector of {name!r} in {key!r} is not finite", "correct the file")
             found.setdefault(_canonical(name), vector)
     return found
 

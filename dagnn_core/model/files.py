@@ -71,7 +71,9 @@ class TrainedNetwork:
             )
             network.load_state_dict(state)
         except (KeyError, RuntimeError, SafetensorError) as error:
-            raise ArtifactError(f"{path}: model.safetensors does not fit model.json ({error}); train again") from error
+            raise ArtifactError(
+                f"{path}: model.safetensors does not fit model.json ({error})", "train again"
+            ) from error
         return cls(
             artifact=artifact,
             config=config,
@@ -157,8 +159,8 @@ def _embed(
 ) -> NDArray[np.float32]:
     if features.ndim != 2 or features.shape[1] != dim:
         raise InputError(
-            f"{modality} features have shape {list(features.shape)}, expected [N, {dim}] as in training; "
-            "extract them with the encoder of this model"
+            f"{modality} features have shape {list(features.shape)}, expected [N, {dim}] as in training",
+            "extract them with the encoder of this model",
         )
     device = next(network.parameters()).device
     batches = [

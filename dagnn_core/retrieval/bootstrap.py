@@ -118,7 +118,8 @@ def _differences(challenger: NDArray[np.float64], reference: NDArray[np.float64]
     if differing.any():
         raise InputError(
             f"{int(differing.sum())} of {len(differing)} queries (the first: {int(differing.argmax())}) have a figure "
-            "of one method only, expected the same test items and labels for both; evaluate both on the same features"
+            "of one method only, expected the same test items and labels for both",
+            "evaluate both on the same features",
         )
     differences: NDArray[np.float64] = challenger[defined] - reference[defined]
     if len(differences) < 2 or not np.isfinite(differences).all():

@@ -346,8 +346,8 @@ def _map_rankings(
     shared_bits = int(_sizes(gallery_labels).max()).bit_length()
     if len(gallery) > 1 << (PLACE_BITS - shared_bits):
         raise InputError(
-            f"the gallery has {len(gallery)} items, expected at most {1 << (PLACE_BITS - shared_bits)}; "
-            "evaluate on a part of the data set"
+            f"the gallery has {len(gallery)} items, expected at most {1 << (PLACE_BITS - shared_bits)}",
+            "evaluate on a part of the data set",
         )
     places_G = np.arange(len(gallery)) << shared_bits
 
@@ -392,7 +392,8 @@ def _fixed_point(embeddings: Embeddings, role: str) -> tuple[NDArray[np.float64]
     if not np.isfinite(largest).all():
         raise InputError(
             f"{role} embedding {int(np.argmin(np.isfinite(largest)))} of {len(unit)} is not finite, "
-            "expected finite numbers; check the features, and the model that made it"
+            "expected finite numbers",
+            "check the features, and the model that made it",
         )
     zero = largest[:, 0] == 0
     largest[zero] = 1
@@ -412,14 +413,14 @@ def _check_shapes(query: Embeddings, gallery: Embeddings, query_labels: Labels, 
             )
     for what, one, other in (("dimensions", query, gallery), ("labels", query_labels, gallery_labels)):
         if one.shape[1] != other.shape[1]:
-            raise InputError(f"queries have {one.shape[1]} {what}, the gallery {other.shape[1]}; expected as many")
+            raise InputError(f"queries have {one.shape[1]} {what}, the gallery {other.shape[1]}", "expected as many")
 
 
 def _require_relevant(defined: NDArray[np.bool_]) -> None:
     if not defined.any():
         raise InputError(
-            f"none of {len(defined)} queries has a relevant item, so MAP is undefined; "
-            "expected items that share labels, check the labels and the splits of the data set"
+            f"none of {len(defined)} queries has a relevant item, so MAP is undefined",
+            "expected items that share labels, check the labels and the splits of the data set",
         )
 
 

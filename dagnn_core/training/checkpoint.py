@@ -62,7 +62,9 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata={"record": record})
     except SafetensorError as error:
         temporary.unlink(missing_ok=True)
-        raise SurroundingsError(f"{path}: the checkpoint cannot be written ({error}); free space, run again") from error
+        raise SurroundingsError(
+            f"{path}: the checkpoint cannot be written ({error})", "free space, run again"
+        ) from error
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary.replace(path)

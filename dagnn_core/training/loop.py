@@ -142,20 +142,21 @@ def _check(train_split: Split, val_split: Split, model_config: ModelConfig, conf
     if kind_of(model_config).fit and num_processes() > 1:
         raise InputError(
             f"model.kind {model_config.kind} is fitted in closed form, by one process, but torchrun started "
-            f"{num_processes()}; run `python -m components.steps.train` without torchrun"
+            f"{num_processes()}",
+            "run `python -m components.steps.train` without torchrun",
         )
     for name, split in (("train", train_split), ("val", val_split)):
         counts = {"images": int(split.has_image.sum()), "texts": int(split.has_text.sum())}
         for what, count in counts.items():
             if count < LEAST_ITEMS:
                 raise InputError(
-                    f"the {name} split has {count} {what} to work with, expected at least {LEAST_ITEMS}; "
-                    "correct the splits of the data set, or dataset.val_fraction where they are drawn"
+                    f"the {name} split has {count} {what} to work with, expected at least {LEAST_ITEMS}",
+                    "correct the splits of the data set, or dataset.val_fraction where they are drawn",
                 )
     if config.incomplete == "reconstruct" and model_config.discriminator == "none" and takes_incomplete:
         raise InputError(
-            "train.incomplete is reconstruct, which takes the generators, but model.discriminator is none; "
-            "set model.discriminator to relu, or train.incomplete to mask"
+            "train.incomplete is reconstruct, which takes the generators, but model.discriminator is none",
+            "set model.discriminator to relu, or train.incomplete to mask",
         )
 
 
@@ -164,7 +165,8 @@ def _check_same_start(state: TrainingState, checkpoint: Path) -> None:
     if here != main:
         raise InputError(
             f"one process of this training has {checkpoint} of epoch {here}, another one of epoch {main}, expected the "
-            "same for all; let --work be one folder that all machines share"
+            "same for all",
+            "let --work be one folder that all machines share",
         )
 
 
@@ -191,7 +193,7 @@ def _train_epoch(
     batches = split.draw_batches(config.batch_size, state.generator)
     if not batches:
         raise InputError(
-            f"no batch of epoch {number} has {LEAST_ITEMS} images and {LEAST_ITEMS} texts; raise train.batch_size"
+            f"no batch of epoch {number} has {LEAST_ITEMS} images and {LEAST_ITEMS} texts", "raise train.batch_size"
         )
     reconstructed = config.incomplete == "reconstruct" and number >= config.reconstruct_from
     if reconstructed and isinstance(network, DAGNN):
@@ -231,8 +233,8 @@ def _check_finite(losses: Losses, epoch: int, step: int) -> None:
     if not torch.isfinite(losses.total):
         values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.terms.items())
         raise InputError(
-            f"the loss is not finite in epoch {epoch}, step {step} ({values}), so training stopped before the update; "
-            "lower train.lr or the weights of the loss terms in model"
+            f"the loss is not finite in epoch {epoch}, step {step} ({values}), so training stopped before the update",
+            "lower train.lr or the weights of the loss terms in model",
         )
 
 

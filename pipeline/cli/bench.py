@@ -96,7 +96,7 @@ def bench_cli(
                 *_, last = output.stderr.strip().split("\n")
                 raise SurroundingsError(f"`{' '.join(command)}` failed: {one_line(last)}")
             if "Running stage" in output.stdout:
-                raise InputError("`dvc repro` had something to do; run `dagnn bench cli` again, now that it is done")
+                raise InputError("`dvc repro` had something to do", "run `dagnn bench cli` again, now that it is done")
         figures[f"{name}: seconds"] = statistics.median(seconds)
     _report(figures, out)
 
@@ -151,7 +151,7 @@ def _time_stages(checkout: Path) -> dict[str, float]:
                 stage, begin = line.split("'")[1], now
     figures[f"{stage}: seconds"] = time.perf_counter() - begin
     if dvc.returncode != 0:
-        raise SurroundingsError(f"`dvc repro` failed in stage {stage}; the lines above say why")
+        raise SurroundingsError(f"`dvc repro` failed in stage {stage}", "the lines above say why")
     return figures
 
 

@@ -86,7 +86,7 @@ def submit(
     from pipeline.target import read_target
 
     if wait and recurring:
-        raise InputError("--wait follows a run that starts now, and --recurring starts none; leave one out")
+        raise InputError("--wait follows a run that starts now, and --recurring starts none", "leave one out")
     cron = read_cron(recurring) if recurring else None
     sections = load_params(params)
     cluster = read_target(target)
@@ -177,7 +177,7 @@ def logs(
         typer.echo(text, nl=False)
 
     if follow_on and attempt:
-        raise InputError("--follow shows the attempts to come, and --attempt one that is there; leave one out")
+        raise InputError("--follow shows the attempts to come, and --attempt one that is there", "leave one out")
     server = server_of(host, namespace, token, cookies)
     if follow_on:
         follow_logs(server, run_id, write, task=task, tail=tail)
@@ -245,7 +245,7 @@ def server_of(host: str, namespace: str, token: Path | None, cookies: Path | Non
 
     if not host:
         raise InputError(
-            "no server is named, expected the URL of Kubeflow Pipelines; give --host, or KF_PIPELINES_ENDPOINT"
+            "no server is named, expected the URL of Kubeflow Pipelines", "give --host, or KF_PIPELINES_ENDPOINT"
         )
     read_cookies = read_secret("--cookies", cookies, "DAGNN_KFP_COOKIES")
     return Kubeflow(

@@ -35,14 +35,14 @@ def run(
     from pipeline.local import run_locally
 
     if memory and not docker:
-        raise InputError("--memory limits containers; add --docker, or leave it out")
+        raise InputError("--memory limits containers", "add --docker, or leave it out")
     sections = load_params(params)
     images = read_images() if docker else None
     tracking = Tracking.from_environment()
     if docker and not tracking.uri.startswith(("http://", "https://")):
         raise InputError(
-            f"a container cannot use {tracking.address}, expected a server in MLFLOW_TRACKING_URI; "
-            "`docker compose --file infra/compose.yaml up --detach` starts one"
+            f"a container cannot use {tracking.address}, expected a server in MLFLOW_TRACKING_URI",
+            "`docker compose --file infra/compose.yaml up --detach` starts one",
         )
     _ = tracking.client  # a server that does not answer stops the run before any work
     shape = Shape(seeds=tuple(seeds or ()), promote=promote)

@@ -44,7 +44,7 @@ def lineage(
     from components.services.tracking.mlflow import Tracking
 
     if sum((reproduce, show_params, compare is not None)) > 1:
-        raise InputError("--reproduce, --show-params and --compare exclude each other; give one of them")
+        raise InputError("--reproduce, --show-params and --compare exclude each other", "give one of them")
     reference = parse_reference(version or load_section(params, RegisterConfig).model_name)
     tracking = Tracking.from_environment()
     recorded = read_recorded(tracking, reference)

@@ -54,7 +54,7 @@ def use(
     is_edited = PARAMS.is_file() and PARAMS.read_bytes() not in map(_as_params, known.values())
     if is_edited and not force:
         if not sys.stdin.isatty():
-            raise InputError(f"{PARAMS} holds edits that no configuration has; save them, or give --force")
+            raise InputError(f"{PARAMS} holds edits that no configuration has", "save them, or give --force")
         typer.confirm(f"{PARAMS} holds edits that no configuration has. Replace it?", abort=True)
     temporary = PARAMS.with_suffix(".yaml.tmp")
     temporary.write_bytes(content)

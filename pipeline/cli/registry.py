@@ -100,7 +100,7 @@ def promote(
     config = load_section(params, RegisterConfig)
     if target:
         if dataset or dry_run:
-            raise InputError("--dataset and --dry-run are for a promotion on this machine; leave out --target")
+            raise InputError("--dataset and --dry-run are for a promotion on this machine", "leave out --target")
         from pipeline.target import read_target
 
         cluster = read_target(target)
@@ -117,7 +117,7 @@ def promote(
         )
         return
     if wait or image or service_account:
-        raise InputError("--wait, --image and --service-account are for a promotion on a cluster; add --target")
+        raise InputError("--wait, --image and --service-account are for a promotion on a cluster", "add --target")
     promotion = step.run(
         name=name or config.model_name,
         version=version,

@@ -119,7 +119,7 @@ def schedules(
 
     if (action is ScheduleAction.list) == bool(schedule):
         expected = "expected no schedule" if schedule else "expected the name or id of a schedule"
-        raise InputError(f"`dagnn schedules {action}`: {expected}; `dagnn schedules` lists them")
+        raise InputError(f"`dagnn schedules {action}`: {expected}", "`dagnn schedules` lists them")
     server = connect(server_of(host, namespace, token, cookies))
     found = list_schedules(server)
     if action is ScheduleAction.list:
@@ -145,7 +145,7 @@ def schedules(
 
 def _confirm(question: str) -> None:
     if not sys.stdin.isatty():
-        raise InputError("deleting asks first, and there is no terminal to answer from; add --yes")
+        raise InputError("deleting asks first, and there is no terminal to answer from", "add --yes")
     if not typer.confirm(question):
         raise CheckRefusedError("nothing was deleted")
 

@@ -78,10 +78,11 @@ class Kubeflow:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(
                 f"{without_credentials(self.host)!r} is not the address of a Kubeflow server, expected a URL as "
-                "https://kubeflow.example.org/pipeline; correct --host or KF_PIPELINES_ENDPOINT"
+                "https://kubeflow.example.org/pipeline",
+                "correct --host or KF_PIPELINES_ENDPOINT",
             )
         if parts.username or parts.password:
-            raise InputError(f"{self.address} has credentials in its URL; give a token or cookies instead")
+            raise InputError(f"{self.address} has credentials in its URL", "give a token or cookies instead")
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
 
     @property
@@ -132,7 +133,7 @@ class Kubeflow:
         api = kfp_server_api.ExperimentServiceApi(self._client)
         found = self._find(api.experiment_service_list_experiments, "experiments", name, self._in_namespace)
         if found and found.storage_state == "ARCHIVED":
-            raise InputError(f"the experiment {name!r} is archived; restore it, or name another with --experiment")
+            raise InputError(f"the experiment {name!r} is archived", "restore it, or name another with --experiment")
         return found and str(found.experiment_id)
 
     def find_recurring_run(self, experiment_id: str, pipeline_id: str, name: str) -> str | None:
@@ -311,7 +312,8 @@ class Kubeflow:
     def _not_kubeflow(self) -> InputError:
         return InputError(
             f"{self.address} answers, but not as Kubeflow Pipelines does; expected the address of its API or user "
-            "interface, as https://kubeflow.example.org/pipeline; correct --host or KF_PIPELINES_ENDPOINT"
+            "interface, as https://kubeflow.example.org/pipeline",
+            "correct --host or KF_PIPELINES_ENDPOINT",
         )
 
     def _entries(self, function: Callable[..., Any], kind: str, options: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -381,8 +383,9 @@ def check_versions(sdk: str, server: str) -> None:
         major, minor = _minor(server)
         raise SurroundingsError(
             f"the server is Kubeflow Pipelines {server}, older than kfp {sdk} here, whose pipelines it may not "
-            f'understand; upgrade the server, or pin "kfp>={major}.{minor},<{major}.{minor + 1}" (and kfp-server-api, '
-            "kfp-pipeline-spec and kfp-kubernetes likewise)"
+            f"understand",
+            f'upgrade the server, or pin "kfp>={major}.{minor},<{major}.{minor + 1}" (and kfp-server-api, '
+            "kfp-pipeline-spec and kfp-kubernetes likewise)",
         )
 
 

@@ -29,8 +29,8 @@ def read_secret(option: str, file: Path | None, variable: str) -> Callable[[], s
             secret = ""
         if not secret or "\n" in secret:
             raise InputError(
-                f"{option} names no file with one line of text, expected the secret alone in it; "
-                f"a secret itself goes into {variable}, never onto a command line"
+                f"{option} names no file with one line of text, expected the secret alone in it",
+                f"a secret itself goes into {variable}, never onto a command line",
             )
         return secret
 

@@ -60,18 +60,18 @@ def _refusal(error: ApiException, address: str, namespace: str, has_credentials:
     if error.status == 401 or 300 <= error.status < 400:
         remedy = "renew them" if has_credentials else "give a token (DAGNN_KFP_TOKEN, --token FILE) or cookies"
         given = "does not take the token or cookies" if has_credentials else "wants a token or cookies"
-        return LoginError(f"Kubeflow at {address} {given} ({error.status}{words}); {remedy}")
+        return LoginError(f"Kubeflow at {address} {given} ({error.status}{words})", remedy)
     if error.status == 403:
         where = f" in namespace {namespace}" if namespace else ""
         return SurroundingsError(
-            f"Kubeflow at {address} does not permit this{where} (403{words}); "
-            "correct --namespace, or ask for the right to it"
+            f"Kubeflow at {address} does not permit this{where} (403{words})",
+            "correct --namespace, or ask for the right to it",
         )
     if error.status >= 500 or error.status == 429:
-        return ServerFailedError(f"Kubeflow at {address} answers {error.status}{words}; try later")
+        return ServerFailedError(f"Kubeflow at {address} answers {error.status}{words}", "try later")
     if error.status == 404 and not words:
         return InputError(
-            f"{address} answers 404, expected Kubeflow Pipelines; correct --host or KF_PIPELINES_ENDPOINT"
+            f"{address} answers 404, expected Kubeflow Pipelines", "correct --host or KF_PIPELINES_ENDPOINT"
         )
     kind, what, remedy = (
         (AlreadyThereError, "has this already", "use what is there, or choose another name")
@@ -88,14 +88,14 @@ def _failure(error: HTTPError, address: str) -> DagnnError:
         return _untrusted(str(reason), address)
     what = "broke off" if isinstance(reason, ProtocolError) else "cannot be reached or does not answer in time"
     return ServerFailedError(
-        f"Kubeflow at {address} {what} ({_reason(reason)}); check the network, and --host or KF_PIPELINES_ENDPOINT"
+        f"Kubeflow at {address} {what} ({_reason(reason)})", "check the network, and --host or KF_PIPELINES_ENDPOINT"
     )
 
 
 def _untrusted(reason: str, address: str) -> DagnnError:
     return SurroundingsError(
-        f"Kubeflow at {address} cannot be trusted ({one_line(reason)}); "
-        "name a file with its certificate authority in SSL_CERT_FILE"
+        f"Kubeflow at {address} cannot be trusted ({one_line(reason)})",
+        "name a file with its certificate authority in SSL_CERT_FILE",
     )
 
 

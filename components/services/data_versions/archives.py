@@ -59,7 +59,7 @@ def list_files(folder: Path) -> list[ListedFile]:
         InputError: it does not exist, or holds a link, a device, or a name that is not text.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder, expected one with raw data; check its path")
+        raise InputError(f"{folder} is not a folder, expected one with raw data", "check its path")
     found = []
     pending = [(folder, "")]
     while pending:
@@ -110,7 +110,8 @@ def check_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise SurroundingsError(
-            f"{folder}: {free / 1e9:.1f} GB are free on its disk, expected {size / 1e9:.1f} GB; free some and run again"
+            f"{folder}: {free / 1e9:.1f} GB are free on its disk, expected {size / 1e9:.1f} GB",
+            "free some and run again",
         )
 
 
@@ -138,18 +139,18 @@ def unpack(archive: Path, out: Path) -> Path:
             if fault:
                 raise InputError(f"{archive}: {member.name!r} {fault}")
             if number >= MAX_FILES:
-                raise InputError(f"{archive} has more than {MAX_FILES} files, expected fewer; unpack it yourself")
+                raise InputError(f"{archive} has more than {MAX_FILES} files, expected fewer", "unpack it yourself")
             for chunk in _content(member, out):
                 size += chunk
                 if size > max(NEVER_A_BOMB, MAX_RATIO * packed):
                     raise InputError(
-                        f"{archive} unpacks to more than {MAX_RATIO} times its size, which is no data; "
-                        "unpack it yourself if it is"
+                        f"{archive} unpacks to more than {MAX_RATIO} times its size, which is no data",
+                        "unpack it yourself if it is",
                     )
                 if size % (100 * CHUNK) < chunk:
                     check_space(out, CHUNK)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise InputError(f"{archive} has the same name twice: {error.filename}; make it again") from error
+        raise InputError(f"{archive} has the same name twice: {error.filename}", "make it again") from error
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError) as error:
         raise _not_whole(archive, error) from error
     except OSError as error:
@@ -161,7 +162,7 @@ def unpack(archive: Path, out: Path) -> Path:
 
 def _not_whole(archive: Path, error: Exception) -> InputError:
     reason = str(error).partition("\n")[0].rstrip(":")  # tarfile lists all that it tried
-    return InputError(f"{archive} is not a whole archive ({reason}); copy it again")
+    return InputError(f"{archive} is not a whole archive ({reason})", "copy it again")
 
 
 def _content(member: _Member, out: Path) -> Iterator[int]:
@@ -239,7 +240,8 @@ def copy_packed(source: Path, files: Sequence[ListedFile], out: Path) -> None:
         if f"{folder}.tar" in names:
             raise InputError(
                 f"{source} has both {folder}/ and {folder}.tar, expected one of them: "
-                f"the pictures in {folder}/ are to become {folder}.tar; remove one"
+                f"the pictures in {folder}/ are to become {folder}.tar",
+                "remove one",
             )
     out.mkdir(parents=True)
     progress = track(files, description="copying", total=len(files))
@@ -266,4 +268,4 @@ def _add_to_tar(tar: tarfile.TarFile, path: Path, name: str, size: int) -> None:
         except OSError as error:
             if error.errno is not None:  # the disk's
                 raise
-            raise InputError(f"{path} became shorter while it was read; run again") from error
+            raise InputError(f"{path} became shorter while it was read", "run again") from error

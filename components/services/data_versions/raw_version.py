@@ -51,7 +51,7 @@ def read_lineage(folder: Path) -> RawLineage | None:
     try:
         return RawLineage(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}); fetch the data again") from error
+        raise InputError(f"{path} is damaged ({error})", "fetch the data again") from error
 
 
 def raw_lineage(source: Path) -> RawLineage | None:
@@ -84,7 +84,7 @@ def read_pointer(pointer: Path) -> RawLineage:
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{pointer} is not a file that `dvc add` made ({error!r}); make it again") from error
+        raise InputError(f"{pointer} is not a file that `dvc add` made ({error!r})", "make it again") from error
 
 
 def _of_pointer(pointer: Path, place: Path) -> RawLineage | None:

@@ -83,7 +83,7 @@ def add(name: str, source: str, *, project: Path, storage: Storage) -> RawLineag
     _check_name(name)
     if not (project / ".dvc").is_dir():
         raise InputError(
-            f"{project.resolve()} is not the root of a DVC repository; go there, or run `git init && dvc init`"
+            f"{project.resolve()} is not the root of a DVC repository", "go there, or run `git init && dvc init`"
         )
     target = project / DATA / name
     with _work_folder(project / ADDING / name) as work:
@@ -104,7 +104,8 @@ def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or name.endswith(".dvc"):
         raise InputError(
             f"{name!r} cannot be the name of a data set, expected letters, digits, `-`, `_` and `.`, beginning with a "
-            "letter or digit, at most 100, not ending in .dvc; choose another name"
+            "letter or digit, at most 100, not ending in .dvc",
+            "choose another name",
         )
 
 
@@ -142,7 +143,7 @@ def fetch_source(uri: str, folder: Path, storage: Storage) -> Path:
         return path
     names = storage.names_below(uri)
     if not names:
-        raise InputError(f"{uri} does not exist, expected an object or a folder of objects; check bucket and key")
+        raise InputError(f"{uri} does not exist, expected an object or a folder of objects", "check bucket and key")
     for name in names:
         check_name(name, uri)
     remove_strangers(place, [ListedFile(name, "") for name in names])
@@ -159,33 +160,34 @@ def fetch_source(uri: str, folder: Path, storage: Storage) -> Path:
 def _check_apart(source: Path, target: Path) -> None:
     source, target = source.resolve(), target.resolve()
     if source != target and (source in target.parents or target in source.parents):
-        raise InputError(f"{source} and {target} lie in each other, expected a source elsewhere; move it")
+        raise InputError(f"{source} and {target} lie in each other, expected a source elsewhere", "move it")
 
 
 def _check_replaceable(target: Path, project: Path) -> None:
     """Data that is there is replaced only where DVC keeps it."""
     if target.parent.exists() and not target.parent.is_dir():
-        raise InputError(f"{target.parent} is a file, expected the folder of the raw data; move it away")
+        raise InputError(f"{target.parent} is a file, expected the folder of the raw data", "move it away")
     if not target.exists():
         return
     pointer = target.with_name(f"{target.name}.dvc")
     if not pointer.is_file():
         raise InputError(
-            f"{target} is there and not under DVC, so it would be lost; give another name, move it away, "
-            f"or add it as it is: `dagnn data add {target.name} {target}`"
+            f"{target} is there and not under DVC, so it would be lost",
+            f"give another name, move it away, or add it as it is: `dagnn data add {target.name} {target}`",
         )
     if json.loads(_dvc(project, "status", "--json", str(pointer.relative_to(project)))):
         raise InputError(
-            f"{target} is not what {pointer.name} says, or DVC's cache does not have it, so it would be lost; keep it "
+            f"{target} is not what {pointer.name} says, or DVC's cache does not have it, so it would be lost",
+            f"keep it "
             f"as a version (`dvc add {target.relative_to(project)}`), or drop it "
-            f"(`dvc checkout --force {pointer.relative_to(project)}`)"
+            f"(`dvc checkout --force {pointer.relative_to(project)}`)",
         )
 
 
 def _prepare(local: Path, work: Path) -> None:
     """Make `new`: the data as DVC shall have it."""
     if not local.exists():
-        raise InputError(f"{local} does not exist, expected a folder, an archive or a file; check its path")
+        raise InputError(f"{local} does not exist, expected a folder, an archive or a file", "check its path")
     if local.is_file() and is_archive(local):
         check_space(work, 3 * local.stat().st_size)
         local = unpack(local, work / "unpacked")
@@ -195,7 +197,7 @@ def _prepare(local: Path, work: Path) -> None:
         return
     files = [file for file in list_files(local) if file.name != LINEAGE]
     if not files:
-        raise InputError(f"{local} has no files, expected raw data; check its path")
+        raise InputError(f"{local} has no files, expected raw data", "check its path")
     check_space(work, 2 * sum(file.size for file in files))  # here and in DVC's cache
     copy_packed(local, files, work / "new")
     loose = len(list_files(work / "new"))
@@ -263,7 +265,7 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         md5 = files.info(path).get("md5")
         config, commit = files.repo.config, files.repo.get_rev()
     except FileNotFoundError as error:
-        raise InputError(f"{path!r} is not in {name} at {revision}; check path and revision") from error
+        raise InputError(f"{path!r} is not in {name} at {revision}", "check path and revision") from error
     except _dvc_failures() as error:
         raise _not_opened(repository, revision, error) from error
     if md5 is None:
@@ -297,8 +299,8 @@ def default_remote(project: Path) -> Remote:
         return remote_of(Repo(str(project)).config)
     except _dvc_failures() as error:
         raise InputError(
-            f"{project.resolve()} is not a DVC repository that can be used: {_root_cause(error)}; "
-            "go to one, or mend .dvc/config"
+            f"{project.resolve()} is not a DVC repository that can be used: {_root_cause(error)}",
+            "go to one, or mend .dvc/config",
         ) from error
 
 
@@ -334,8 +336,8 @@ def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLinea
             part.replace(path)
     except _dvc_failures() as error:
         raise InputError(
-            f"{lineage.path!r} in {lineage.repository} at {lineage.revision} cannot be fetched: {_root_cause(error)}; "
-            "run `dvc push` where the data is"
+            f"{lineage.path!r} in {lineage.repository} at {lineage.revision} cannot be fetched: {_root_cause(error)}",
+            "run `dvc push` where the data is",
         ) from error
     check_digests(folder, entries, lineage.repository)
     size = sum((folder / entry.path).stat().st_size for entry in entries)
@@ -353,8 +355,8 @@ def _entries(files: "DVCFileSystem", lineage: RawLineage) -> Sequence[ListedFile
         found = files.find(lineage.path, detail=True)
     except _dvc_failures() as error:
         raise InputError(
-            f"{lineage.path!r} in {lineage.repository} at {lineage.revision} cannot be listed: {_root_cause(error)}; "
-            "run `dvc push` where the data is"
+            f"{lineage.path!r} in {lineage.repository} at {lineage.revision} cannot be listed: {_root_cause(error)}",
+            "run `dvc push` where the data is",
         ) from error
     entries = [ListedFile(name.removeprefix(f"{lineage.path}/"), info["md5"]) for name, info in found.items()]
     for entry in entries:

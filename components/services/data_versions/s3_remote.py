@@ -108,8 +108,8 @@ def check_digests(folder: Path, entries: Sequence[ListedFile], origin: str) -> N
         if not has_md5(path, entry.md5):
             path.unlink()
             raise SurroundingsError(
-                f"{origin}: {entry.path!r} is damaged, it does not have the md5 {entry.md5}; "
-                "send it again from where it is whole"
+                f"{origin}: {entry.path!r} is damaged, it does not have the md5 {entry.md5}",
+                "send it again from where it is whole",
             )
 
 
@@ -136,8 +136,8 @@ def _find(storage: Storage, lineage: RawLineage) -> _Found:
     missing = [entry.path for entry, stored in zip(entries, found, strict=True) if stored is None]
     if missing:
         raise InputError(
-            f"{remote} lacks {len(missing)} of {len(entries)} files of {md5} (first: {missing[0]!r}); "
-            "run `dvc push` where they are"
+            f"{remote} lacks {len(missing)} of {len(entries)} files of {md5} (first: {missing[0]!r})",
+            "run `dvc push` where they are",
         )
     return _Found(base, entries, [stored for stored in found if stored is not None])
 
@@ -150,8 +150,8 @@ def _locate(storage: Storage, remote: str, md5: str) -> tuple[str, StoredObject]
         if top is not None:
             return base, top
     raise InputError(
-        f"{remote} does not have {md5}: it was never pushed, or to another remote; "
-        "run `dvc push` where the data is, or correct the remote"
+        f"{remote} does not have {md5}: it was never pushed, or to another remote",
+        "run `dvc push` where the data is, or correct the remote",
     )
 
 

@@ -39,7 +39,8 @@ def recorded_params(recorded: Recorded) -> dict[str, Any]:
     if missing:
         raise InputError(
             f"{recorded.name}/{recorded.version} does not record its parameters ({', '.join(missing)}), "
-            "so it cannot be made again; train and register it anew"
+            "so it cannot be made again",
+            "train and register it anew",
         )
     return sections | {
         "dataset": sections["dataset"] | {"source": _source(recorded)},

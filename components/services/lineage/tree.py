@@ -134,7 +134,7 @@ def parse_reference(text: str) -> Reference:
     """
     match = _REFERENCE.fullmatch(text)
     if match is None:
-        raise InputError(f"{text!r} names no version, expected NAME, NAME@ALIAS or NAME/VERSION; correct it")
+        raise InputError(f"{text!r} names no version, expected NAME, NAME@ALIAS or NAME/VERSION", "correct it")
     return Reference(match["name"], match["alias"] or CHAMPION, match["version"] or "")
 
 
@@ -153,7 +153,8 @@ def read_recorded(tracking: Tracking, reference: Reference) -> Recorded:
         numbers = ", ".join(sorted(versions, key=int)) or "none"
         named = ", ".join(f"{alias}: {version}" for alias, version in sorted(aliases.items())) or "none"
         raise InputError(
-            f"{reference} does not exist ({reference.name} has versions {numbers}, aliases {named}); give one of these"
+            f"{reference} does not exist ({reference.name} has versions {numbers}, aliases {named})",
+            "give one of these",
         )
     files, provenance = _read_files(tracking, versions[number])
     return Recorded(

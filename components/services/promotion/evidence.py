@@ -114,13 +114,14 @@ def _score_champion(
     with tracking.answering():
         fault = find_fault(tracking, champion)
     if fault:
-        raise InputError(f"{label} {fault}; roll back to a whole version, or delete it and accept that with --adopt")
+        raise InputError(f"{label} {fault}", "roll back to a whole version, or delete it and accept that with --adopt")
     model = TrainedModel.read(model_folder(download(tracking, champion, folder)), verify=True)
     differing = sorted(set(model.label_names) ^ set(challenger.label_names))
     if differing:
         raise InputError(
             f"{label} has other labels ({len(differing)} that only one of the two has, such as {differing[0]!r}), so "
-            "they cannot be compared; register the model under another name"
+            "they cannot be compared",
+            "register the model under another name",
         )
     return score(model, data, name=label)
 
@@ -164,7 +165,8 @@ def _data_of(model: Artifact, label: str, named: Path | None, commit: str | None
         if data.artifact.content_digest != digest:
             raise InputError(
                 f"{named} is not the data set that {label} was made from (digest {data.artifact.content_digest[:12]}, "
-                f"expected {digest[:12]}); give that one as --dataset"
+                f"expected {digest[:12]})",
+                "give that one as --dataset",
             )
         return data
     fetched = FETCHED / digest
@@ -177,15 +179,15 @@ def _data_of(model: Artifact, label: str, named: Path | None, commit: str | None
     if commit is None:
         raise InputError(
             f"{DATASET} is not the data set that {label} was made from (digest {digest[:12]}), and no commit here has "
-            "a dvc.lock that lists the model, so that DVC could fetch it; give its folder as --dataset, or promote it "
-            "with --target on the cluster that trained it"
+            "a dvc.lock that lists the model, so that DVC could fetch it",
+            "give its folder as --dataset, or promote it with --target on the cluster that trained it",
         )
     log.info("%s: fetching its data set, as of commit %s", label, commit[:12])
     try:
         fetch_by_dvc(".", resolve(".", commit, str(DATASET)).lineage, fetched)
         data = Dataset.read(fetched, verify=True)
     except InputError as error:
-        raise InputError(f"the data set of {label}: {error}; or give its folder as --dataset") from error
+        raise InputError(f"the data set of {label}: {error}", "or give its folder as --dataset") from error
     if data.artifact.content_digest != digest:
-        raise InputError(f"{DATASET} of commit {commit[:12]} is not the data set of {label}; give it as --dataset")
+        raise InputError(f"{DATASET} of commit {commit[:12]} is not the data set of {label}", "give it as --dataset")
     return data

@@ -54,7 +54,7 @@ def load_test(stored: Path, sample: Sample) -> LoadTest:
             raise InputError(f"the version did not embed {len(sample.rows)} queries in {SECONDS} seconds") from error
         if done.returncode != 0:
             last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or [f"status {done.returncode}"]
-            raise InputError(f"the version does not work in a fresh process: {last[0].strip()}; register it again")
+            raise InputError(f"the version does not work in a fresh process: {last[0].strip()}", "register it again")
         measured = json.loads(answer.read_text(encoding="utf-8"))
     return LoadTest(
         served_difference=_difference(np.array(measured["embeddings"]), sample.embeddings.astype(np.float64)),

@@ -97,7 +97,9 @@ def promote(
     with tracking.answering():
         registered, versions = read_versions(tracking, name)
         if version is None and CHALLENGER not in registered.aliases:
-            raise InputError(f"{name} has no version with alias {CHALLENGER}; run `dagnn register`, or give --version")
+            raise InputError(
+                f"{name} has no version with alias {CHALLENGER}", "run `dagnn register`, or give --version"
+            )
         challenger = _version(versions, name, version or str(registered.aliases[CHALLENGER]))
         number = str(challenger.version)
         ledger = _ledger(tracking, name)
@@ -157,15 +159,15 @@ def rollback(tracking: Tracking, *, name: str, to: str | None, why: str = "", ad
         target = to or (state.previous[-1] if state.previous else None)
         if target is None:
             raise InputError(
-                f"{name} has no champion before {_present(state)} to go back to; see `dagnn history {name}`"
+                f"{name} has no champion before {_present(state)} to go back to", f"see `dagnn history {name}`"
             )
         if target == state.champion and not position.stray:
             return Rollback(name, target, target)
         former = sorted({str(move.record.target) for move in state.moves if move.record.target}, key=int)
         if target not in former:
             raise InputError(
-                f"version {target!r} of {name} was never its champion (were: {', '.join(former) or 'none'}); "
-                f"give one of these as --to, or run `dagnn promote {name} --version {target}`"
+                f"version {target!r} of {name} was never its champion (were: {', '.join(former) or 'none'})",
+                f"give one of these as --to, or run `dagnn promote {name} --version {target}`",
             )
         record = Record(
             action=Action.ROLLED_BACK, source=state.champion, target=target, who=tracking.who, why=_joined(why)
@@ -257,7 +259,9 @@ def _event(entry: Entry, state: LedgerState, *, counts: bool) -> Event:
 
 def _check_why(why: str) -> None:
     if len(why) > MAX_WHY:
-        raise InputError(f"--reason has {len(why)} characters, expected at most {MAX_WHY}; name a page that says more")
+        raise InputError(
+            f"--reason has {len(why)} characters, expected at most {MAX_WHY}", "name a page that says more"
+        )
 
 
 def _joined(*reasons: str) -> str:
@@ -271,5 +275,5 @@ def _present(state: LedgerState) -> str:
 def _version(versions: "dict[str, ModelVersion]", name: str, version: str) -> "ModelVersion":
     if version not in versions:
         existing = ", ".join(sorted(versions, key=int)) or "none"
-        raise InputError(f"{name} has no version {version!r} (it has: {existing}); give one of these as --version")
+        raise InputError(f"{name} has no version {version!r} (it has: {existing})", "give one of these as --version")
     return versions[version]

@@ -194,5 +194,5 @@ def _ready_vectors(
     elif vectors.shape[1:] != (dim,):
         fault = f"it takes {modality} vectors of {dim} numbers, and those of the data set have {vectors.shape[-1]}"
     if fault or vectors is None:
-        raise InputError(f"{name} cannot encode these data: {fault}; train on the data set's own vectors or raw data")
+        raise InputError(f"{name} cannot encode these data: {fault}", "train on the data set's own vectors or raw data")
     return vectors[rows].astype(np.float32)

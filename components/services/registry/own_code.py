@@ -74,6 +74,7 @@ def _source_of(top: str, what: str) -> Path:
     if origin is None or origin.suffix != ".py":
         raise InputError(
             f"{what} cannot be stored with the model, expected a module in a file of its own, a package with "
-            f"__init__.py, or an installed package; give {top} one of these forms"
+            f"__init__.py, or an installed package",
+            f"give {top} one of these forms",
         )
     return origin.parent if origin.name == "__init__.py" else origin

@@ -91,20 +91,22 @@ def _filled_cells(table: pd.DataFrame, column: str) -> list[Cell]:
                 cells.append(Cell(row, value))
         elif not (pd.api.types.is_scalar(value) and pd.isna(value)):
             raise InputError(
-                f"row {row}: {column} is of type {type(value).__name__}, expected a text; make one row of each item"
+                f"row {row}: {column} is of type {type(value).__name__}, expected a text", "make one row of each item"
             )
     return cells
 
 
 def _check_one_each(num_rows: int, texts: list[Cell], images: list[Cell]) -> None:
     if num_rows == 0:  # also where all columns have other names: MLflow takes those away, and the rows with them
-        raise InputError("the input has no row with a column text or image, expected at least one; name one of them so")
+        raise InputError(
+            "the input has no row with a column text or image, expected at least one", "name one of them so"
+        )
     with_text, with_image = {cell.row for cell in texts}, {cell.row for cell in images}
     for row in range(1, num_rows + 1):
         if (row in with_text) == (row in with_image):
             raise InputError(
-                f"row {row} has {'both' if row in with_text else 'neither'} text and image, "
-                "expected exactly one; give the other in a row of its own, or leave it empty"
+                f"row {row} has {'both' if row in with_text else 'neither'} text and image, expected exactly one",
+                "give the other in a row of its own, or leave it empty",
             )
 
 

@@ -166,12 +166,14 @@ def check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name):
         raise InputError(
             "the name of a registered model must consist of letters, digits, '_', '-' and '.', at most 200, "
-            f"got {name!r}; correct register.model_name in params.yaml"
+            f"got {name!r}",
+            "correct register.model_name in params.yaml",
         )
     if name.endswith(LEDGER_SUFFIX):
         raise InputError(
             f"the name of a registered model must not end in {LEDGER_SUFFIX}, got {name!r}: that is the ledger of a "
-            "model's champion; give the model's own name"
+            "model's champion",
+            "give the model's own name",
         )
 
 
@@ -196,7 +198,7 @@ def read_versions(tracking: Tracking, name: str) -> "tuple[RegisteredModel, dict
         found = {model.name for model in client.search_registered_models()}
         names = ", ".join(sorted(found - {other + LEDGER_SUFFIX for other in found})) or "none"
         raise InputError(
-            f"{tracking.address} has no registered model {name!r} (it has: {names}); run `dagnn register` first"
+            f"{tracking.address} has no registered model {name!r} (it has: {names})", "run `dagnn register` first"
         )
     return registered, {str(found.version): found for found in client.search_model_versions(f"name = '{name}'")}
 

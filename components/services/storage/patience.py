@@ -49,7 +49,7 @@ def patience_of_environment() -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise InputError(f"{ENVIRONMENT} must be a number of seconds >= 0, got {text!r}; correct or unset it")
+        raise InputError(f"{ENVIRONMENT} must be a number of seconds >= 0, got {text!r}", "correct or unset it")
     return seconds
 
 

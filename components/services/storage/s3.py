@@ -161,7 +161,7 @@ class Storage:
                 client = boto3.session.Session().client("s3", endpoint_url=self.endpoint_url or None, config=config)
         except ValueError as error:
             raise InputError(
-                f"{error}, expected a URL such as https://s3.example.org; correct AWS_ENDPOINT_URL"
+                f"{error}, expected a URL such as https://s3.example.org", "correct AWS_ENDPOINT_URL"
             ) from error
         if self.patience:
             _wait_for_store(client, self.patience)
@@ -176,7 +176,7 @@ class Storage:
         """
         found = self.find(uri)
         if found is None:
-            raise InputError(f"{uri} does not exist, expected an object; check bucket and key")
+            raise InputError(f"{uri} does not exist, expected an object", "check bucket and key")
         return found
 
     def find(self, uri: str) -> StoredObject | None:
@@ -229,7 +229,7 @@ class Storage:
         """
         found = self.stat(uri)
         if found.size > max_bytes:
-            raise InputError(f"{uri} has {found.size} bytes, expected at most {max_bytes}; check what it is")
+            raise InputError(f"{uri} has {found.size} bytes, expected at most {max_bytes}", "check what it is")
         content = io.BytesIO()
         self._fill(content, found, digest, lambda _: None)
         return content.getvalue()
@@ -264,7 +264,7 @@ class Storage:
             SurroundingsError: the store cannot be reached or refuses, or has got something else.
         """
         if not path.is_file():
-            raise InputError(f"{path} does not exist, expected a file to send to {uri}; check its path")
+            raise InputError(f"{path} does not exist, expected a file to send to {uri}", "check its path")
         size = path.stat().st_size
         part = max(PART, math.ceil(size / MAX_PARTS / CHUNK) * CHUNK)
         prints = _fingerprints(path, part)
@@ -298,7 +298,7 @@ class Storage:
         job.path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab+") as stream:
             if not try_lock(stream, part, elsewhere="fetch into a folder on another file system"):
-                raise SurroundingsError(f"{job.path} is being fetched by another process; wait for it")
+                raise SurroundingsError(f"{job.path} is being fetched by another process", "wait for it")
             # emptied before it is marked, so that no content is ever taken for that of another object
             if not mark.is_file() or mark.read_text() != job.source.etag:
                 stream.truncate(0)
@@ -333,8 +333,8 @@ class Storage:
             stream.truncate(0)
         raise SurroundingsError(
             f"{source.uri} is damaged: {WHOLE_DOWNLOADS} downloads did not have its "
-            f"{digest.algorithm if digest else 'checksum'}{f' {digest.value}' if digest else ''}; "
-            "send it again from where it is whole"
+            f"{digest.algorithm if digest else 'checksum'}{f' {digest.value}' if digest else ''}",
+            "send it again from where it is whole",
         )
 
     def _body(self, source: StoredObject, start: int, report: Report) -> Iterator[bytes]:
@@ -362,7 +362,7 @@ class Storage:
                 if done != source.size:
                     raise _ShortBodyError(f"{done} bytes instead of {source.size}")
             except ClientError as error:
-                raise SurroundingsError(f"{source.uri} changed while it was read; run again") from error
+                raise SurroundingsError(f"{source.uri} changed while it was read", "run again") from error
             except FlexibleChecksumError:
                 raise
             except (BotoCoreError, HTTPError, _ShortBodyError) as error:
@@ -370,7 +370,8 @@ class Storage:
                 if failures >= self.attempts:
                     raise SurroundingsError(
                         f"{source.uri} broke off {failures} times after {done} of {source.size} bytes "
-                        f"({one_line(error)}); check the network and run again: it goes on from there"
+                        f"({one_line(error)})",
+                        "check the network and run again: it goes on from there",
                     ) from error
                 # jitter, so that many readers do not come back at once
                 time.sleep(min(LONGEST_PAUSE, self.first_pause * 2**failures) * random.random())  # noqa: S311
@@ -403,7 +404,8 @@ class Storage:
             self.client.delete_object(**_request(uri))
             raise SurroundingsError(
                 f"{uri}: the store got something else than {path} has (the file changed meanwhile, or bytes changed "
-                "underway), so the object was removed; run again"
+                "underway), so the object was removed",
+                "run again",
             )
 
     def _abort_unfinished(self, address: Address) -> None:
@@ -543,12 +545,12 @@ def _refusal(error: "ClientError", what: str) -> DagnnError:
     if code in _MISSING:
         is_bucket = code == "NoSuchBucket" or "/" not in what.removeprefix("s3://")
         name = f"the bucket of {what}" if is_bucket else what
-        return InputError(f"{name} does not exist; check its name, and AWS_ENDPOINT_URL if the store is not AWS")
+        return InputError(f"{name} does not exist", "check its name, and AWS_ENDPOINT_URL if the store is not AWS")
     if code in _BAD_CREDENTIALS:
-        return SurroundingsError(f"{what}: the store does not take the credentials ({code}); renew or correct them")
+        return SurroundingsError(f"{what}: the store does not take the credentials ({code})", "renew or correct them")
     if code in _DENIED:
-        return SurroundingsError(f"{what}: access denied; the credentials in use have no right to it")
-    return SurroundingsError(f"{what}: the store answers {status} {code}, also when asked again; try later")
+        return SurroundingsError(f"{what}: access denied", "the credentials in use have no right to it")
+    return SurroundingsError(f"{what}: the store answers {status} {code}, also when asked again", "try later")
 
 
 def _failure(error: Exception, what: str) -> DagnnError:
@@ -569,7 +571,7 @@ def _failure(error: Exception, what: str) -> DagnnError:
         NoCredentialsError | PartialCredentialsError | CredentialRetrievalError | ProfileNotFound | TokenRetrievalError,
     ):
         return SurroundingsError(
-            f"{what}: no credentials for S3 ({one_line(error)}); "
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            f"{what}: no credentials for S3 ({one_line(error)})",
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
         )
-    return SurroundingsError(f"{what}: the store cannot be reached ({one_line(error)}); check network and endpoint")
+    return SurroundingsError(f"{what}: the store cannot be reached ({one_line(error)})", "check network and endpoint")

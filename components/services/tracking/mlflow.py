@@ -213,8 +213,8 @@ class Tracking:
         file = _sqlite_file(self.uri)
         if file and not file.is_file():
             raise InputError(
-                f"{self.address} does not exist; go to the folder that has it, set MLFLOW_TRACKING_URI, or run "
-                "`dagnn register` first"
+                f"{self.address} does not exist",
+                "go to the folder that has it, set MLFLOW_TRACKING_URI, or run `dagnn register` first",
             )
 
     @contextmanager
@@ -228,14 +228,15 @@ class Tracking:
             yield
         except _store_failures() as error:
             raise SurroundingsError(
-                f"the store of MLflow's files, to which {self.address} leads, cannot be used: {_reason(error)}; set "
-                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL as it needs them, and try again"
+                f"the store of MLflow's files, to which {self.address} leads, cannot be used: {_reason(error)}",
+                "set "
+                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL as it needs them, and try again",
             ) from error
         except _failures() as error:
             if _not_permitted(error):
                 raise SurroundingsError(
-                    f"MLflow at {self.address} does not permit this: {_reason(error)}; "
-                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of an account that may do it"
+                    f"MLflow at {self.address} does not permit this: {_reason(error)}",
+                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of an account that may do it",
                 ) from error
             raise SurroundingsError(self._failure(error)) from error
 
@@ -297,7 +298,7 @@ class Tracking:
         """
         original = model.provenance.get("mlflow_run_id")
         if not original:
-            raise ArtifactError(f"{model.path}/manifest.json names no MLflow run; run `dvc repro --force train`")
+            raise ArtifactError(f"{model.path}/manifest.json names no MLflow run", "run `dvc repro --force train`")
         with self.answering():
             resumable = self._can_resume(original)
             run_id = original if resumable else self._recreated(original) or self._recreate(model, original)
@@ -350,8 +351,8 @@ class Tracking:
             return self._create_experiment(location)
         if found.lifecycle_stage != "active":
             raise InputError(
-                f"the MLflow experiment {self.experiment!r} was deleted; "
-                f"run `mlflow experiments restore -x {found.experiment_id}` or set another MLFLOW_EXPERIMENT_NAME"
+                f"the MLflow experiment {self.experiment!r} was deleted",
+                f"run `mlflow experiments restore -x {found.experiment_id}` or set another MLFLOW_EXPERIMENT_NAME",
             )
         return str(found.experiment_id)
 
@@ -406,14 +407,14 @@ class Tracking:
                 return None
             if not self.knows(run_id):
                 raise InputError(
-                    f"MLFLOW_RUN_ID is {run_id}, a run that {self.address} does not have; "
-                    "correct MLFLOW_TRACKING_URI, or unset MLFLOW_RUN_ID for a new run"
+                    f"MLFLOW_RUN_ID is {run_id}, a run that {self.address} does not have",
+                    "correct MLFLOW_TRACKING_URI, or unset MLFLOW_RUN_ID for a new run",
                 )
         for name, value in self.client.get_run(run_id).data.params.items():
             if params.get(name, value) != value:
                 raise InputError(
-                    f"MLflow run {run_id} was made with {name} = {value}, got {params[name]}; "
-                    "unset MLFLOW_RUN_ID for a new run"
+                    f"MLflow run {run_id} was made with {name} = {value}, got {params[name]}",
+                    "unset MLFLOW_RUN_ID for a new run",
                 )
         self.client.update_run(run_id, status="RUNNING")
         return Run(self.client, run_id, self.address)

@@ -124,8 +124,8 @@ class PictureArchive:
             self._extents = {posixpath.normpath(name): extent for name, extent in members}
         except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError) as error:
             raise InputError(
-                f"{path} is not a whole zip or uncompressed tar file ({error}); expected a folder, a tar or a zip of "
-                "pictures, decompress it or copy it again"
+                f"{path} is not a whole zip or uncompressed tar file ({error})",
+                "expected a folder, a tar or a zip of pictures, decompress it or copy it again",
             ) from error
 
     def read(self, path: str) -> bytes | None:
@@ -179,7 +179,8 @@ def _zip_members(path: Path) -> Iterator[tuple[str, _Extent]]:
             if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise InputError(
                     f"{path}: {member.filename!r} is encrypted or packed by another method than `deflate`, which is "
-                    "not read; pack the pictures again, as plain zip or uncompressed tar"
+                    "not read",
+                    "pack the pictures again, as plain zip or uncompressed tar",
                 )
             is_deflated = member.compress_type == zipfile.ZIP_DEFLATED
             sizes = (member.compress_size, member.file_size)

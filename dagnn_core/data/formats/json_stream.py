@@ -33,14 +33,14 @@ def read_members(path: Path) -> Iterator[tuple[str, Any]]:
         InputError: the file is missing or damaged, or its top level is no object.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist, expected a JSON file; correct the path")
+        raise InputError(f"{path} does not exist, expected a JSON file", "correct the path")
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as stream:
             yield from _Reader(stream).members()
     except (ValueError, RecursionError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is damaged or no JSON object ({error}); copy it again") from error
+        raise InputError(f"{path} is damaged or no JSON object ({error})", "copy it again") from error
 
 
 class _Reader:

@@ -26,15 +26,15 @@ def read_matrix(path: Path, name: str = "") -> NDArray[Any]:
     """
     readers = {".mat": _read_mat, ".npy": _read_npy, ".npz": _read_npz}
     if path.suffix not in readers:
-        raise InputError(f"{path} is not a matrix that can be read, expected {', '.join(readers)}; convert it")
+        raise InputError(f"{path} is not a matrix that can be read, expected {', '.join(readers)}", "convert it")
     if not path.is_file():
-        raise InputError(f"{path} does not exist, expected a matrix; correct dataset.source or dataset.features")
+        raise InputError(f"{path} does not exist, expected a matrix", "correct dataset.source or dataset.features")
     try:
         matrix = readers[path.suffix](path, name)
     except InputError:
         raise
     except Exception as error:  # a damaged file makes the readers raise nearly anything
-        raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}); copy it again") from error
+        raise InputError(f"{path} cannot be read ({type(error).__name__}: {error})", "copy it again") from error
     if not _is_table(matrix.shape, matrix.dtype.kind):
         raise InputError(
             f"{path} holds {matrix.dtype} {list(matrix.shape)}, expected a matrix of numbers with a row for each item"
@@ -53,7 +53,7 @@ def _choose(path: Path, name: str, tables: Iterable[str], others: Iterable[str])
         return name or found[0]
     listed = ", ".join(found) or f"none, but {', '.join(others) or 'nothing'}"
     wanted = f"one called {name!r}" if name else "one; name it as FILE#NAME"
-    raise InputError(f"{path} holds these matrices with a row for each item: {listed}; expected {wanted}")
+    raise InputError(f"{path} holds these matrices with a row for each item: {listed}", f"expected {wanted}")
 
 
 def _read_mat(path: Path, name: str) -> NDArray[Any]:
@@ -86,7 +86,7 @@ def _read_hdf5(path: Path, name: str) -> NDArray[Any]:
 
 def _read_npy(path: Path, name: str) -> NDArray[Any]:
     if name:
-        raise InputError(f"{path}#{name}: a .npy file holds one matrix without a name; remove #{name}")
+        raise InputError(f"{path}#{name}: a .npy file holds one matrix without a name", f"remove #{name}")
     return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 

@@ -60,14 +60,14 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Table:
     """
     readers = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}
     if path.suffix not in readers:
-        raise InputError(f"{path} is not a table that can be read, expected {', '.join(readers)}; convert it")
+        raise InputError(f"{path} is not a table that can be read, expected {', '.join(readers)}", "convert it")
     if not path.is_file():
-        raise InputError(f"{path} does not exist, expected a table (CSV, Parquet or JSON Lines); correct the path")
+        raise InputError(f"{path} does not exist, expected a table (CSV, Parquet or JSON Lines)", "correct the path")
     try:
         table = readers[path.suffix](path, columns)
     except UnicodeDecodeError as error:
         line = _undecodable_line(path)
-        raise InputError(f"{path}, line {line}: not valid UTF-8 ({error.reason}); save the table as UTF-8") from error
+        raise InputError(f"{path}, line {line}: not valid UTF-8 ({error.reason})", "save the table as UTF-8") from error
     if table.num_rows == 0:
         raise InputError(f"{path} has no rows, expected one row per item")
     return table
@@ -89,14 +89,14 @@ def _read_csv(path: Path, columns: Mapping[str, str]) -> Table:
                     continue
                 if len(row) != len(header):
                     raise InputError(
-                        f"{path}, line {begin}: {len(row)} cells, expected {len(header)} as in the header; "
-                        "quote cells that contain commas"
+                        f"{path}, line {begin}: {len(row)} cells, expected {len(header)} as in the header",
+                        "quote cells that contain commas",
                     )
                 lines.append(begin)
                 for name, position in positions.items():
                     cells[name].append(row[position])
         except csv.Error as error:
-            raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error}); correct this line") from error
+            raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error})", "correct this line") from error
     return Table(path, len(lines), cells, lines)
 
 
@@ -112,7 +112,7 @@ def _read_jsonl(path: Path, columns: Mapping[str, str]) -> Table:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {number}: not valid JSON ({error}); correct this line") from error
+                raise InputError(f"{path}, line {number}: not valid JSON ({error})", "correct this line") from error
             if not isinstance(record, dict):
                 raise InputError(f"{path}, line {number}: a JSON {type(record).__name__}, expected an object")
             present |= dict.fromkeys(record)
@@ -130,7 +130,7 @@ def _read_parquet(path: Path, columns: Mapping[str, str]) -> Table:
         _check_columns(path, columns, schema.names)
         table = pq.read_table(path, columns=sorted(set(columns.values())))
     except pa.ArrowException as error:
-        raise InputError(f"{path} is not a valid Parquet file ({error}); write it again") from error
+        raise InputError(f"{path} is not a valid Parquet file ({error})", "write it again") from error
     for field in table.schema:
         is_list = pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
         wanted = pa.list_(pa.string()) if is_list else pa.string()
@@ -151,7 +151,7 @@ def _check_columns(path: Path, columns: Mapping[str, str], present: Iterable[str
             close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
             hint = f", did you mean {close[0]!r}?" if close else ""
             listed = ", ".join(names) or "none"
-            raise InputError(f"{path} has no column {name!r} ({role}){hint}; its columns: {listed}")
+            raise InputError(f"{path} has no column {name!r} ({role}){hint}", f"its columns: {listed}")
 
 
 def _json_cell(value: Any, where: str) -> Cell:

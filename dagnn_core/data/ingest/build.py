@@ -103,8 +103,8 @@ def _read(raw: RawData, item: RawItem) -> bytes | None:
     encoded = raw.picture(item)
     if encoded is None:
         raise InputError(
-            f"{raw.source}, {raw.place(item.row)}: the picture {item.image_path} went away during the import; "
-            "put it back, or run again without it"
+            f"{raw.source}, {raw.place(item.row)}: the picture {item.image_path} went away during the import",
+            "put it back, or run again without it",
         )
     return encoded
 
@@ -197,7 +197,8 @@ def _check_rejected(raw: RawData, rejections: Sequence[Rejection], config: Datas
     raise InputError(
         f"{raw.source}: {len(rejections)} of {raw.num_rows} rows cannot be used "
         f"({', '.join(f'{count} {reason}' for reason, count in counts)}), expected at most "
-        f"{config.max_rejected:.3%} of them; first: {'; '.join(shown)}; correct them or raise dataset.max_rejected"
+        f"{config.max_rejected:.3%} of them; first: {'; '.join(shown)}",
+        "correct them or raise dataset.max_rejected",
     )
 
 
@@ -207,7 +208,8 @@ def _check_splits(raw: RawData, items: Sequence[RawItem]) -> None:
         if not sizes[split]:
             raise InputError(
                 f"{raw.source}: no item is in the split {split!r} (of {len(items)}), expected some in each of "
-                f"{', '.join(SPLITS)}; add items, or correct the splits or their fractions in dataset"
+                f"{', '.join(SPLITS)}",
+                "add items, or correct the splits or their fractions in dataset",
             )
 
 
@@ -217,7 +219,7 @@ def _check_complete(raw: RawData, items: Sequence[RawItem], config: DatasetConfi
     training = [item for item in items if item.split == "train"]
     if training and not any(item.is_complete for item in training):
         raise InputError(
-            f"{raw.source}: none of the {len(training)} training items has both picture and text, expected some; "
+            f"{raw.source}: none of the {len(training)} training items has both picture and text, expected some",
             f"correct the pictures and texts that dataset.{config.layout} names, or lower dataset.train_without_image "
-            "and dataset.train_without_text"
+            "and dataset.train_without_text",
         )

@@ -57,7 +57,7 @@ def work_folder(folder: Path) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{folder} cannot be a folder: it or what it lies in is a file; {_ELSEWHERE}") from error
+        raise InputError(f"{folder} cannot be a folder: it or what it lies in is a file", _ELSEWHERE) from error
     with _locked(folder.with_suffix(".lock")):  # beside the folder, so that no file in it is open when it is removed
         folder.mkdir(exist_ok=True)  # its last holder may just have removed it
         try:

@@ -99,7 +99,8 @@ def _find_parts(folder: Path) -> Sequence[str]:
     if not names:
         raise InputError(
             f"{folder} has no part with both instances_PART.json and captions_PART.json, expected COCO's annotations "
-            "there; correct dataset.source or dataset.coco.annotations"
+            "there",
+            "correct dataset.source or dataset.coco.annotations",
         )
     return names
 
@@ -129,7 +130,7 @@ class _Record(NamedTuple):
 
     def fault(self, what: str) -> InputError:
         """What is wrong with it, and where it is."""
-        return InputError(f"{self.path}, {self.array}, record {self.number}: {what}; correct or copy the file")
+        return InputError(f"{self.path}, {self.array}, record {self.number}: {what}", "correct or copy the file")
 
     def _get(self, key: str) -> object:
         if not isinstance(self.value, dict) or key not in self.value:
@@ -188,6 +189,6 @@ def _check_known(path: Path, what: str, used: Iterable[int], known: Mapping[int,
     strangers = set(used) - known.keys()
     if strangers:
         raise InputError(
-            f"{path}: an annotation is of the {what} {min(strangers)}, which is not among the {len(known)} of the "
-            "file; correct or copy the file"
+            f"{path}: an annotation is of the {what} {min(strangers)}, which is not among the {len(known)} of the file",
+            "correct or copy the file",
         )

@@ -76,11 +76,11 @@ def _check_config(config: FolderConfig, *, keep_incomplete: bool) -> None:
         )
     if config.images and not config.image_column and "{id}" not in config.image_pattern:
         raise InputError(
-            f"dataset.folder.image_pattern must contain {{id}}, got {config.image_pattern!r}; "
-            "write for example '{id}.jpg', or set dataset.folder.image_column"
+            f"dataset.folder.image_pattern must contain {{id}}, got {config.image_pattern!r}",
+            "write for example '{id}.jpg', or set dataset.folder.image_column",
         )
     if config.split_column and config.splits:
-        raise InputError("dataset.folder has both split_column and splits, expected one of them; remove the other")
+        raise InputError("dataset.folder has both split_column and splits, expected one of them", "remove the other")
 
 
 def _columns(config: FolderConfig) -> dict[str, str]:
@@ -121,8 +121,8 @@ def _check_ids(table: Table, ids: Sequence[str], path: Path, others: Mapping[str
     strangers = others.keys() - set(ids)
     if strangers and len(strangers) == len(others):
         raise InputError(
-            f"none of the ids in {path} (such as {next(iter(others))!r}) is in {table.path} (such as {ids[0]!r}); "
-            "expected the same ids in both: check dataset.folder.id_column"
+            f"none of the ids in {path} (such as {next(iter(others))!r}) is in {table.path} (such as {ids[0]!r})",
+            "expected the same ids in both: check dataset.folder.id_column",
         )
     if strangers:
         log.warning("%d ids of %s are not in %s and are ignored", len(strangers), path, table.path)

@@ -99,8 +99,8 @@ def _find_files(source: Path) -> dict[Path, str]:
     if "" in splits and len(splits) > 1:
         unnamed = next(path for path, split in files.items() if not split)
         raise InputError(
-            f"{unnamed} names no split, though other files do; expected train, validation or test at the start of its "
-            "name, or as that of its folder"
+            f"{unnamed} names no split, though other files do",
+            "expected train, validation or test at the start of its name, or as that of its folder",
         )
     return dict.fromkeys(files, "") if splits == {"train"} else files
 
@@ -126,8 +126,8 @@ def _read_file(path: Path, split: str, config: HuggingFaceConfig, names: tuple[s
         names = _schema_names(schema, config.label_column)
         if not names:
             raise InputError(
-                f"{path}: column {config.label_column!r} holds numbers and the schema has no names for them; give a "
-                "file with the names in dataset.huggingface.label_names"
+                f"{path}: column {config.label_column!r} holds numbers and the schema has no names for them",
+                "give a file with the names in dataset.huggingface.label_names",
             )
     return _File(split, table, names, None if is_inside else table.texts(config.image_column), group_sizes)
 
@@ -138,7 +138,7 @@ def _read_schema(path: Path) -> tuple[pa.Schema, list[int]]:
             groups = range(file.num_row_groups)
             return file.schema_arrow, [file.metadata.row_group(group).num_rows for group in groups]
     except pa.ArrowException as error:
-        raise InputError(f"{path} is not a valid Parquet file ({error}); copy it again") from error
+        raise InputError(f"{path} is not a valid Parquet file ({error})", "copy it again") from error
 
 
 def _is_picture(kind: pa.DataType) -> bool:
@@ -225,7 +225,9 @@ class _PictureColumn:
                     with pq.ParquetFile(path) as file:
                         self._held[group] = file.read_row_group(number, columns=[self._column])[self._column]
                 except (pa.ArrowException, OSError) as error:
-                    raise InputError(f"{path} is damaged in row group {number + 1} ({error}); copy it again") from error
+                    raise InputError(
+                        f"{path} is damaged in row group {number + 1} ({error})", "copy it again"
+                    ) from error
                 while len(self._held) > GROUPS_HELD and sum(held.nbytes for held in self._held.values()) > BYTES_HELD:
                     self._held.popitem(last=False)
             self._held.move_to_end(group)

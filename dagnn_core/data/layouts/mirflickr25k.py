@@ -70,8 +70,8 @@ def _read_tags(folder: Path) -> dict[int, list[str]]:
     files = {int(match[1]): file for match, file in numbered if match}
     if not files:
         raise InputError(
-            f"{folder} has no tags1.txt, tags2.txt ..., expected MIRFLICKR's tags there; correct dataset.source or "
-            "dataset.mirflickr25k.tags"
+            f"{folder} has no tags1.txt, tags2.txt ..., expected MIRFLICKR's tags there",
+            "correct dataset.source or dataset.mirflickr25k.tags",
         )
     tracked = track(sorted(files.items()), description="reading tags", total=len(files))
     return {number: list(dict.fromkeys(_read_lines(file))) for number, file in tracked}
@@ -87,7 +87,8 @@ def _read_annotations(folder: Path, which: str, pictures: Mapping[int, object]) 
     if not names:
         raise InputError(
             f"{folder} has no {'' if which == 'both' else which + ' '}annotations (LABEL.txt, LABEL_r1.txt), expected "
-            "those of MIRFLICKR; correct dataset.source or dataset.mirflickr25k.annotations_folder"
+            "those of MIRFLICKR",
+            "correct dataset.source or dataset.mirflickr25k.annotations_folder",
         )
     labels_of: dict[int, list[str]] = {}
     for name, file in sorted(names.items()):
@@ -100,7 +101,7 @@ def _read_numbers(file: Path, pictures: Mapping[int, object]) -> Sequence[int]:
     numbers: dict[int, None] = {}
     for line, text in enumerate(_read_lines(file), start=1):
         if not re.fullmatch(r"[0-9]{1,9}", text):
-            raise InputError(f"{file}, entry {line}: {text!r}, expected the number of a picture; correct the file")
+            raise InputError(f"{file}, entry {line}: {text!r}, expected the number of a picture", "correct the file")
         if int(text) not in pictures:
             raise InputError(f"{file}, entry {line}: there is no tags{text}.txt, expected tags of every picture")
         numbers[int(text)] = None
@@ -112,5 +113,5 @@ def _read_lines(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not valid UTF-8 ({error.reason}); copy it again") from error
+        raise InputError(f"{file} is not valid UTF-8 ({error.reason})", "copy it again") from error
     return [line.strip() for line in text.splitlines() if line.strip()]

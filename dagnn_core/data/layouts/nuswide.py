@@ -73,8 +73,8 @@ def open_nuswide(source: Path, config: NuswideConfig, *, keep_incomplete: bool =
     """
     if not (config.images or config.image_features or keep_incomplete):
         raise InputError(
-            "dataset.nuswide has neither images nor image_features, expected one of them; name the folder of the "
-            "pictures, or low-level features (dataset.incomplete: keep takes texts alone)"
+            "dataset.nuswide has neither images nor image_features, expected one of them",
+            "name the folder of the pictures, or low-level features (dataset.incomplete: keep takes texts alone)",
         )
     listed = _read_image_list(source / "ImageList")
     concepts, labels = _read_concepts(source, listed, config)
@@ -127,7 +127,7 @@ def _read_image_list(folder: Path) -> _ImageList:
         part_paths = _read_paths(folder / name)
         strangers = [path for path in part_paths if path not in place]
         if strangers:
-            raise InputError(f"{folder / name}: {strangers[0]!r} is not in Imagelist.txt; copy both again")
+            raise InputError(f"{folder / name}: {strangers[0]!r} is not in Imagelist.txt", "copy both again")
         parts[part] = np.array([place[path] for path in part_paths], dtype=np.int64)
     return _ImageList(paths, parts)
 
@@ -153,7 +153,7 @@ def _read_concepts(
             _check_count(path, len(cells), places)
             strangers = set(cells) - {"0", "1"}
             if strangers:
-                raise InputError(f"{path}: {min(strangers)!r}, expected 0 or 1 on each line; copy it again")
+                raise InputError(f"{path}: {min(strangers)!r}, expected 0 or 1 on each line", "copy it again")
             column[places] = [cell == "1" for cell in cells]
     if not config.concepts:
         counts = Counter({name: int(column.sum()) for name, column in columns.items()})
@@ -167,7 +167,8 @@ def _find_concepts(whole: Path, parts: Path) -> list[str]:
     if not found:
         raise InputError(
             f"{whole} has no Labels_CONCEPT.txt, nor {parts} any Labels_CONCEPT_Train.txt, expected NUS-WIDE's ground "
-            "truth; correct dataset.source"
+            "truth",
+            "correct dataset.source",
         )
     return sorted(found)
 
@@ -190,7 +191,8 @@ def _read_texts(folder: Path, listed: _ImageList, config: NuswideConfig, wanted:
         if len(cells) != len(names) or not set(cells) <= {"0", "1"}:
             raise InputError(
                 f"the tags of {listed.paths[place]} in {folder} are {len(cells)} numbers, expected {len(names)} zeros "
-                "and ones, as TagList1k.txt has lines; copy both again"
+                "and ones, as TagList1k.txt has lines",
+                "copy both again",
             )
         if wanted[place]:
             texts[place] = " ".join(name for name, cell in zip(names, cells, strict=True) if cell == "1")
@@ -226,14 +228,15 @@ def _read_numbers(path: Path, lines: Iterator[tuple[int, str]], row_of: dict[int
                 matrix = np.full((len(row_of), numbers.shape[1]), np.nan, dtype=np.float32)
             matrix[[row for row, _ in wanted]] = numbers
         except ValueError as error:
-            raise InputError(f"{path} (or its parts): {error}; expected numbers, as many on each line") from error
+            raise InputError(f"{path} (or its parts): {error}", "expected numbers, as many on each line") from error
     return matrix if matrix is not None else np.zeros((0, 1), dtype=np.float32)
 
 
 def _check_count(path: Path, number: int, places: NDArray[np.int64]) -> None:
     if number != len(places):
         raise InputError(
-            f"{path} has {number} lines, expected {len(places)}, one for each picture of the image list; copy it again"
+            f"{path} has {number} lines, expected {len(places)}, one for each picture of the image list",
+            "copy it again",
         )
 
 
@@ -244,9 +247,9 @@ def _read_lines(path: Path) -> Iterator[str]:
         InputError: the file is missing, or not a text.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist, expected NUS-WIDE's file of this name; correct dataset.source")
+        raise InputError(f"{path} does not exist, expected NUS-WIDE's file of this name", "correct dataset.source")
     try:
         with path.open(encoding="utf-8-sig") as stream:
             yield from (line for line in stream if line.strip())
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text ({error.reason}); copy it again") from error
+        raise InputError(f"{path} is not a text ({error.reason})", "copy it again") from error

@@ -61,8 +61,9 @@ class Checkpoint:
         folder = _download(modality, model, revision) if revision else Path(model)
         if not folder.is_dir():
             raise InputError(
-                f"features.{modality}_model is {model!r}, but there is no such folder; correct the path, or for a "
-                f"model of the Hugging Face hub give its commit in features.{modality}_revision"
+                f"features.{modality}_model is {model!r}, but there is no such folder",
+                f"correct the path, or for a "
+                f"model of the Hugging Face hub give its commit in features.{modality}_revision",
             )
         _require_one(folder, (CONFIG,), "not a model as transformers saves them")
         _require_one(folder, WEIGHTS, "weights are read as safetensors alone, never pickled (.bin); convert them")
@@ -106,9 +107,9 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}), expected a JSON object; get the file again") from error
+        raise InputError(f"{path} cannot be read ({error}), expected a JSON object", "get the file again") from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} is damaged, expected a JSON object; get the file again")
+        raise InputError(f"{path} is damaged, expected a JSON object", "get the file again")
     return value
 
 
@@ -134,18 +135,18 @@ def _download(modality: Modality, model: str, revision: str) -> Path:
         folder = snapshot_download(model, revision=revision, allow_patterns=[CONFIG, *WEIGHTS, *PREPARATION[modality]])
     except HFValidationError as error:
         raise InputError(
-            f"{keys}: {model!r} is not the id of a hub model, expected owner/name; a folder needs no revision"
+            f"{keys}: {model!r} is not the id of a hub model, expected owner/name", "a folder needs no revision"
         ) from error
     except RevisionNotFoundError as error:
-        raise InputError(f"{keys}: the hub's model {model} has no commit {revision}; correct it") from error
+        raise InputError(f"{keys}: the hub's model {model} has no commit {revision}", "correct it") from error
     except RepositoryNotFoundError as error:  # or a gated one
         raise InputError(
-            f"{keys}: the hub has no model {model!r}, or does not give it to you; correct the id, or log in with "
-            "`hf auth login`"
+            f"{keys}: the hub has no model {model!r}, or does not give it to you",
+            "correct the id, or log in with `hf auth login`",
         ) from error
     except Exception as error:  # of several HTTP libraries
         raise SurroundingsError(
-            f"{keys}: {model} cannot be fetched from the Hugging Face hub ({first_line(error)}); check the network, "
-            "or give a local folder"
+            f"{keys}: {model} cannot be fetched from the Hugging Face hub ({first_line(error)})",
+            "check the network, or give a local folder",
         ) from error
     return Path(folder)

@@ -63,8 +63,8 @@ class ClassicEncoder:
         version = read_state(directory).get("version")
         if version != VERSION:
             raise ArtifactError(
-                f"{directory}: picture descriptors of version {version}, but this program makes version {VERSION}; "
-                "extract the features and train again, or use the program that trained this model"
+                f"{directory}: picture descriptors of version {version}, but this program makes version {VERSION}",
+                "extract the features and train again, or use the program that trained this model",
             )
         return cls(mean=_load_vector(directory / "mean.npy"), deviation=_load_vector(directory / "deviation.npy"))
 
@@ -123,7 +123,7 @@ def _load_vector(path: Path) -> NDArray[np.float32]:
     try:
         vector = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}), expected {DIM} values; make it again") from error
+        raise ArtifactError(f"{path} cannot be read ({error}), expected {DIM} values", "make it again") from error
     if vector.shape != (DIM,) or vector.dtype != np.float32:
-        raise ArtifactError(f"{path}: {vector.dtype} {list(vector.shape)}, expected float32 [{DIM}]; make it again")
+        raise ArtifactError(f"{path}: {vector.dtype} {list(vector.shape)}, expected float32 [{DIM}]", "make it again")
     return np.asarray(vector)

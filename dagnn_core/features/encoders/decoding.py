@@ -33,4 +33,4 @@ def decode(picture: bytes, at_least: int) -> Image.Image:
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
             return upright.convert("RGB")
     except Exception as error:  # a damaged file makes the decoders raise nearly anything
-        raise InputError(f"cannot be decoded ({error}), expected one of {', '.join(FORMATS)}; replace it") from error
+        raise InputError(f"cannot be decoded ({error}), expected one of {', '.join(FORMATS)}", "replace it") from error

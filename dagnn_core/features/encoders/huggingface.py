@@ -98,7 +98,8 @@ class Network:
         if missing:
             raise InputError(
                 f"{folder}: the weights lack {len(missing)} that the model needs, such as {missing[0]}, and would be "
-                "random; get the files again, or correct config.json"
+                "random",
+                "get the files again, or correct config.json",
             )
         self._has_pooler = not info["missing_keys"]
         self.module.eval()
@@ -156,7 +157,7 @@ class _HuggingFaceBackbone:
         keys = ("model", "revision", "digest", "pooling")
         model, revision, digest, pooling = (str(state.get(key)) for key in keys)
         if not all(isinstance(state.get(key), str) for key in keys) or pooling not in POOLINGS:
-            raise ArtifactError(f"{directory / STATE} is damaged, expected `model`, `revision` ...; make it again")
+            raise ArtifactError(f"{directory / STATE} is damaged, expected `model`, `revision` ...", "make it again")
         if state.get("stored"):
             checkpoint = Checkpoint(
                 modality=cls.modality, model=model, revision=revision, folder=directory, digest=digest
@@ -166,7 +167,8 @@ class _HuggingFaceBackbone:
             if checkpoint.digest != digest:
                 raise ArtifactError(
                     f"{directory / STATE} names the model {model}, whose files in {checkpoint.folder} are no longer "
-                    "the same; put the old ones back, or extract the features and train again"
+                    "the same",
+                    "put the old ones back, or extract the features and train again",
                 )
         return cls(checkpoint, POOLINGS[pooling], store=bool(state.get("stored")))
 
@@ -220,7 +222,8 @@ class _HuggingFaceBackbone:
             others = ", ".join(name for name in ("cls", "mean", "projection") if has[name])
             raise InputError(
                 f"features.{self.modality}_pooling is {self._pooling}, which {self._checkpoint.folder} "
-                f"({self._network.type}) does not have; set it to auto or one of: {others}"
+                f"({self._network.type}) does not have",
+                f"set it to auto or one of: {others}",
             )
 
     def _sentence_pooling(self) -> Pooling | None:
@@ -233,7 +236,7 @@ class _HuggingFaceBackbone:
         known: dict[str, Pooling] = {"cls_token": "cls", "mean_tokens": "mean", "cls": "cls", "mean": "mean"}
         modes = [mode for mode in (*modes, config.get("pooling_mode")) if mode in known]
         if len(modes) != 1:
-            raise InputError(f"{path}: expected one of cls and mean as pooling; set features.text_pooling to one")
+            raise InputError(f"{path}: expected one of cls and mean as pooling", "set features.text_pooling to one")
         return known[modes[0]]
 
     def _pool(self, outputs: NetworkOutputs, mask: Tensor | None = None) -> Tensor:
@@ -281,8 +284,8 @@ class HuggingFaceImageBackbone(_HuggingFaceBackbone):
         pixels = [_pixels(processor, size, checkpoint.folder) for size in ((96, 64), (64, 96))]
         if pixels[0].shape != pixels[1].shape:
             raise InputError(
-                f"{checkpoint.folder}: the processor leaves pictures in different sizes, expected one size for all; "
-                "let it crop, or set `size` to height and width, in preprocessor_config.json"
+                f"{checkpoint.folder}: the processor leaves pictures in different sizes, expected one size for all",
+                "let it crop, or set `size` to height and width, in preprocessor_config.json",
             )
         # twice the side that is needed: smoothing then hides that the decoder left out pixels
         self._preprocess = Preprocess(processor, 2 * max(pixels[0].shape[-2:]))
@@ -314,7 +317,8 @@ class HuggingFaceImageBackbone(_HuggingFaceBackbone):
         if not torch.allclose(first, second):
             raise InputError(
                 f"{self._checkpoint.folder}: the model ({self._network.type}) gives the same picture another vector "
-                "each time; choose another model"
+                "each time",
+                "choose another model",
             )
         return first.shape[1]
 
@@ -333,8 +337,8 @@ class HuggingFaceTextBackbone(_HuggingFaceBackbone):
         num_words, num_rows = len(self._tokenizer), self._network.module.config.get_text_config().vocab_size
         if num_words > num_rows:
             raise InputError(
-                f"{checkpoint.folder}: the tokenizer has {num_words} words, the model vectors for {num_rows}; "
-                "they do not belong together, get the files again"
+                f"{checkpoint.folder}: the tokenizer has {num_words} words, the model vectors for {num_rows}",
+                "they do not belong together, get the files again",
             )
         with self._probing():
             outputs, mask = self._run(["a"])
@@ -369,8 +373,8 @@ def _model_type(folder: Path) -> str:
     config = read_object(path)
     if "AutoModel" in config.get("auto_map", {}):
         raise InputError(
-            f"{path}: this model brings program code of its own (auto_map), which is never run; choose a model that "
-            "transformers has itself"
+            f"{path}: this model brings program code of its own (auto_map), which is never run",
+            "choose a model that transformers has itself",
         )
     return str(config.get("model_type", ""))
 
@@ -386,8 +390,8 @@ def _model_class(folder: Path, modality: Modality) -> Any:
     if hasattr(model_class, f"get_{modality}_features") or getattr(model_class, "main_input_name", "") == main_input:
         return model_class
     raise InputError(
-        f"{folder}: {config.model_type} is not {'a vision' if modality == 'image' else 'a text'} or CLIP-like model; "
-        f"correct features.{modality}_model"
+        f"{folder}: {config.model_type} is not {'a vision' if modality == 'image' else 'a text'} or CLIP-like model",
+        f"correct features.{modality}_model",
     )
 
 
@@ -408,7 +412,8 @@ def _pixels(processor: Any, size: tuple[int, int], folder: Path) -> NDArray[np.f
     if set(outputs) != {"pixel_values"} or pixels.ndim != 4:
         raise InputError(
             f"{folder}: the image processor makes {', '.join(outputs)} of shape {list(pixels.shape)}, expected one "
-            "grid of pixels for each picture; choose a model that takes pictures of one size"
+            "grid of pixels for each picture",
+            "choose a model that takes pictures of one size",
         )
     return pixels
 
@@ -419,7 +424,7 @@ def _load_tokenizer(folder: Path) -> Any:
     with _quietly(), _refusing(f"{folder}: the tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if tokenizer.pad_token is None:
-        raise InputError(f"{folder}: the tokenizer has no padding token; name a pad_token in tokenizer_config.json")
+        raise InputError(f"{folder}: the tokenizer has no padding token", "name a pad_token in tokenizer_config.json")
     return tokenizer
 
 
@@ -458,4 +463,4 @@ def _refusing(what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{what} ({first_line(error)}); choose another model, or get its files again") from error
+        raise InputError(f"{what} ({first_line(error)})", "choose another model, or get its files again") from error

@@ -36,7 +36,7 @@ class PrecomputedEncoder:
         state = read_state(directory)
         modality, dim = state.get("modality"), state.get("dim")
         if modality not in ("image", "text") or not isinstance(dim, int) or dim < 1:
-            raise ArtifactError(f"{directory / STATE} is damaged, expected `modality` and `dim`; make it again")
+            raise ArtifactError(f"{directory / STATE} is damaged, expected `modality` and `dim`", "make it again")
         return cls(modality=modality, dim=dim)
 
     def encode(self, _raw: Sequence[object], /) -> NoReturn:
@@ -47,5 +47,5 @@ class PrecomputedEncoder:
         """
         raw = {"image": "a picture", "text": "a sentence"}[self.modality]
         raise InputError(
-            f"this model was trained on precomputed {self.modality} vectors and cannot encode {raw}; pass vectors"
+            f"this model was trained on precomputed {self.modality} vectors and cannot encode {raw}", "pass vectors"
         )

@@ -135,7 +135,7 @@ def load_text_encoder(directory: Path) -> TextEncoder:
 def _load(directory: Path, table: Mapping[str, str], key: str) -> Any:
     kind = read_state(directory)["kind"]
     if kind not in table and not IMPORT_PATH.fullmatch(kind):
-        raise ArtifactError(f"{directory / STATE}: kind {kind!r}, expected one of {', '.join(table)}; make it again")
+        raise ArtifactError(f"{directory / STATE}: kind {kind!r}, expected one of {', '.join(table)}", "make it again")
     return _class_of(table, kind, key).load(directory)
 
 
@@ -143,5 +143,5 @@ def _class_of(table: Mapping[str, str], kind: str, key: str) -> Any:
     found = find(table, kind, key)
     # the file of a model must not choose what is called: only a class that says of itself that it is this encoder
     if kind not in table and not (isinstance(found, type) and getattr(found, "KIND", None) == kind):
-        raise InputError(f"{key}: {kind} is {found!r}, expected a class with the attribute KIND = {kind!r}; add it")
+        raise InputError(f"{key}: {kind} is {found!r}, expected a class with the attribute KIND = {kind!r}", "add it")
     return found

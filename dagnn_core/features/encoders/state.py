@@ -27,8 +27,8 @@ def read_state(directory: Path) -> dict[str, Any]:
         state = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"{path} cannot be read ({error}), expected the state of an encoder; make it again"
+            f"{path} cannot be read ({error}), expected the state of an encoder", "make it again"
         ) from error
     if not isinstance(state, dict) or "kind" not in state:
-        raise ArtifactError(f"{path} is damaged, expected a JSON object with the key 'kind'; make it again")
+        raise ArtifactError(f"{path} is damaged, expected a JSON object with the key 'kind'", "make it again")
     return state

@@ -87,8 +87,8 @@ class SupervisedEncoder:
         """
         if not val.texts:
             raise InputError(
-                "features.text is supervised_bow, which stops by the validation texts, but there are none; correct "
-                "the splits of the data set, or choose bow"
+                "features.text is supervised_bow, which stops by the validation texts, but there are none",
+                "correct the splits of the data set, or choose bow",
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -136,11 +136,14 @@ class SupervisedEncoder:
             state = load_file(path)
             weight, bias = state["weight"], state["bias"]
         except (OSError, SafetensorError, KeyError) as error:
-            raise ArtifactError(f"{path} cannot be read ({error}), expected weight and bias; make it again") from error
+            raise ArtifactError(
+                f"{path} cannot be read ({error}), expected weight and bias", "make it again"
+            ) from error
         if weight.shape != (*bias.shape, words.dim):
             raise ArtifactError(
                 f"{path}: weight {list(weight.shape)} and bias {list(bias.shape)} do not fit each other and the "
-                f"{words.dim} words; make it again"
+                f"{words.dim} words",
+                "make it again",
             )
         return cls(words, weight, bias)
 

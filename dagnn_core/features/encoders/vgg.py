@@ -94,8 +94,8 @@ class VggBackbone:
     def _open(cls, weights: Path, *, store: bool) -> "VggBackbone":
         if not weights.is_file():
             raise InputError(
-                f"features.image_model is {str(weights)!r}, but there is no such file, expected {ORIGIN}; "
-                "correct the path"
+                f"features.image_model is {str(weights)!r}, but there is no such file, expected {ORIGIN}",
+                "correct the path",
             )
         return cls(weights, sha256_of(weights), store=store)
 
@@ -109,14 +109,14 @@ class VggBackbone:
         state = read_state(directory)
         weights, digest = state.get("weights"), state.get("digest")
         if not isinstance(weights, str) or not isinstance(digest, str):
-            raise ArtifactError(f"{directory / STATE} is damaged, expected `weights` and `digest`; make it again")
+            raise ArtifactError(f"{directory / STATE} is damaged, expected `weights` and `digest`", "make it again")
         if weights == FILE:
             return cls(directory / FILE, digest, store=True)
         encoder = cls._open(Path(weights), store=False)
         if encoder._digest != digest:
             raise ArtifactError(
-                f"{directory / STATE} names the weights {weights}, which are no longer the same; put the old file "
-                "back, or extract the features and train again"
+                f"{directory / STATE} names the weights {weights}, which are no longer the same",
+                "put the old file back, or extract the features and train again",
             )
         return encoder
 
@@ -183,7 +183,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         return {str(name): torch.as_tensor(value) for name, value in state.items()}
     except Exception as error:  # a damaged file makes the reader raise nearly anything
         reason = first_line(error)
-        raise InputError(f"{path} cannot be read as weights ({reason}), expected {ORIGIN}; get it again") from error
+        raise InputError(f"{path} cannot be read as weights ({reason}), expected {ORIGIN}", "get it again") from error
 
 
 def _fitting(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -197,6 +197,7 @@ def _fitting(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: 
         if shapes.get(name) != wanted.get(name):
             raise InputError(
                 f"{path}: {name} is {shapes.get(name, 'missing')}, expected {wanted.get(name, 'no such weight')} as in "
-                f"{ORIGIN}; get that file"
+                f"{ORIGIN}",
+                "get that file",
             )
     return {name: kept[name].float() for name in wanted}

@@ -79,7 +79,8 @@ class WordEncoder:
         if not vocabulary:
             raise InputError(
                 f"no word is in at least {min_word_count} of the {len(texts)} training texts, so the vocabulary is "
-                "empty; lower features.min_word_count in params.yaml"
+                "empty",
+                "lower features.min_word_count in params.yaml",
             )
         idf = tuple(math.log((1 + len(texts)) / (1 + num_texts[word])) + 1 for word in vocabulary)
         return cls(kind=kind, vocabulary=vocabulary, idf=idf if kind == "tfidf" else ())
@@ -116,10 +117,10 @@ class WordEncoder:
         vocabulary: Any = state.get("vocabulary")
         idf: Any = state.get("idf")
         if not _is_list_of(str, vocabulary) or not vocabulary or vocabulary != sorted(set(vocabulary)):
-            raise ArtifactError(f"{directory / STATE}: `vocabulary` is damaged, expected sorted words; make it again")
+            raise ArtifactError(f"{directory / STATE}: `vocabulary` is damaged, expected sorted words", "make it again")
         expected = len(vocabulary) if state["kind"] == "tfidf" else 0
         if not _is_list_of(float, idf) or len(idf) != expected:
-            raise ArtifactError(f"{directory / STATE}: `idf` is damaged, expected {expected} numbers; make it again")
+            raise ArtifactError(f"{directory / STATE}: `idf` is damaged, expected {expected} numbers", "make it again")
         return cls(kind=state["kind"], vocabulary=tuple(vocabulary), idf=tuple(idf))
 
     def save(self, directory: Path) -> None:

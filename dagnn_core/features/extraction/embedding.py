@@ -119,8 +119,8 @@ def _clear_memory_error(batch_size: int, what: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise SurroundingsError(
-            f"the GPU has no memory left for a batch of {batch_size} {what}; lower features.batch_size in params.yaml "
-            "and run again, finished shards are kept"
+            f"the GPU has no memory left for a batch of {batch_size} {what}",
+            "lower features.batch_size in params.yaml and run again, finished shards are kept",
         ) from error
 
 
@@ -135,8 +135,9 @@ def _read_pictures(dataset: Dataset, shards: Sequence[range], kind: str) -> Iter
         if missing:
             raise InputError(
                 f"{dataset.artifact.path} has no picture for the items {name_first(missing)}, as features.image: "
-                f"{kind} expects; give the raw data pictures (layout folder: dataset.folder.images), or set "
-                "features.image: precomputed in params.yaml"
+                f"{kind} expects",
+                "give the raw data pictures (layout folder: dataset.folder.images), or set "
+                "features.image: precomputed in params.yaml",
             )
         yield from (NumberedPicture(row, picture) for row, picture in numbered if picture is not None)
 

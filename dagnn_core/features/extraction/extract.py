@@ -93,8 +93,8 @@ def _check_training_items(dataset: Dataset) -> None:
         if not present[training].any():
             raise InputError(
                 f"{dataset.artifact.path}: none of the {len(training)} training items has a {what}, expected some "
-                f"to fit the {what} encoder on; add them to the raw data (layout folder: {keys}), or use this data set "
-                "for a label graph alone"
+                f"to fit the {what} encoder on",
+                f"add them to the raw data (layout folder: {keys}), or use this data set for a label graph alone",
             )
 
 
@@ -124,8 +124,9 @@ def _check_written(dataset: Dataset, kind: str) -> None:
         named = name_first([repr(dataset.ids[row]) for row in wordless])
         raise InputError(
             f"{dataset.artifact.path} has ready vectors and no words for {len(wordless)} texts ({named}), but "
-            f"features.text: {kind} expects words; set features.text: precomputed in params.yaml (layout features: "
-            "dataset.features.text_names makes words of the columns)"
+            f"features.text: {kind} expects words",
+            "set features.text: precomputed in params.yaml (layout features: "
+            "dataset.features.text_names makes words of the columns)",
         )
 
 

@@ -92,8 +92,9 @@ def load_pixels(
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
             raise
         raise SurroundingsError(
-            f"a process that decodes pictures died ({error}); most likely memory ran out, or shared memory (/dev/shm): "
-            "lower features.workers or features.batch_size in params.yaml and run again, finished shards are kept"
+            f"a process that decodes pictures died ({error})",
+            "most likely memory ran out, or shared memory (/dev/shm): "
+            "lower features.workers or features.batch_size in params.yaml and run again, finished shards are kept",
         ) from error
 
 

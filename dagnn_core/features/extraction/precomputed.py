@@ -46,7 +46,8 @@ def join_vectors(dataset: Dataset, modality: Modality, file: Path) -> ReadyMatri
             named = name_first([repr(item_id) for item_id in ids if item_id in bad])
             raise InputError(
                 f"{key}: {file} {fault} {len(bad)} of the {len(wanted)} items with {modality} ({named}), expected a "
-                f"finite vector for each; correct the file, or choose another features.{modality} in params.yaml"
+                f"finite vector for each",
+                f"correct the file, or choose another features.{modality} in params.yaml",
             )
     extra = len(ready.row_of.keys() - wanted)
     if extra:
@@ -63,14 +64,15 @@ def own_vectors(dataset: Dataset, modality: Modality) -> ReadyMatrix:
     vectors = dataset.vectors(modality)
     if vectors is None:
         raise InputError(
-            f"{dataset.artifact.path} has no ready {modality} vectors, as features.{modality}: precomputed expects; "
+            f"{dataset.artifact.path} has no ready {modality} vectors, as features.{modality}: precomputed expects",
             f"name a file with them in features.{modality}_vectors, or choose another features.{modality} in "
-            "params.yaml"
+            "params.yaml",
         )
     if vectors.ndim != 2 or len(vectors) != len(dataset) or not vectors.shape[1] or vectors.dtype.kind != "f":
         raise InputError(
             f"{dataset.artifact.path}: vectors/{modality}.npy is {vectors.dtype} {list(vectors.shape)}, expected "
-            f"floating-point numbers [{len(dataset)}, dim]; correct the raw data and make the data set again"
+            f"floating-point numbers [{len(dataset)}, dim]",
+            "correct the raw data and make the data set again",
         )
     return ReadyMatrix(lambda rows: _finite(dataset, modality, vectors, rows), vectors.shape[1])
 
@@ -85,6 +87,7 @@ def _finite(
         named = name_first([f"{dataset.ids[row]!r} (row {row})" for row in bad])
         raise InputError(
             f"{dataset.artifact.path}: vectors/{modality}.npy has NaN or infinity for the items {named}, expected "
-            "finite numbers; correct the raw data and make the data set again"
+            "finite numbers",
+            "correct the raw data and make the data set again",
         )
     return block

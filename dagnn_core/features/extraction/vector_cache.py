@@ -81,7 +81,7 @@ class VectorCache:
         for rows in self._shards:
             vectors = self._read(rows)
             if vectors is None:
-                raise SurroundingsError(f"{self._path(rows)} was removed or damaged while it was in use; run again")
+                raise SurroundingsError(f"{self._path(rows)} was removed or damaged while it was in use", "run again")
             yield vectors
 
     def _path(self, rows: range) -> Path:

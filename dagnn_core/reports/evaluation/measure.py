@@ -106,8 +106,8 @@ def evaluate(model: TrainedNetwork, features: Features) -> Evaluation:
     test = features.pairs("test")
     if len(test) == 0:
         raise InputError(
-            f"{features.artifact.path} has no test items, expected at least one; "
-            "correct the splits of the data set, or dataset.test_fraction where they are drawn"
+            f"{features.artifact.path} has no test items, expected at least one",
+            "correct the splits of the data set, or dataset.test_fraction where they are drawn",
         )
     labels = features.labels[test]
     image = model.embed_image_features(features.image[test])

@@ -101,8 +101,7 @@ def look(name: str, check: Callable[[], Note]) -> Diagnosis:
     except ModuleNotFoundError as error:
         return Diagnosis(name, "skipped", f"this check needs {error.name}, which is not installed")
     except DagnnError as error:
-        what, _, remedy = str(error).rpartition("; ")  # as all our messages have it
-        return Diagnosis(name, "failed", what or remedy, remedy if what else "")
+        return Diagnosis(name, "failed", error.what, error.remedy)
     return Diagnosis(name, "warning" if found.remedy else "ok", *found)
 
 

@@ -131,7 +131,7 @@ def follow(
     except SurroundingsError as error:
         raise SurroundingsError(f"{error}", f"the run may go on, {again}") from error
     if run.state in ("FAILED", "CANCELED"):
-        raise CheckRefusedError(_failure(kubeflow, run))
+        raise _failure(kubeflow, run)
     return run
 
 
@@ -208,18 +208,18 @@ def _until_finished(kubeflow: Kubeflow, run_id: str, pace: Pace, show: Callable[
         pause = min(pace.longest, pause * 1.5)
 
 
-def _failure(kubeflow: Kubeflow, run: RunProgress) -> str:
+def _failure(kubeflow: Kubeflow, run: RunProgress) -> CheckRefusedError:
     """How a run failed, and where its logs are, on one line."""
     page = kubeflow.page(f"runs/details/{run.id}")
     logs = f"`dagnn logs {run.id}` shows the logs" + (f", {page} the run" if page else "")
     if run.state == "CANCELED":
         stopped = name_first([task.label for task in run.tasks if task.state == "CANCELED"])
-        return f"run {run.id} was canceled{f' during {stopped}' if stopped else ''}; {logs}"
+        return CheckRefusedError(f"run {run.id} was canceled{f' during {stopped}' if stopped else ''}", logs)
     causes = []
     for task in run.tasks:
         if task.state == "FAILED":
             causes.append(": ".join(filter(None, (task.failed_label, cause_of(kubeflow, run.id, task)))))
-    return f"run {run.id} failed ({name_first(causes) or run.message or 'no task says why'}); {logs}"
+    return CheckRefusedError(f"run {run.id} failed ({name_first(causes) or run.message or 'no task says why'})", logs)
 
 
 def _ended(state: str, started: datetime | None, finished: datetime | None) -> str:

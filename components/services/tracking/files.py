@@ -70,10 +70,10 @@ def check_store(tracking: Tracking, repository: "ArtifactRepository", file: str)
         )
     except RequestException as error:
         reason = f"{host} cannot be reached ({type(error).__name__})"
-        raise SurroundingsError(unreachable_store(tracking.address, reason)) from error
+        raise unreachable_store(tracking.address, reason) from error
     with answer:
         if answer.status_code >= 400 and answer.status_code != 416:  # of an empty file
-            raise SurroundingsError(unreachable_store(tracking.address, f"{host} answers {answer.status_code}"))
+            raise unreachable_store(tracking.address, f"{host} answers {answer.status_code}")
 
 
 def find_small_file(tracking: Tracking) -> KeptFile | None:

@@ -229,8 +229,7 @@ class Tracking:
         except _store_failures() as error:
             raise SurroundingsError(
                 f"the store of MLflow's files, to which {self.address} leads, cannot be used: {_reason(error)}",
-                "set "
-                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL as it needs them, and try again",
+                "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL as it needs them, and try again",
             ) from error
         except _failures() as error:
             if _not_permitted(error):
@@ -238,7 +237,7 @@ class Tracking:
                     f"MLflow at {self.address} does not permit this: {_reason(error)}",
                     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of an account that may do it",
                 ) from error
-            raise SurroundingsError(self._failure(error)) from error
+            raise self._failure(error) from error
 
     @contextmanager
     def training_run(
@@ -309,7 +308,7 @@ class Tracking:
     def _waiting(self) -> Patience:
         return Patience(f"MLflow at {self.address}", self.patience if self._is_http else 0)
 
-    def _failure(self, error: Exception) -> str:
+    def _failure(self, error: Exception) -> SurroundingsError:
         """What a failure of MLflow means to the user."""
         words = " ".join(map(str, causes(error)))
         if _DIRECT.search(words):
@@ -319,9 +318,9 @@ class Tracking:
             limit = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
             seconds = found["seconds"] or limit
             more = ", or set a higher MLFLOW_HTTP_REQUEST_TIMEOUT" if seconds == limit else ""
-            return (
-                f"MLflow at {self.address} moved no byte for {seconds} s; check that the server and the store of its "
-                f"files are not overloaded, and run again{more}"
+            return SurroundingsError(
+                f"MLflow at {self.address} moved no byte for {seconds} s",
+                f"check that the server and the store of its files are not overloaded, and run again{more}",
             )
         if _sqlite_file(self.uri):
             remedy = "end the program that uses the file, or move a damaged file away"
@@ -329,7 +328,7 @@ class Tracking:
             remedy = "the server's log says why; check that it reaches its database and the store of its files"
         else:
             remedy = f"start the server or correct MLFLOW_TRACKING_URI (unset, it is {DEFAULT_URI})"
-        return f"MLflow at {self.address} cannot be used: {_reason(error)}; {remedy}"
+        return SurroundingsError(f"MLflow at {self.address} cannot be used: {_reason(error)}", remedy)
 
     @property
     def _is_http(self) -> bool:
@@ -484,12 +483,12 @@ def split_of_data(
     )
 
 
-def unreachable_store(server: str, reason: str) -> str:
-    """The message about a store of MLflow's files that this machine cannot use itself."""
-    return (
-        f"the store that MLflow at {server} names for its files cannot be used from here: {reason}; set "
-        f"{' and '.join(DIRECT_TRANSFER)} to false (in a target: mlflow_direct_s3) to go through MLflow's server, or "
-        "open a way to the store"
+def unreachable_store(server: str, reason: str) -> SurroundingsError:
+    """The error about a store of MLflow's files that this machine cannot use itself."""
+    return SurroundingsError(
+        f"the store that MLflow at {server} names for its files cannot be used from here: {reason}",
+        f"set {' and '.join(DIRECT_TRANSFER)} to false (in a target: mlflow_direct_s3) to go through MLflow's server, "
+        "or open a way to the store",
     )
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from components.services.tracking.mlflow import PROBE_SECONDS, Tracking, unreachable_store
-from dagnn_core.errors import SurroundingsError
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository

@@ -229,7 +229,7 @@ class Tracking:
         except _store_failures() as error:
             raise SurroundingsError(
                 f"the store of MLflow's files, to which {self.address} leads, cannot be used: {_reason(error)}",
-                "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL as it needs them, and try again",
+                "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL as it needs, and try again",
             ) from error
         except _failures() as error:
             if _not_permitted(error):

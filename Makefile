@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-containers images lint types dvc-deps lock
+.PHONY: help setup demo check test test-all test-containers images lint types docs dvc-deps lock
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ dvc-deps: setup ## write into dvc.yaml which modules each stage imports
 
 types: setup ## mypy --strict
 	@mypy
+
+docs: setup ## build the documentation into build/site; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 # torch names the CUDA packages that it needs itself; a machine without a GPU shall not download them
 CUDA := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime \

@@ -9,7 +9,7 @@ from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.register import RegisterConfig
-from dagnn_core.config.section import parse_section
+from dagnn_core.config.section import json_schema, parse_section
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError
 
@@ -30,3 +30,24 @@ def parse_params(values: object) -> dict[str, Any]:
     if unknown:
         raise InputError(f"unknown section {unknown[0]!r}; valid sections: {', '.join(SECTIONS)}")
     return {name: parse_section(section, values.get(name, {}), name) for name, section in SECTIONS.items()}
+
+
+def params_schema() -> dict[str, Any]:
+    """JSON schema of a whole `params.yaml`, for editors: names, types, bounds, defaults and descriptions.
+
+    What concerns several keys, or the implementation behind an import path, is checked by `parse_params` alone.
+    """
+    definitions: dict[str, Any] = {}
+    properties = {}
+    for name, kind in SECTIONS.items():
+        schema = json_schema(kind)
+        definitions |= schema.pop("$defs", {})
+        properties[name] = schema
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "params.yaml",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "$defs": definitions,
+    }

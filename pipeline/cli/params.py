@@ -11,13 +11,14 @@ from ruamel.yaml import YAML
 
 from components.params import read_yaml
 from components.params_file import load_params
-from dagnn_core.config.sections import SECTIONS
+from dagnn_core.config.sections import SECTIONS, params_schema
 from dagnn_core.errors import InputError
 from pipeline.shipped import CONFIGS, find_configs
 
 app = typer.Typer(help="Show the configuration, or replace it by a shipped one.", no_args_is_help=True)
 
 PARAMS = Path("params.yaml")
+_FROM_CONFIGS, _FROM_PARAMS = b"$schema=../params.schema.json", b"$schema=params.schema.json"
 
 
 @app.command()
@@ -34,6 +35,12 @@ def show(
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON schema of `params.yaml`, for editors."""
+    typer.echo(json.dumps(params_schema(), indent=2))
+
+
+@app.command()
 def use(
     name: Annotated[str, typer.Argument(help="a shipped configuration, or a file in configs/, without .yaml")],
     force: Annotated[bool, typer.Option("--force", help="replace edits of params.yaml without asking")] = False,
@@ -43,8 +50,8 @@ def use(
     if name not in known:
         raise InputError(f"{CONFIGS / name}.yaml is not a configuration, expected one of {', '.join(sorted(known))}")
     load_params(known[name])
-    content = known[name].read_bytes()
-    is_edited = PARAMS.is_file() and PARAMS.read_bytes() not in [path.read_bytes() for path in known.values()]
+    content = _as_params(known[name])
+    is_edited = PARAMS.is_file() and PARAMS.read_bytes() not in map(_as_params, known.values())
     if is_edited and not force:
         if not sys.stdin.isatty():
             raise InputError(f"{PARAMS} holds edits that no configuration has; save them, or give --force")
@@ -58,3 +65,8 @@ def use(
 def _configurations() -> dict[str, Path]:
     """The files that hold sections of `params.yaml`; others describe data sets."""
     return {name: path for name, path in find_configs().items() if set(read_yaml(path)) <= set(SECTIONS)}
+
+
+def _as_params(path: Path) -> bytes:
+    """What a configuration becomes as `params.yaml`, which is one folder higher than its own."""
+    return path.read_bytes().replace(_FROM_CONFIGS, _FROM_PARAMS, 1)

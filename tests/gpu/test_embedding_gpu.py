@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dagnn_core.config.features import FeaturesConfig
-from dagnn_core.features.extraction.extract import extract_with_image_backbone, image_loader, vector_cache
+from dagnn_core.features.extraction import image_loader, vector_cache
+from dagnn_core.features.extraction.extract import extract_with_image_backbone
 from tests.features.small_backbones import SmallImageBackbone, make_dataset
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

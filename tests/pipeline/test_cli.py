@@ -102,6 +102,12 @@ def test_a_command_without_its_optional_package_names_it(tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (2, expected)
 
 
+def test_params_schema_prints_the_committed_schema() -> None:
+    done = dagnn("params", "schema")
+    assert done.returncode == 0
+    assert done.stdout == (ROOT / "params.schema.json").read_text(encoding="utf-8")
+
+
 class TestParamsUse:
     @pytest.fixture
     def project(self, tmp_path: Path) -> Path:
@@ -116,6 +122,14 @@ class TestParamsUse:
             done = dagnn("params", "use", name, cwd=project)
             assert done.returncode == 0, done.stderr
             assert (project / "params.yaml").read_bytes() == (project / f"configs/{name}.yaml").read_bytes()
+
+    def test_the_schema_is_found_from_where_params_yaml_is(self, project: Path) -> None:
+        line = "# yaml-language-server: $schema={}\ntrain: {{lr: 0.1}}\n"
+        (project / "configs/one.yaml").write_text(line.format("../params.schema.json"))
+        for name in ("one", "two"):  # what it wrote itself is no edit
+            assert dagnn("params", "use", name, cwd=project).returncode == 0
+            if name == "one":
+                assert (project / "params.yaml").read_text() == line.format("params.schema.json")
 
     def test_keeps_edits_unless_forced(self, project: Path) -> None:
         edited = "train: {lr: 0.3}\n"

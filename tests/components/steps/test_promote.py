@@ -196,7 +196,7 @@ def test_uncommitted_code_is_accepted_on_demand_alone_and_recorded(scenes, tmp_p
 def test_a_version_that_serves_something_else(scenes, tmp_path, monkeypatch, spoil, reason):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     stored = shutil.copytree(scenes.files("good"), tmp_path / "stored")
-    served = stored / "served_model.py"
+    served = stored / "pyfunc_model.py"
     served.write_text(served.read_text().replace("        return embeddings\n", f"        return {spoil}\n"))
     name = f"served-{tmp_path.name}"
     scenes.register(name, "good", source=stored)

@@ -467,7 +467,7 @@ def assert_imports_are_pinned(stored, *, everywhere):
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     files = json.loads(done.stdout)
     assert len(files) > 5
-    for file in [*files, stored / "served_model.py"]:
+    for file in [*files, stored / "pyfunc_model.py"]:
         for package in imported_packages(Path(file), everywhere=everywhere):
             assert set(distributions[package]) & set(pinned), f"{file} imports {package}"
     assert all(number and "+" not in number for number in pinned.values())

@@ -13,7 +13,8 @@ from torch import nn
 
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import ArtifactError, InputError
-from dagnn_core.features.encoders.registry import load_image_encoder, open_image_backbone, vgg
+from dagnn_core.features.encoders import vgg
+from dagnn_core.features.encoders.registry import load_image_encoder, open_image_backbone
 from dagnn_core.features.encoders.vgg import Vgg19, VggBackbone, crop
 
 NUM_PARAMETERS = 143_678_248  # torchvision's count, with the last layer of 1000 classes

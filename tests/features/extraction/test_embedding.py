@@ -14,12 +14,8 @@ import torch
 
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import InputError, SurroundingsError
-from dagnn_core.features.extraction.extract import (
-    extract_with_image_backbone,
-    extract_with_text_backbone,
-    image_loader,
-    vector_cache,
-)
+from dagnn_core.features.extraction import image_loader, vector_cache
+from dagnn_core.features.extraction.extract import extract_with_image_backbone, extract_with_text_backbone
 from tests.features.small_backbones import (
     SmallImageBackbone,
     SmallTextBackbone,

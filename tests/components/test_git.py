@@ -33,7 +33,7 @@ def test_a_message_is_no_shell_command(checkout: Path) -> None:
 
 def test_changed_files_are_named_as_they_are(checkout: Path) -> None:
     assert changed_files(checkout) == []
-    for path in checkout.glob("*.*"):
+    for path in filter(Path.is_file, checkout.iterdir()):
         path.write_text("two")
     (checkout / "new.txt").touch()  # not tracked
     assert changed_files(checkout) == ["dvc.lock", "two words.txt", "ünï.txt"]

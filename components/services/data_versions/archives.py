@@ -35,7 +35,7 @@ NEVER_A_BOMB = 100_000_000  # bytes
 CHUNK = 1 << 20
 
 
-class ListedFile(NamedTuple):
+class RawFile(NamedTuple):
     """A regular file in a folder."""
 
     name: str
@@ -52,7 +52,7 @@ class _Member(NamedTuple):
     open: Callable[[], IO[bytes] | None]
 
 
-def list_files(folder: Path) -> list[ListedFile]:
+def list_files(folder: Path) -> list[RawFile]:
     """All files in a folder and below, sorted by name.
 
     Raises:
@@ -75,7 +75,7 @@ def list_files(folder: Path) -> list[ListedFile]:
                     fault = "is a link or a device, expected regular files only; put the file itself there"
                 if fault:
                     raise InputError(f"{str(folder / name)!r} {fault}")
-                found.append(ListedFile(name, entry.stat(follow_symlinks=False).st_size))
+                found.append(RawFile(name, entry.stat(follow_symlinks=False).st_size))
     return sorted(found)
 
 
@@ -209,7 +209,7 @@ def _content_folder(folder: Path) -> Path:
     return folder
 
 
-def picture_folders(files: Sequence[ListedFile]) -> set[str]:
+def picture_folders(files: Sequence[RawFile]) -> set[str]:
     """The topmost folders, below the root, of more than MANY files that are all pictures."""
     sizes: Counter[str] = Counter()
     pictures: Counter[str] = Counter()
@@ -226,7 +226,7 @@ def _folders_of(name: str) -> list[str]:
     return [str(parent) for parent in PurePosixPath(name).parents][:-1]
 
 
-def copy_packed(source: Path, files: Sequence[ListedFile], out: Path) -> None:
+def copy_packed(source: Path, files: Sequence[RawFile], out: Path) -> None:
     """Copy a folder; each folder of many pictures becomes one uncompressed tar of its content, beside where it was.
 
     Equal content makes equal files: the tar has sorted names, and neither times nor owners.

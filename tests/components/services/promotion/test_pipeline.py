@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from components.services.data_versions.lock_history import dvc_digest
+from components.services.data_versions.layout import folder_digest
 from components.services.registry.versions import CHAMPION
 from dagnn_core.config.register import GateConfig, RegisterConfig
 from dagnn_core.config.section import section_json
@@ -48,7 +48,7 @@ def promote(folder: Path, mlflow: str, dataset: Path, *, run_id: str, version: s
 
 def commit_lock(folder: Path, model: Path) -> None:
     """A repository whose dvc.lock lists the model: a version of a cluster has an image instead."""
-    outs = [{"path": "artifacts/model", "md5": dvc_digest(model), "hash": "md5"}]
+    outs = [{"path": "artifacts/model", "md5": folder_digest(model), "hash": "md5"}]
     YAML().dump({"schema": "2.0", "stages": {"train": {"cmd": "train", "outs": outs}}}, folder / "dvc.lock")
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (["init", "--quiet"], ["add", "dvc.lock"], ["commit", "--quiet", "--message", "Train"]):

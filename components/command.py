@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dagnn_core.errors import DagnnError, SurroundingsError
+from dagnn_core.errors import BackendError, DagnnError
 
 ParamsOption = Annotated[str, typer.Option(help="The configuration file.")]
 WorkOption = Annotated[Path, typer.Option(help="Folder for unfinished work, from which an interrupted run goes on.")]
@@ -64,11 +64,11 @@ def run_command(command: Callable[[], object]) -> NoReturn:
     sys.exit(0)
 
 
-def disk_failure(error: OSError) -> SurroundingsError | None:
+def disk_failure(error: OSError) -> BackendError | None:
     """What an error of the disk means to the user; None where it is something else."""
     if error.errno not in _DISK_ERRORS:
         return None
-    return SurroundingsError(f"{error.filename or 'writing'}: {_DISK_ERRORS[error.errno]}")
+    return BackendError(f"{error.filename or 'writing'}: {_DISK_ERRORS[error.errno]}")
 
 
 def run_step(main: Callable[..., object]) -> NoReturn:

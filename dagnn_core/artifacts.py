@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dagnn_core.errors import ArtifactError, DagnnError, InputError, SurroundingsError
+from dagnn_core.errors import ArtifactError, BackendError, DagnnError, InputError
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
@@ -123,7 +123,7 @@ def write_artifact(out: Path, *, kind: str, provenance: Mapping[str, Any]) -> It
 
     Raises:
         InputError: `out` exists and is neither empty nor an artifact of this kind, or cannot be a folder.
-        SurroundingsError: the disk is full.
+        BackendError: the disk is full.
     """
     out = Path(out)
     _check_replaceable(out, kind)
@@ -143,7 +143,7 @@ def write_artifact(out: Path, *, kind: str, provenance: Mapping[str, Any]) -> It
     except Exception as error:
         # numpy and safetensors do not say why they could not write, so ask the disk
         if not isinstance(error, DagnnError) and shutil.disk_usage(out.parent).free < FULL_BELOW_BYTES:
-            raise SurroundingsError(f"{out}: no space is left on its disk", "free some and run again") from error
+            raise BackendError(f"{out}: no space is left on its disk", "free some and run again") from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

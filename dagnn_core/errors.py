@@ -22,7 +22,7 @@ class DagnnError(Exception):
         self.remedy = remedy
 
 
-class CheckRefusedError(DagnnError):
+class CheckFailedError(DagnnError):
     """A check said no: a model is worse than the champion, a validation failed. Exit status 1."""
 
     exit_status = 1
@@ -38,7 +38,7 @@ class ArtifactError(InputError):
     """An artifact is missing, incomplete, damaged, or of another schema version. Exit status 2."""
 
 
-class SurroundingsError(DagnnError):
+class BackendError(DagnnError):
     """What the program stands on failed: a server, the disk, the network. Exit status 3."""
 
     exit_status = 3

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout, lock_descriptor
 
-from dagnn_core.errors import SurroundingsError
+from dagnn_core.errors import BackendError
 
 ENDING_SECONDS = 0.2  # a holder that is just removing its lock file is no conflict
 
@@ -31,12 +31,12 @@ def hold_lock(path: Path, *, busy: str, remedy: str, elsewhere: str) -> Iterator
         elsewhere: what the user can do where the file system has no locks.
 
     Raises:
-        SurroundingsError: another process holds it, or the file system has no locks.
+        BackendError: another process holds it, or the file system has no locks.
     """
     try:
         held = FileLock(path, timeout=ENDING_SECONDS, fallback_to_soft=False).acquire()
     except Timeout as error:
-        raise SurroundingsError(f"{path}: {busy} ({_holder(path)}), expected one at a time", remedy) from error
+        raise BackendError(f"{path}: {busy} ({_holder(path)}), expected one at a time", remedy) from error
     except OSError as error:
         if error.filename is not None:  # the file cannot be opened, and the error says so
             raise
@@ -61,7 +61,7 @@ def try_lock(stream: BinaryIO, path: Path, *, elsewhere: str) -> bool:
         False where another process has it, or has just moved it away.
 
     Raises:
-        SurroundingsError: the file system has no locks.
+        BackendError: the file system has no locks.
     """
     try:
         if not lock_descriptor(stream.fileno(), blocking=False):
@@ -81,5 +81,5 @@ def _holder(path: Path) -> str:
         return "which has just ended"
 
 
-def _unlockable(path: Path, error: OSError, elsewhere: str) -> SurroundingsError:
-    return SurroundingsError(f"{path} cannot be locked ({error.strerror})", elsewhere)
+def _unlockable(path: Path, error: OSError, elsewhere: str) -> BackendError:
+    return BackendError(f"{path} cannot be locked ({error.strerror})", elsewhere)

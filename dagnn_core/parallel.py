@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 
 
 @contextmanager
@@ -94,12 +94,12 @@ def _sum(x: Tensor) -> Tensor:
     """Sum over the processes, in place.
 
     Raises:
-        SurroundingsError: one of them cannot be reached any more.
+        BackendError: one of them cannot be reached any more.
     """
     try:
         dist.all_reduce(x)
     except RuntimeError as error:  # so does gloo say it
-        raise SurroundingsError(
+        raise BackendError(
             "another process of this training has ended, or cannot be reached",
             "when its own message is dealt with, run the same command again to go on",
         ) from error

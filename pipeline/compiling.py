@@ -8,7 +8,7 @@ from kfp.compiler import Compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from dagnn_core.errors import InputError
-from pipeline.graph import Shape, build_pipeline
+from pipeline.graph import PipelineOptions, build_pipeline
 from pipeline.images import Images, pullable
 from pipeline.target import Target
 
@@ -19,7 +19,7 @@ def write_pipeline(
     images: Images,
     params: Mapping[str, object],
     target: Target,
-    shape: Shape = Shape(),  # noqa: B008  # frozen
+    options: PipelineOptions = PipelineOptions(),  # noqa: B008  # frozen
     kubernetes_native: bool = False,
 ) -> None:
     """Compile the pipeline; equal arguments give equal bytes.
@@ -29,7 +29,7 @@ def write_pipeline(
         images: references by digest.
         params: the sections of `params.yaml`.
         target: the cluster.
-        shape: what else the graph has.
+        options: what else the graph has.
         kubernetes_native: write the custom resources `Pipeline` and `PipelineVersion`, for `kubectl apply`.
 
     Raises:
@@ -37,7 +37,7 @@ def write_pipeline(
     """
     if out.suffix not in (".yaml", ".yml"):
         raise InputError(f"{out}: a compiled pipeline is a YAML file, expected a name that ends in .yaml")
-    pipeline = build_pipeline(images=pullable(images), params=params, target=target, shape=shape)
+    pipeline = build_pipeline(images=pullable(images), params=params, target=target, options=options)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.stem}.partial.yaml")  # kfp looks at the ending
     Compiler().compile(pipeline, package_path=str(partial))

@@ -23,7 +23,7 @@ from kfp import local
 from kfp.local import docker_task_handler
 
 from components.services.tracking.mlflow import DIRECT_TRANSFER
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from dagnn_core.text import one_line
 from pipeline.images import Images
 
@@ -54,7 +54,7 @@ def container_runner(*, images: Images, memory: str | None, root: Path, writable
         writable: folders for what a restart needs, and for what is made once.
 
     Raises:
-        SurroundingsError: there is no engine, or an image cannot be had.
+        BackendError: there is no engine, or an image cannot be had.
     """
     user = _prepare(images)
     for folder in (root, *writable):
@@ -111,7 +111,7 @@ def run_container(
     After Ctrl-C the processes in the container are interrupted, and have a minute to clean up.
 
     Raises:
-        SurroundingsError: the engine refused or failed.
+        BackendError: the engine refused or failed.
     """
     try:
         container = client.containers.create(image, command, volumes=volumes, **settings)
@@ -120,7 +120,7 @@ def run_container(
             status = _follow(container)
             container.reload()
             if container.attrs["State"]["OOMKilled"]:
-                print(f"[container] SurroundingsError: a task needed more memory than {settings.get('mem_limit')}")
+                print(f"[container] BackendError: a task needed more memory than {settings.get('mem_limit')}")
             return status
         except KeyboardInterrupt:
             _interrupt(container)
@@ -128,7 +128,7 @@ def run_container(
         finally:
             container.remove(force=True)
     except DockerException as error:
-        raise SurroundingsError(f"Docker failed: {_reason(error)}") from error
+        raise BackendError(f"Docker failed: {_reason(error)}") from error
 
 
 def _follow(container: Any) -> int:
@@ -156,7 +156,7 @@ def _prepare(images: Images) -> str:
         client = docker.from_env()
         client.ping()
     except DockerException as error:
-        raise SurroundingsError(
+        raise BackendError(
             f"no Docker engine answers ({_reason(error)})", "start it, or correct DOCKER_HOST"
         ) from error
     with contextlib.closing(client):
@@ -171,9 +171,7 @@ def _user(client: docker.DockerClient, image: str) -> str:
         except ImageNotFound:
             found = client.images.pull(image)
     except APIError as error:
-        raise SurroundingsError(
-            f"image {image} is not on this machine and cannot be pulled: {_reason(error)}"
-        ) from error
+        raise BackendError(f"image {image} is not on this machine and cannot be pulled: {_reason(error)}") from error
     user = str(found.attrs["Config"]["User"])
     if not user.replace(":", "").isdigit() or ":" not in user:
         raise InputError(f"image {image} names no user by numbers, got {user!r}, expected one that `make images` built")

@@ -21,7 +21,7 @@ from components.services.data_versions.repository import default_remote
 from components.services.storage.s3 import Storage
 from components.services.tracking.files import check_direct_way, check_store, find_small_file, read
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.errors import DagnnError, InputError, SurroundingsError
+from dagnn_core.errors import BackendError, DagnnError, InputError
 from pipeline.images import IMAGES_FILE, pullable, read_images
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.submit import connect
@@ -189,7 +189,7 @@ def _mlflow(tracking: Tracking) -> Note:
     server, here = tracking.server_version(), version("mlflow")
     what = f"{tracking.address} is MLflow {server}, and takes the credentials"
     if server.split(".")[0] != here.split(".")[0]:
-        raise SurroundingsError(f"{what}, but {here} is used here and in the images", "upgrade the older one")
+        raise BackendError(f"{what}, but {here} is used here and in the images", "upgrade the older one")
     return Note(what)
 
 
@@ -204,12 +204,12 @@ def _mlflow_files(tracking: Tracking, target: Target) -> Note:
         if target.mlflow_direct_s3:
             try:
                 check_store(tracking, file.repository, file.path)
-            except SurroundingsError as error:  # its name may be known in the cluster alone
+            except BackendError as error:  # its name may be known in the cluster alone
                 return Note(error.what, "see that tasks reach it, or unset mlflow_direct_s3")
         check_direct_way(tracking, file.repository, file.path)
         size = read(file)
     if size != file.size:
-        raise SurroundingsError(
+        raise BackendError(
             f"{file.path} of {file.owner} has {size} bytes, expected {file.size}", "check the store of MLflow's files"
         )
     return Note(f"{file.path} of {file.owner} can be read ({size} bytes)")
@@ -240,7 +240,7 @@ def _checkpoints(target: Target) -> Note:
         raise _SkippedError("the cluster's configuration names no place for them: a training that is lost starts over")
     try:
         _store(target.s3_endpoint_url, attempts=1).check_bucket(target.checkpoints)
-    except SurroundingsError as error:  # its name may be known in the cluster alone, its keys may be the tasks' alone
+    except BackendError as error:  # its name may be known in the cluster alone, its keys may be the tasks' alone
         return Note(error.what, "see that tasks reach it: this machine need not")
     return Note(f"the bucket of {target.checkpoints} is there")
 
@@ -258,7 +258,7 @@ def require_secrets(namespace: str, target: Target) -> None:
 
     Raises:
         InputError: one is not.
-        SurroundingsError: the cluster that kubectl's configuration names cannot be reached.
+        BackendError: the cluster that kubectl's configuration names cannot be reached.
     """
     for name in secrets_of(target):
         try:
@@ -332,10 +332,10 @@ def _get(api: "ApiClient", path: str, accept: str, what: str) -> Any:
             return None
         if error.status in (401, 403):
             raise _SkippedError(f"Kubernetes at {host} does not let you see the {what} ({error.status})") from error
-        raise SurroundingsError(f"Kubernetes at {host} answers {error.status} for the {what}", "try later") from error
+        raise BackendError(f"Kubernetes at {host} answers {error.status} for the {what}", "try later") from error
     except urllib3.exceptions.HTTPError as error:
         reason = getattr(error, "reason", None) or error
-        raise SurroundingsError(
+        raise BackendError(
             f"Kubernetes at {host} cannot be reached ({type(reason).__name__})",
             "check the network and kubectl's context",
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from dagnn_core.errors import CheckRefusedError, DagnnError, InputError, SurroundingsError
+from dagnn_core.errors import BackendError, CheckFailedError, DagnnError, InputError
 from dagnn_core.text import name_first, one_line
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.kubeflow.errors import ServerFailedError
@@ -118,9 +118,9 @@ def follow(
         The run's last state.
 
     Raises:
-        CheckRefusedError: the run failed or was canceled; the message has the tasks' own last words.
+        CheckFailedError: the run failed or was canceled; the message has the tasks' own last words.
         InputError: there is no such run.
-        SurroundingsError: the server failed for too long, or refuses; the run goes on.
+        BackendError: the server failed for too long, or refuses; the run goes on.
         FollowInterruptedError: Ctrl-C; the run goes on.
     """
     again = f"`dagnn follow {run_id}` shows it again"
@@ -128,8 +128,8 @@ def follow(
         run = _until_finished(kubeflow, run_id, pace, show or Lines())
     except KeyboardInterrupt as error:
         raise FollowInterruptedError("interrupted", f"the run goes on, {again}") from error
-    except SurroundingsError as error:
-        raise SurroundingsError(f"{error}", f"the run may go on, {again}") from error
+    except BackendError as error:
+        raise BackendError(f"{error}", f"the run may go on, {again}") from error
     if run.state in ("FAILED", "CANCELED"):
         raise _failure(kubeflow, run)
     return run
@@ -208,18 +208,18 @@ def _until_finished(kubeflow: Kubeflow, run_id: str, pace: Pace, show: Callable[
         pause = min(pace.longest, pause * 1.5)
 
 
-def _failure(kubeflow: Kubeflow, run: RunProgress) -> CheckRefusedError:
+def _failure(kubeflow: Kubeflow, run: RunProgress) -> CheckFailedError:
     """How a run failed, and where its logs are, on one line."""
     page = kubeflow.page(f"runs/details/{run.id}")
     logs = f"`dagnn logs {run.id}` shows the logs" + (f", {page} the run" if page else "")
     if run.state == "CANCELED":
         stopped = name_first([task.label for task in run.tasks if task.state == "CANCELED"])
-        return CheckRefusedError(f"run {run.id} was canceled{f' during {stopped}' if stopped else ''}", logs)
+        return CheckFailedError(f"run {run.id} was canceled{f' during {stopped}' if stopped else ''}", logs)
     causes = []
     for task in run.tasks:
         if task.state == "FAILED":
             causes.append(": ".join(filter(None, (task.failed_label, cause_of(kubeflow, run.id, task)))))
-    return CheckRefusedError(f"run {run.id} failed ({name_first(causes) or run.message or 'no task says why'})", logs)
+    return CheckFailedError(f"run {run.id} failed ({name_first(causes) or run.message or 'no task says why'})", logs)
 
 
 def _ended(state: str, started: datetime | None, finished: datetime | None) -> str:

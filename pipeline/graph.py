@@ -45,7 +45,7 @@ class RawDataVersion(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shape:
+class PipelineOptions:
     """What is chosen before a run and shapes the graph; all else is a parameter of the pipeline."""
 
     raw: RawDataVersion | None = None
@@ -76,7 +76,7 @@ def build_pipeline(
     images: Images | None,
     params: Mapping[str, object],
     target: Target | None = None,
-    shape: Shape = Shape(),  # frozen
+    options: PipelineOptions = PipelineOptions(),  # frozen
 ) -> BaseComponent:
     """The pipeline; its parameters are texts, with one for each section of `params.yaml`, as JSON.
 
@@ -84,18 +84,18 @@ def build_pipeline(
         images: references of the container images that the tasks run in; None: in processes of this machine.
         params: the sections; they become the defaults, so that a submitted run shows them and can override them.
         target: the cluster; None: this machine, where no outcome is recorded and the pipeline has `Outputs`.
-        shape: what else the graph has.
+        options: what else the graph has.
     """
-    defaults = _defaults(params, target, shape)
+    defaults = _defaults(params, target, options)
     start = starter(images, target)
 
     def dagnn(*values: Any) -> Outputs | None:
         given = dict(zip(defaults, values, strict=True))
         if target is None:
-            return _chain(start, given, shape)
-        outcome = start("record_outcome", last_task="promote" if shape.promote else "register")
+            return _chain(start, given, options)
+        outcome = start("record_outcome", last_task="promote" if options.promote else "register")
         with dsl.ExitHandler(outcome):
-            _chain(start, given, shape)  # kfp lets nothing out of an exit handler
+            _chain(start, given, options)  # kfp lets nothing out of an exit handler
         return None
 
     # kfp reads the pipeline's parameters from the signature: it shall have those that this graph uses
@@ -132,32 +132,32 @@ def starter(images: Images | None, target: Target | None) -> Callable[..., dsl.P
     return start
 
 
-def _defaults(params: Mapping[str, object], target: Target | None, shape: Shape) -> dict[str, str]:
+def _defaults(params: Mapping[str, object], target: Target | None, options: PipelineOptions) -> dict[str, str]:
     """The parameters of the pipeline."""
     scratch = Path("/tmp/dagnn") if target else SCRATCH  # noqa: S108  # a pod's own
     defaults = {name: section_json(section) for name, section in params.items()}
     defaults |= {"model_name": "", "cache": str(scratch / CACHE.name), "work": str(scratch / WORK.name)}
-    if len(shape.seeds) <= 1:
-        defaults["seed"] = "".join(map(str, shape.seeds))
-    if shape.raw:
-        defaults |= {f"data_{name}": text for name, text in shape.raw._asdict().items()}
+    if len(options.seeds) <= 1:
+        defaults["seed"] = "".join(map(str, options.seeds))
+    if options.raw:
+        defaults |= {f"data_{name}": text for name, text in options.raw._asdict().items()}
     if target:
         defaults["checkpoints"] = target.checkpoints
     return defaults
 
 
-def _chain(start: Callable[..., dsl.PipelineTask], given: Mapping[str, Any], shape: Shape) -> Outputs:
+def _chain(start: Callable[..., dsl.PipelineTask], given: Mapping[str, Any], options: PipelineOptions) -> Outputs:
     """All tasks, from raw data to the registry.
 
     Args:
         start: makes a task.
         given: the parameters of the pipeline.
-        shape: what the graph has.
+        options: what the graph has.
     """
     source = {}
-    if shape.raw:
-        fetched = start("fetch_dataset", **{name: given[f"data_{name}"] for name in shape.raw._fields})
-        fetched.set_caching_options(bool(shape.raw.md5))  # what lies at a URI may change
+    if options.raw:
+        fetched = start("fetch_dataset", **{name: given[f"data_{name}"] for name in options.raw._fields})
+        fetched.set_caching_options(bool(options.raw.md5))  # what lies at a URI may change
         source = {"raw": fetched.outputs["raw_out"]}
     data = start("dataset", params=given["dataset"], work=given["work"], **source).outputs["dataset_out"]
     extracted = start("extract_features", dataset=data, params=given["features"], cache=given["cache"])
@@ -171,9 +171,9 @@ def _chain(start: Callable[..., dsl.PipelineTask], given: Mapping[str, Any], sha
         "work": given["work"],
         "checkpoints_uri": given.get("checkpoints", ""),
     }
-    if len(shape.seeds) > 1:
+    if len(options.seeds) > 1:
         # a training in a loop is not tried again by back ends that overlook its retries (kubeflow/pipelines#13897)
-        with dsl.ParallelFor([str(seed) for seed in shape.seeds]) as seed:
+        with dsl.ParallelFor([str(seed) for seed in options.seeds]) as seed:
             trained = start("train", **training, seed=seed)
         trained = start("select_model", models=dsl.Collected(trained.outputs["model_out"]))
     else:
@@ -183,6 +183,6 @@ def _chain(start: Callable[..., dsl.PipelineTask], given: Mapping[str, Any], sha
     report = evaluated.outputs["report_out"]
     naming = {"params": given["register"], "model_name": given["model_name"]}
     version = start("register", model=model, report=report, **naming).outputs
-    if shape.promote:
+    if options.promote:
         start("promote", name=version["name"], version=version["version"], dataset=data, params=given["register"])
     return Outputs(model=model, report=report, name=version["name"], version=version["version"])

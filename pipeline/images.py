@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.git import changed_files, git, head
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from dagnn_core.text import first_line
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def build_images(*, targets: Sequence[str], registry: str | None, options: Seque
 
     Raises:
         InputError: this is not a git checkout, a target does not exist, or `DOCKER_BUILDKIT` turns BuildKit off.
-        SurroundingsError: docker is not there, has no BuildKit, or failed.
+        BackendError: docker is not there, has no BuildKit, or failed.
     """
     unknown = [target for target in targets if target not in TARGETS]
     if unknown:
@@ -132,7 +132,7 @@ def _check_buildkit() -> None:
     done = _run(["docker", "build", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode != 0:
         reason = first_line(done.stderr)
-        raise SurroundingsError(
+        raise BackendError(
             f"docker cannot build with BuildKit ({reason})",
             "install its buildx plugin (package docker-buildx or "
             "docker-buildx-plugin), or put a docker that has it first on PATH",
@@ -173,7 +173,7 @@ def _docker(command: Sequence[str], *, stdin: int = subprocess.DEVNULL, capture:
     done = _run(command, stdin=stdin, stdout=subprocess.PIPE if capture else None)
     if done.returncode != 0:
         what = " ".join(command[:2])
-        raise SurroundingsError(f"`{what}` failed with exit status {done.returncode}", "its last lines above say why")
+        raise BackendError(f"`{what}` failed with exit status {done.returncode}", "its last lines above say why")
     return done.stdout or ""
 
 
@@ -186,4 +186,4 @@ def _run(
             command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, text=True, check=False
         )
     except FileNotFoundError as error:
-        raise SurroundingsError("docker is not on PATH", "install Docker, or put it there") from error
+        raise BackendError("docker is not on PATH", "install Docker, or put it there") from error

@@ -18,8 +18,8 @@ import psutil
 from kfp import local
 
 from components.locations import CACHE, WORK
-from dagnn_core.errors import DagnnError, SurroundingsError
-from pipeline.graph import Outputs, Shape, build_pipeline
+from dagnn_core.errors import BackendError, DagnnError
+from pipeline.graph import Outputs, PipelineOptions, build_pipeline
 from pipeline.images import Images
 from pipeline.task import parse_task_line
 
@@ -33,7 +33,7 @@ def run_locally(
     root: Path,
     images: Images | None = None,
     memory: str | None = None,
-    shape: Shape = Shape(),  # noqa: B008  # frozen
+    options: PipelineOptions = PipelineOptions(),  # noqa: B008  # frozen
 ) -> Outputs:
     """Run all tasks, in the current directory: in processes of this Python, or in containers of `images`.
 
@@ -45,7 +45,7 @@ def run_locally(
         root: folder for the runs; kfp makes one folder below it for each run.
         images: run in containers of these.
         memory: limit of each container, as `4g`.
-        shape: what the graph has beyond the six steps.
+        options: what the graph has beyond the six steps.
 
     Raises:
         DagnnError: a task failed; the error is the task's own where it is one of `dagnn_core.errors`.
@@ -53,7 +53,7 @@ def run_locally(
     if images:
         from pipeline.containers import container_runner, reliable_containers  # needs the extra `docker`
 
-    pipeline = build_pipeline(images=images, params=params, shape=shape)
+    pipeline = build_pipeline(images=images, params=params, options=options)
     name = f"{datetime.now(tz=UTC):%Y-%m-%d-%H-%M-%S}"
     os.environ["DAGNN_PIPELINE_RUN"] = f"local/{name}"  # the tasks record it
     runner = (
@@ -77,7 +77,7 @@ def run_locally(
                 outputs = pipeline().outputs
         except RuntimeError as error:
             reason = _COLOUR.sub("", str(error))
-            raise transcript.failure or SurroundingsError(f"{reason} Its output is in {log_path}.") from error
+            raise transcript.failure or BackendError(f"{reason} Its output is in {log_path}.") from error
         except KeyboardInterrupt:
             _wait_for_tasks()
             raise

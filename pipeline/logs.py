@@ -64,7 +64,7 @@ def show_logs(
 
     Raises:
         InputError: there is no such run, task or attempt.
-        SurroundingsError: the server fails or refuses.
+        BackendError: the server fails or refuses.
     """
     run = _Run(kubeflow, run_id, task, attempt)
     tasks, _ = run.look()
@@ -109,7 +109,7 @@ def follow_logs(
 
     Raises:
         InputError: there is no such run or task.
-        SurroundingsError: the server failed for too long, or refuses.
+        BackendError: the server failed for too long, or refuses.
         FollowInterruptedError: Ctrl-C; the run goes on.
     """
     try:

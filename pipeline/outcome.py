@@ -20,7 +20,7 @@ import urllib3
 
 from components.services.registry.versions import has_finished
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.errors import SurroundingsError
+from dagnn_core.errors import BackendError
 from pipeline.kubeflow.runs import Task, fold, loop_items, state_of
 from pipeline.task import last_words
 
@@ -121,7 +121,7 @@ def find_outcome(
     try:
         if has_finished(tracking, pipeline_run, last_task):
             return Outcome("SUCCEEDED")
-    except SurroundingsError as error:
+    except BackendError as error:
         log.warning("MLflow does not tell whether %s ended: %s", last_task, error)
     return said if said.state == "FAILED" else Outcome("UNKNOWN")
 

@@ -12,7 +12,7 @@ from components.services.promotion.gate import Decision
 from components.services.promotion.promotion import read_history
 from components.services.registry.versions import CHALLENGER
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from pipeline.graph import starter
 from pipeline.images import Images, pullable
 from pipeline.step_table import STEPS
@@ -80,7 +80,7 @@ def find_stored_dataset(tracking: Tracking, *, name: str, version: str | None) -
 
     Raises:
         InputError: no such model, version or challenger, or the version does not say where its data set is.
-        SurroundingsError: the registry cannot be reached.
+        BackendError: the registry cannot be reached.
     """
     recorded = read_recorded(tracking, Reference(name, CHALLENGER, version or ""))
     uri = recorded.uris.get("dataset")
@@ -98,7 +98,7 @@ def read_verdict(tracking: Tracking, *, name: str, version: str, run_id: str) ->
     """What a promotion that has ended decided: the record of its run in the model's history.
 
     Raises:
-        SurroundingsError: there is no such record, or the registry cannot be reached.
+        BackendError: there is no such record, or the registry cannot be reached.
     """
     history = read_history(tracking, name=name)
     for event in reversed(history.events):
@@ -106,7 +106,7 @@ def read_verdict(tracking: Tracking, *, name: str, version: str, run_id: str) ->
             return Decision(event.what == "promoted", event.why)
     if history.champion == version:
         return Decision(True, f"version {version} is the champion already")
-    raise SurroundingsError(
+    raise BackendError(
         f"run {run_id} has ended, but the history of {name} in {tracking.address} has no record of it",
         "check that MLFLOW_TRACKING_URI names the server that the cluster uses",
     )

@@ -32,7 +32,7 @@ def find_raw_data(
         InputError: repository, revision or path do not exist, the data is not under DVC or was never pushed, or the
             remote is not S3; the folder is empty or its bucket does not exist; the only endpoint that is known is a
             loopback address.
-        SurroundingsError: repository or store cannot be reached.
+        BackendError: repository or store cannot be reached.
     """
     from components.services.data_versions import s3_remote as dvc_store
     from components.services.data_versions.repository import resolve

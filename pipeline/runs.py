@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from pipeline.follow import FollowInterruptedError, RunProgress, read_run, spec_of
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.kubeflow.errors import is_missing
@@ -50,7 +50,7 @@ def list_runs(kubeflow: Kubeflow, *, experiment: str = "", limit: int) -> list[R
 
     Raises:
         InputError: there is no such experiment.
-        SurroundingsError: the server failed or refuses.
+        BackendError: the server failed or refuses.
     """
     experiment_id = kubeflow.find_experiment(experiment) if experiment else None
     if experiment and experiment_id is None:
@@ -85,7 +85,7 @@ def cancel(kubeflow: Kubeflow, run_id: str) -> Canceled:
 
     Raises:
         InputError: there is no such run, or it has ended already.
-        SurroundingsError: the server failed or refuses; after the request, the message says so.
+        BackendError: the server failed or refuses; after the request, the message says so.
         FollowInterruptedError: Ctrl-C after the request; the run ends all the same.
     """
     run = read(kubeflow, run_id)
@@ -106,8 +106,8 @@ def cancel(kubeflow: Kubeflow, run_id: str) -> Canceled:
             time.sleep(_PAUSE)
     except KeyboardInterrupt as error:
         raise FollowInterruptedError("interrupted", asked) from error
-    except SurroundingsError as error:
-        raise SurroundingsError(f"{error}", asked) from error
+    except BackendError as error:
+        raise BackendError(f"{error}", asked) from error
 
 
 def retry(kubeflow: Kubeflow, run_id: str) -> None:
@@ -119,7 +119,7 @@ def retry(kubeflow: Kubeflow, run_id: str) -> None:
 
     Raises:
         InputError: there is no such run, or it neither failed nor was canceled.
-        SurroundingsError: the server failed or refuses.
+        BackendError: the server failed or refuses.
     """
     run = read(kubeflow, run_id)
     if not run.is_finished:
@@ -139,7 +139,7 @@ def read(kubeflow: Kubeflow, run_id: str) -> RunProgress:
 
     Raises:
         InputError: there is no such run.
-        SurroundingsError: the server failed or refuses.
+        BackendError: the server failed or refuses.
     """
     try:
         answer = kubeflow.get_run(run_id)

@@ -30,7 +30,7 @@ def list_schedules(kubeflow: Kubeflow) -> list[Schedule]:
         kubeflow: the server, which `connect` has checked.
 
     Raises:
-        SurroundingsError: the server failed or refuses.
+        BackendError: the server failed or refuses.
     """
     pipeline_id = kubeflow.find_pipeline(PIPELINE)
     if pipeline_id is None:

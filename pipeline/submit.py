@@ -115,7 +115,7 @@ def connect(kubeflow: Kubeflow) -> Kubeflow:
 
     Raises:
         InputError: it is no Kubeflow, or a namespace is missing.
-        SurroundingsError: it cannot be reached, is too old, or refuses.
+        BackendError: it cannot be reached, is too old, or refuses.
     """
     health = kubeflow.health()
     check_versions(version("kfp"), health.version)
@@ -137,7 +137,7 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
 
     Raises:
         InputError: the same schedule is there already, or the server refuses something.
-        SurroundingsError: the server failed; the message says what was made before.
+        BackendError: the server failed; the message says what was made before.
     """
     pipeline_id = kubeflow.find_pipeline(job.pipeline)
     version_id = _find_version(kubeflow, pipeline_id, job.version) if pipeline_id else None

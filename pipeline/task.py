@@ -17,6 +17,8 @@ from dagnn_core import errors
 from dagnn_core.errors import DagnnError, InputError
 from dagnn_core.text import one_line
 
+# what tasks of older images call their failures
+_FORMER_NAMES = {"SurroundingsError": "BackendError", "CheckRefusedError": "CheckFailedError"}
 _LINE = re.compile(r"\s*\[(?P<task>\w+)\] (?:(?P<failure>\w+Error): )?(?P<message>.*)")
 
 NUM_LAST_LINES = 200  # at the end of a log, among which the cause of a failure is looked for
@@ -98,7 +100,8 @@ def parse_task_line(line: str) -> TaskLine | None:
     match = _LINE.fullmatch(line)
     if match is None:
         return None
-    failure = getattr(errors, match["failure"] or "", None)
+    name = match["failure"] or ""
+    failure = getattr(errors, _FORMER_NAMES.get(name, name), None)
     return TaskLine(
         task=match["task"],
         message=match["message"],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dagnn_core.errors import SurroundingsError
+from dagnn_core.errors import BackendError
 from dagnn_core.locks import hold_lock, try_lock
 from tests.fixtures.locations import ROOT
 
@@ -34,7 +34,7 @@ def test_the_holder_is_named_and_its_death_frees_the_lock(tmp_path: Path) -> Non
         message = (
             rf"count\.lock: another process counts \(process {other.pid} on .+\), expected one at a time; wait for it$"
         )
-        with pytest.raises(SurroundingsError, match=message), hold_lock(path, **WORDS):
+        with pytest.raises(BackendError, match=message), hold_lock(path, **WORDS):
             pass
         other.send_signal(signal.SIGKILL)
         other.wait()
@@ -66,7 +66,7 @@ def test_a_holder_that_removes_the_file_is_waited_for(tmp_path: Path, monkeypatc
         other.join()
         assert path.read_text().startswith("process ")
         monkeypatch.setattr("dagnn_core.locks.ENDING_SECONDS", 0.1)
-        with pytest.raises(SurroundingsError), hold_lock(path, **WORDS):
+        with pytest.raises(BackendError), hold_lock(path, **WORDS):
             pass
 
 
@@ -92,9 +92,9 @@ def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: py
 
         monkeypatch.setattr("fcntl.flock", flock)
         message = rf"lock cannot be locked \({os.strerror(number)}\); use another disk$"
-        with pytest.raises(SurroundingsError, match=message), hold_lock(tmp_path / "lock", **WORDS):
+        with pytest.raises(BackendError, match=message), hold_lock(tmp_path / "lock", **WORDS):
             pass
-        with (tmp_path / "lock").open("ab+") as stream, pytest.raises(SurroundingsError, match=message):
+        with (tmp_path / "lock").open("ab+") as stream, pytest.raises(BackendError, match=message):
             try_lock(stream, tmp_path / "lock", elsewhere="use another disk")
 
 

@@ -44,7 +44,7 @@ def run(
 
     Raises:
         InputError: a file, column, row or label is wrong, or too many rows are.
-        SurroundingsError: another import of the same pictures is running.
+        BackendError: another import of the same pictures is running.
     """
     source = source or Path(params.source)
     raw = open_layout(source, params)

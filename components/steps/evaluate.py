@@ -47,7 +47,7 @@ def run(
     Raises:
         ArtifactError: an input is missing or damaged, or they do not belong together.
         InputError: the test split is empty, or has no labels.
-        SurroundingsError: the tracking server cannot be reached.
+        BackendError: the tracking server cannot be reached.
     """
     data = Dataset.read(dataset, verify=True)
     matrices = Features.read(features, verify=True)

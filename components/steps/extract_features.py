@@ -33,7 +33,7 @@ def run(*, dataset: Path, params: FeaturesConfig, cache: Path, features_out: Pat
 
     Raises:
         InputError: the data set is missing or damaged, or does not have what the encoders need.
-        SurroundingsError: memory ran out, or a process that decodes pictures died.
+        BackendError: memory ran out, or a process that decodes pictures died.
     """
     source = Dataset.read(dataset, verify=True)
     record = provenance("extract_features", params, parents=[source.artifact], uris={KIND: uri})

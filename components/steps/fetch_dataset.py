@@ -52,7 +52,7 @@ def run(
 
     Raises:
         InputError: the version does not exist or was never pushed, or `raw_out` holds something else.
-        SurroundingsError: the store cannot be reached or refuses, a file is damaged, the disk has no room.
+        BackendError: the store cannot be reached or refuses, a file is damaged, the disk has no room.
     """
     if uri:
         if md5 or repository:

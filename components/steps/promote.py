@@ -47,7 +47,7 @@ def run(
 
     Raises:
         InputError: no such model, version or alias; `dataset` is not the version's, or cannot be fetched.
-        SurroundingsError: the server, the store or the disk failed.
+        BackendError: the server, the store or the disk failed.
     """
 
     def pass_gate(challenger: "ModelVersion", champion: "ModelVersion | None") -> Examination:

@@ -10,7 +10,7 @@ import requests
 
 from components.services.storage.patience import Patience, passing_failure, passing_status
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.errors import SurroundingsError
+from dagnn_core.errors import BackendError
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def _tag_runs(tracking: Tracking, pipeline_run: str, tags: dict[str, str]) -> No
             for run_id in tracking.runs_of_pipeline(pipeline_run):
                 for tag, value in tags.items():
                     tracking.client.set_tag(run_id, tag, value)
-    except SurroundingsError as error:
+    except BackendError as error:
         log.warning("the outcome is not in MLflow: %s", error)
 
 

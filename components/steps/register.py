@@ -13,7 +13,7 @@ from components.services.registry.versions import CHALLENGER, RegisteredVersion,
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.artifacts import Artifact, read_artifact
 from dagnn_core.config.register import GateConfig, RegisterConfig
-from dagnn_core.errors import ArtifactError, CheckRefusedError
+from dagnn_core.errors import ArtifactError, CheckFailedError
 from dagnn_core.model.embedder import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,9 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
 
     Raises:
         ArtifactError: an artifact is missing or damaged, or the report is about another model.
-        CheckRefusedError: the report's figures are below the floors.
+        CheckFailedError: the report's figures are below the floors.
         InputError: a name that MLflow does not take.
-        SurroundingsError: the server cannot be reached.
+        BackendError: the server cannot be reached.
     """
     trained = TrainedModel.read(model, verify=True)
     evaluated = read_artifact(report, "report", verify=True)
@@ -61,7 +61,7 @@ def _check_floors(report: Path, metrics: Mapping[str, float], gate: GateConfig) 
     failed = [check for check in judge_floors(metrics, gate) if check.verdict == "failed"]
     if failed:
         below = ", ".join(f"{check.name} {check.value:.4f} is below {check.limit}" for check in failed)
-        raise CheckRefusedError(
+        raise CheckFailedError(
             f"{report}: {below}",
             "nothing is registered: train a better model, or correct the floors in register.gate of params.yaml",
         )

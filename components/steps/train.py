@@ -68,7 +68,7 @@ def run(
         ArtifactError: an input is missing or damaged, or the two do not belong together.
         InputError: no GPU where one is asked for, the loss is no longer finite, or several processes have
             `checkpoints_uri`.
-        SurroundingsError: the tracking server or S3 cannot be reached.
+        BackendError: the tracking server or S3 cannot be reached.
     """
     if checkpoints_uri and num_processes() > 1:
         raise InputError(

@@ -21,7 +21,7 @@ class TrainedModel(TrainedNetwork):
         Raises:
             ArtifactError: its state is damaged, or its pretrained model has changed.
             InputError: its pretrained model, which is not stored with it, cannot be used.
-            SurroundingsError: the Hugging Face hub cannot be reached for it.
+            BackendError: the Hugging Face hub cannot be reached for it.
         """
         return load_image_encoder(self.artifact.path / IMAGE_ENCODER)
 
@@ -32,7 +32,7 @@ class TrainedModel(TrainedNetwork):
         Raises:
             ArtifactError: its state is damaged, or its pretrained model has changed.
             InputError: its pretrained model, which is not stored with it, cannot be used.
-            SurroundingsError: the Hugging Face hub cannot be reached for it.
+            BackendError: the Hugging Face hub cannot be reached for it.
         """
         return load_text_encoder(self.artifact.path / TEXT_ENCODER)
 

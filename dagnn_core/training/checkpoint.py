@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from dagnn_core.errors import SurroundingsError
+from dagnn_core.errors import BackendError
 from dagnn_core.nn.cross_modal import CrossModalNetwork
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
     """Write the state to `path`; a kill at any moment leaves the old checkpoint or the new one.
 
     Raises:
-        SurroundingsError: the disk does not take it.
+        BackendError: the disk does not take it.
     """
     # cloned, since safetensors takes no weights that two layers share
     tensors = {f"network.{name}": value.clone() for name, value in state.network.state_dict().items()}
@@ -62,9 +62,7 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata={"record": record})
     except SafetensorError as error:
         temporary.unlink(missing_ok=True)
-        raise SurroundingsError(
-            f"{path}: the checkpoint cannot be written ({error})", "free space, run again"
-        ) from error
+        raise BackendError(f"{path}: the checkpoint cannot be written ({error})", "free space, run again") from error
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary.replace(path)

@@ -25,7 +25,7 @@ from dagnn_core.retrieval.directions import MAP_METRICS
 from dagnn_core.retrieval.metrics import evaluate_retrieval
 from dagnn_core.training.checkpoint import Epoch, TrainingState, restore_checkpoint, save_checkpoint
 from dagnn_core.training.optimizer import learning_rate, make_optimizer, reversal_strength
-from dagnn_core.training.split import LEAST_ITEMS, Split, reconstruct
+from dagnn_core.training.split import MIN_ITEMS_PER_BATCH, Split, reconstruct
 
 log = logging.getLogger(__name__)
 
@@ -148,9 +148,9 @@ def _check(train_split: Split, val_split: Split, model_config: ModelConfig, conf
     for name, split in (("train", train_split), ("val", val_split)):
         counts = {"images": int(split.has_image.sum()), "texts": int(split.has_text.sum())}
         for what, count in counts.items():
-            if count < LEAST_ITEMS:
+            if count < MIN_ITEMS_PER_BATCH:
                 raise InputError(
-                    f"the {name} split has {count} {what} to work with, expected at least {LEAST_ITEMS}",
+                    f"the {name} split has {count} {what} to work with, expected at least {MIN_ITEMS_PER_BATCH}",
                     "correct the splits of the data set, or dataset.val_fraction where they are drawn",
                 )
     if config.incomplete == "reconstruct" and model_config.discriminator == "none" and takes_incomplete:
@@ -193,7 +193,8 @@ def _train_epoch(
     batches = split.draw_batches(config.batch_size, state.generator)
     if not batches:
         raise InputError(
-            f"no batch of epoch {number} has {LEAST_ITEMS} images and {LEAST_ITEMS} texts", "raise train.batch_size"
+            f"no batch of epoch {number} has {MIN_ITEMS_PER_BATCH} images and {MIN_ITEMS_PER_BATCH} texts",
+            "raise train.batch_size",
         )
     reconstructed = config.incomplete == "reconstruct" and number >= config.reconstruct_from
     if reconstructed and isinstance(network, DAGNN):

@@ -8,7 +8,7 @@ from torch import Tensor
 from dagnn_core.losses.batch import Batch
 from dagnn_core.nn.dagnn import DAGNN
 
-LEAST_ITEMS = 2  # of each modality in a batch: batch norm and pairwise losses need two
+MIN_ITEMS_PER_BATCH = 2  # of each modality in a batch: batch norm and pairwise losses need two
 
 
 class Split(NamedTuple):
@@ -64,7 +64,7 @@ class Split(NamedTuple):
         return [
             rows
             for rows in batches
-            if min(int(self.has_image[rows].sum()), int(self.has_text[rows].sum())) >= LEAST_ITEMS
+            if min(int(self.has_image[rows].sum()), int(self.has_text[rows].sum())) >= MIN_ITEMS_PER_BATCH
         ]
 
 

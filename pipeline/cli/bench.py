@@ -18,7 +18,7 @@ import typer
 
 from components.git import git, try_git
 from components.locations import ARTIFACTS, FEATURES, LABEL_GRAPH
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from dagnn_core.text import one_line
 
 app = typer.Typer(help="Measure time and memory.", no_args_is_help=True)
@@ -94,7 +94,7 @@ def bench_cli(
             seconds.append(time.perf_counter() - start)
             if output.returncode != 0:
                 *_, last = output.stderr.strip().split("\n")
-                raise SurroundingsError(f"`{' '.join(command)}` failed: {one_line(last)}")
+                raise BackendError(f"`{' '.join(command)}` failed: {one_line(last)}")
             if "Running stage" in output.stdout:
                 raise InputError("`dvc repro` had something to do", "run `dagnn bench cli` again, now that it is done")
         figures[f"{name}: seconds"] = statistics.median(seconds)
@@ -151,7 +151,7 @@ def _time_stages(checkout: Path) -> dict[str, float]:
                 stage, begin = line.split("'")[1], now
     figures[f"{stage}: seconds"] = time.perf_counter() - begin
     if dvc.returncode != 0:
-        raise SurroundingsError(f"`dvc repro` failed in stage {stage}", "the lines above say why")
+        raise BackendError(f"`dvc repro` failed in stage {stage}", "the lines above say why")
     return figures
 
 

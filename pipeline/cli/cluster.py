@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagnn_core.errors import CheckRefusedError, InputError
+from dagnn_core.errors import CheckFailedError, InputError
 from pipeline.cli.kubeflow import Promote, Seeds
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def submit(
     from pipeline.compiling import write_pipeline
     from pipeline.cron import read_cron
     from pipeline.doctor import require_secrets
-    from pipeline.graph import Shape
+    from pipeline.graph import PipelineOptions
     from pipeline.images import Images, check_commit, pullable, read_images
     from pipeline.raw_data import find_raw_data
     from pipeline.submit import Job, check_clean, connect, disable_caching, version_name
@@ -107,8 +107,8 @@ def submit(
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
-        shape = Shape(raw=raw, seeds=tuple(seeds or ()), promote=promote)
-        write_pipeline(package, images=images, params=sections, target=cluster, shape=shape)
+        options = PipelineOptions(raw=raw, seeds=tuple(seeds or ()), promote=promote)
+        write_pipeline(package, images=images, params=sections, target=cluster, options=options)
         if no_cache:
             disable_caching(package)
         version = version_name(package, git)
@@ -218,7 +218,7 @@ def doctor(
         typer.echo(json.dumps([check._asdict() for check in checks]))
     failed = [check.name for check in checks if check.status == "failed"]
     if failed:
-        raise CheckRefusedError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
+        raise CheckFailedError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
 
 
 def follow_run(server: "Kubeflow", run_id: str) -> None:

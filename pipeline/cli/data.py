@@ -13,7 +13,7 @@ from components.command import WorkOption
 from components.locations import WORK
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data_check.findings import Finding, Limits
-from dagnn_core.errors import CheckRefusedError
+from dagnn_core.errors import CheckFailedError
 from pipeline.cli import imports
 
 app = typer.Typer(help="Raw data under version control; data sets: made, imported, checked.", no_args_is_help=True)
@@ -156,7 +156,7 @@ def check(
         _print_findings(findings)
     failed = [finding.name for finding in findings if finding.verdict == "failed"]
     if failed:
-        raise CheckRefusedError(f"{dataset}: {len(failed)} of {len(findings)} checks failed: {', '.join(failed)}")
+        raise CheckFailedError(f"{dataset}: {len(failed)} of {len(findings)} checks failed: {', '.join(failed)}")
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

@@ -30,7 +30,7 @@ def run(
     from components.params_file import load_params
     from components.services.tracking.mlflow import Tracking
     from dagnn_core.errors import InputError
-    from pipeline.graph import Shape
+    from pipeline.graph import PipelineOptions
     from pipeline.images import read_images
     from pipeline.local import run_locally
 
@@ -45,8 +45,8 @@ def run(
             "`docker compose --file infra/compose.yaml up --detach` starts one",
         )
     _ = tracking.client  # a server that does not answer stops the run before any work
-    shape = Shape(seeds=tuple(seeds or ()), promote=promote)
-    outputs = run_locally(params=sections, root=work, images=images, memory=memory, shape=shape)
+    options = PipelineOptions(seeds=tuple(seeds or ()), promote=promote)
+    outputs = run_locally(params=sections, root=work, images=images, memory=memory, options=options)
     typer.echo(f"model   {outputs.model.path}")
     typer.echo(f"report  {Path(outputs.report.path, 'report.html')}")
     typer.echo(f"version {outputs.name} {outputs.version}")
@@ -76,7 +76,7 @@ def compile_pipeline(
     """
     from components.params_file import load_params
     from pipeline.compiling import write_pipeline
-    from pipeline.graph import Shape
+    from pipeline.graph import PipelineOptions
     from pipeline.images import Images, read_images
     from pipeline.raw_data import find_raw_data
     from pipeline.target import read_target
@@ -89,7 +89,7 @@ def compile_pipeline(
         images=Images(tasks=image, train=image) if image else read_images(),
         params=sections,
         target=cluster,
-        shape=Shape(raw=raw, seeds=tuple(seeds or ()), promote=promote),
+        options=PipelineOptions(raw=raw, seeds=tuple(seeds or ()), promote=promote),
         kubernetes_native=kubernetes_native,
     )
     typer.echo(f"wrote {out}, for the cluster {target}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dagnn_core.config.register import RegisterConfig
-from dagnn_core.errors import CheckRefusedError, InputError
+from dagnn_core.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
     from components.services.lineage.reproduce import ReproducedValue
@@ -37,7 +37,7 @@ def lineage(
     Exit status 1 when something is missing, or when artifacts that were made again are not the same.
     """
     from components.params import load_section
-    from components.services.lineage.locate import Whereabouts
+    from components.services.lineage.locate import ArtifactLocator
     from components.services.lineage.reproduce import commands, recorded_params
     from components.services.lineage.reproduce import compare as compare_artifacts
     from components.services.lineage.tree import find_raw, parse_reference, read_recorded, trace
@@ -51,12 +51,12 @@ def lineage(
     if show_params:
         _print_yaml(recorded_params(recorded))
     elif reproduce:
-        for line in commands(recorded, find_raw(recorded, Whereabouts(Path()))):
+        for line in commands(recorded, find_raw(recorded, ArtifactLocator(Path()))):
             print(line)
     elif compare is not None:
         _print_comparison(compare_artifacts(recorded, compare), compare, as_json=as_json)
     else:
-        _print_tree(trace(tracking, recorded, Whereabouts(Path())), as_json=as_json)
+        _print_tree(trace(tracking, recorded, ArtifactLocator(Path())), as_json=as_json)
 
 
 def render(node: "Node", first: str = "", rest: str = "") -> Iterator[str]:
@@ -86,7 +86,7 @@ def _print_tree(node: "Node", *, as_json: bool) -> None:
             print(line)
     missing = [part.kind for part in _nodes(node) if part.state == "missing"]
     if missing:
-        raise CheckRefusedError(f"{node.identity}: missing: {', '.join(missing)}")
+        raise CheckFailedError(f"{node.identity}: missing: {', '.join(missing)}")
 
 
 def _print_comparison(rows: "Sequence[ReproducedValue]", artifacts: Path, *, as_json: bool) -> None:
@@ -99,7 +99,7 @@ def _print_comparison(rows: "Sequence[ReproducedValue]", artifacts: Path, *, as_
             print(f"{row.name:<12}{_short(row.recorded):<24}{_short(row.found) or '-':<24}{verdict}")
     others = [row.name for row in rows if not row.same]
     if others:
-        raise CheckRefusedError(f"{artifacts} is not the same: {', '.join(others)}")
+        raise CheckFailedError(f"{artifacts} is not the same: {', '.join(others)}")
 
 
 def _print_yaml(sections: dict[str, Any]) -> None:

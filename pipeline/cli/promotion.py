@@ -10,7 +10,7 @@ import typer
 
 from dagnn_core.config.register import RegisterConfig
 from dagnn_core.config.section import section_json
-from dagnn_core.errors import CheckRefusedError
+from dagnn_core.errors import CheckFailedError
 from pipeline.cli.cluster import follow_run
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def promote_there(
         as_json: print one JSON object.
 
     Raises:
-        CheckRefusedError: the run failed, or the gate refused the version.
+        CheckFailedError: the run failed, or the gate refused the version.
         InputError: no such version, it does not say where its data set is, or something else is wrong.
-        SurroundingsError: a server failed.
+        BackendError: a server failed.
     """
     from components.services.lineage.provenance import git_state
     from components.services.tracking.mlflow import Tracking
@@ -108,4 +108,4 @@ def promote_there(
     elif decision and decision.accepted:
         typer.echo(f"champion: version {number} ({decision.reason})")
     if decision and not decision.accepted:
-        raise CheckRefusedError(f"{name} version {number} is not promoted: {decision.reason}")
+        raise CheckFailedError(f"{name} version {number} is not promoted: {decision.reason}")

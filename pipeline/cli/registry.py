@@ -12,7 +12,7 @@ import typer
 
 from components.locations import MODEL, REPORT
 from dagnn_core.config.register import RegisterConfig
-from dagnn_core.errors import CheckRefusedError, InputError
+from dagnn_core.errors import CheckFailedError, InputError
 from pipeline.cli.cluster import Cookies, Host, Namespace, Token, server_of
 from pipeline.cli.promotion import PromotionPlace, promote_there
 
@@ -135,7 +135,7 @@ def promote(
         for line in _promotion_lines(promotion, dry_run=dry_run):
             print(line)
     if not promotion.decision.accepted:
-        raise CheckRefusedError(
+        raise CheckFailedError(
             f"{promotion.name} version {promotion.version} is not promoted: {promotion.decision.reason}"
         )
 

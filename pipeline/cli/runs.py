@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagnn_core.errors import CheckRefusedError, InputError
+from dagnn_core.errors import CheckFailedError, InputError
 from pipeline.cli.cluster import Cookies, Host, Json, Namespace, Token, follow_run, server_of
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _confirm(question: str) -> None:
     if not sys.stdin.isatty():
         raise InputError("deleting asks first, and there is no terminal to answer from", "add --yes")
     if not typer.confirm(question):
-        raise CheckRefusedError("nothing was deleted")
+        raise CheckFailedError("nothing was deleted")
 
 
 def _facts(run: "RunSummary") -> dict[str, str | None]:

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 import kfp_server_api
 from urllib3 import Retry
 
-from dagnn_core.errors import DagnnError, InputError, SurroundingsError
+from dagnn_core.errors import BackendError, DagnnError, InputError
 from dagnn_core.text import without_credentials
 from pipeline.kubeflow.errors import LoginError, ServerFailedError, answering, is_missing
 
@@ -51,7 +51,7 @@ class NewRun(NamedTuple):
 class Kubeflow:
     """A server's API, for one user and namespace.
 
-    Every method raises `InputError` where the server refuses the request as such, `SurroundingsError` where it refuses
+    Every method raises `InputError` where the server refuses the request as such, `BackendError` where it refuses
     the user, and `ServerFailedError` where it cannot be reached, does not answer in time or fails.
     """
 
@@ -377,11 +377,11 @@ def check_versions(sdk: str, server: str) -> None:
         server: version of the server; empty where it does not say.
 
     Raises:
-        SurroundingsError: the SDK is of a later minor version.
+        BackendError: the SDK is of a later minor version.
     """
     if server and _minor(sdk) > _minor(server):
         major, minor = _minor(server)
-        raise SurroundingsError(
+        raise BackendError(
             f"the server is Kubeflow Pipelines {server}, older than kfp {sdk} here, whose pipelines it may not "
             f"understand",
             f'upgrade the server, or pin "kfp>={major}.{minor},<{major}.{minor + 1}" (and kfp-server-api, '

@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from kfp_server_api import ApiException
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
-from dagnn_core.errors import DagnnError, InputError, SurroundingsError
+from dagnn_core.errors import BackendError, DagnnError, InputError
 from dagnn_core.text import one_line
 
 
-class ServerFailedError(SurroundingsError):
+class ServerFailedError(BackendError):
     """The server did not answer, or failed; it may do better when it is asked again."""
 
 
-class LoginError(SurroundingsError):
+class LoginError(BackendError):
     """The server wants other credentials, or sends to a login page."""
 
 
-class AlreadyThereError(SurroundingsError):
+class AlreadyThereError(BackendError):
     """What was to be made is there already."""
 
 
@@ -35,7 +35,7 @@ def answering(address: str, *, namespace: str, has_credentials: bool) -> Iterato
 
     Raises:
         InputError: the server refuses the request as such.
-        LoginError, SurroundingsError: it refuses the user.
+        LoginError, BackendError: it refuses the user.
         AlreadyThereError: it has what was to be made.
         ServerFailedError: it cannot be reached, does not answer in time or fails.
     """
@@ -63,7 +63,7 @@ def _refusal(error: ApiException, address: str, namespace: str, has_credentials:
         return LoginError(f"Kubeflow at {address} {given} ({error.status}{words})", remedy)
     if error.status == 403:
         where = f" in namespace {namespace}" if namespace else ""
-        return SurroundingsError(
+        return BackendError(
             f"Kubeflow at {address} does not permit this{where} (403{words})",
             "correct --namespace, or ask for the right to it",
         )
@@ -93,7 +93,7 @@ def _failure(error: HTTPError, address: str) -> DagnnError:
 
 
 def _untrusted(reason: str, address: str) -> DagnnError:
-    return SurroundingsError(
+    return BackendError(
         f"Kubeflow at {address} cannot be trusted ({one_line(reason)})",
         "name a file with its certificate authority in SSL_CERT_FILE",
     )

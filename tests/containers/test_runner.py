@@ -11,7 +11,7 @@ import docker
 import pytest
 from kfp.local import docker_task_handler
 
-from dagnn_core.errors import SurroundingsError
+from dagnn_core.errors import BackendError
 from pipeline.containers import container_runner, reliable_containers, run_container
 from pipeline.images import Images, read_images
 
@@ -58,11 +58,11 @@ def test_too_little_memory_is_named(
 ) -> None:
     limits = {"mem_limit": "64m", "memswap_limit": "64m", "network_mode": "none"}
     assert run_container(engine, image, ["python", "-c", "b'x' * (1 << 30)"], {}, **limits) == 137
-    assert "[container] SurroundingsError: a task needed more memory than 64m" in capsys.readouterr().out
+    assert "[container] BackendError: a task needed more memory than 64m" in capsys.readouterr().out
 
 
 def test_an_engine_that_refuses_is_one_line(engine: docker.DockerClient, image: str) -> None:
-    with pytest.raises(SurroundingsError, match=r"Docker failed: .*no-such-program"):
+    with pytest.raises(BackendError, match=r"Docker failed: .*no-such-program"):
         run_container(engine, image, ["no-such-program"], {}, network_mode="none")
     assert _containers(engine) == []
 
@@ -70,7 +70,7 @@ def test_an_engine_that_refuses_is_one_line(engine: docker.DockerClient, image: 
 def test_an_image_that_cannot_be_had_is_one_line(engine: docker.DockerClient, tmp_path: Path) -> None:
     missing = "registry.invalid/dagnn@sha256:" + "0" * 64
     with pytest.raises(
-        SurroundingsError, match=r"image registry\.invalid/dagnn@.* is not on this machine and cannot be pulled"
+        BackendError, match=r"image registry\.invalid/dagnn@.* is not on this machine and cannot be pulled"
     ):
         container_runner(images=Images(missing, missing), memory=None, root=tmp_path / "runs", writable=[])
     assert list(tmp_path.iterdir()) == []

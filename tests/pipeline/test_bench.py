@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from pipeline.cli import bench
 
 
@@ -65,5 +65,5 @@ def test_the_command_line_is_timed_where_all_stages_are_done(
     assert all(0 < seconds < 60 for seconds in figures.values())
     assert len(capsys.readouterr().out.splitlines()) == 2
     Path("dvc.yaml").unlink()
-    with pytest.raises(SurroundingsError, match=r"`dvc repro` failed: ERROR: .*dvc\.yaml"):
+    with pytest.raises(BackendError, match=r"`dvc repro` failed: ERROR: .*dvc\.yaml"):
         bench.bench_cli(repeats=1)

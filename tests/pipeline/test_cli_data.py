@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.errors import CheckRefusedError, InputError
+from dagnn_core.errors import CheckFailedError, InputError
 from pipeline.cli.data import app
 
 ROOT = Path(__file__).parents[2]
@@ -180,7 +180,7 @@ def test_check_as_json(imported):
 
 
 def test_a_failed_check_is_status_1_and_the_findings_are_printed_all_the_same(imported):
-    with pytest.raises(CheckRefusedError, match=r"imported: 1 of \d+ checks failed: shared_pictures"):
+    with pytest.raises(CheckFailedError, match=r"imported: 1 of \d+ checks failed: shared_pictures"):
         invoke("check", imported, "--against", imported)
     status, error = status_of("check", imported, "--against", imported, "--json")
     assert status == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from components.services.lineage.locate import State
 from components.services.lineage.reproduce import ReproducedValue
 from components.services.lineage.tree import Node
-from dagnn_core.errors import CheckRefusedError, InputError
+from dagnn_core.errors import CheckFailedError, InputError
 from pipeline.cli import lineage as module
 from pipeline.cli.lineage import render
 
@@ -74,7 +74,7 @@ def test_a_small_tree() -> None:
 def test_the_tree_as_json_and_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     commit = Node(kind="git commit", identity="c0ffee", state=State.MISSING, reason="not here")
     version = Node(kind="model version", identity="dagnn 1", state=State.FOUND, reason="", children=(commit,))
-    with pytest.raises(CheckRefusedError, match=r"dagnn 1: missing: git commit"):
+    with pytest.raises(CheckFailedError, match=r"dagnn 1: missing: git commit"):
         module._print_tree(version, as_json=True)
     printed: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert printed["children"][0] == {
@@ -87,7 +87,7 @@ def test_a_comparison(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None
     same = ReproducedValue("model", "a" * 64, "a" * 64)
     module._print_comparison([same], tmp_path, as_json=False)
     assert capsys.readouterr().out.splitlines()[1] == f"{'model':<12}{'a' * 12:<24}{'a' * 12:<24}the same"
-    with pytest.raises(CheckRefusedError, match="is not the same: map_mean"):
+    with pytest.raises(CheckFailedError, match="is not the same: map_mean"):
         module._print_comparison([same, ReproducedValue("map_mean", "0.5", "")], tmp_path, as_json=False)
     assert capsys.readouterr().out.splitlines()[2] == f"{'map_mean':<12}{'0.5':<24}{'-':<24}ANOTHER"
     module._print_comparison([same], tmp_path, as_json=True)

@@ -22,7 +22,7 @@ from dagnn_core.config.sections import SECTIONS
 from dagnn_core.errors import InputError
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.compiling import write_pipeline
-from pipeline.graph import RawDataVersion, Shape, build_pipeline
+from pipeline.graph import PipelineOptions, RawDataVersion, build_pipeline
 from pipeline.images import Images
 from pipeline.step_table import STEPS
 from pipeline.target import FOLDER, Gpu, Target, read_target
@@ -45,16 +45,16 @@ TARGET = Target(
 STAGES = ("dataset", "extract-features", "build-label-graph", "train", "evaluate")
 MD5 = "0123456789abcdef0123456789abcdef"
 RAW = RawDataVersion(md5=f"{MD5}.dir", remote="s3://dagnn/dvc", revision="c0ffee", path="data/photos")
-WHOLE = Shape(raw=RAW, seeds=(103, 104, 105), promote=True)
-SHAPES = [
-    Shape(raw=raw, seeds=seeds, promote=promote)
+WHOLE = PipelineOptions(raw=RAW, seeds=(103, 104, 105), promote=True)
+CHOICES = [
+    PipelineOptions(raw=raw, seeds=seeds, promote=promote)
     for raw, seeds, promote in product((None, RAW), ((), (7,), (103, 104)), (False, True))
 ]
 
 
-def compiled(folder: Path, target: Target = TARGET, shape: Shape = WHOLE) -> tuple[Spec, Spec]:
+def compiled(folder: Path, target: Target = TARGET, options: PipelineOptions = WHOLE) -> tuple[Spec, Spec]:
     out = folder / "pipeline.yaml"
-    write_pipeline(out, images=Images(TASKS, TRAIN), params=PARAMS, target=target, shape=shape)
+    write_pipeline(out, images=Images(TASKS, TRAIN), params=PARAMS, target=target, options=options)
     return read_specs(out)
 
 
@@ -92,26 +92,26 @@ def secrets(kubernetes: Spec, executor: str) -> dict[str, tuple[str, str]]:
 def test_compiling_twice_gives_the_same_bytes(tmp_path: Path, native: bool) -> None:
     program = "import sys; from pathlib import Path; from tests.pipeline.test_compile import *\n"
     program += "write_pipeline(Path(sys.argv[1]), images=Images(TASKS, TRAIN), params=PARAMS, target=TARGET, "
-    program += f"shape=WHOLE, kubernetes_native={native})"
+    program += f"options=WHOLE, kubernetes_native={native})"
     for name in ("one", "two"):
         subprocess.run([sys.executable, "-c", program, str(tmp_path / f"{name}.yaml")], check=True, cwd=ROOT)
     assert (tmp_path / "one.yaml").read_bytes() == (tmp_path / "two.yaml").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"one.yaml", "two.yaml"}
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_every_shape_hangs_together(tmp_path: Path, shape: Shape) -> None:
-    pipeline, platform = compiled(tmp_path, shape=shape)
+@pytest.mark.parametrize("options", CHOICES, ids=str)
+def test_every_choice_hangs_together(tmp_path: Path, options: PipelineOptions) -> None:
+    pipeline, platform = compiled(tmp_path, options=options)
     assert faults(pipeline, platform) == []
     expected = {*STAGES, "register", "record-outcome"}
-    expected |= {"fetch-dataset"} if shape.raw else set()
-    expected |= {"select-model"} if len(shape.seeds) > 1 else set()
-    expected |= {"promote"} if shape.promote else set()
+    expected |= {"fetch-dataset"} if options.raw else set()
+    expected |= {"select-model"} if len(options.seeds) > 1 else set()
+    expected |= {"promote"} if options.promote else set()
     assert set(tasks_of(pipeline)) == expected
     parameters = set(pipeline["root"]["inputDefinitions"]["parameters"])
     expected = {*SECTIONS, "model_name", "cache", "work", "checkpoints"}
-    expected |= {"seed"} if len(shape.seeds) < 2 else set()
-    expected |= {f"data_{name}" for name in RawDataVersion._fields} if shape.raw else set()
+    expected |= {"seed"} if len(options.seeds) < 2 else set()
+    expected |= {f"data_{name}" for name in RawDataVersion._fields} if options.raw else set()
     assert parameters == expected
 
 
@@ -218,7 +218,7 @@ def test_what_looks_outside_is_never_cached(pipeline: Spec) -> None:
 
 
 def test_raw_data_that_has_no_digest_is_never_cached(tmp_path: Path) -> None:
-    pipeline, _ = compiled(tmp_path, shape=Shape(raw=RawDataVersion(uri="s3://dagnn/photos")))
+    pipeline, _ = compiled(tmp_path, options=PipelineOptions(raw=RawDataVersion(uri="s3://dagnn/photos")))
     assert not tasks_of(pipeline)["fetch-dataset"]["cachingOptions"].get("enableCache")
 
 
@@ -353,7 +353,7 @@ def test_no_task_has_the_id_of_the_run_among_its_inputs(pipeline: Spec) -> None:
 
 
 def test_one_seed_makes_no_loop(tmp_path: Path) -> None:
-    pipeline, _ = compiled(tmp_path, shape=Shape(seeds=(7,)))
+    pipeline, _ = compiled(tmp_path, options=PipelineOptions(seeds=(7,)))
     assert pipeline["root"]["inputDefinitions"]["parameters"]["seed"]["defaultValue"] == "7"
     assert "parameterIterator" not in json.dumps(pipeline)
 
@@ -367,7 +367,7 @@ def test_several_seeds_make_a_loop_of_trainings(pipeline: Spec) -> None:
 def test_manifests_for_kubernetes_hold_the_same_pipeline(tmp_path: Path, specs: tuple[Spec, Spec]) -> None:
     out = tmp_path / "manifests.yaml"
     images = Images(TASKS, TRAIN)
-    write_pipeline(out, images=images, params=PARAMS, target=TARGET, shape=WHOLE, kubernetes_native=True)
+    write_pipeline(out, images=images, params=PARAMS, target=TARGET, options=WHOLE, kubernetes_native=True)
     pipeline, version = YAML(typ="safe", pure=True).load_all(out.read_text())
     assert (pipeline["kind"], pipeline["metadata"]["name"]) == ("Pipeline", "dagnn")
     assert version["kind"] == "PipelineVersion"
@@ -387,14 +387,16 @@ def test_any_choice_compiles_and_hangs_together(seeds: list[int], promote: bool,
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        shape = Shape(seeds=tuple(seeds), promote=promote)
-        pipeline, platform = compiled(Path(folder), target=replace(TARGET, gpu=replace(GPU, count=gpus)), shape=shape)
+        options = PipelineOptions(seeds=tuple(seeds), promote=promote)
+        pipeline, platform = compiled(
+            Path(folder), target=replace(TARGET, gpu=replace(GPU, count=gpus)), options=options
+        )
     assert faults(pipeline, platform) == []
 
 
 def test_a_seed_named_twice_is_refused() -> None:
     with pytest.raises(InputError, match="seeds must differ, got 103, 103"):
-        Shape(seeds=(103, 103))
+        PipelineOptions(seeds=(103, 103))
 
 
 @pytest.mark.parametrize("cluster", ["kind", "gpu-cluster"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dagnn_core.errors import CheckRefusedError, InputError, SurroundingsError
+from dagnn_core.errors import BackendError, CheckFailedError, InputError
 from pipeline.cli.run_table import RunTable
 from pipeline.follow import Pace, duration, follow, read_run
 from pipeline.kubeflow.client import Kubeflow
@@ -38,7 +38,7 @@ def test_one_line_per_task_and_change(
     server: KubeflowServer, kubeflow: Kubeflow, run_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.states = states("seeds_promote_failed")
-    with caplog.at_level("INFO"), pytest.raises(CheckRefusedError):
+    with caplog.at_level("INFO"), pytest.raises(CheckFailedError):
         follow(kubeflow, run_id, PACE)
     assert caplog.messages == [
         "run: pending",
@@ -80,7 +80,7 @@ def test_tasks_that_never_ran_are_skipped(
     server: KubeflowServer, kubeflow: Kubeflow, run_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.states = states("task_failed_exit_3")
-    with caplog.at_level("INFO"), pytest.raises(CheckRefusedError):
+    with caplog.at_level("INFO"), pytest.raises(CheckFailedError):
         follow(kubeflow, run_id, PACE)
     assert caplog.messages[:3] == [
         "fetch_dataset: failed after 1 min 15 s",
@@ -97,10 +97,10 @@ class TestFailure:
         server.logs[self.POD] = (
             "time=... level=info msg=capturing logs\n"
             "[fetch_dataset] fetching 12 files\n"
-            "[fetch_dataset] SurroundingsError: the store http://s3:8333 cannot be reached; start it\n"
+            "[fetch_dataset] BackendError: the store http://s3:8333 cannot be reached; start it\n"
             "[INFO] exit\n"
         )
-        with pytest.raises(CheckRefusedError) as failure:
+        with pytest.raises(CheckFailedError) as failure:
             follow(kubeflow, run_id, PACE)
         assert str(failure.value) == (
             f"run {run_id} failed (fetch_dataset: exit status 3: the store http://s3:8333 cannot be reached; start it)"
@@ -111,7 +111,7 @@ class TestFailure:
         server.states = states("task_failed_exit_3")
         server.page = True
         with pytest.raises(
-            CheckRefusedError, match=rf"failed \(fetch_dataset\); .*, {server.url}/#/runs/details/{run_id} the run$"
+            CheckFailedError, match=rf"failed \(fetch_dataset\); .*, {server.url}/#/runs/details/{run_id} the run$"
         ):
             follow(kubeflow, run_id, PACE)
 
@@ -121,7 +121,7 @@ class TestFailure:
         server.states = states("retry_killed_after_max_duration")
         server.logs["dagnn-k8pb6-retry-system-container-impl-674146705"] = "[train] epoch 3 of 10\nStep exceeded\n"
         with pytest.raises(
-            CheckRefusedError, match=r"failed \(train \(attempt 2 after the pod was lost\): epoch 3 of 10\);"
+            CheckFailedError, match=r"failed \(train \(attempt 2 after the pod was lost\): epoch 3 of 10\);"
         ):
             follow(kubeflow, run_id, PACE)
 
@@ -129,21 +129,21 @@ class TestFailure:
         server.states = states("of_recurring")
         server.logs["dagnnat05165lll8-1-1842530203-system-container-driver-2741962328"] = "no MLMD server\n"
         with pytest.raises(
-            CheckRefusedError,
+            CheckFailedError,
             match=r"label_graph \(its driver failed\): no MLMD server, extract_features \(its driver failed\)\);",
         ):
             follow(kubeflow, run_id, PACE)
 
     def test_before_any_task(self, server: KubeflowServer, kubeflow: Kubeflow, run_id: str) -> None:
         server.states = [{"state": "FAILED", "error": {"code": 5, "message": "no such\nservice account"}}]
-        with pytest.raises(CheckRefusedError, match=r"failed \(no such service account\);"):
+        with pytest.raises(CheckFailedError, match=r"failed \(no such service account\);"):
             follow(kubeflow, run_id, PACE)
 
     def test_a_run_that_was_terminated_is_canceled(
         self, server: KubeflowServer, kubeflow: Kubeflow, run_id: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         server.states = states("terminated")
-        with caplog.at_level("INFO"), pytest.raises(CheckRefusedError, match="was canceled during register; "):
+        with caplog.at_level("INFO"), pytest.raises(CheckFailedError, match="was canceled during register; "):
             follow(kubeflow, run_id, PACE)
         assert "run: canceling" in caplog.messages
         assert caplog.messages[-1] == "run: canceled after 3 min 35 s"
@@ -170,7 +170,7 @@ def test_a_run_whose_version_was_deleted_numbers_its_seeds(
 ) -> None:
     server.states = states("loop_small")
     server.versions.clear()
-    with pytest.raises(CheckRefusedError, match=r"failed \(nap \(seed #0\) "):
+    with pytest.raises(CheckFailedError, match=r"failed \(nap \(seed #0\) "):
         follow(kubeflow, run_id, PACE)
 
 
@@ -187,14 +187,14 @@ def test_a_server_that_fails_for_a_while(
 def test_a_server_that_fails_for_too_long(server: KubeflowServer, kubeflow: Kubeflow, run_id: str) -> None:
     with (
         FaultProxy(server.url, plan=only("reset")) as proxy,
-        pytest.raises(SurroundingsError, match=rf"; the run may go on, `dagnn follow {run_id}` shows it again"),
+        pytest.raises(BackendError, match=rf"; the run may go on, `dagnn follow {run_id}` shows it again"),
     ):
         follow(replace(kubeflow, host=proxy.url), run_id, PACE)
 
 
 def test_a_token_that_expires(server: KubeflowServer, kubeflow: Kubeflow, run_id: str) -> None:
     server.token = TOKEN
-    with pytest.raises(SurroundingsError, match=r"\(401.*; renew them; the run may go on, `dagnn follow"):
+    with pytest.raises(BackendError, match=r"\(401.*; renew them; the run may go on, `dagnn follow"):
         follow(replace(kubeflow, read_token=lambda: "old"), run_id, PACE)
 
 

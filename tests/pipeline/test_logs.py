@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from pipeline.follow import Pace
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.logs import follow_logs, show_logs
@@ -101,5 +101,5 @@ def test_following_a_server_that_is_lost(kubeflow: Kubeflow, server: KubeflowSer
         raise Refusal(503, "no")
 
     server.log = fail  # type: ignore[method-assign]
-    with pytest.raises(SurroundingsError, match="answers 503"):
+    with pytest.raises(BackendError, match="answers 503"):
         follow_logs(kubeflow, trained, print, task="train", pace=PACE)

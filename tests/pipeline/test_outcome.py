@@ -114,7 +114,7 @@ def test_the_cause_is_the_last_line_of_the_failed_task(server: KubeflowServer) -
     server.logs[pod] = "\n".join(
         [
             "[fetch_dataset] looking for files",
-            "[fetch_dataset] SurroundingsError: s3://data/dvc: the store cannot be reached; check network",
+            "[fetch_dataset] BackendError: s3://data/dvc: the store cannot be reached; check network",
             "time=2026-11-28 level=error msg='exit status 3'",
         ]
     )

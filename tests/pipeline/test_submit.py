@@ -20,7 +20,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from pipeline.cron import read_cron
 from pipeline.kubeflow.client import Kubeflow, check_versions
 from pipeline.kubeflow.credentials import read_secret
@@ -128,7 +128,7 @@ class TestSubmit:
     def test_a_namespace_of_others(self, server: KubeflowServer, kubeflow: Kubeflow) -> None:
         server.multi_user, server.forbidden = True, "theirs"
         with pytest.raises(
-            SurroundingsError,
+            BackendError,
             match=r"does not permit this in namespace theirs \(403: PermissionDenied: .*; correct --namespace",
         ):
             connect(replace(kubeflow, namespace="theirs"))
@@ -159,7 +159,7 @@ class TestSubmit:
         submit(kubeflow, job)
         monkeypatch.setattr(server, "_list", lambda *_: {})
         with pytest.raises(
-            SurroundingsError, match=r"not started: .* has this already \(409: AlreadyExist.*; use what is there"
+            BackendError, match=r"not started: .* has this already \(409: AlreadyExist.*; use what is there"
         ):
             submit(kubeflow, job)
 
@@ -258,9 +258,7 @@ class TestRecurring:
 class TestVersions:
     def test_of_a_server(self, server: KubeflowServer, kubeflow: Kubeflow) -> None:
         server.tag_name = "2.16.1"
-        with pytest.raises(
-            SurroundingsError, match=r"Pipelines 2\.16\.1, older than kfp 2\.17\.0 .*\"kfp>=2\.16,<2\.17\""
-        ):
+        with pytest.raises(BackendError, match=r"Pipelines 2\.16\.1, older than kfp 2\.17\.0 .*\"kfp>=2\.16,<2\.17\""):
             connect(kubeflow)
         assert server.requests == ["HealthzService_GetHealthz"]
 
@@ -271,7 +269,7 @@ class TestVersions:
 
     @pytest.mark.parametrize(("sdk", "server"), [("2.17.0", "2.16.9"), ("3.0.0", "2.99.0"), ("2.10.0", "2.9.0")])
     def test_that_are_not(self, sdk: str, server: str) -> None:
-        with pytest.raises(SurroundingsError, match="upgrade the server, or pin"):
+        with pytest.raises(BackendError, match="upgrade the server, or pin"):
             check_versions(sdk, server)
 
 
@@ -288,19 +286,15 @@ class TestCredentials:
 
     def test_a_refused_token(self, server: KubeflowServer, kubeflow: Kubeflow) -> None:
         server.token = TOKEN
-        with pytest.raises(
-            SurroundingsError, match=r"wants a token or cookies \(401: .*; give a token \(DAGNN_KFP_TOKEN"
-        ):
+        with pytest.raises(BackendError, match=r"wants a token or cookies \(401: .*; give a token \(DAGNN_KFP_TOKEN"):
             connect(kubeflow)
-        with pytest.raises(
-            SurroundingsError, match=r"does not take the token or cookies \(401: .*; renew them"
-        ) as failure:
+        with pytest.raises(BackendError, match=r"does not take the token or cookies \(401: .*; renew them") as failure:
             connect(replace(kubeflow, read_token=lambda: "old-token"))
         assert "old-token" not in str(failure.value)
 
     def test_a_login_page_is_no_answer(self, server: KubeflowServer, kubeflow: Kubeflow) -> None:
         server.cookies = "authservice_session=secret"
-        with pytest.raises(SurroundingsError, match=r"wants a token or cookies \(302\)"):
+        with pytest.raises(BackendError, match=r"wants a token or cookies \(302\)"):
             connect(kubeflow)
         assert "login" not in server.requests
 
@@ -468,12 +462,10 @@ def test_a_certificate_that_nobody_knows(tmp_path: Path) -> None:
     listener.socket = context.wrap_socket(listener.socket, server_side=True)
     threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     kubeflow = Kubeflow(host=f"https://127.0.0.1:{listener.server_address[1]}", pause=0.0)
-    with pytest.raises(
-        SurroundingsError, match=r"cannot be trusted \(.*CERTIFICATE.*; name a file .* in SSL_CERT_FILE"
-    ):
+    with pytest.raises(BackendError, match=r"cannot be trusted \(.*CERTIFICATE.*; name a file .* in SSL_CERT_FILE"):
         kubeflow.health()
     assert replace(kubeflow, ca_file=str(file)).health().version == "2.17.0"
-    with pytest.raises(SurroundingsError, match=r"cannot be trusted \(.*No such file.*SSL_CERT_FILE"):
+    with pytest.raises(BackendError, match=r"cannot be trusted \(.*No such file.*SSL_CERT_FILE"):
         replace(kubeflow, ca_file="none.pem").health()
     listener.shutdown()
     listener.server_close()

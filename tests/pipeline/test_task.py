@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
+from dagnn_core.errors import ArtifactError, BackendError, InputError
 from pipeline.task import parse_task_line, seed_of
 
 BODY = """
@@ -25,7 +25,7 @@ def _run(error: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", BODY.format(error=error)], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("name", "status"), [("InputError", 2), ("SurroundingsError", 3), ("CheckRefusedError", 1)])
+@pytest.mark.parametrize(("name", "status"), [("InputError", 2), ("BackendError", 3), ("CheckFailedError", 1)])
 def test_a_failure_is_one_line_with_its_exit_status(name: str, status: int) -> None:
     done = _run(f"errors.{name}('no label; name one')")
     assert done.returncode == status
@@ -36,7 +36,7 @@ def test_a_failure_is_one_line_with_its_exit_status(name: str, status: int) -> N
 def test_a_full_disk_is_one_line_too() -> None:
     done = _run("OSError(28, 'No space left on device', 'model')")
     assert done.returncode == 3
-    assert done.stdout.splitlines()[-1] == "[train] SurroundingsError: model: no space is left; free some and run again"
+    assert done.stdout.splitlines()[-1] == "[train] BackendError: model: no space is left; free some and run again"
     assert done.stderr == ""
 
 
@@ -66,9 +66,9 @@ def test_other_lines_are_not_of_a_task() -> None:
 
 @given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
 def test_messages_survive(message: str) -> None:
-    line = parse_task_line(f"    [train] SurroundingsError: {message}")
+    line = parse_task_line(f"    [train] BackendError: {message}")
     assert line is not None
-    assert isinstance(line.failure, SurroundingsError)
+    assert isinstance(line.failure, BackendError)
     assert str(line.failure) == f"train: {message}"
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from dagnn_core import parallel
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.train import TrainConfig
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from dagnn_core.nn.label_graphs import GraphTensors
 from dagnn_core.training import loop
 from tests.training.together import VARIANTS, Fatal, make_split, run
@@ -118,7 +118,7 @@ def test_a_lost_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "all_reduce", closed)
     weight = torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.ones(2)
-    with pytest.raises(SurroundingsError, match=r"another process .* has ended, .*; .* run the same command again"):
+    with pytest.raises(BackendError, match=r"another process .* has ended, .*; .* run the same command again"):
         parallel.average_gradients([weight])
 
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import parse_section
 from dagnn_core.config.train import TrainConfig
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from dagnn_core.model.kinds import build_network
 from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
@@ -277,7 +277,7 @@ def test_a_disk_that_takes_no_checkpoint_is_named(tmp_path: Path, monkeypatch: p
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(SurroundingsError, match=r"checkpoint.safetensors: the checkpoint cannot be written .*No space"):
+    with pytest.raises(BackendError, match=r"checkpoint.safetensors: the checkpoint cannot be written .*No space"):
         run(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

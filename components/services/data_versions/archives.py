@@ -20,7 +20,7 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from dagnn_core.progress import track
 
 log = logging.getLogger(__name__)
@@ -105,11 +105,11 @@ def check_space(folder: Path, size: int) -> None:
     """See that a disk has room, before long work rather than in the middle of it.
 
     Raises:
-        SurroundingsError: it has less than `size` bytes.
+        BackendError: it has less than `size` bytes.
     """
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise SurroundingsError(
+        raise BackendError(
             f"{folder}: {free / 1e9:.1f} GB are free on its disk, expected {size / 1e9:.1f} GB",
             "free some and run again",
         )
@@ -126,7 +126,7 @@ def unpack(archive: Path, out: Path) -> Path:
     Raises:
         InputError: not an archive, damaged, encrypted, holds links, devices, a name twice or one that leads out of the
             folder, or grows beyond all measure (a bomb).
-        SurroundingsError: the disk has no room.
+        BackendError: the disk has no room.
     """
     log.info("unpacking %s", archive)
     packed = archive.stat().st_size

@@ -27,7 +27,7 @@ from components.services.data_versions.layout import ListedFile, is_folder
 from components.services.data_versions.raw_version import LINEAGE, RawLineage, read_pointer
 from components.services.data_versions.s3_remote import check_digests, has_md5, remove_strangers
 from components.services.storage.s3 import Download, Storage, parse_uri
-from dagnn_core.errors import DagnnError, InputError, SurroundingsError
+from dagnn_core.errors import BackendError, DagnnError, InputError
 from dagnn_core.locks import hold_lock
 from dagnn_core.progress import track
 from dagnn_core.text import one_line, without_credentials
@@ -78,7 +78,7 @@ def add(name: str, source: str, *, project: Path, storage: Storage) -> RawLineag
 
     Raises:
         InputError: bad name or source, no DVC repository, or other data is in the way.
-        SurroundingsError: DVC, the disk or the store failed.
+        BackendError: DVC, the disk or the store failed.
     """
     _check_name(name)
     if not (project / ".dvc").is_dir():
@@ -133,7 +133,7 @@ def fetch_source(uri: str, folder: Path, storage: Storage) -> Path:
 
     Raises:
         InputError: there is nothing at `uri`, or a name leads out of its folder.
-        SurroundingsError: the store cannot be reached or refuses, or the disk has no room.
+        BackendError: the store cannot be reached or refuses, or the disk has no room.
     """
     place = folder / hashlib.sha256(uri.encode()).hexdigest()[:16]
     found = storage.find(uri) if parse_uri(uri).key.strip("/") and not uri.endswith("/") else None
@@ -242,7 +242,7 @@ def _dvc(project: Path, *arguments: str) -> str:
     )
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")] or done.stderr.splitlines()
-        raise SurroundingsError(
+        raise BackendError(
             f"`dvc {' '.join(arguments)}` failed: {' '.join(lines).removeprefix('ERROR: ') or 'no reason given'}"
         )
     return done.stdout
@@ -258,7 +258,7 @@ def resolve(repository: str, revision: str, path: str) -> Version:
 
     Raises:
         InputError: no such repository, revision or path, or the path is not under DVC.
-        SurroundingsError: the repository cannot be cloned.
+        BackendError: the repository cannot be cloned.
     """
     files, name = _open(repository, revision, path), without_credentials(repository)
     try:
@@ -321,7 +321,7 @@ def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLinea
 
     Raises:
         InputError: the remote does not have the data.
-        SurroundingsError: a file has another digest than it should.
+        BackendError: a file has another digest than it should.
     """
     files = _open(repository, lineage.commit, lineage.path)
     entries = _entries(files, lineage)
@@ -378,7 +378,7 @@ def _open(repository: str, revision: str, path: str) -> "DVCFileSystem":
 def _not_opened(repository: str, revision: str, error: Exception) -> DagnnError:
     from dvc.scm import CloneError
 
-    kind = SurroundingsError if isinstance(error, CloneError) and "://" in repository else InputError
+    kind = BackendError if isinstance(error, CloneError) and "://" in repository else InputError
     name = without_credentials(repository)
     return kind(f"{name} at {revision} cannot be opened: {_root_cause(error)}; check repository and revision")
 

@@ -21,7 +21,7 @@ from components.services.data_versions.layout import (
 )
 from components.services.data_versions.raw_version import LINEAGE, RawLineage
 from components.services.storage.s3 import Digest, Download, Storage, StoredObject, parse_uri
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def fetch_by_digest(storage: Storage, lineage: RawLineage, folder: Path) -> RawL
 
     Raises:
         InputError: the remote does not have this version, or lists a path that leads out of the folder.
-        SurroundingsError: the store cannot be reached or refuses, an object is damaged, the disk has no room.
+        BackendError: the store cannot be reached or refuses, an object is damaged, the disk has no room.
     """
     remote = lineage.remote.rstrip("/")
     base, entries, objects = _find(storage, lineage)
@@ -77,7 +77,7 @@ def check_pushed(storage: Storage, lineage: RawLineage) -> RawLineage:
 
     Raises:
         InputError: the remote does not have this version, or not all of its files.
-        SurroundingsError: the store cannot be reached or refuses.
+        BackendError: the store cannot be reached or refuses.
     """
     found = _find(storage, lineage)
     return replace(lineage, size=sum(stored.size for stored in found.objects), num_files=len(found.entries))
@@ -101,13 +101,13 @@ def check_digests(folder: Path, entries: Sequence[ListedFile], origin: str) -> N
     """Compare files with their md5, as DVC 3 makes it, or as DVC 2 did of text.
 
     Raises:
-        SurroundingsError: a file is another one; it is removed.
+        BackendError: a file is another one; it is removed.
     """
     for entry in entries:
         path = folder / entry.path
         if not has_md5(path, entry.md5):
             path.unlink()
-            raise SurroundingsError(
+            raise BackendError(
                 f"{origin}: {entry.path!r} is damaged, it does not have the md5 {entry.md5}",
                 "send it again from where it is whole",
             )

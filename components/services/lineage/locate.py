@@ -58,7 +58,7 @@ class Lookup(NamedTuple):
     """Its path there."""
 
 
-class Whereabouts:
+class ArtifactLocator:
     """Looks for commits, artifacts and raw data, from a folder with a checkout of the project."""
 
     def __init__(self, project: Path) -> None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from components.services.lineage.locate import Lookup, State, Whereabouts, lost_changes
+from components.services.lineage.locate import ArtifactLocator, Lookup, State, lost_changes
 from components.services.registry.stored_model import find_fault, read_manifest
 from components.services.registry.versions import CHAMPION, read_versions
 from components.services.tracking.mlflow import RECREATED_FROM, Tracking
 from components.services.tracking.tags import Lineage
 from dagnn_core.artifacts import read_provenance
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from dagnn_core.retrieval.directions import MAP_METRICS
 from dagnn_core.text import one_line
 
@@ -143,7 +143,7 @@ def read_recorded(tracking: Tracking, reference: Reference) -> Recorded:
 
     Raises:
         InputError: no such model, version or alias.
-        SurroundingsError: the registry cannot be reached.
+        BackendError: the registry cannot be reached.
     """
     with tracking.answering():
         registered, versions = read_versions(tracking, reference.name)
@@ -168,7 +168,7 @@ def read_recorded(tracking: Tracking, reference: Reference) -> Recorded:
     )
 
 
-def trace(tracking: Tracking, recorded: Recorded, whereabouts: Whereabouts) -> Node:
+def trace(tracking: Tracking, recorded: Recorded, whereabouts: ArtifactLocator) -> Node:
     """Make the tree of a version's lineage, looking for everything that it names."""
     aliases = f" ({', '.join(recorded.aliases)})" if recorded.aliases else ""
     return _node(
@@ -181,7 +181,7 @@ def trace(tracking: Tracking, recorded: Recorded, whereabouts: Whereabouts) -> N
     )
 
 
-def find_raw(recorded: Recorded, whereabouts: Whereabouts) -> Lookup:
+def find_raw(recorded: Recorded, whereabouts: ArtifactLocator) -> Lookup:
     """Look for the raw data that a version was made from."""
     origin, md5 = recorded.origin("dataset"), recorded.digests.get("raw", "")
     commit = str(origin["git"]["commit"])
@@ -230,12 +230,12 @@ def _run_node(tracking: Tracking, recorded: Recorded, *children: Node) -> Node:
                     "started": f"{datetime.fromtimestamp(run.info.start_time / 1000, tz=UTC):%Y-%m-%d %H:%M} UTC",
                     "recreated_from": run.data.tags.get(RECREATED_FROM, ""),
                 }
-    except SurroundingsError as error:
+    except BackendError as error:
         finding = Lookup(State.UNKNOWN, str(error))
     return _node("MLflow run", recorded.run_id, finding, *children, **details)
 
 
-def _pipeline_node(recorded: Recorded, whereabouts: Whereabouts) -> Node:
+def _pipeline_node(recorded: Recorded, whereabouts: ArtifactLocator) -> Node:
     run, image, machine = (recorded.execution.get(key, "") for key in ("pipeline_run", "image", "machine"))
     children = [_commit_node(recorded.git, whereabouts)]
     if image:
@@ -249,7 +249,7 @@ def _pipeline_node(recorded: Recorded, whereabouts: Whereabouts) -> Node:
     return _node("pipeline run", run, Lookup(State.RECORDED, reason), *children, **stored)
 
 
-def _commit_node(git: Mapping[str, Any], whereabouts: Whereabouts) -> Node:
+def _commit_node(git: Mapping[str, Any], whereabouts: ArtifactLocator) -> Node:
     commit, changed = str(git["commit"]), git.get("changed", [])
     if commit == "unknown":
         finding = Lookup(State.MISSING, "the code was in no git checkout")
@@ -272,7 +272,7 @@ def _params_node(recorded: Recorded) -> Node:
     return _node("parameters", ", ".join(sections), finding, **seeds)
 
 
-def _artifact_node(kind: str, recorded: Recorded, whereabouts: Whereabouts) -> Node:
+def _artifact_node(kind: str, recorded: Recorded, whereabouts: ArtifactLocator) -> Node:
     digest, origin = recorded.digests.get(kind, ""), recorded.origin(kind)
     commit = str(origin["git"]["commit"])
     finding = whereabouts.artifact(kind, digest, commit) if digest else Lookup(State.MISSING, "it is not recorded")
@@ -310,7 +310,7 @@ def _same_code(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     )
 
 
-def _raw_nodes(recorded: Recorded, dataset: Lookup, whereabouts: Whereabouts) -> list[Node]:
+def _raw_nodes(recorded: Recorded, dataset: Lookup, whereabouts: ArtifactLocator) -> list[Node]:
     """The revision of DVC's files, and the raw data itself."""
     origin = recorded.origin("dataset")
     fetched, md5 = origin.get("raw", {}), recorded.digests.get("raw", "")

@@ -53,7 +53,7 @@ def examine(
 
     Raises:
         InputError: `dataset` is not the version's, or it is nowhere to be had.
-        SurroundingsError: the server, the store or the disk failed.
+        BackendError: the server, the store or the disk failed.
     """
     label = f"version {challenger.version}"
     stored = download(tracking, challenger, folder / "challenger")

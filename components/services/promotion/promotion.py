@@ -10,7 +10,7 @@ from components.services.promotion.ledger import Action, Entry, Ledger, LedgerSt
 from components.services.registry.stored_model import find_fault
 from components.services.registry.versions import CHALLENGER, CHAMPION, read_versions
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.errors import CheckRefusedError, InputError
+from dagnn_core.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -91,7 +91,7 @@ def promote(
 
     Raises:
         InputError: no such model, version or challenger, or what `examine` raises.
-        SurroundingsError: the server failed.
+        BackendError: the server failed.
     """
     _check_why(why)
     with tracking.answering():
@@ -145,8 +145,8 @@ def rollback(tracking: Tracking, *, name: str, to: str | None, why: str = "", ad
 
     Raises:
         InputError: no such model, or no such former champion.
-        CheckRefusedError: the version is deleted or its files are gone, or somebody else has moved the alias.
-        SurroundingsError: the server failed.
+        CheckFailedError: the version is deleted or its files are gone, or somebody else has moved the alias.
+        BackendError: the server failed.
     """
     _check_why(why)
     with tracking.answering():
@@ -180,7 +180,7 @@ def rollback(tracking: Tracking, *, name: str, to: str | None, why: str = "", ad
         else:
             refusal = ledger.move(record)
     if refusal:
-        raise CheckRefusedError(f"{name} is not rolled back to version {target}: {refusal}")
+        raise CheckFailedError(f"{name} is not rolled back to version {target}: {refusal}")
     return Rollback(name, target, state.champion)
 
 
@@ -189,7 +189,7 @@ def read_history(tracking: Tracking, *, name: str) -> History:
 
     Raises:
         InputError: no such model.
-        SurroundingsError: the server failed.
+        BackendError: the server failed.
     """
     with tracking.answering():
         read_versions(tracking, name)

@@ -69,7 +69,7 @@ def download(tracking: Tracking, version: "ModelVersion", folder: Path) -> Path:
     """Bring all files of a version into a folder; return where they lie.
 
     Raises:
-        SurroundingsError: the server or its store failed.
+        BackendError: the server or its store failed.
     """
     with tracking.answering():
         source = tracking.client.get_model_version_download_uri(version.name, version.version)

@@ -79,7 +79,7 @@ def register_version(
 
     Raises:
         InputError: a name that MLflow does not take, or the user's own code that the model needs cannot be stored.
-        SurroundingsError: the server failed.
+        BackendError: the server failed.
     """
     from dagnn_core.reports.model_card.model_card import render_model_card, shorten
 
@@ -140,7 +140,7 @@ def mark_finished(tracking: Tracking, name: str, version: str, step: str) -> Non
         step: `register` or `promote`.
 
     Raises:
-        SurroundingsError: the server failed.
+        BackendError: the server failed.
     """
     if pipeline_run := os.environ.get("DAGNN_PIPELINE_RUN"):
         with tracking.answering():
@@ -151,7 +151,7 @@ def has_finished(tracking: Tracking, pipeline_run: str, step: str) -> bool:
     """Whether this step of a pipeline run has dealt with any version.
 
     Raises:
-        SurroundingsError: the server failed.
+        BackendError: the server failed.
     """
     with tracking.answering():
         return bool(tracking.client.search_model_versions(f"tag.`{step}_run` = '{pipeline_run}'", max_results=1))
@@ -188,7 +188,7 @@ def read_versions(tracking: Tracking, name: str) -> "tuple[RegisteredModel, dict
 
     Raises:
         InputError: there is none, or not even a registry.
-        SurroundingsError: the server cannot be reached.
+        BackendError: the server cannot be reached.
     """
     check_name(name)
     tracking.check_exists()

@@ -32,7 +32,7 @@ def mirrored(folder: Path, uri: str, *, storage: Storage, seconds: float = SECON
 
     Raises:
         InputError: the bucket does not exist, or `uri` is no address.
-        SurroundingsError: the store cannot be reached, or refuses.
+        BackendError: the store cannot be reached, or refuses.
     """
     names = [name for name in storage.names_below(uri) if "/" not in name]
     for name in names:

@@ -41,7 +41,7 @@ from components.services.storage.patience import (
     passing_status,
     patience_of_environment,
 )
-from dagnn_core.errors import DagnnError, InputError, SurroundingsError
+from dagnn_core.errors import BackendError, DagnnError, InputError
 from dagnn_core.locks import try_lock
 from dagnn_core.progress import track
 from dagnn_core.text import one_line, without_credentials
@@ -172,7 +172,7 @@ class Storage:
 
         Raises:
             InputError: there is no such object.
-            SurroundingsError: the store cannot be reached, or refuses.
+            BackendError: the store cannot be reached, or refuses.
         """
         found = self.find(uri)
         if found is None:
@@ -196,7 +196,7 @@ class Storage:
 
         Raises:
             InputError: there is no such bucket.
-            SurroundingsError: the store cannot be reached, or refuses.
+            BackendError: the store cannot be reached, or refuses.
         """
         bucket = parse_uri(uri).bucket
         with _answering(f"s3://{bucket}"):
@@ -225,7 +225,7 @@ class Storage:
 
         Raises:
             InputError: there is no such object, or it is larger.
-            SurroundingsError: its content has another digest.
+            BackendError: its content has another digest.
         """
         found = self.stat(uri)
         if found.size > max_bytes:
@@ -246,7 +246,7 @@ class Storage:
 
         Raises:
             InputError: an object does not exist.
-            SurroundingsError: the store cannot be reached or refuses, an object is damaged or changes meanwhile.
+            BackendError: the store cannot be reached or refuses, an object is damaged or changes meanwhile.
         """
         _in_threads(
             [lambda report, job=job: self._download(job, report) for job in downloads],  # type: ignore[misc]
@@ -261,7 +261,7 @@ class Storage:
 
         Raises:
             InputError: the file or the bucket does not exist.
-            SurroundingsError: the store cannot be reached or refuses, or has got something else.
+            BackendError: the store cannot be reached or refuses, or has got something else.
         """
         if not path.is_file():
             raise InputError(f"{path} does not exist, expected a file to send to {uri}", "check its path")
@@ -282,7 +282,7 @@ class Storage:
         """Remove an object; it may be gone already.
 
         Raises:
-            SurroundingsError: the store cannot be reached, or refuses.
+            BackendError: the store cannot be reached, or refuses.
         """
         with _answering(uri):
             self.client.delete_object(**_request(uri))
@@ -298,7 +298,7 @@ class Storage:
         job.path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab+") as stream:
             if not try_lock(stream, part, elsewhere="fetch into a folder on another file system"):
-                raise SurroundingsError(f"{job.path} is being fetched by another process", "wait for it")
+                raise BackendError(f"{job.path} is being fetched by another process", "wait for it")
             # emptied before it is marked, so that no content is ever taken for that of another object
             if not mark.is_file() or mark.read_text() != job.source.etag:
                 stream.truncate(0)
@@ -331,7 +331,7 @@ class Storage:
                 if digest is None or hashed.hexdigest() == digest.value:
                     return
             stream.truncate(0)
-        raise SurroundingsError(
+        raise BackendError(
             f"{source.uri} is damaged: {WHOLE_DOWNLOADS} downloads did not have its "
             f"{digest.algorithm if digest else 'checksum'}{f' {digest.value}' if digest else ''}",
             "send it again from where it is whole",
@@ -353,7 +353,7 @@ class Storage:
                         **_request(source.uri), IfMatch=source.etag, **({"Range": f"bytes={done}-"} if done else {})
                     )
                 if done and not answer.get("ContentRange", "").startswith(f"bytes {done}-"):
-                    raise SurroundingsError(f"{source.uri}: the store sends no part of an object, only the whole")
+                    raise BackendError(f"{source.uri}: the store sends no part of an object, only the whole")
                 with closing(answer["Body"]) as body:
                     while chunk := body.read(CHUNK):
                         done += len(chunk)
@@ -362,13 +362,13 @@ class Storage:
                 if done != source.size:
                     raise _ShortBodyError(f"{done} bytes instead of {source.size}")
             except ClientError as error:
-                raise SurroundingsError(f"{source.uri} changed while it was read", "run again") from error
+                raise BackendError(f"{source.uri} changed while it was read", "run again") from error
             except FlexibleChecksumError:
                 raise
             except (BotoCoreError, HTTPError, _ShortBodyError) as error:
                 failures = 1 if done > before else failures + 1
                 if failures >= self.attempts:
-                    raise SurroundingsError(
+                    raise BackendError(
                         f"{source.uri} broke off {failures} times after {done} of {source.size} bytes "
                         f"({one_line(error)})",
                         "check the network and run again: it goes on from there",
@@ -402,7 +402,7 @@ class Storage:
         same = answer["ETag"].strip('"') == prints.etag or not _etag_is_md5(answer)
         if answer["ContentLength"] != path.stat().st_size or not same:
             self.client.delete_object(**_request(uri))
-            raise SurroundingsError(
+            raise BackendError(
                 f"{uri}: the store got something else than {path} has (the file changed meanwhile, or bytes changed "
                 "underway), so the object was removed",
                 "run again",
@@ -547,10 +547,10 @@ def _refusal(error: "ClientError", what: str) -> DagnnError:
         name = f"the bucket of {what}" if is_bucket else what
         return InputError(f"{name} does not exist", "check its name, and AWS_ENDPOINT_URL if the store is not AWS")
     if code in _BAD_CREDENTIALS:
-        return SurroundingsError(f"{what}: the store does not take the credentials ({code})", "renew or correct them")
+        return BackendError(f"{what}: the store does not take the credentials ({code})", "renew or correct them")
     if code in _DENIED:
-        return SurroundingsError(f"{what}: access denied", "the credentials in use have no right to it")
-    return SurroundingsError(f"{what}: the store answers {status} {code}, also when asked again", "try later")
+        return BackendError(f"{what}: access denied", "the credentials in use have no right to it")
+    return BackendError(f"{what}: the store answers {status} {code}, also when asked again", "try later")
 
 
 def _failure(error: Exception, what: str) -> DagnnError:
@@ -570,8 +570,8 @@ def _failure(error: Exception, what: str) -> DagnnError:
         error,
         NoCredentialsError | PartialCredentialsError | CredentialRetrievalError | ProfileNotFound | TokenRetrievalError,
     ):
-        return SurroundingsError(
+        return BackendError(
             f"{what}: no credentials for S3 ({one_line(error)})",
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
         )
-    return SurroundingsError(f"{what}: the store cannot be reached ({one_line(error)})", "check network and endpoint")
+    return BackendError(f"{what}: the store cannot be reached ({one_line(error)})", "check network and endpoint")

@@ -28,7 +28,7 @@ def check_direct_way(tracking: Tracking, repository: "ArtifactRepository", file:
     """Where this process fetches files past the server, check that it can: MLflow itself would try for minutes.
 
     Raises:
-        SurroundingsError: the store cannot be reached, or refuses.
+        BackendError: the store cannot be reached, or refuses.
     """
     from mlflow.environment_variables import MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD
 
@@ -45,7 +45,7 @@ def check_store(tracking: Tracking, repository: "ArtifactRepository", file: str)
         file: one of them.
 
     Raises:
-        SurroundingsError: the store cannot be reached, or refuses.
+        BackendError: the store cannot be reached, or refuses.
     """
     from mlflow.utils.request_utils import cloud_storage_http_request
     from requests import HTTPError, RequestException

@@ -25,7 +25,7 @@ from components.services.storage.patience import Patience, patience_of_environme
 from components.services.tracking.patience import end_silent_transfers, passing_failure_of_mlflow
 from components.services.tracking.tags import PIPELINE_RUN, Lineage
 from dagnn_core.artifacts import Artifact
-from dagnn_core.errors import ArtifactError, InputError, SurroundingsError, causes
+from dagnn_core.errors import ArtifactError, BackendError, InputError, causes
 from dagnn_core.text import one_line, without_credentials
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Tracking:
         """A client of the server, which has answered once; its methods wait for a server that stops to answer.
 
         Raises:
-            SurroundingsError: it does not answer within seconds and `patience`, or the database cannot be used.
+            BackendError: it does not answer within seconds and `patience`, or the database cannot be used.
         """
         from mlflow import MlflowClient
 
@@ -196,7 +196,7 @@ class Tracking:
         """Version of a server, which has let us look for experiments, too.
 
         Raises:
-            SurroundingsError: it cannot be reached, or refuses.
+            BackendError: it cannot be reached, or refuses.
         """
         with self.answering():
             self.client.search_experiments(max_results=1)
@@ -222,18 +222,18 @@ class Tracking:
         """Turn a failure of the server, the database or the store of files in the body into one clear line.
 
         Raises:
-            SurroundingsError: one of them failed.
+            BackendError: one of them failed.
         """
         try:
             yield
         except _store_failures() as error:
-            raise SurroundingsError(
+            raise BackendError(
                 f"the store of MLflow's files, to which {self.address} leads, cannot be used: {_reason(error)}",
                 "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL as it needs, and try again",
             ) from error
         except _failures() as error:
             if _not_permitted(error):
-                raise SurroundingsError(
+                raise BackendError(
                     f"MLflow at {self.address} does not permit this: {_reason(error)}",
                     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of an account that may do it",
                 ) from error
@@ -262,7 +262,7 @@ class Tracking:
 
         Raises:
             InputError: the injected run does not exist, or belongs to a training with other parameters.
-            SurroundingsError: the server cannot be reached.
+            BackendError: the server cannot be reached.
         """
         flat = _flatten({name: asdict(section) for name, section in params.items()})
         with self.answering():
@@ -293,7 +293,7 @@ class Tracking:
 
         Raises:
             ArtifactError: the model does not say which run trained it.
-            SurroundingsError: the server cannot be reached.
+            BackendError: the server cannot be reached.
         """
         original = model.provenance.get("mlflow_run_id")
         if not original:
@@ -308,7 +308,7 @@ class Tracking:
     def _waiting(self) -> Patience:
         return Patience(f"MLflow at {self.address}", self.patience if self._is_http else 0)
 
-    def _failure(self, error: Exception) -> SurroundingsError:
+    def _failure(self, error: Exception) -> BackendError:
         """What a failure of MLflow means to the user."""
         words = " ".join(map(str, causes(error)))
         if _DIRECT.search(words):
@@ -318,7 +318,7 @@ class Tracking:
             limit = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
             seconds = found["seconds"] or limit
             more = ", or set a higher MLFLOW_HTTP_REQUEST_TIMEOUT" if seconds == limit else ""
-            return SurroundingsError(
+            return BackendError(
                 f"MLflow at {self.address} moved no byte for {seconds} s",
                 f"check that the server and the store of its files are not overloaded, and run again{more}",
             )
@@ -328,7 +328,7 @@ class Tracking:
             remedy = "the server's log says why; check that it reaches its database and the store of its files"
         else:
             remedy = f"start the server or correct MLFLOW_TRACKING_URI (unset, it is {DEFAULT_URI})"
-        return SurroundingsError(f"MLflow at {self.address} cannot be used: {_reason(error)}", remedy)
+        return BackendError(f"MLflow at {self.address} cannot be used: {_reason(error)}", remedy)
 
     @property
     def _is_http(self) -> bool:
@@ -483,9 +483,9 @@ def split_of_data(
     )
 
 
-def unreachable_store(server: str, reason: str) -> SurroundingsError:
+def unreachable_store(server: str, reason: str) -> BackendError:
     """The error about a store of MLflow's files that this machine cannot use itself."""
-    return SurroundingsError(
+    return BackendError(
         f"the store that MLflow at {server} names for its files cannot be used from here: {reason}",
         f"set {' and '.join(DIRECT_TRANSFER)} to false (in a target: mlflow_direct_s3) to go through MLflow's server, "
         "or open a way to the store",

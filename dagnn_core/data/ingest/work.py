@@ -52,7 +52,7 @@ def work_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         InputError: it cannot be a folder.
-        SurroundingsError: another process holds it, or its file system has no locks.
+        BackendError: another process holds it, or its file system has no locks.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

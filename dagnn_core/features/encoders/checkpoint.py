@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dagnn_core.artifacts import canonical_json, sha256_of
 from dagnn_core.data.dataset import Modality
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from dagnn_core.text import first_line
 
 CONFIG = "config.json"
@@ -56,7 +56,7 @@ class Checkpoint:
 
         Raises:
             InputError: there is no such folder or hub model, or it lacks configuration or weights.
-            SurroundingsError: the hub cannot be reached.
+            BackendError: the hub cannot be reached.
         """
         folder = _download(modality, model, revision) if revision else Path(model)
         if not folder.is_dir():
@@ -145,7 +145,7 @@ def _download(modality: Modality, model: str, revision: str) -> Path:
             "correct the id, or log in with `hf auth login`",
         ) from error
     except Exception as error:  # of several HTTP libraries
-        raise SurroundingsError(
+        raise BackendError(
             f"{keys}: {model} cannot be fetched from the Hugging Face hub ({first_line(error)})",
             "check the network, or give a local folder",
         ) from error

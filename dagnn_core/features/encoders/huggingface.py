@@ -137,7 +137,7 @@ class _HuggingFaceBackbone:
 
         Raises:
             InputError: there is no such model, or it cannot be used.
-            SurroundingsError: the hub cannot be reached.
+            BackendError: the hub cannot be reached.
         """
         model, revision, pooling = (
             getattr(config, f"{cls.modality}_{key}") for key in ("model", "revision", "pooling")
@@ -151,7 +151,7 @@ class _HuggingFaceBackbone:
         Raises:
             ArtifactError: the state is damaged, or the model that it names is no longer the same.
             InputError: the model that it names cannot be used.
-            SurroundingsError: the hub cannot be reached.
+            BackendError: the hub cannot be reached.
         """
         state = read_state(directory)
         keys = ("model", "revision", "digest", "pooling")

@@ -91,7 +91,7 @@ def open_image_backbone(config: FeaturesConfig) -> ImageBackbone:
 
     Raises:
         InputError: there is no such model, or it cannot be used.
-        SurroundingsError: the Hugging Face hub cannot be reached.
+        BackendError: the Hugging Face hub cannot be reached.
     """
     backbone: ImageBackbone = image_encoder_class(config.image).open(config)
     return backbone
@@ -102,7 +102,7 @@ def open_text_backbone(config: FeaturesConfig) -> TextBackbone:
 
     Raises:
         InputError: there is no such model, or it cannot be used.
-        SurroundingsError: the Hugging Face hub cannot be reached.
+        BackendError: the Hugging Face hub cannot be reached.
     """
     backbone: TextBackbone = text_encoder_class(config.text).open(config)
     return backbone
@@ -114,7 +114,7 @@ def load_image_encoder(directory: Path) -> ImageEncoder:
     Raises:
         ArtifactError: its state is missing, damaged, or of another version, or its pretrained model has changed.
         InputError: its pretrained model, which is not stored with it, cannot be used.
-        SurroundingsError: the Hugging Face hub cannot be reached for it.
+        BackendError: the Hugging Face hub cannot be reached for it.
     """
     encoder: ImageEncoder = _load(directory, IMAGE_ENCODERS, "features.image")
     return encoder
@@ -126,7 +126,7 @@ def load_text_encoder(directory: Path) -> TextEncoder:
     Raises:
         ArtifactError: its state is missing or damaged, or its pretrained model has changed.
         InputError: its pretrained model, which is not stored with it, cannot be used.
-        SurroundingsError: the Hugging Face hub cannot be reached for it.
+        BackendError: the Hugging Face hub cannot be reached for it.
     """
     encoder: TextEncoder = _load(directory, TEXT_ENCODERS, "features.text")
     return encoder

@@ -18,7 +18,7 @@ from torch import Tensor
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.devices import choose_device
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.encoders.classic import describe_all
 from dagnn_core.features.encoders.descriptors import DIM
@@ -51,7 +51,7 @@ def embed_pictures(
 
     Raises:
         InputError: a picture is missing or cannot be decoded, or there is no GPU where one is asked for.
-        SurroundingsError: memory ran out, or a process that decodes pictures died.
+        BackendError: memory ran out, or a process that decodes pictures died.
     """
     device = choose_device(config.device, key="features.device")
     backbone.to(device)
@@ -82,7 +82,7 @@ def embed_texts(
 
     Raises:
         InputError: there is no GPU where one is asked for.
-        SurroundingsError: memory ran out.
+        BackendError: memory ran out.
     """
     device = choose_device(config.device, key="features.device")
     backbone.to(device)
@@ -118,7 +118,7 @@ def _clear_memory_error(batch_size: int, what: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise SurroundingsError(
+        raise BackendError(
             f"the GPU has no memory left for a batch of {batch_size} {what}",
             "lower features.batch_size in params.yaml and run again, finished shards are kept",
         ) from error

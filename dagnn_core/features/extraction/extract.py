@@ -45,7 +45,7 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *,
     Raises:
         InputError: no training item has a picture, or none a text; the picture of an item is not in the data set, or
             cannot be decoded; ready vectors are missing or unusable; no word is frequent enough for the vocabulary.
-        SurroundingsError: memory ran out, or a process that decodes pictures died.
+        BackendError: memory ran out, or a process that decodes pictures died.
     """
     _check_training_items(dataset)
     text_path, image_path = directory / "text.npy", directory / "image.npy"
@@ -174,7 +174,7 @@ def extract_with_image_backbone(
 
     Raises:
         InputError: a picture is missing or cannot be decoded, or there is no GPU where one is asked for.
-        SurroundingsError: memory ran out, or a process that decodes pictures died.
+        BackendError: memory ran out, or a process that decodes pictures died.
     """
     vectors = _open_cache(cache, dataset, "image", backbone.identity, config.precision, backbone.dim)
     vectors.fill(partial(embed_pictures, dataset, backbone, config), what="image vectors")
@@ -188,7 +188,7 @@ def extract_with_text_backbone(
 
     Raises:
         InputError: there is no GPU where one is asked for.
-        SurroundingsError: memory ran out.
+        BackendError: memory ran out.
     """
     vectors = _open_cache(cache, dataset, "text", backbone.identity, config.precision, backbone.dim)
     vectors.fill(partial(embed_texts, dataset, backbone, config), what="text vectors")

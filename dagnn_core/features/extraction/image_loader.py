@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 
 # B batch
 
@@ -70,7 +70,7 @@ def load_pixels(
 
     Raises:
         InputError: a picture cannot be decoded.
-        SurroundingsError: a worker process died.
+        BackendError: a worker process died.
     """
     num_workers = min(workers, num_pictures // PICTURES_PER_WORKER)
     loader = DataLoader(
@@ -91,7 +91,7 @@ def load_pixels(
     except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two: it died with a batch to hand over
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
             raise
-        raise SurroundingsError(
+        raise BackendError(
             f"a process that decodes pictures died ({error})",
             "most likely memory ran out, or shared memory (/dev/shm): "
             "lower features.workers or features.batch_size in params.yaml and run again, finished shards are kept",

@@ -24,7 +24,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from dagnn_core.artifacts import canonical_json
-from dagnn_core.errors import SurroundingsError
+from dagnn_core.errors import BackendError
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +76,12 @@ class VectorCache:
         """All vectors in order, a shard at a time, after `fill`.
 
         Raises:
-            SurroundingsError: a shard went away or was damaged meanwhile.
+            BackendError: a shard went away or was damaged meanwhile.
         """
         for rows in self._shards:
             vectors = self._read(rows)
             if vectors is None:
-                raise SurroundingsError(f"{self._path(rows)} was removed or damaged while it was in use", "run again")
+                raise BackendError(f"{self._path(rows)} was removed or damaged while it was in use", "run again")
             yield vectors
 
     def _path(self, rows: range) -> Path:

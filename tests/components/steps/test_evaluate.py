@@ -17,7 +17,7 @@ from dagnn_core.artifacts import read_artifact
 from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.train import TrainConfig
-from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
+from dagnn_core.errors import ArtifactError, BackendError, InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.reports.evaluation import report as writer
@@ -184,7 +184,7 @@ def test_a_damaged_model_is_refused(trained: Paths, same_tracking: Tracking, tmp
 
 
 def test_a_server_that_does_not_answer_stops_before_any_work(trained: Paths, tmp_path: Path) -> None:
-    with pytest.raises(SurroundingsError, match=r"127\.0\.0\.1:9"):
+    with pytest.raises(BackendError, match=r"127\.0\.0\.1:9"):
         run(trained, Tracking(uri="http://127.0.0.1:9"), tmp_path)
     assert not (tmp_path / "report").exists()
 

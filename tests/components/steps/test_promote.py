@@ -18,7 +18,7 @@ from components.steps.promote import run
 from dagnn_core import artifacts
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.config.register import GateConfig, RegisterConfig
-from dagnn_core.errors import CheckRefusedError, InputError, SurroundingsError
+from dagnn_core.errors import BackendError, CheckFailedError, InputError
 from pipeline.cli import registry as commands
 
 # small data: bounds are wide
@@ -96,7 +96,7 @@ def test_a_better_version_becomes_champion_and_a_worse_one_does_not(scenes, monk
     params = json.dumps({"gate": {"min_map_t2i": 0.8}})
     options = {"name": "boats", "version": "1", "dataset": scenes.datasets["scenes"], "params": params}
     with pytest.raises(
-        CheckRefusedError, match=r"boats version 1 is not promoted: \d of 18 checks failed: map_t2i: 0.7"
+        CheckFailedError, match=r"boats version 1 is not promoted: \d of 18 checks failed: map_t2i: 0.7"
     ):
         commands.promote(**options, dry_run=True)
     table = capsys.readouterr().out.splitlines()
@@ -108,7 +108,7 @@ def test_a_better_version_becomes_champion_and_a_worse_one_does_not(scenes, monk
     assert all(len(line) <= 100 for line in table)
     assert len(read_history(scenes.tracking, name="boats").events) == 2
 
-    with pytest.raises(CheckRefusedError):
+    with pytest.raises(CheckFailedError):
         commands.promote(**options, as_json=True)
     answer = json.loads(capsys.readouterr().out)
     assert (answer["version"], answer["champion"], answer["accepted"], answer["dry_run"]) == ("1", "2", False, False)
@@ -284,5 +284,5 @@ def test_data_of_another_version_or_none(scenes, tmp_path, monkeypatch):
 
 
 def test_unreachable_server_is_no_refusal(scenes):
-    with pytest.raises(SurroundingsError, match="cannot be used"):
+    with pytest.raises(BackendError, match="cannot be used"):
         promote(scenes._replace(tracking=replace(scenes.tracking, uri="http://127.0.0.1:9")), "good")

@@ -24,7 +24,7 @@ from dagnn_core.artifacts import read_artifact, write_artifact, write_json
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.register import GateConfig, RegisterConfig
-from dagnn_core.errors import ArtifactError, CheckRefusedError, InputError
+from dagnn_core.errors import ArtifactError, CheckFailedError, InputError
 from dagnn_core.features.encoders.classic import ClassicEncoder
 from dagnn_core.features.encoders.descriptors import DIM
 from dagnn_core.features.encoders.precomputed import PrecomputedEncoder
@@ -530,7 +530,7 @@ def tracking_by_environment(tracking, monkeypatch):
 def test_report_below_the_floors_is_not_registered(tracking, model, report):
     params = RegisterConfig(model_name="scenes", gate=GateConfig(min_map_i2t=0.7, min_map_t2i=0.61))
     with pytest.raises(
-        CheckRefusedError, match=r"report: map_t2i 0.6000 is below 0.61; nothing is registered.*register.gate of params"
+        CheckFailedError, match=r"report: map_t2i 0.6000 is below 0.61; nothing is registered.*register.gate of params"
     ) as refused:
         run(model=model, report=report, params=params, tracking=tracking)
     assert refused.value.exit_status == 1

@@ -21,7 +21,7 @@ from components.steps import train
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.train import TrainConfig
-from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
+from dagnn_core.errors import ArtifactError, BackendError, InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.retrieval.metrics import evaluate_retrieval
@@ -286,7 +286,7 @@ def test_a_missing_gpu_is_refused(
 
 
 def test_a_server_that_does_not_answer_stops_before_any_work(inputs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(SurroundingsError, match=r"127\.0\.0\.1:9"):
+    with pytest.raises(BackendError, match=r"127\.0\.0\.1:9"):
         run(inputs, Tracking(uri="http://127.0.0.1:9"), tmp_path)
     assert not (tmp_path / "model").exists() and not (tmp_path / "work").exists()
 

@@ -6,7 +6,7 @@ import pytest
 from dagnn_core.data.formats.archives import open_pictures
 from dagnn_core.data.ingest.work import pictures_digest, rows_digest, work_folder
 from dagnn_core.data.raw import RawData, RawItem
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 
 
 def raw_data(folder):
@@ -88,7 +88,7 @@ def test_the_folder_stays_after_an_error_and_goes_after_success(tmp_path):
 def test_one_process_at_a_time_and_the_other_is_named(tmp_path):
     message = rf"another import of the same pictures is running \(process {os.getpid()} on .*\), .*; wait for it, or"
     with work_folder(tmp_path / "f"):
-        with pytest.raises(SurroundingsError, match=message), work_folder(tmp_path / "f"):
+        with pytest.raises(BackendError, match=message), work_folder(tmp_path / "f"):
             pass
         assert (tmp_path / "f").is_dir()
         with work_folder(tmp_path / "other"):

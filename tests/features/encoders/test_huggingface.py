@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from dagnn_core.config.features import FeaturesConfig
-from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
+from dagnn_core.errors import ArtifactError, BackendError, InputError
 from dagnn_core.features.encoders.registry import (
     load_image_encoder,
     load_text_encoder,
@@ -504,7 +504,7 @@ def test_a_model_in_the_cache_of_the_hub_needs_no_network(model_folder, hub, tmp
 
 
 def test_the_unreachable_hub_is_named(hub):
-    with pytest.raises(SurroundingsError, match=r"owner/vit cannot be fetched from the Hugging Face hub \(.*; check"):
+    with pytest.raises(BackendError, match=r"owner/vit cannot be fetched from the Hugging Face hub \(.*; check"):
         open_images("owner/vit", revision=COMMIT)
 
 

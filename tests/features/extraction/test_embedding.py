@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dagnn_core.config.features import FeaturesConfig
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from dagnn_core.features.extraction import image_loader, vector_cache
 from dagnn_core.features.extraction.extract import extract_with_image_backbone, extract_with_text_backbone
 from tests.features.small_backbones import (
@@ -164,7 +164,7 @@ def test_a_bug_in_a_worker_is_shown_as_it_is(tmp_path, dataset, processes):
 def test_a_worker_that_dies_is_said_so(tmp_path, processes):
     dataset = make_dataset(tmp_path / "dataset", 60, special={50: picture(0, colour="red")})
     message = r"a process that decodes pictures died .*lower features\.workers or features\.batch_size"
-    with pytest.raises(SurroundingsError, match=message) as error:
+    with pytest.raises(BackendError, match=message) as error:
         extract_images(tmp_path, dataset, SmallImageBackbone(preprocess=preprocess_or_die))
     assert "\n" not in str(error.value)
 
@@ -175,9 +175,9 @@ def test_no_memory_on_the_gpu_names_the_key(tmp_path, dataset, monkeypatch):
 
     monkeypatch.setattr(SmallImageBackbone, "embed", refuse)
     monkeypatch.setattr(SmallTextBackbone, "encode", refuse)
-    with pytest.raises(SurroundingsError, match=r"a batch of 8 pictures; lower features\.batch_size"):
+    with pytest.raises(BackendError, match=r"a batch of 8 pictures; lower features\.batch_size"):
         extract_images(tmp_path, dataset, SmallImageBackbone())
-    with pytest.raises(SurroundingsError, match=r"a batch of 8 texts; lower features\.batch_size"):
+    with pytest.raises(BackendError, match=r"a batch of 8 texts; lower features\.batch_size"):
         extract_texts(tmp_path, dataset, SmallTextBackbone())
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from dagnn_core.errors import SurroundingsError
+from dagnn_core.errors import BackendError
 from dagnn_core.features.extraction import vector_cache
 from dagnn_core.features.extraction.vector_cache import VectorCache
 
@@ -121,7 +121,7 @@ def test_a_shard_that_goes_away_while_in_use_is_named(tmp_path):
     blocks = cache.blocks()
     next(blocks)
     files(tmp_path)[1].unlink()
-    with pytest.raises(SurroundingsError, match=r"shard-00001\.safetensors was removed or damaged while"):
+    with pytest.raises(BackendError, match=r"shard-00001\.safetensors was removed or damaged while"):
         next(blocks)
 
 

@@ -22,7 +22,7 @@ from components.services.data_versions.archives import (
     picture_folders,
     unpack,
 )
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 
 
 def make_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> Path:
@@ -248,5 +248,5 @@ def test_no_folder(tmp_path: Path) -> None:
 
 def test_too_little_room(tmp_path: Path) -> None:
     check_space(tmp_path, 1)
-    with pytest.raises(SurroundingsError, match=r"GB are free on its disk, expected 1000000000\.0 GB; free some"):
+    with pytest.raises(BackendError, match=r"GB are free on its disk, expected 1000000000\.0 GB; free some"):
         check_space(tmp_path, 10**18)

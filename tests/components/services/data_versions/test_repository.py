@@ -22,7 +22,7 @@ from components.services.data_versions.raw_version import LINEAGE, RawLineage, r
 from components.services.data_versions.repository import add
 from components.services.storage.s3 import Storage
 from components.steps import fetch_dataset
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from tests.components.fault_proxy import Fault, FaultProxy
 from tests.fixtures.locations import ROOT
 from tests.fixtures.s3 import AWS, SECRET, Bucket, make_bucket
@@ -207,7 +207,7 @@ def test_no_dvc_repository(tmp_path: Path, source: Path) -> None:
 def test_no_room(project: Project, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(source)._replace(free=10_000)
     monkeypatch.setattr(raw_files.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(SurroundingsError, match=r"0\.0 GB are free on its disk, expected 0\.0 GB; free some"):
+    with pytest.raises(BackendError, match=r"0\.0 GB are free on its disk, expected 0\.0 GB; free some"):
         project.add(source)
 
 
@@ -218,12 +218,12 @@ def test_where_dvc_fails_everything_is_as_before(project: Project, source: Path)
     before = project.files()
     (source / "table.csv").write_text("other")
     (project.root / ".dvc/config").write_text("[core\n")
-    with pytest.raises(SurroundingsError, match=r"`dvc status --json data/photos\.dvc` failed: .*config"):
+    with pytest.raises(BackendError, match=r"`dvc status --json data/photos\.dvc` failed: .*config"):
         project.add(source)
     (project.root / ".dvc/config").write_text("")
     shutil.rmtree(project.root / ".dvc/cache/files")
     (project.root / ".dvc/cache/files").write_text("in the way")
-    with pytest.raises((SurroundingsError, InputError)) as failure:
+    with pytest.raises((BackendError, InputError)) as failure:
         project.add(source)
     assert "\n" not in str(failure.value)
     assert project.files() == before
@@ -271,7 +271,7 @@ def test_two_at_once(project: Project, source: Path) -> None:
     with (
         versioning._work_folder(project.root / versioning.ADDING / "photos"),
         pytest.raises(
-            SurroundingsError,
+            BackendError,
             match=rf"photos\.lock: another process adds photos \(process {os.getpid()} on .*\), .*; wait for it",
         ),
     ):
@@ -300,7 +300,7 @@ def test_an_interrupted_source_in_s3_goes_on(project: Project, bucket: Bucket) -
         bucket.endpoint, plan=lambda r: Fault(kind="truncate", at=9) if "raw/2" in r.path else None
     ) as proxy:
         storage = Storage(endpoint_url=proxy.url, attempts=1)
-        with pytest.raises(SurroundingsError, match="raw/2 broke off"):
+        with pytest.raises(BackendError, match="raw/2 broke off"):
             project.add(f"{bucket.uri}/raw", storage=storage)
         assert not (project.root / "data").exists()
         proxy.plan = lambda request: None
@@ -436,7 +436,7 @@ def test_the_layout_of_dvc_2(pushed: Pushed, out: Path) -> None:
     fetch(pushed, out, md5=top, remote=f"{bucket.uri}/old/")
     assert fetched(out) == pushed.first_files
     bucket.put(f"old/{entries[0]['md5'][:2]}/{entries[0]['md5'][2:]}", b"other")
-    with pytest.raises(SurroundingsError, match=r"'images\.tar' is damaged, it does not have the md5"):
+    with pytest.raises(BackendError, match=r"'images\.tar' is damaged, it does not have the md5"):
         fetch(pushed, out.with_name("other"), md5=top, remote=f"{bucket.uri}/old")
     assert not out.with_name("other").exists()
 
@@ -465,7 +465,7 @@ def test_versions_that_are_not_there(pushed: Pushed, out: Path) -> None:
 def test_a_damaged_object_is_never_taken(pushed: Pushed, out: Path) -> None:
     md5 = hashlib.md5(pushed.second_files["table.csv"]).hexdigest()
     pushed.bucket.put(f"dvc/files/md5/{md5[:2]}/{md5[2:]}", b"something else")
-    with pytest.raises(SurroundingsError, match=rf"is damaged: 3 downloads did not have its md5 {md5}; send it again"):
+    with pytest.raises(BackendError, match=rf"is damaged: 3 downloads did not have its md5 {md5}; send it again"):
         fetch(pushed, out)
     assert not out.exists()
     pushed.bucket.put(f"dvc/files/md5/{md5[:2]}/{md5[2:]}", pushed.second_files["table.csv"])
@@ -626,7 +626,7 @@ def test_revisions_that_are_not_there(project: Project, source: Path, out: Path)
             try_fetch(**changes)
         assert "\n" not in str(failure.value)
     assert not out.exists()
-    with pytest.raises(SurroundingsError, match=r"https://127\.0\.0\.1:9/x\.git at main cannot be opened: .*refused"):
+    with pytest.raises(BackendError, match=r"https://127\.0\.0\.1:9/x\.git at main cannot be opened: .*refused"):
         try_fetch(repository="https://me:password@127.0.0.1:9/x.git", revision="main")
 
 

@@ -12,7 +12,7 @@ import pytest
 from botocore.retries.standard import ExponentialBackoff
 
 from components.services.data_versions.raw_version import read_pointer
-from components.services.lineage.locate import Lookup, State, Whereabouts, lost_changes
+from components.services.lineage.locate import ArtifactLocator, Lookup, State, lost_changes
 from dagnn_core.artifacts import MANIFEST, read_artifact, write_artifact
 from tests.fixtures.s3 import SECRET, Bucket
 
@@ -90,40 +90,40 @@ def project(template: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def features(project: Checkout, digest: str = "") -> Lookup:
-    return Whereabouts(project.root).artifact("features", digest or project.digest, project.code)
+    return ArtifactLocator(project.root).artifact("features", digest or project.digest, project.code)
 
 
 def raw(project: Checkout, remote: str = "") -> Lookup:
-    return Whereabouts(project.root).raw(project.raw, project.code, remote)
+    return ArtifactLocator(project.root).raw(project.raw, project.code, remote)
 
 
 # commits
 
 
 def test_a_commit_and_its_branches(project: Checkout) -> None:
-    assert Whereabouts(project.root).commit(project.code, []) == Lookup(State.FOUND, "in main")
+    assert ArtifactLocator(project.root).commit(project.code, []) == Lookup(State.FOUND, "in main")
     for name in ("a", "b", "c"):
         project.run("git", "branch", name)
     project.run("git", "tag", "v1", project.code)
-    assert Whereabouts(project.root).commit(project.code, []).reason == "in a, b, c and 2 more"
+    assert ArtifactLocator(project.root).commit(project.code, []).reason == "in a, b, c and 2 more"
 
 
 def test_a_commit_that_no_branch_has(project: Checkout) -> None:
     lost = project.run("git", "rev-parse", "HEAD")
     project.run("git", "reset", "--quiet", "--hard", "HEAD~1")
-    finding = Whereabouts(project.root).commit(lost, [])
+    finding = ArtifactLocator(project.root).commit(lost, [])
     assert finding == Lookup(State.FOUND, "in no branch and no tag, so git may remove it; tag it")
 
 
 def test_a_commit_of_elsewhere(project: Checkout, tmp_path: Path) -> None:
-    finding = Whereabouts(project.root).commit("c0ffee" * 6 + "c0ff", [])
+    finding = ArtifactLocator(project.root).commit("c0ffee" * 6 + "c0ff", [])
     assert finding == (
         State.MISSING,
         "this checkout does not have it; fetch it, if a clone of the project does",
         "",
         "",
     )
-    outside = Whereabouts(tmp_path).commit(project.code, [])
+    outside = ArtifactLocator(tmp_path).commit(project.code, [])
     assert outside.state is State.UNKNOWN
     assert outside.reason.endswith("is not in a git checkout; run this in the project")
 
@@ -131,8 +131,8 @@ def test_a_commit_of_elsewhere(project: Checkout, tmp_path: Path) -> None:
 def test_uncommitted_code_is_lost_and_what_is_recorded_is_not(project: Checkout) -> None:
     recorded = ["data/.gitignore", "data/photos.dvc", "params.yaml"]
     assert lost_changes([*recorded, "components/steps/train.py"]) == ["components/steps/train.py"]
-    assert Whereabouts(project.root).commit(project.code, recorded).state is State.FOUND
-    finding = Whereabouts(project.root).commit(project.code, [*recorded, "components/steps/train.py"])
+    assert ArtifactLocator(project.root).commit(project.code, recorded).state is State.FOUND
+    finding = ArtifactLocator(project.root).commit(project.code, [*recorded, "components/steps/train.py"])
     assert finding == Lookup(
         State.MISSING, "uncommitted changes of that time are not recorded: components/steps/train.py"
     )
@@ -266,7 +266,7 @@ class Stored(NamedTuple):
     uri: str
 
     def find(self, uri: str = "", digest: str = "") -> Lookup:
-        return Whereabouts(Path()).stored_artifact(uri or self.uri, digest or self.digest)
+        return ArtifactLocator(Path()).stored_artifact(uri or self.uri, digest or self.digest)
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ def test_a_store_that_may_not_be_read_is_unknown(stored: Stored, monkeypatch: py
 
 def test_a_store_that_does_not_answer_is_asked_once(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    look = Whereabouts(Path())
+    look = ArtifactLocator(Path())
     first = look.stored_artifact(stored.uri, stored.digest)
     assert first.state is State.UNKNOWN and "cannot be reached" in first.reason
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", stored.bucket.endpoint)
@@ -332,7 +332,7 @@ def test_a_store_that_does_not_answer_is_asked_once(stored: Stored, monkeypatch:
 
 
 def test_raw_data_in_the_store_of_its_run(stored: Stored) -> None:
-    uri, look = f"{stored.bucket.uri}/v2/artifacts/run-7/raw_out", Whereabouts(Path())
+    uri, look = f"{stored.bucket.uri}/v2/artifacts/run-7/raw_out", ArtifactLocator(Path())
     assert look.stored_raw(uri, "") == Lookup(State.MISSING, f"{uri} has no files")
     stored.bucket.put("v2/artifacts/run-7/raw_out/table.csv", b"id,text")
     assert look.stored_raw(uri, "") == Lookup(State.FOUND, f"in {uri}, in which version is not recorded")
@@ -346,7 +346,7 @@ def test_raw_data_in_the_store_of_its_run(stored: Stored) -> None:
 
 
 def test_files_in_git_and_under_dvc(project: Checkout) -> None:
-    look = Whereabouts(project.root)
+    look = ArtifactLocator(project.root)
     assert look.in_git("spec.yaml", project.code) == Lookup(State.FOUND, f"in git at {project.code[:12]}")
     assert look.in_git("photos/table.csv", project.data).state is State.MISSING
     assert look.input_file("photos/table.csv", project.data).reason == f"in DVC's cache (photos at {project.data[:12]})"

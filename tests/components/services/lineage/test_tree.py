@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from components.services.data_versions.raw_version import RawLineage
 from components.services.lineage import tree as module
-from components.services.lineage.locate import Lookup, State, Whereabouts
+from components.services.lineage.locate import ArtifactLocator, Lookup, State
 from components.services.lineage.reproduce import commands, compare, recorded_params
 from components.services.lineage.tree import Node, Reference, find_raw, parse_reference, read_recorded, trace
 from components.services.tracking.mlflow import Tracking
 from components.services.tracking.tags import Lineage
 from dagnn_core.artifacts import read_artifact, write_artifact, write_json
 from dagnn_core.config.sections import SECTIONS
-from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
+from dagnn_core.errors import ArtifactError, BackendError, InputError
 from tests.fixtures.s3 import Bucket
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -94,7 +94,7 @@ def nodes(node: Node) -> dict[str, Node]:
 
 def traced(tracking: Tracking, reference: str = "dagnn@challenger") -> dict[str, Node]:
     recorded = read_recorded(tracking, parse_reference(reference))
-    return nodes(trace(tracking, recorded, Whereabouts(Path())))
+    return nodes(trace(tracking, recorded, ArtifactLocator(Path())))
 
 
 # names
@@ -313,7 +313,7 @@ def test_a_version_that_former_code_registered(
     assert old.sections == new.sections
     assert list(old.sections) == ["dataset", "features", "label_graph", "model", "train"]
     assert recorded_params(old) == recorded_params(new)
-    assert commands(old, find_raw(old, Whereabouts(project)))[1:] != []
+    assert commands(old, find_raw(old, ArtifactLocator(project)))[1:] != []
     tree = traced(tracking, "dagnn/1")
     assert tree["parameters"].state is tree["git commit"].state is State.FOUND
     assert tree["image"].identity == IMAGE
@@ -352,10 +352,10 @@ def test_a_server_that_is_lost_after_the_first_answer(
     add(provenance)
     recorded = read_recorded(tracking, Reference("dagnn", "challenger"))
     gone = Tracking(uri=f"sqlite:///{project}/configs/demo_scenes.yaml")
-    tree = nodes(trace(gone, recorded, Whereabouts(Path())))
+    tree = nodes(trace(gone, recorded, ArtifactLocator(Path())))
     assert tree["MLflow run"].state is State.UNKNOWN
     assert tree["git commit"].state is State.FOUND
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(BackendError):
         read_recorded(gone, Reference("dagnn"))
 
 
@@ -367,7 +367,7 @@ def test_commands(tracking: Tracking, add: Callable[..., str], provenance: dict[
     add(provenance)
     recorded = read_recorded(tracking, Reference("dagnn", "challenger"))
     environment = 'PATH="$PWD/.venv/bin:$PATH" MLFLOW_TRACKING_URI=sqlite:///mlflow.db OMP_NUM_THREADS=2'
-    assert commands(recorded, find_raw(recorded, Whereabouts(Path()))) == [
+    assert commands(recorded, find_raw(recorded, ArtifactLocator(Path()))) == [
         "# figures are the same on the same kind of machine: x86_64, cpu, 2 threads, 1 process",
         f"git worktree add --detach ../dagnn-1 {git['commit']}",
         "dagnn lineage dagnn/1 --show-params > ../dagnn-1/params.yaml",

@@ -11,7 +11,7 @@ from components.services.promotion.ledger import Action, Ledger, Record
 from components.services.promotion.promotion import promote as promote_by_gate
 from components.services.promotion.promotion import read_history, rollback
 from components.services.registry.versions import CHALLENGER, CHAMPION
-from dagnn_core.errors import CheckRefusedError, InputError
+from dagnn_core.errors import CheckFailedError, InputError
 
 pytestmark = pytest.mark.usefixtures("quick_looks")
 
@@ -207,7 +207,7 @@ def test_champion_set_by_hand_stops_promotion_and_rollback(tracking, add_version
     promotion = promote_next(tracking, add_version, "0.8")
     assert not promotion.decision.accepted
     assert promotion.decision.reason.startswith(reason)
-    with pytest.raises(CheckRefusedError, match=rf"dagnn is not rolled back to version 1: {reason}.* with --adopt"):
+    with pytest.raises(CheckFailedError, match=rf"dagnn is not rolled back to version 1: {reason}.* with --adopt"):
         rollback(tracking, name="dagnn", to=None)
     assert aliases(tracking)[CHAMPION] == "3"
 
@@ -265,7 +265,7 @@ def test_version_whose_files_are_gone_is_neither_promoted_nor_restored(tracking,
         False,
         "version 3 has lost its files: MLmodel is missing in its store; register it again",
     )
-    with pytest.raises(CheckRefusedError, match=r"not rolled back to version 1: version 1 has lost its files: MLmodel"):
+    with pytest.raises(CheckFailedError, match=r"not rolled back to version 1: version 1 has lost its files: MLmodel"):
         rollback(tracking, name="dagnn", to=None)
     assert aliases(tracking)[CHAMPION] == "2"
     assert events(tracking)[2:] == [("refused", "2", "3"), ("refused", "2", "1")]
@@ -276,7 +276,7 @@ def test_rollback_to_a_deleted_version(tracking, add_version):
         promote_next(tracking, add_version, map_mean)
     tracking.client.delete_model_version("dagnn", "2")
     expected = r"version 2 was deleted; give another champion as --to \(were: 1, 2, 3\)"
-    with pytest.raises(CheckRefusedError, match=expected):
+    with pytest.raises(CheckFailedError, match=expected):
         rollback(tracking, name="dagnn", to=None)
     assert rollback(tracking, name="dagnn", to="1") == ("dagnn", "1", "3")
 
@@ -285,9 +285,9 @@ def test_deleted_champion(tracking, add_version):
     promote_next(tracking, add_version, "0.5")
     promote_next(tracking, add_version, "0.6")
     tracking.client.delete_model_version("dagnn", "2")
-    with pytest.raises(CheckRefusedError, match=r"alias champion is at no version, the ledger at version 2"):
+    with pytest.raises(CheckFailedError, match=r"alias champion is at no version, the ledger at version 2"):
         rollback(tracking, name="dagnn", to=None)
-    with pytest.raises(CheckRefusedError, match=r"version 2 was deleted"):
+    with pytest.raises(CheckFailedError, match=r"version 2 was deleted"):
         rollback(tracking, name="dagnn", to=None, adopt=True)
     assert rollback(tracking, name="dagnn", to="1") == ("dagnn", "1", None)
 

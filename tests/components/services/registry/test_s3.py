@@ -17,7 +17,7 @@ from components.services.registry.versions import CHALLENGER
 from components.services.tracking.mlflow import Tracking
 from components.steps.register import run
 from dagnn_core.config.register import RegisterConfig
-from dagnn_core.errors import SurroundingsError
+from dagnn_core.errors import BackendError
 from dagnn_core.model.embedder import TrainedModel
 from tests.components.fault_proxy import Fault, FaultProxy, Request
 from tests.components.steps.test_register import RAW, TEXTS, make_model, make_report
@@ -134,7 +134,7 @@ def test_registering_again_completes_after_s3_was_down(tracking, server, store, 
 
         store.plan = plan
         try:
-            with pytest.raises(SurroundingsError) as caught:
+            with pytest.raises(BackendError) as caught:
                 run(**artifacts, params=registered_as(name), tracking=tracking)
         finally:
             store.plan = lambda request: None

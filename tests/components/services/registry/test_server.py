@@ -28,7 +28,7 @@ from components.services.registry.versions import CHALLENGER, CHAMPION
 from components.services.tracking.mlflow import Tracking
 from components.steps.register import run as register
 from dagnn_core.config.register import RegisterConfig
-from dagnn_core.errors import SurroundingsError
+from dagnn_core.errors import BackendError
 from tests.fixtures.mlflow_server import mlflow_server
 
 pytestmark = pytest.mark.slow
@@ -244,12 +244,12 @@ def aliases(tracking: Tracking, name: str) -> dict[str, str]:
     return {alias: str(version) for alias, version in registered.aliases.items()}
 
 
-def try_with_fault(proxy: Proxy, fault: ServerFault, command) -> SurroundingsError | None:
+def try_with_fault(proxy: Proxy, fault: ServerFault, command) -> BackendError | None:
     """Run a command through the proxy; return the one clear line that it ended with, if it did."""
     proxy.set(fault)
     try:
         command(Tracking(uri=proxy.uri))
-    except SurroundingsError as error:
+    except BackendError as error:
         does = {"403": "does not permit this: ", "slow": "moved no byte for "}.get(fault.kind, "cannot be used: ")
         assert str(error).startswith(f"MLflow at {proxy.uri} {does}")
         assert "\n" not in str(error)

@@ -28,7 +28,7 @@ from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.register import RegisterConfig
 from dagnn_core.config.train import TrainConfig
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from tests.components.fault_proxy import Away, Fault, FaultProxy, Request
 from tests.fixtures.mlflow_server import mlflow_server
 from tests.fixtures.s3 import Bucket
@@ -258,7 +258,7 @@ class TestS3:
         self, remote: RemoteStore, bucket: Bucket, status: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         remote.proxy.plan = lambda request: Fault(kind="error", status=status, code="No")
-        with pytest.raises(SurroundingsError):
+        with pytest.raises(BackendError):
             Storage(endpoint_url=remote.proxy.url).names_below(bucket.uri)
         assert len(remote.proxy.requests) == 1
         assert lines(caplog) == []
@@ -438,9 +438,7 @@ class TestMlflow:
     def test_a_server_that_stays_away_ends_with_status_3(self, chain: Chain, server: FaultProxy) -> None:
         server.plan = lambda request: Fault(kind="error", status=503)
         tracking = Tracking(uri=server.url, patience=1)
-        with pytest.raises(
-            SurroundingsError, match=r"MLflow at \S+ cannot be used: it answers 503 .*; start"
-        ) as caught:
+        with pytest.raises(BackendError, match=r"MLflow at \S+ cannot be used: it answers 503 .*; start") as caught:
             Chain(chain.inputs, chain.root, tracking).train()
         assert caught.value.exit_status == 3
 
@@ -449,6 +447,6 @@ class TestMlflow:
         assert chain.tracking.client  # it has probed the server
         server.requests.clear()
         server.plan = lambda request: Fault(kind="error", status=status)
-        with pytest.raises(SurroundingsError), chain.tracking.answering():
+        with pytest.raises(BackendError), chain.tracking.answering():
             chain.tracking.client.search_experiments()
         assert len(server.requests) == 1

@@ -17,7 +17,7 @@ from botocore.retries.standard import ExponentialBackoff
 
 from components.services.storage import s3 as module
 from components.services.storage.s3 import Digest, Download, Storage, parse_uri
-from dagnn_core.errors import InputError, SurroundingsError
+from dagnn_core.errors import BackendError, InputError
 from tests.components.fault_proxy import Fault, FaultProxy, Request, only
 from tests.fixtures.locations import ROOT
 from tests.fixtures.s3 import SECRET, Bucket
@@ -135,7 +135,7 @@ def test_a_fault_that_stays_is_one_clear_line_and_no_file(
     if fault.kind == "stall":
         store = replace(store, read_timeout=0.3)
     proxy.plan = only(fault.kind, at=fault.at, seconds=fault.seconds, status=fault.status, code=fault.code)
-    with pytest.raises(SurroundingsError, match=message) as failure:
+    with pytest.raises(BackendError, match=message) as failure:
         store.download(uri, path, digest=MD5)
     assert "\n" not in str(failure.value) and SECRET not in str(failure.value)
     assert not path.exists()
@@ -160,7 +160,7 @@ def test_faults_at_random_never_leave_a_wrong_file(
         try:
             store.upload(tmp_path / name, f"{bucket.uri}/{name}")
             sent.append(name)
-        except SurroundingsError:
+        except BackendError:
             pass
     assert len(sent) > 1
     assert all(bucket.get(name) == contents[name] for name in sent)
@@ -171,7 +171,7 @@ def test_faults_at_random_never_leave_a_wrong_file(
             try:
                 store.download(f"{bucket.uri}/{name}", target)
                 break
-            except SurroundingsError:
+            except BackendError:
                 assert not target.exists()
         if target.exists():
             received += 1
@@ -189,7 +189,7 @@ def test_a_download_goes_on_where_an_earlier_one_broke_off(
         if request.method == "GET"
         else None
     )
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(BackendError):
         store.download(uri, path, digest=MD5)
     assert entries(path.parent) == [".object.bin.part", ".object.bin.part.etag"]
     proxy.plan = lambda request: None
@@ -213,7 +213,7 @@ def test_a_file_that_is_there_is_not_fetched_again(store: Storage, proxy: FaultP
 
 def test_a_changed_object_starts_again(store: Storage, proxy: FaultProxy, bucket: Bucket, uri: str, path: Path) -> None:
     proxy.plan = only("truncate", at=1_500_000)
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(BackendError):
         Storage(endpoint_url=proxy.url, attempts=1).download(uri, path)
     bucket.put("folder/object.bin", CONTENT[::-1])
     proxy.plan = lambda request: None
@@ -259,7 +259,7 @@ def test_two_downloads_of_the_same_file_do_not_mix(store: Storage, proxy: FaultP
     other.start()
     while not proxy.count("GET"):
         time.sleep(0.01)
-    with pytest.raises(SurroundingsError, match=r"object\.bin is being fetched by another process; wait for it"):
+    with pytest.raises(BackendError, match=r"object\.bin is being fetched by another process; wait for it"):
         store.download(uri, path)
     other.join()
     assert path.read_bytes() == CONTENT
@@ -277,7 +277,7 @@ def test_the_first_failure_stops_the_other_downloads(
         else Fault(kind="error", status=403, code="AccessDenied")
     )
     started = time.monotonic()
-    with pytest.raises(SurroundingsError, match="other: access denied"):
+    with pytest.raises(BackendError, match="other: access denied"):
         store.download_all(
             [Download(store.stat(name), tmp_path / Path(name).name) for name in (uri, other)], description="fetching"
         )
@@ -335,7 +335,7 @@ def test_an_upload_that_fails_leaves_nothing_in_the_store(
     source = tmp_path / "large.bin"
     source.write_bytes(CONTENT * 4)
     proxy.plan = lambda request: Fault(kind="reset_upload") if "partNumber=2" in request.path else None
-    with pytest.raises(SurroundingsError, match="large: the store cannot be reached"):
+    with pytest.raises(BackendError, match="large: the store cannot be reached"):
         store.upload(source, f"{bucket.uri}/large")
     assert bucket.keys == []
     assert "Uploads" not in bucket.client.list_multipart_uploads(Bucket=bucket.name)
@@ -356,7 +356,7 @@ def test_what_a_killed_upload_left_is_removed(
 
 def test_wrong_bytes_in_an_upload_are_found(store: Storage, proxy: FaultProxy, bucket: Bucket, source: Path) -> None:
     proxy.plan = only("corrupt_upload", 0, method="PUT", at=77)
-    with pytest.raises(SurroundingsError, match=r"new: the store got something else than .*source\.bin has .* removed"):
+    with pytest.raises(BackendError, match=r"new: the store got something else than .*source\.bin has .* removed"):
         store.upload(source, f"{bucket.uri}/new")
     assert bucket.keys == []
     store.upload(source, f"{bucket.uri}/new")
@@ -424,16 +424,16 @@ def test_addresses_that_s3_refuses(store: Storage, path: Path) -> None:
 def test_no_credentials(bucket: Bucket, uri: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(SurroundingsError, match=r"object\.bin: no credentials for S3 .*; set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(BackendError, match=r"object\.bin: no credentials for S3 .*; set AWS_ACCESS_KEY_ID"):
         Storage(endpoint_url=bucket.endpoint).download(uri, path)
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(SurroundingsError, match=r"no credentials for S3 \(The config profile \(nobody\) could not be"):
+    with pytest.raises(BackendError, match=r"no credentials for S3 \(The config profile \(nobody\) could not be"):
         Storage().download(uri, path)
 
 
 def test_an_endpoint_where_nobody_answers(uri: str, path: Path) -> None:
     for endpoint in ("http://127.0.0.1:9", "http://user:password@127.0.0.1:9"):
-        with pytest.raises(SurroundingsError, match=r"the store cannot be reached \(Could not connect") as failure:
+        with pytest.raises(BackendError, match=r"the store cannot be reached \(Could not connect") as failure:
             Storage(endpoint_url=endpoint, attempts=2).download(uri, path)
         assert "password" not in str(failure.value)
     with pytest.raises(InputError, match=r"Invalid endpoint: nonsense, expected a URL such as"):
@@ -451,7 +451,7 @@ def test_small_objects_are_read_with_their_digest(store: Storage, proxy: FaultPr
     assert store.read(uri, MD5, max_bytes=len(CONTENT)) == CONTENT
     with pytest.raises(InputError, match=r"object\.bin has 3500000 bytes, expected at most 10; check what it is"):
         store.read(uri, MD5, max_bytes=10)
-    with pytest.raises(SurroundingsError, match=r"is damaged: 3 downloads did not have its md5 0{32}"):
+    with pytest.raises(BackendError, match=r"is damaged: 3 downloads did not have its md5 0{32}"):
         store.read(uri, Digest("md5", "0" * 32), max_bytes=len(CONTENT))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from components.services.tracking.files import find_small_file, read
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.errors import SurroundingsError
+from dagnn_core.errors import BackendError
 from tests.components.fault_proxy import Fault, FaultProxy, Request
 from tests.fixtures.mlflow_server import mlflow_server
 
@@ -51,7 +51,7 @@ def test_a_transfer_without_a_byte_ends(stalling, tmp_path, monkeypatch, method,
     stalling.plan = plan
     start = time.monotonic()
     try:
-        with pytest.raises(SurroundingsError) as caught, tracking.answering():
+        with pytest.raises(BackendError) as caught, tracking.answering():
             if method == "PUT":
                 repository.log_artifact(str(tmp_path / "file"))
             else:

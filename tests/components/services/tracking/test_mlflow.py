@@ -17,7 +17,7 @@ from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.train import TrainConfig
-from dagnn_core.errors import ArtifactError, InputError, SurroundingsError
+from dagnn_core.errors import ArtifactError, BackendError, InputError
 from tests.components.fault_proxy import Fault, FaultProxy
 
 DIGESTS = {"dataset": "d" * 64, "features": "f" * 64, "label_graph": "9" * 64}
@@ -255,7 +255,7 @@ def test_server_lost_on_the_way_costs_one_warning(tracking, caplog):
 def test_damaged_database(tmp_path):
     file = tmp_path / "mlflow.db"
     file.write_bytes(b"no database " * 100)
-    with pytest.raises(SurroundingsError, match=r"mlflow.db cannot be used: file is not a database; .*move a damaged"):
+    with pytest.raises(BackendError, match=r"mlflow.db cannot be used: file is not a database; .*move a damaged"):
         Tracking(uri=f"sqlite:///{file}").training_run(**TRAINING).__enter__()
 
 
@@ -263,7 +263,7 @@ def test_locked_database(tracking, monkeypatch):
     monkeypatch.setattr("components.services.tracking.mlflow.PROBE_SECONDS", 0.1)
     with closing(sqlite3.connect(database_file(tracking))) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(SurroundingsError, match=r"database is locked; end the program that uses the file"):
+        with pytest.raises(BackendError, match=r"database is locked; end the program that uses the file"):
             tracking.training_run(**TRAINING).__enter__()
 
 
@@ -280,7 +280,7 @@ def test_locked_database(tracking, monkeypatch):
     ],
 )
 def test_server_that_cannot_be_used(uri, message):
-    with pytest.raises(SurroundingsError, match=message) as caught:
+    with pytest.raises(BackendError, match=message) as caught:
         Tracking(uri=uri).training_run(**TRAINING).__enter__()
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -290,7 +290,7 @@ def test_a_server_that_answers_with_a_failure_is_not_to_be_started(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     broken = FaultProxy("http://127.0.0.1:9", plan=lambda request: Fault(kind="error", status=500))
-    with broken as proxy, pytest.raises(SurroundingsError) as caught:
+    with broken as proxy, pytest.raises(BackendError) as caught:
         Tracking(uri=proxy.url).training_run(**TRAINING).__enter__()
     assert str(caught.value) == (
         f"MLflow at {proxy.url} cannot be used: it answers 500 Internal Server Error; the server's log says why; check "
@@ -304,7 +304,7 @@ def test_a_transfer_past_the_server_that_failed_names_the_store():
 
     signed = "host='s3.dagnn', port=8333): Max retries exceeded with url: /dagnn/file?X-Amz-Signature=5ec2e7"
     failure = MlflowException(f"Failed to upload at least one part of file. Errors: HTTPConnectionPool({signed}")
-    with pytest.raises(SurroundingsError) as caught, Tracking(uri="http://mlflow:5000").answering():
+    with pytest.raises(BackendError) as caught, Tracking(uri="http://mlflow:5000").answering():
         raise failure
     assert str(caught.value) == (
         "the store that MLflow at http://mlflow:5000 names for its files cannot be used from here: s3.dagnn cannot be "
@@ -359,7 +359,7 @@ def test_account_that_may_not_is_told_so(tracking, status, code):
 
     with (
         pytest.raises(
-            SurroundingsError, match=r"does not permit this: no; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASS"
+            BackendError, match=r"does not permit this: no; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASS"
         ),
         tracking.answering(),
     ):

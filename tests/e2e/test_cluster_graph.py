@@ -37,7 +37,7 @@ from pathlib import Path
 from kfp import local
 from kfp.local.orchestrator import task_executor
 from components.params_file import load_params
-from pipeline.graph import RawData, PipelineOptions, build_pipeline
+from pipeline.graph import PipelineOptions, RawDataVersion, build_pipeline
 from pipeline.images import Images
 from pipeline.target import Target
 given = json.loads(sys.argv[1])
@@ -45,7 +45,7 @@ pipeline = build_pipeline(
     images=Images("python", "python"),
     params=load_params(Path("params.yaml")),
     target=Target(**given["target"]),
-    options=PipelineOptions(raw=RawData(**given["raw"]), seeds=(1, 2), promote=given["promote"]),
+    options=PipelineOptions(raw=RawDataVersion(**given["raw"]), seeds=(1, 2), promote=given["promote"]),
 )
 task_executor.time.sleep = lambda _: None  # between two tries
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=given["root"])

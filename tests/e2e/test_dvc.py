@@ -107,7 +107,8 @@ def test_wrong_parameter_stops_with_one_line_and_keeps_artifacts(checkout: Any) 
     checkout.set({"features": {"text": "bag"}})
     done = checkout.try_run("dvc", "repro")
     assert done.returncode != 0
-    assert "features.text must be one of bow, tfidf, supervised_bow, huggingface, precomputed, got 'bag'" in done.stderr
+    assert "features.text must be one of bow, tfidf, supervised_bow, huggingface, precomputed, or an " in done.stderr
+    assert ", got 'bag'; correct it there" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 

@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length", 0))
         if kind == "reset_upload":
             self.rfile.read(length // 2)
-        body = bytearray() if kind == "reset_upload" else bytearray(self.rfile.read(length))
+        body = bytearray() if kind == "reset_upload" else bytearray(self._read_chunks() or self.rfile.read(length))
         if kind in ("reset", "reset_upload"):
             self._reset()
             return
@@ -167,7 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and kind == "corrupt_upload" and body:
             body[fault.at] ^= 0xFF
         connection = http.client.HTTPConnection(self.upstream, timeout=60)
-        connection.request(self.command, self.path, bytes(body), dict(self.headers.items()))
+        sent = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
+        connection.request(self.command, self.path, bytes(body), sent)
         answer = connection.getresponse()
         content = bytearray(answer.read())
         connection.close()
@@ -176,6 +177,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {name: value for name, value in answer.getheaders() if name.lower() not in ("connection", "date")}
         self._answer(answer.status, headers, content, fault)
+
+    def _read_chunks(self) -> bytes:
+        """A body in chunks, which is how `requests` sends an empty file; empty where there are none."""
+        content = b""
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                content += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        return content
 
     do_GET = do_PUT = do_POST = do_PATCH = do_HEAD = do_DELETE = handle_request
 

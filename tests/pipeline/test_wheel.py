@@ -147,7 +147,9 @@ def test_what_a_command_lacks_is_one_line(run: Run, tmp_path: Path, command: str
 @pytest.mark.slow
 def test_shipped_configurations_are_found_by_name(run: Run, tmp_path: Path) -> None:
     run("dagnn", "params", "use", "fashion")
-    assert (tmp_path / "folder/params.yaml").read_bytes() == (ROOT / "configs/fashion.yaml").read_bytes()
+    used = (tmp_path / "folder/params.yaml").read_text(encoding="utf-8").splitlines()
+    shipped = (ROOT / "configs/fashion.yaml").read_text(encoding="utf-8").splitlines()
+    assert used[1:] == shipped[1:]  # the first line names the schema, relative to the file
     done = run("dagnn", "compile", "--image", f"dagnn@sha256:{'a' * 64}", "--target", "gpu-cluster")
     assert done.stdout == "wrote build/pipeline.yaml, for the cluster gpu-cluster\n"
 

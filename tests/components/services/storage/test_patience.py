@@ -438,7 +438,7 @@ class TestMlflow:
     def test_a_server_that_stays_away_ends_with_status_3(self, chain: Chain, server: FaultProxy) -> None:
         server.plan = lambda request: Fault(kind="error", status=503)
         tracking = Tracking(uri=server.url, patience=1)
-        with pytest.raises(BackendError, match=r"MLflow at \S+ cannot be used: it answers 503 .*; start") as caught:
+        with pytest.raises(BackendError, match=r"MLflow at \S+ cannot be used: it answers 503 .*; the server's log") as caught:
             Chain(chain.inputs, chain.root, tracking).train()
         assert caught.value.exit_status == 3
 

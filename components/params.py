@@ -1,14 +1,14 @@
 """Load sections of the configuration from `params.yaml` or from JSON text."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dagnn_core.config.section import parse_section
+from dagnn_core.config.section import parse_section, sections_of
 from dagnn_core.errors import InputError
 from dagnn_core.text import one_line
 
@@ -55,17 +55,6 @@ def load_section(source: str | Path, section: type[T]) -> T:
             raise InputError(f"parameters of {name} are not valid JSON: {error}") from error
         return parse_section(section, values, name)
     return located(Path(source), lambda values: parse_section(section, sections_of(values).get(name, {}), name))
-
-
-def sections_of(values: object) -> Mapping[str, object]:
-    """What a `params.yaml` holds: values by the name of the section.
-
-    Raises:
-        InputError: it holds something else.
-    """
-    if not isinstance(values, Mapping):
-        raise InputError(f"expected a mapping of sections, got {values!r}")
-    return {str(name): section for name, section in values.items()}
 
 
 def located(path: Path, parse: Callable[[Any], T]) -> T:

@@ -121,6 +121,17 @@ def parse_section(kind: type[T], values: object, key: str) -> T:
     return parsed
 
 
+def sections_of(values: object) -> Mapping[str, object]:
+    """What a `params.yaml` holds: values by the name of the section.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"expected a mapping of sections, got {values!r}")
+    return {str(name): section for name, section in values.items()}
+
+
 def section_json(section: object) -> str:
     """Canonical JSON of a section: every key, sorted; integers stay integers."""
     assert is_dataclass(section) and not isinstance(section, type)

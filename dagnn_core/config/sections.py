@@ -1,6 +1,5 @@
 """All sections of `params.yaml`, by name."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from dagnn_core.config.dataset import DatasetConfig
@@ -9,7 +8,7 @@ from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.register import RegisterConfig
-from dagnn_core.config.section import json_schema, parse_section
+from dagnn_core.config.section import json_schema, parse_section, sections_of
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError
 
@@ -24,12 +23,11 @@ def parse_params(values: object) -> dict[str, Any]:
     Raises:
         InputError: as `parse_section`, or an unknown section.
     """
-    if not isinstance(values, Mapping):
-        raise InputError(f"expected a mapping of sections, got {values!r}")
-    unknown = sorted(set(map(str, values)) - set(SECTIONS))
+    given = sections_of(values)
+    unknown = sorted(set(given) - set(SECTIONS))
     if unknown:
         raise InputError(f"unknown section {unknown[0]!r}", f"valid sections: {', '.join(SECTIONS)}")
-    return {name: parse_section(section, values.get(name, {}), name) for name, section in SECTIONS.items()}
+    return {name: parse_section(section, given.get(name, {}), name) for name, section in SECTIONS.items()}
 
 
 def params_schema() -> dict[str, Any]:

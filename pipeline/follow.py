@@ -182,22 +182,46 @@ def read_attempt(kubeflow: Kubeflow, run_id: str, task: Task, number: int) -> st
     return next((text for text in logs if text is not None), None)
 
 
+class ServerOutage:
+    """A server that fails while a run is followed: told once, and borne for a while.
+
+    Args:
+        patience: seconds.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._since: float | None = None
+
+    def ended(self) -> None:
+        """The server has answered."""
+        self._since = None
+
+    def note(self, error: ServerFailedError) -> None:
+        """The server has failed.
+
+        Raises:
+            ServerFailedError: `error`, when it has failed for too long.
+        """
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            log.warning("%s", error)
+        if now - self._since > self._patience:
+            raise error
+
+
 def _until_finished(kubeflow: Kubeflow, run_id: str, pace: Pace, show: Callable[[RunProgress], bool]) -> RunProgress:
     items: Sequence[str] | None = None
     pause = pace.first
-    failing_since: float | None = None
+    outage = ServerOutage(pace.patience)
     while True:
         try:
             answer = kubeflow.get_run(run_id)
             items = loop_items(spec_of(kubeflow, answer)) if items is None else items
-            failing_since = None
+            outage.ended()
         except ServerFailedError as error:
-            now = time.monotonic()
-            if failing_since is None:
-                failing_since = now
-                log.warning("%s", error)
-            if now - failing_since > pace.patience:
-                raise
+            outage.note(error)
         else:
             run = read_run(answer, items)
             changed = show(run)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dagnn_core.errors import InputError
-from pipeline.follow import FINISHED, FollowInterruptedError, Pace, read_attempt, spec_of
+from pipeline.follow import FINISHED, FollowInterruptedError, Pace, ServerOutage, read_attempt, spec_of
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.kubeflow.errors import ServerFailedError
 from pipeline.kubeflow.runs import Task, fold, loop_items, state_of, task_names
@@ -122,19 +122,14 @@ def _follow_logs(run: _Run, write: Callable[[str], None], tail: int, pace: Pace)
     written: dict[tuple[str, int], int] = {}  # characters of each attempt's log
     last: tuple[str, int] | None = None
     pause = pace.first
-    failing_since: float | None = None
+    outage = ServerOutage(pace.patience)
     while True:
         try:
             tasks, done = run.look()  # before the logs: what is written until a task has ended is read
             news = _read_news(run, tasks, written)
-            failing_since = None
+            outage.ended()
         except ServerFailedError as error:
-            now = time.monotonic()
-            if failing_since is None:
-                failing_since = now
-                log.warning("%s", error)
-            if now - failing_since > pace.patience:
-                raise
+            outage.note(error)
             done, news = False, []
         for task, number, text in news:
             key = (task.label, number)

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dagnn_core.config.features import FeaturesConfig
-from dagnn_core.features.encoders.backbone import encode_pictures
+from dagnn_core.features.encoders.backbone import encode_images
 from dagnn_core.features.encoders.decoding import decode
 from dagnn_core.features.encoders.state import read_state, write_state
 from dagnn_core.features.encoders.words import LabelledTexts
@@ -73,7 +73,7 @@ class Thumbnail:
 
     def encode(self, images: Sequence[bytes], /) -> NDArray[np.float32]:
         """Encode images: B images -> [B, dim]."""
-        return encode_pictures(self, images)
+        return encode_images(self, images)
 
 
 def shrink(image: bytes) -> NDArray[np.uint8]:

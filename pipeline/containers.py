@@ -71,7 +71,7 @@ def container_runner(*, images: Images, memory: str | None, root: Path, writable
         security_opt=["no-new-privileges"],
         mem_limit=memory,
         memswap_limit=memory,  # of both together: no swap
-        shm_size="2g",  # processes that decode pictures hand them over in shared memory
+        shm_size="2g",  # processes that decode images hand them over in shared memory
         network_mode="host",  # servers on this machine are reached by the same addresses
         mounts=[
             Mount(here, here, type="bind", read_only=True),

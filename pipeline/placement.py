@@ -26,7 +26,7 @@ def place(task: dsl.PipelineTask, name: str, target: Target) -> None:
     task.set_cpu_request(resources.cpu_request).set_cpu_limit(resources.cpu_limit)
     task.set_memory_request(resources.memory_request).set_memory_limit(resources.memory_limit)
     _limit_time(task, needs, getattr(target, f"{needs.size}_seconds"))
-    if needs.size != "light":  # processes that decode pictures hand them over in shared memory
+    if needs.size != "light":  # processes that decode images hand them over in shared memory
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", "Memory", target.shared_memory)  # noqa: S108
     kubernetes.use_field_path_as_env(task, "DAGNN_PIPELINE_RUN", _RUN_ID)
     if needs.mlflow:

@@ -1,4 +1,4 @@
-"""The program behind `dagnn bench features`: how much of a network's speed is left when pictures must be decoded."""
+"""The program behind `dagnn bench features`: how much of a network's speed is left when images must be decoded."""
 
 import io
 import itertools
@@ -28,20 +28,20 @@ from dagnn_core.features.extraction.extract import extract_descriptors, extract_
 
 VIT_SMALL = "vit-small"
 NUM_DISTINCT = 256
-PICTURE_SIZE = (500, 375)
+IMAGE_SIZE = (500, 375)
 
 
-def run(*, model: str, num_pictures: int, precision: Literal["float32", "bf16"], repeats: int = 3) -> dict[str, Any]:
+def run(*, model: str, num_images: int, precision: Literal["float32", "bf16"], repeats: int = 3) -> dict[str, Any]:
     """Time a network on pixels that are ready, then extraction from JPEG files to the matrix; the two take turns.
 
     Args:
         model: folder of a Hugging Face model, or `vit-small`: ViT-S/16 with random weights.
-        num_pictures: pictures a run; starting the processes that decode is part of it, so let it take a minute.
+        num_images: images a run; starting the processes that decode is part of it, so let it take a minute.
         precision: arithmetic of the network.
         repeats: runs of each way.
 
     Returns:
-        Median pictures a second, and the quotient. For `classic`, with an empty cache and with a full one.
+        Median images a second, and the quotient. For `classic`, with an empty cache and with a full one.
 
     Raises:
         InputError: the model cannot be used.
@@ -53,7 +53,7 @@ def run(*, model: str, num_pictures: int, precision: Literal["float32", "bf16"],
             model = str(folder / VIT_SMALL)
         config = FeaturesConfig(image="huggingface", image_model=model, precision=precision)
         backbone = open_image_backbone(config)
-        dataset = _write_dataset(folder / "dataset", num_pictures)
+        dataset = _write_dataset(folder / "dataset", num_images)
         ways: dict[str, Callable[[Path], object]] = {
             "network alone": _prepare_network_alone(dataset, backbone, config),
             "extraction": lambda cache: extract_with_image_backbone(dataset, backbone, config, cache, folder / "1.npy"),
@@ -65,15 +65,15 @@ def run(*, model: str, num_pictures: int, precision: Literal["float32", "bf16"],
             for name, way in (*ways.items(), ("classic, from the cache", ways["classic"])):
                 start = time.perf_counter()
                 way(cache)
-                rates[name].append(num_pictures / (time.perf_counter() - start))
+                rates[name].append(num_images / (time.perf_counter() - start))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "precision": precision,
         "batch size": config.batch_size,
-        "pictures": num_pictures,
-        **{f"{name}: pictures/s": rate for name, rate in medians.items()},
+        "images": num_images,
+        **{f"{name}: images/s": rate for name, rate in medians.items()},
         "extraction / network alone": medians["extraction"] / medians["network alone"],
     }
 
@@ -81,8 +81,8 @@ def run(*, model: str, num_pictures: int, precision: Literal["float32", "bf16"],
 def _prepare_network_alone(dataset: Dataset, backbone: ImageBackbone, config: FeaturesConfig) -> Callable[[Path], None]:
     """The network on batches of pixels that are ready on its device."""
     device = choose_device(config.device, key="features.device")
-    pictures = [picture for picture in dataset.pictures(range(min(len(dataset), NUM_DISTINCT))) if picture is not None]
-    pixels = torch.stack([torch.tensor(backbone.preprocess(picture)) for picture in pictures]).to(device)
+    images = [image for image in dataset.images(range(min(len(dataset), NUM_DISTINCT))) if image is not None]
+    pixels = torch.stack([torch.tensor(backbone.preprocess(image)) for image in images]).to(device)
     starts = range(0, len(pixels), config.batch_size)
 
     def embed(_: Path) -> None:
@@ -108,24 +108,24 @@ def _save_vit_small(folder: Path) -> None:
     ViTImageProcessorPil().save_pretrained(folder)
 
 
-def _write_dataset(path: Path, num_pictures: int) -> Dataset:
-    pictures = [_picture(seed) for seed in range(min(NUM_DISTINCT, num_pictures))]
+def _write_dataset(path: Path, num_images: int) -> Dataset:
+    images = [_image(seed) for seed in range(min(NUM_DISTINCT, num_images))]
     with write_artifact(path, kind=KIND, provenance={}) as draft:
         with DatasetWriter(draft.path, ["a"]) as writer:
-            for row in range(num_pictures):
-                writer.add(Item(str(row), "a", ["a"], pictures[row % NUM_DISTINCT], f"{row}.jpg", "train"))
+            for row in range(num_images):
+                writer.add(Item(str(row), "a", ["a"], images[row % NUM_DISTINCT], f"{row}.jpg", "train"))
             writer.write_rejected([])
         draft.content = writer.content
     return Dataset.read(path)
 
 
-def _picture(seed: int) -> bytes:
+def _image(seed: int) -> bytes:
     """A JPEG with as much detail as a photo: about 60 kB."""
     rng = np.random.default_rng(seed)
-    pixels = np.zeros((PICTURE_SIZE[1], PICTURE_SIZE[0], 3), dtype=np.float32)
+    pixels = np.zeros((IMAGE_SIZE[1], IMAGE_SIZE[0], 3), dtype=np.float32)
     for step in (4, 16, 64):
         grid = rng.integers(0, 256, (*(side // step + 2 for side in pixels.shape[:2]), 3), dtype=np.uint8)
-        pixels += np.asarray(Image.fromarray(grid).resize(PICTURE_SIZE, Image.Resampling.BICUBIC)) / 3
+        pixels += np.asarray(Image.fromarray(grid).resize(IMAGE_SIZE, Image.Resampling.BICUBIC)) / 3
     file = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=90)
     return file.getvalue()

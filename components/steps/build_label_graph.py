@@ -13,7 +13,7 @@ from dagnn_core.artifacts import write_artifact
 from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.label_graph.build import write_label_graph
-from dagnn_core.label_graph.label_graph import KIND, PICTURE
+from dagnn_core.label_graph.label_graph import DRAWING, KIND
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def run(*, dataset: Path, params: LabelGraphConfig, label_graph_out: Path, uri: 
         len(draft.content["label_names"]),
         draft.content["num_edges"],
         draft.content["num_items"],
-        label_graph_out / PICTURE,
+        label_graph_out / DRAWING,
     )
 
 

@@ -16,7 +16,7 @@ from dagnn_core.artifacts import write_artifact
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import KIND, Dataset
 from dagnn_core.data.ingest.build import write_dataset
-from dagnn_core.data.ingest.work import pictures_digest, work_folder
+from dagnn_core.data.ingest.work import images_digest, work_folder
 from dagnn_core.data.layouts import open_layout
 from dagnn_core.reports.data_card.card import write_card
 
@@ -37,20 +37,20 @@ def run(
 
     Args:
         params: which raw data, and how it is split.
-        work: folder for unfinished work, one folder for each set of pictures.
+        work: folder for unfinished work, one folder for each set of images.
         dataset_out: where the data set goes.
         source: where the raw data is, if not where `params` says.
         uris: where a pipeline run stores `dataset` and `raw`, for the record.
 
     Raises:
         InputError: a file, column, row or label is wrong, or too many rows are.
-        BackendError: another import of the same pictures is running.
+        BackendError: another import of the same images is running.
     """
     source = source or Path(params.source)
     raw = open_layout(source, params)
     record = provenance("dataset", params, raw=raw_lineage(source), uris=uris)
     with (
-        work_folder(work / pictures_digest(raw, record["packages"])) as unfinished,
+        work_folder(work / images_digest(raw, record["packages"])) as unfinished,
         write_artifact(dataset_out, kind=KIND, provenance=record) as draft,
     ):
         draft.content = write_dataset(draft.path, raw, params, work=unfinished) | {"layout": params.layout}

@@ -36,7 +36,7 @@ def run(
     """Evaluate a model on the test split, which no other step touches, and write the report.
 
     Args:
-        dataset: dataset artifact, for texts and pictures of the examples.
+        dataset: dataset artifact, for texts and images of the examples.
         features: features artifact that the model was trained on.
         model: model artifact.
         params: what the report shows beside the figures.

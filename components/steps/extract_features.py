@@ -1,4 +1,4 @@
-"""Step `extract_features`: pictures and sentences become feature vectors."""
+"""Step `extract_features`: images and sentences become feature vectors."""
 
 import logging
 from pathlib import Path
@@ -27,13 +27,13 @@ def run(*, dataset: Path, params: FeaturesConfig, cache: Path, features_out: Pat
     Args:
         dataset: the `dataset` artifact.
         params: which encoders.
-        cache: folder for vectors of pictures and texts; it may be deleted between runs.
+        cache: folder for vectors of images and texts; it may be deleted between runs.
         features_out: where the `features` artifact goes.
         uri: where a pipeline run stores it, for the record.
 
     Raises:
         InputError: the data set is missing or damaged, or does not have what the encoders need.
-        BackendError: memory ran out, or a process that decodes pictures died.
+        BackendError: memory ran out, or a process that decodes images died.
     """
     source = Dataset.read(dataset, verify=True)
     record = provenance("extract_features", params, parents=[source.artifact], uris={KIND: uri})

@@ -24,20 +24,20 @@ the layout's name (None where there is none)."""
 
 @section
 class FolderConfig:
-    """How to read a table and its pictures (`dataset.layout: folder`); paths are relative to `dataset.source`."""
+    """How to read a table and its images (`dataset.layout: folder`); paths are relative to `dataset.source`."""
 
     table: str = ""
     """CSV, Parquet or JSON Lines file with one row per item."""
     images: str = ""
-    """Folder, tar or zip with the pictures; empty: the data set has ready image vectors only, or texts alone."""
+    """Folder, tar or zip with the images; empty: the data set has precomputed image vectors only, or texts alone."""
     id_column: str = "id"
     """Column with the unique id of the item."""
     text_column: str = "text"
     """Column with the sentence."""
     image_column: str = ""
-    """Column with the picture's path inside `images`; empty: `image_pattern` names the picture."""
+    """Column with the image's path inside `images`; empty: `image_pattern` names the image."""
     image_pattern: str = "{id}.jpg"
-    """Path of the picture inside `images`, where `{id}` is the item's id."""
+    """Path of the image inside `images`, where `{id}` is the item's id."""
     label_columns: tuple[str, ...] = ("labels",)
     """Columns with labels: the labels of an item are all values found in them."""
     label_separator: str = "|"
@@ -65,9 +65,9 @@ class CocoConfig:
     annotations: str = "annotations"
     """Folder with instances_PART.json and captions_PART.json, or the same packed as .json.gz."""
     images: str = "{part}"
-    """Folder, tar or zip with the pictures of a part."""
+    """Folder, tar or zip with the images of a part."""
     captions: Literal["joined", "rows"] = "joined"
-    """One item for each picture, with all its captions as text, or one item for each caption (in the same split)."""
+    """One item for each image, with all its captions as text, or one item for each caption (in the same split)."""
 
 
 @section
@@ -81,11 +81,11 @@ class Mirflickr25kConfig:
     annotations_folder: str = "mirflickr25k_annotations_v080"
     """Folder with LABEL.txt (potential) and LABEL_r1.txt (relevant)."""
     annotations: Literal["potential", "relevant", "both"] = "potential"
-    """Pictures to which a label applies at least in part (24 labels, the usual ones), or is relevant (14), or both."""
+    """Images to which a label applies at least in part (24 labels, the usual ones), or is relevant (14), or both."""
     min_tag_count: Count = 20
-    """Tags of fewer pictures are left out, then pictures without a tag or a label; 20 makes the usual subset."""
+    """Tags of fewer images are left out, then images without a tag or a label; 20 makes the usual subset."""
     num_test: Annotated[int, Field(ge=0)] = 0
-    """So many pictures, the first in order of their numbers, are the test split; 0: it is drawn."""
+    """So many images, the first in order of their numbers, are the test split; 0: it is drawn."""
 
 
 @section
@@ -93,22 +93,22 @@ class NuswideConfig:
     """How to read NUS-WIDE (`dataset.layout: nuswide`); paths are relative to `dataset.source`."""
 
     images: str = "Flickr"
-    """Folder, tar or zip with the pictures, by the paths of the image list; empty: texts alone."""
+    """Folder, tar or zip with the images, by the paths of the image list; empty: texts alone."""
     image_features: tuple[str, ...] = ()
-    """Low-level features to take as image vectors instead of pictures, such as CH, CM55, CORR, EDH, WT."""
+    """Low-level features to take as image vectors instead of images, such as CH, CM55, CORR, EDH, WT."""
     concepts: tuple[str, ...] = ()
     """Concepts that are the labels; empty: the most frequent ones."""
     num_concepts: Annotated[int, Field(ge=2)] = 21
     """How many of the most frequent concepts are the labels: 10, 21 or 81 in the literature."""
     tags: Literal["1k", "all"] = "1k"
-    """Text of a picture: its tags among the thousand of TagList1k.txt, or all those in All_Tags.txt."""
+    """Text of an image: its tags among the thousand of TagList1k.txt, or all those in All_Tags.txt."""
     splits: Literal["official", "drawn"] = "official"
     """Splits of the train and test image lists, with validation drawn from train, or all drawn."""
 
 
 @section
 class MatricesConfig:
-    """How to read ready matrices (`dataset.layout: features`); paths are relative to `dataset.source`.
+    """How to read precomputed matrices (`dataset.layout: features`); paths are relative to `dataset.source`.
 
     A file is .mat (MATLAB 5 or 7.3), .npy or .npz; `FILE#NAME` names its matrix where it holds several. With {split} in
     its name there is one file for each of train, val (may be missing) and test.
@@ -151,7 +151,7 @@ class HuggingFaceConfig:
     """How to read the Parquet files of a Hugging Face data set (`dataset.layout: huggingface`)."""
 
     image_column: str = "image"
-    """Column with the picture (bytes and path), or its path relative to `dataset.source`."""
+    """Column with the image (bytes and path), or its path relative to `dataset.source`."""
     text_column: str = "text"
     """Column with the text, or a list of texts, which are joined."""
     label_column: str = "labels"
@@ -177,25 +177,25 @@ class DatasetConfig:
     test_fraction: Fraction = 0.2
     """Fraction of the items drawn for the test, where the data has no splits of its own."""
     seed: Seed = DEFAULT_SEED
-    """Draws the splits, and the items that lose picture or text."""
+    """Draws the splits, and the items that lose image or text."""
     min_label_count: Count = 1
     """Labels on fewer training items than this are dropped; 1 drops none (a label never trained on is an error)."""
     max_rejected: Share = 0.02
     """Fraction of unusable rows above which the step stops."""
     incomplete: Literal["reject", "keep"] = "reject"
-    """Rows without picture or without text are unusable, or are kept in the training split."""
+    """Rows without image or without text are unusable, or are kept in the training split."""
     train_without_image: Rate = 0.0
-    """Fraction of the complete training items whose picture is taken away, for experiments with incomplete data."""
+    """Fraction of the complete training items whose image is taken away, for experiments with incomplete data."""
     train_without_text: Rate = 0.0
     """Fraction of the complete training items whose text is taken away; no item loses both."""
     folder: FolderConfig = Field(default_factory=FolderConfig)
-    """Table, pictures and columns of the layout `folder`."""
+    """Table, images and columns of the layout `folder`."""
     coco: CocoConfig = Field(default_factory=CocoConfig)
     """Parts and captions of the layout `coco`."""
     mirflickr25k: Mirflickr25kConfig = Field(default_factory=Mirflickr25kConfig)
     """Annotations and tags of the layout `mirflickr25k`."""
     nuswide: NuswideConfig = Field(default_factory=NuswideConfig)
-    """Concepts, tags and pictures of the layout `nuswide`."""
+    """Concepts, tags and images of the layout `nuswide`."""
     features: MatricesConfig = Field(default_factory=MatricesConfig)
     """Matrices and rows of the layout `features`."""
     huggingface: HuggingFaceConfig = Field(default_factory=HuggingFaceConfig)

@@ -26,25 +26,25 @@ TEXT_ENCODERS = {
 
 @section
 class FeaturesConfig:
-    """How pictures and sentences become feature vectors."""
+    """How images and sentences become feature vectors."""
 
     NAME: ClassVar[str] = "features"
 
     image: Annotated[str, Named(IMAGE_ENCODERS)] = "classic"
     """`classic`: colour, texture and shape descriptors; `huggingface`: any vision or CLIP-like model; `vgg19_bn`: fc7
-    of VGG-19 as in the paper; `precomputed`: ready vectors."""
+    of VGG-19 as in the paper; `precomputed`: precomputed vectors."""
     image_model: str = ""
     """`huggingface`: hub id or local folder of the model; `vgg19_bn`: torchvision's weights file."""
     image_revision: str = ""
     """Commit of the hub id (40 hexadecimal digits); empty for a local folder."""
     image_pooling: Literal["auto", "cls", "mean", "projection"] = "auto"
-    """Vector of a picture: what the model pools itself, its first token, the mean of its tokens or positions, or the
+    """Vector of an image: what the model pools itself, its first token, the mean of its tokens or positions, or the
     projection of CLIP-like models (`auto` takes the projection where there is one)."""
     image_vectors: str = ""
     """`precomputed`: `.npz` with `ids` and `features`, joined by id; empty: the data set's own vectors."""
     text: Annotated[str, Named(TEXT_ENCODERS)] = "bow"
     """`bow`: binary bag of words; `tfidf`: weighted; `supervised_bow`: hidden layer of a label classifier on `bow`, as
-    the authors used; `huggingface`: any text or CLIP-like model; `precomputed`: ready vectors."""
+    the authors used; `huggingface`: any text or CLIP-like model; `precomputed`: precomputed vectors."""
     text_model: str = ""
     """`huggingface`: hub id or local folder of the model."""
     text_revision: str = ""
@@ -65,9 +65,9 @@ class FeaturesConfig:
     seed: Seed = DEFAULT_SEED
     """Draws the initial weights and batches of `supervised_bow`."""
     batch_size: Count = 64
-    """Pictures or texts that a pretrained model takes at a time."""
+    """Images or texts that a pretrained model takes at a time."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that decode pictures for a pretrained model; 0: one for each core but one with a GPU, else none."""
+    """Processes that decode images for a pretrained model; 0: one for each core but one with a GPU, else none."""
     precision: Literal["float32", "bf16"] = "float32"
     """Arithmetic of pretrained models; features are stored as float32 in any case."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -40,8 +40,8 @@ class GateConfig:
     """Milliseconds that a single query takes at most, at the 95th percentile, in a fresh process."""
     max_memory_mib: Positive = 4096.0
     """Peak memory of that process, in MiB."""
-    max_leaked_pictures: Rate = 0.01
-    """Fraction of held-out pictures that another split may have, too, identical or nearly."""
+    max_leaked_images: Rate = 0.01
+    """Fraction of held-out images that another split may have, too, identical or nearly."""
 
 
 @section

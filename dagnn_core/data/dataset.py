@@ -1,11 +1,11 @@
-"""The `dataset` artifact: Parquet shards of items, the rejected rows, and ready feature vectors where there are any.
+"""The `dataset` artifact: Parquet shards of items, the rejected rows, and precomputed vectors where there are any.
 
 `data-00000.parquet` ... hold `id`, `text`, `labels` (list of texts), `image` (struct of `bytes` and `path`; null where
-the item has no picture, or ready vectors only), `split`, `has_image` and `has_text`. A training item may lack one of
-the two modalities: then its picture is null or its text empty; data of ready vectors alone has neither pictures nor
-texts. `rejected.parquet` holds `row` (of the raw table, from 1), `id`, `reason` and `detail`. `vectors/image.npy` and
+the item has no image, or precomputed vectors only), `split`, `has_image` and `has_text`. A training item may lack one
+of the two modalities: then its image is null or its text empty; data of precomputed vectors alone has neither images
+nor texts. `rejected.parquet` holds `row` (of the raw table, from 1), `id`, `reason` and `detail`. `vectors/image.npy` and
 `vectors/text.npy` [N, dim] are in row order, with zeros for items that lack the modality. `card.html` and `card.md`,
-with pictures in `card/`, describe it all to people.
+with images in `card/`, describe it all to people.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ from dagnn_core.artifacts import Artifact, read_artifact
 KIND = "dataset"
 SPLITS = ("train", "val", "test")
 SHARD_BYTES = 64 << 20  # few large files: DVC and S3 are slow with many small ones
-ROW_GROUP_ITEMS = 256  # a picture is read with its row group, so groups stay small
+ROW_GROUP_ITEMS = 256  # an image is read with its row group, so groups stay small
 
 SCHEMA = pa.schema(
     [
@@ -48,16 +48,16 @@ class Item(NamedTuple):
 
     id: str
     text: str
-    """Empty where the item has no text, or a ready vector only."""
+    """Empty where the item has no text, or a precomputed vector only."""
     labels: Sequence[str]
     image: bytes | None
-    """The encoded picture (JPEG, PNG ...); None where the item has none, or a ready vector only."""
+    """The encoded image (JPEG, PNG ...); None where the item has none, or a precomputed vector only."""
     image_path: str
     split: str
     has_image: bool = True
-    """Whether there is a picture, or a ready vector of it."""
+    """Whether there is an image, or a precomputed vector of it."""
     has_text: bool = True
-    """Whether there is a text, or a ready vector of it."""
+    """Whether there is a text, or a precomputed vector of it."""
 
 
 class Rejection(NamedTuple):
@@ -69,12 +69,12 @@ class Rejection(NamedTuple):
     reason: str
     """Why, in words that are the same for all rows with the same fault."""
     detail: str = ""
-    """What is particular to this row, such as the path of its picture."""
+    """What is particular to this row, such as the path of its image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A data set opened for reading; pictures are read when asked for."""
+    """A data set opened for reading; images are read when asked for."""
 
     artifact: Artifact
     label_names: tuple[str, ...]
@@ -83,9 +83,9 @@ class Dataset:
     splits: NDArray[np.str_]
     """Split of each item, [N]."""
     has_image: NDArray[np.bool_]
-    """Which items have a picture, or a ready vector of it, [N]."""
+    """Which items have an image, or a precomputed vector of it, [N]."""
     has_text: NDArray[np.bool_]
-    """Which items have a text, or a ready vector of it, [N]."""
+    """Which items have a text, or a precomputed vector of it, [N]."""
     labels: NDArray[np.uint8]
     """Label matrix Y, [N, C], columns in the order of `label_names`."""
 
@@ -120,18 +120,18 @@ class Dataset:
 
     @property
     def is_written(self) -> NDArray[np.bool_]:
-        """Which items have a text in words, not a ready vector of it alone, [N]."""
+        """Which items have a text in words, not a precomputed vector of it alone, [N]."""
         return np.array([bool(text) for text in self.texts])
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Row numbers of one split, ascending."""
         return np.flatnonzero(self.splits == split)
 
-    def iterate_pictures(self, wanted: NDArray[np.bool_] | None = None) -> Iterator[list[bytes | None]]:
-        """Encoded pictures in row order, a row group at a time, without holding them all in memory.
+    def iterate_images(self, wanted: NDArray[np.bool_] | None = None) -> Iterator[list[bytes | None]]:
+        """Encoded images in row order, a row group at a time, without holding them all in memory.
 
         Args:
-            wanted: which items' pictures, [N]; all by default. What lies between them is not read.
+            wanted: which items' images, [N]; all by default. What lies between them is not read.
         """
         wanted = np.ones(len(self), dtype=np.bool_) if wanted is None else wanted
         start = 0
@@ -145,8 +145,8 @@ class Dataset:
                         column = file.read_row_group(group, columns=["image.bytes"])["image"].combine_chunks()
                         yield column.field("bytes").take(pa.array(rows)).to_pylist()
 
-    def pictures(self, rows: Sequence[int]) -> list[bytes | None]:
-        """Encoded pictures of some rows, in the order asked for."""
+    def images(self, rows: Sequence[int]) -> list[bytes | None]:
+        """Encoded images of some rows, in the order asked for."""
         wanted = set(rows)
         found: dict[int, bytes | None] = {}
         start = 0
@@ -163,7 +163,7 @@ class Dataset:
         return [found[row] for row in rows]
 
     def vectors(self, modality: Modality) -> NDArray[np.floating[Any]] | None:
-        """Ready feature vectors [N, dim] of one modality, memory-mapped; None where the data set has none."""
+        """Precomputed feature vectors [N, dim] of one modality, memory-mapped; None where the data set has none."""
         name = f"vectors/{modality}.npy"
         if name not in self.artifact.files:
             return None

@@ -12,27 +12,27 @@ from PIL import Image, UnidentifiedImageError
 
 # formats that need no outside program (EPS starts Ghostscript) and that every image encoder reads
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-READ_AHEAD = 32  # pictures in flight: enough to keep the threads busy, few enough to stay small in memory
+READ_AHEAD = 32  # images in flight: enough to keep the threads busy, few enough to stay small in memory
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def decoding_fault(encoded: bytes) -> str:
-    """Why a picture cannot be decoded; empty where it can. The whole picture is decoded."""
+    """Why an image cannot be decoded; empty where it can. The whole image is decoded."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             image.load()
     except UnidentifiedImageError:
-        return f"not a picture in one of the formats {', '.join(FORMATS)}"
+        return f"not an image in one of the formats {', '.join(FORMATS)}"
     except Exception as error:  # a damaged file makes the decoders raise nearly anything
         return f"{type(error).__name__}: {error}"
     return ""
 
 
 @contextmanager
-def refuse_huge_pictures() -> Iterator[None]:
-    """Make every picture above Pillow's limit of pixels a decoding fault, where Pillow only warns up to twice it.
+def refuse_huge_images() -> Iterator[None]:
+    """Make every image above Pillow's limit of pixels a decoding fault, where Pillow only warns up to twice it.
 
     Enter it once around the threads that decode: filters of warnings belong to the whole process.
     """

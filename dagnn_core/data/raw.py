@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from dagnn_core.data.dataset import SHARD_BYTES, Modality, Rejection
-from dagnn_core.data.vectors import ReadyVectors
+from dagnn_core.data.vectors import PrecomputedVectors
 
 
 class Reason(StrEnum):
@@ -17,13 +17,13 @@ class Reason(StrEnum):
     EMPTY_TEXT = "empty text"
     NO_LABEL = "no label"
     NO_SPLIT = "in no split"
-    PICTURE_OUTSIDE = "picture path leaves the folder"
-    NO_VECTOR = "no ready vector"
-    BAD_VECTOR = "NaN or infinity in a ready vector"
-    PICTURE_MISSING = "picture missing"
-    PICTURE_UNDECODABLE = "undecodable picture"
-    NO_MODALITY = "neither picture nor text"
-    HELD_OUT_INCOMPLETE = "no picture or no text, though in val or test"
+    IMAGE_OUTSIDE = "image path leaves the folder"
+    NO_VECTOR = "no precomputed vector"
+    BAD_VECTOR = "NaN or infinity in a precomputed vector"
+    IMAGE_MISSING = "image missing"
+    IMAGE_UNDECODABLE = "undecodable image"
+    NO_MODALITY = "neither image nor text"
+    HELD_OUT_INCOMPLETE = "no image or no text, though in val or test"
     RARE_LABELS = "rare labels only"
 
 
@@ -34,18 +34,18 @@ class RawItem(NamedTuple):
     """Row of the table, from 1."""
     id: str
     text: str
-    """Empty where the item has no text, or a ready vector of it only."""
+    """Empty where the item has no text, or a precomputed vector of it only."""
     labels: tuple[str, ...]
     image_path: str
-    """Path of the picture; empty where the data has no pictures."""
+    """Path of the image; empty where the data has no images."""
     split: str
     """train, val or test; empty where it is to be drawn."""
     group: str = ""
-    """Items of one group share a split where splits are drawn, such as the captions of one picture; empty: the id."""
+    """Items of one group share a split where splits are drawn, such as the captions of one image; empty: the id."""
     has_image: bool = True
-    """Whether it has what the data knows of pictures: a picture, a ready vector, or both."""
+    """Whether it has what the data knows of images: an image, a precomputed vector, or both."""
     has_text: bool = True
-    """Whether it has what the data knows of texts: a text, a ready vector, or both."""
+    """Whether it has what the data knows of texts: a text, a precomputed vector, or both."""
 
     @property
     def is_complete(self) -> bool:
@@ -55,7 +55,7 @@ class RawItem(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawData:
-    """Raw data whose tables are read and checked, and whose pictures are read when asked for."""
+    """Raw data whose tables are read and checked, and whose images are read when asked for."""
 
     source: str
     """What messages call it: the path of the table."""
@@ -63,25 +63,25 @@ class RawData:
     """Rows of the table, rejected ones included."""
     items: Sequence[RawItem]
     rejections: Sequence[Rejection]
-    picture: Callable[[RawItem], bytes | None] | None
-    """Reads the encoded picture of an item, or None where it is missing; a `PictureError` says why it cannot be read.
-    Safe to call from several threads. None where the data has ready vectors only, or texts alone."""
-    picture_state: Callable[[RawItem], object] | None
-    """What has another `repr` when the picture of an item has changed, without reading it: see `Pictures.state`.
-    None where `picture` is."""
-    trusted_pictures: bool = False
-    """Whether every picture is known to decode, since this program has just made it."""
+    image: Callable[[RawItem], bytes | None] | None
+    """Reads the encoded image of an item, or None where it is missing; an `ImageError` says why it cannot be read.
+    Safe to call from several threads. None where the data has precomputed vectors only, or texts alone."""
+    image_state: Callable[[RawItem], object] | None
+    """What has another `repr` when the image of an item has changed, without reading it: see `Images.state`.
+    None where `image` is."""
+    trusted_images: bool = False
+    """Whether every image is known to decode, since this program has just made it."""
     shard_bytes: int = SHARD_BYTES
-    """Pictures of at least so many bytes make a shard; an interruption loses one at most."""
+    """Images of at least so many bytes make a shard; an interruption loses one at most."""
     label_order: tuple[str, ...] = ()
     """All labels in the order of the label matrix; empty: those found, sorted."""
     draws_val: bool = False
     """Whether val is drawn out of train, since the data itself knows train and test alone."""
-    vectors: Mapping[Modality, ReadyVectors] = field(default_factory=dict)
+    vectors: Mapping[Modality, PrecomputedVectors] = field(default_factory=dict)
     place: Callable[[int], str] = "row {}".format
     """Where a row is, for messages."""
 
     @property
     def is_text_alone(self) -> bool:
-        """Whether it has neither pictures nor ready vectors of them: enough for a label graph."""
-        return self.picture is None and "image" not in self.vectors
+        """Whether it has neither images nor precomputed vectors of them: enough for a label graph."""
+        return self.image is None and "image" not in self.vectors

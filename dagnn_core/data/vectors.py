@@ -1,4 +1,4 @@
-"""Ready feature vectors that come with raw data, such as an `.npz` file with `ids` [N] and `features` [N, dim]."""
+"""Precomputed vectors that come with raw data, such as an `.npz` file with `ids` [N] and `features` [N, dim]."""
 
 import zipfile
 import zlib
@@ -18,7 +18,7 @@ _EXPECTED = "expected an .npz file with `ids` [N] and `features` [N, dim]"
 
 
 @dataclass(frozen=True, slots=True)
-class ReadyVectors:
+class PrecomputedVectors:
     """Feature vectors by id."""
 
     path: Path
@@ -57,8 +57,8 @@ def write_matrix(path: Path, blocks: Iterable[NDArray[Any]], *, shape: Sequence[
             file.write(np.ascontiguousarray(block, dtype=stored).data)
 
 
-def read_vectors(path: Path) -> ReadyVectors:
-    """Read ready feature vectors; float64 becomes float32.
+def read_vectors(path: Path) -> PrecomputedVectors:
+    """Read precomputed feature vectors; float64 becomes float32.
 
     Raises:
         InputError: the file is missing or damaged, has other arrays, shapes or types, or an id twice.
@@ -74,10 +74,10 @@ def read_vectors(path: Path) -> ReadyVectors:
         )
     if features.dtype.kind != "f":
         raise InputError(f"{path}: `features` is {features.dtype}, expected floating-point numbers")
-    return ready_vectors(path, [str(item_id) for item_id in ids.tolist()], features)
+    return precomputed_vectors(path, [str(item_id) for item_id in ids.tolist()], features)
 
 
-def ready_vectors(path: Path, ids: Sequence[str], features: NDArray[Any]) -> ReadyVectors:
+def precomputed_vectors(path: Path, ids: Sequence[str], features: NDArray[Any]) -> PrecomputedVectors:
     """Vectors [N, dim] of these ids; float64 becomes float32, and single bytes the float16 that holds them exactly.
 
     Raises:
@@ -96,7 +96,7 @@ def ready_vectors(path: Path, ids: Sequence[str], features: NDArray[Any]) -> Rea
     finite = [np.isfinite(features[start : start + BLOCK_ROWS]).all(axis=1) for start in blocks]
     is_finite = np.concatenate(finite) if finite else ()
     not_finite = frozenset(item_id for item_id, good in zip(ids, is_finite, strict=True) if not good)
-    return ReadyVectors(path, row_of, features, not_finite)
+    return PrecomputedVectors(path, row_of, features, not_finite)
 
 
 def _read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -13,7 +13,7 @@ from dagnn_core.data_check.findings import Finding, Limits, judge
 from dagnn_core.data_check.schema import MODALITIES
 from dagnn_core.data_check.splits import LabelledItems, label_shift
 from dagnn_core.data_check.statistics import distribution_shifts, unseen_words
-from dagnn_core.data_check.traits import PictureTraits
+from dagnn_core.data_check.traits import ImageTraits
 from dagnn_core.features.tokens import tokenize
 
 MAX_VECTORS = 2000  # drawn of each data set: then a distance of 0.1 is significant in thousands of dimensions
@@ -22,12 +22,12 @@ RETRAIN = "train on data like this, or find out why it differs"
 
 
 def check_against(
-    dataset: Dataset, traits: PictureTraits, other: Dataset, other_traits: PictureTraits, limits: Limits
+    dataset: Dataset, traits: ImageTraits, other: Dataset, other_traits: ImageTraits, limits: Limits
 ) -> Iterator[Finding]:
     """Compare all items of a data set with all items of the other one."""
     yield from _labels(dataset, other, limits)
     yield from _texts(dataset, other, limits)
-    yield from _pictures(traits, other_traits, limits)
+    yield from _images(traits, other_traits, limits)
     yield from _vectors(dataset, other, limits)
     yield from _shared(dataset, traits, other, other_traits, limits)
 
@@ -93,24 +93,24 @@ def _texts(dataset: Dataset, other: Dataset, limits: Limits) -> Iterator[Finding
     )
 
 
-def _pictures(traits: PictureTraits, other_traits: PictureTraits, limits: Limits) -> Iterator[Finding]:
+def _images(traits: ImageTraits, other_traits: ImageTraits, limits: Limits) -> Iterator[Finding]:
     if not traits.decodes.any() or not other_traits.decodes.any():
         return
     one, other = (np.stack([side.brightness, side.num_pixels], axis=1)[side.decodes] for side in (traits, other_traits))
     brightness, size = distribution_shifts(one, other).tolist()
     means = one.mean(axis=0), other.mean(axis=0)
     yield judge(
-        "picture_brightness_shift",
+        "image_brightness_shift",
         brightness,
         limits.drift,
         f"distance of the distributions of mean brightness; {RETRAIN}",
         examples=[f"mean {means[0][0]:.0f} of 255, {means[1][0]:.0f} in the other"],
     )
     yield judge(
-        "picture_size_shift",
+        "image_size_shift",
         size,
         limits.drift,
-        "distance of the distributions of pixels per picture; encoders resize, but small pictures say less",
+        "distance of the distributions of pixels per image; encoders resize, but small images say less",
         examples=[f"mean {means[0][1]:,.0f} pixels, {means[1][1]:,.0f} in the other"],
         above="warning",
     )
@@ -126,7 +126,7 @@ def _vectors(dataset: Dataset, other: Dataset, limits: Limits) -> Iterator[Findi
             f"{modality}_vector_dimensions",
             abs(dims[0] - dims[1]),
             0,
-            "difference in the dimensions of the ready vectors: no model takes both; make them with one encoder",
+            "difference in the dimensions of the precomputed vectors: no model takes both; make them with one encoder",
             examples=[f"{dims[0]} here, {dims[1]} in the other"],
         )
         if dims[0] != dims[1] or not len(one) or not len(two):
@@ -137,13 +137,13 @@ def _vectors(dataset: Dataset, other: Dataset, limits: Limits) -> Iterator[Findi
             f"{modality}_vector_shift",
             float(shifts.max()),
             limits.drift,
-            f"largest distance of the distributions of a dimension of the ready vectors; {RETRAIN}",
+            f"largest distance of the distributions of a dimension of the precomputed vectors; {RETRAIN}",
             examples=[f"dimension {dim}: {shifts[dim]:.2f}" for dim in shifted],
         )
 
 
 def _drawn_vectors(dataset: Dataset, modality: Modality) -> NDArray[np.floating[Any]] | None:
-    """Some finite ready vectors, [at most MAX_VECTORS, dim]."""
+    """Some finite precomputed vectors, [at most MAX_VECTORS, dim]."""
     vectors = dataset.vectors(modality)
     if vectors is None:
         return None
@@ -155,7 +155,7 @@ def _drawn_vectors(dataset: Dataset, modality: Modality) -> NDArray[np.floating[
 
 
 def _shared(
-    dataset: Dataset, traits: PictureTraits, other: Dataset, other_traits: PictureTraits, limits: Limits
+    dataset: Dataset, traits: ImageTraits, other: Dataset, other_traits: ImageTraits, limits: Limits
 ) -> Iterator[Finding]:
     known = set(other.ids)
     ids = [item for item in dataset.ids if item in known]
@@ -177,17 +177,17 @@ def _shared(
         traits=traits.followed_by(other_traits),
     )
     rates = copy_rates(items, near_distance=limits.near_distance)
-    pictured = traits.has_picture.any() and other_traits.has_picture.any()
+    with_image = traits.has_encoded_image.any() and other_traits.has_encoded_image.any()
     for name, how, rate in (
-        ("shared_pictures", "too", rates.pictures),
-        ("shared_near_pictures", "nearly identically", rates.near_pictures),
+        ("shared_images", "too", rates.images),
+        ("shared_near_images", "nearly identically", rates.near_images),
     ):
-        if pictured:
+        if with_image:
             yield judge(
                 name,
                 rate.across,
-                limits.leaked_pictures,
-                f"fraction of pictures that the other data set has, {how}; leave them out before one tests the other",
+                limits.leaked_images,
+                f"fraction of images that the other data set has, {how}; leave them out before one tests the other",
                 examples=rate.examples_across,
             )
     yield judge(

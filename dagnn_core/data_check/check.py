@@ -10,7 +10,7 @@ from dagnn_core.data_check.against import check_against
 from dagnn_core.data_check.findings import Finding, Limits, has_failed, judge
 from dagnn_core.data_check.schema import REMEDY, check_schema, check_vectors
 from dagnn_core.data_check.splits import check_splits
-from dagnn_core.data_check.traits import PictureTraits, read_traits
+from dagnn_core.data_check.traits import ImageTraits, read_traits
 from dagnn_core.errors import InputError
 
 
@@ -32,9 +32,9 @@ def check_dataset(artifact: Artifact, limits: Limits, *, against: Artifact | Non
     if has_failed(findings):
         return findings
     dataset = Dataset.of(artifact)
-    traits = read_traits(dataset, "reading pictures")
+    traits = read_traits(dataset, "reading images")
     findings += check_vectors(dataset)
-    findings += _check_pictures(dataset, traits)
+    findings += _check_images(dataset, traits)
     findings += check_splits(dataset, traits, limits)
     if against is not None:
         failed = [finding for finding in check_schema(against) if finding.verdict == "failed"]
@@ -45,25 +45,25 @@ def check_dataset(artifact: Artifact, limits: Limits, *, against: Artifact | Non
                 REMEDY,
             )
         other = Dataset.of(against)
-        findings += check_against(dataset, traits, other, read_traits(other, "reading the other's pictures"), limits)
+        findings += check_against(dataset, traits, other, read_traits(other, "reading the other's images"), limits)
     return findings
 
 
-def _check_pictures(dataset: Dataset, traits: PictureTraits) -> Iterator[Finding]:
+def _check_images(dataset: Dataset, traits: ImageTraits) -> Iterator[Finding]:
     ready = dataset.vectors("image") is not None
-    wrong = traits.has_picture & ~dataset.has_image if ready else traits.has_picture != dataset.has_image
+    wrong = traits.has_encoded_image & ~dataset.has_image if ready else traits.has_encoded_image != dataset.has_image
     yield judge(
         "image_flag_faults",
         int(wrong.sum()),
         0,
-        f"items whose has_image does not say whether they have a picture; {REMEDY}",
+        f"items whose has_image does not say whether they have an image; {REMEDY}",
         examples=[dataset.ids[row] for row in np.flatnonzero(wrong)],
     )
-    broken = np.flatnonzero(traits.has_picture & ~traits.decodes)
+    broken = np.flatnonzero(traits.has_encoded_image & ~traits.decodes)
     yield judge(
-        "undecodable_pictures",
+        "undecodable_images",
         len(broken),
         0,
-        "pictures that cannot be decoded; import the data again, which leaves them out",
+        "images that cannot be decoded; import the data again, which leaves them out",
         examples=[dataset.ids[row] for row in broken],
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.data.ingest.duplicates import Copies, content_key, find_copies
 from dagnn_core.data_check.near_copies import find_near_copies
-from dagnn_core.data_check.traits import PictureTraits
+from dagnn_core.data_check.traits import ImageTraits
 
 
 class Items(NamedTuple):
@@ -27,7 +27,7 @@ class Items(NamedTuple):
     """Which have a text in words."""
     text_keys: NDArray[np.uint64]
     """Hashes of text and labels."""
-    traits: PictureTraits
+    traits: ImageTraits
 
 
 class CopyRate(NamedTuple):
@@ -44,10 +44,10 @@ class CopyRate(NamedTuple):
 class CopyRates(NamedTuple):
     """Copies of each kind."""
 
-    pictures: CopyRate
+    images: CopyRate
     """The same bytes."""
-    near_pictures: CopyRate
-    """Other bytes, but nearly the same picture."""
+    near_images: CopyRate
+    """Other bytes, but nearly the same image."""
     texts: CopyRate
     """The same text with the same labels."""
 
@@ -63,17 +63,17 @@ def text_keys(dataset: Dataset) -> NDArray[np.uint64]:
 
 
 def copy_rates(items: Items, *, near_distance: int) -> CopyRates:
-    """Look for copies of pictures and of texts.
+    """Look for copies of images and of texts.
 
     Args:
         items: of all groups.
-        near_distance: bits in which the hashes of near-identical pictures may differ.
+        near_distance: bits in which the hashes of near-identical images may differ.
     """
     traits = items.traits
-    pictured = np.flatnonzero(traits.has_picture)
-    identical = find_copies(traits.keys[pictured], items.groups[pictured])
-    # of identical pictures in one group, one is enough: else a thousand blank ones were half a million near pairs
-    distinct = pictured[~identical.within & traits.decodes[pictured]]
+    with_image = np.flatnonzero(traits.has_encoded_image)
+    identical = find_copies(traits.keys[with_image], items.groups[with_image])
+    # of identical images in one group, one is enough: else a thousand blank ones were half a million near pairs
+    distinct = with_image[~identical.within & traits.decodes[with_image]]
     near = find_near_copies(
         traits.keys[distinct],
         traits.hashes[distinct],
@@ -83,8 +83,8 @@ def copy_rates(items: Items, *, near_distance: int) -> CopyRates:
     )
     written = np.flatnonzero(items.is_written)
     return CopyRates(
-        pictures=_rate(items, pictured, identical),
-        near_pictures=_rate(items, distinct, near),
+        images=_rate(items, with_image, identical),
+        near_images=_rate(items, distinct, near),
         texts=_rate(items, written, find_copies(items.text_keys[written], items.groups[written])),
     )
 

@@ -13,8 +13,8 @@ NUM_EXAMPLES = 3
 class Limits:
     """From where on a finding fails. The defaults let noise pass: random halves of one data set do not differ."""
 
-    leaked_pictures: float = 0.01
-    """Fraction of held-out pictures that another split, or the other data set, has too, identical or nearly."""
+    leaked_images: float = 0.01
+    """Fraction of held-out images that another split, or the other data set, has too, identical or nearly."""
     leaked_texts: float = 0.1
     """The same of texts with the same labels; above it, a warning: short names repeat legitimately."""
     label_shift: float = 0.2
@@ -26,7 +26,7 @@ class Limits:
     label_count: int = 10
     """Labels on fewer training items are called rare: a warning."""
     near_distance: int = 4
-    """Bits out of 64 in which the perceptual hashes of near-identical pictures may differ."""
+    """Bits out of 64 in which the perceptual hashes of near-identical images may differ."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

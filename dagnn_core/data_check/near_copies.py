@@ -1,6 +1,6 @@
-"""Near-identical pictures: the same picture, recompressed or resized."""
+"""Near-identical images: the same image, recompressed or resized."""
 
-# N pictures
+# N images
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from dagnn_core.data.ingest.duplicates import NUM_EXAMPLES, Copies
 
 HASH_BITS = 64
 TILES = 8  # on a side
-MAX_TILE_DIFFERENCE = 10  # of 255; recompressed or halved pictures differ by up to 7, other products from 11 on
+MAX_TILE_DIFFERENCE = 10  # of 255; recompressed or halved images differ by up to 7, other products from 11 on
 
 
 class Fingerprint(NamedTuple):
-    """What a picture is recognised by."""
+    """What an image is recognised by."""
 
     hash: int
     """DCT hash of its grey values ("pHash"), HASH_BITS bits."""
@@ -26,10 +26,10 @@ class Fingerprint(NamedTuple):
     """Mean colours of TILES x TILES tiles, flat: the hash sees neither colour nor what is plain."""
 
 
-def fingerprint(picture: Image.Image) -> Fingerprint:
-    """Take the fingerprint of an RGB picture."""
-    bits = np.packbits(imagehash.phash(picture).hash.ravel())
-    tiles = np.asarray(picture.resize((TILES, TILES), Image.Resampling.BOX), np.uint8)
+def fingerprint(image: Image.Image) -> Fingerprint:
+    """Take the fingerprint of an RGB image."""
+    bits = np.packbits(imagehash.phash(image).hash.ravel())
+    tiles = np.asarray(image.resize((TILES, TILES), Image.Resampling.BOX), np.uint8)
     return Fingerprint(int.from_bytes(bits.tobytes(), "big"), tiles.ravel())
 
 
@@ -64,17 +64,17 @@ def find_near_copies(
     *,
     max_distance: int,
 ) -> Copies:
-    """Find pictures that are not identical, but have near hashes and tiles of nearly the same colours.
+    """Find images that are not identical, but have near hashes and tiles of nearly the same colours.
 
     Args:
         keys: hashes of the contents, [N].
         hashes: perceptual ones, [N].
-        tiles: of the pictures, [N, T].
+        tiles: of the images, [N, T].
         groups: numbers from 0, such as of splits, [N].
         max_distance: bits in which hashes may differ.
     """
     nobody = len(hashes)
-    within, across = (np.full(nobody, nobody) for _ in range(2))  # the first picture that is near
+    within, across = (np.full(nobody, nobody) for _ in range(2))  # the first image that is near
     for pairs in near_pairs(hashes, max_distance):
         for part in np.array_split(pairs, -(-len(pairs) // 100_000)):
             difference = np.abs(tiles[part[:, 0]].astype(np.int16) - tiles[part[:, 1]])

@@ -15,11 +15,11 @@ from dagnn_core.data_check.findings import Finding, judge
 
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 REMEDY = "import the data again"
-ROWS_AT_A_TIME = 8192  # of ready vectors, which may be larger than the memory
+ROWS_AT_A_TIME = 8192  # of precomputed vectors, which may be larger than the memory
 
 
 def check_schema(artifact: Artifact) -> list[Finding]:
-    """Check columns, types, ids, labels and splits, without reading pictures.
+    """Check columns, types, ids, labels and splits, without reading images.
 
     Returns:
         Where the columns are wrong, that alone: nothing else can be read.
@@ -36,7 +36,7 @@ def check_schema(artifact: Artifact) -> list[Finding]:
 
 
 def check_vectors(dataset: Dataset) -> Iterator[Finding]:
-    """Look for ready vectors that say nothing."""
+    """Look for precomputed vectors that say nothing."""
     present = {"image": dataset.has_image, "text": dataset.has_text}
     for modality in MODALITIES:
         vectors = dataset.vectors(modality)
@@ -52,7 +52,7 @@ def check_vectors(dataset: Dataset) -> Iterator[Finding]:
             f"{modality}_vectors_not_finite",
             len(bad),
             0,
-            "ready vectors with NaN or infinity; leave these items out",
+            "precomputed vectors with NaN or infinity; leave these items out",
             examples=bad,
         )
         zeros = [dataset.ids[row] for row in np.flatnonzero(zero & present[modality])]
@@ -60,7 +60,7 @@ def check_vectors(dataset: Dataset) -> Iterator[Finding]:
             f"{modality}_vectors_zero",
             len(zeros),
             0,
-            "ready vectors of zeros alone, which rank last; make them again or leave these items out",
+            "precomputed vectors of zeros alone, which rank last; make them again or leave these items out",
             examples=zeros,
             above="warning",
         )
@@ -148,7 +148,7 @@ def _item_findings(artifact: Artifact) -> Iterator[Finding]:
 
     empty = pc.equal(pc.binary_length(table["text"]), 0).to_numpy()
     has_text = table["has_text"].to_numpy()
-    may_be_empty = "vectors/text.npy" in artifact.files  # a ready vector is a text, too
+    may_be_empty = "vectors/text.npy" in artifact.files  # a precomputed vector is a text, too
     wrong = [ids[row] for row in np.flatnonzero(np.where(empty, has_text & (not may_be_empty), ~has_text))]
     yield judge(
         "text_flag_faults",

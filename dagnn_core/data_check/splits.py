@@ -10,7 +10,7 @@ from dagnn_core.data.dataset import SPLITS, Dataset
 from dagnn_core.data_check.copies import CopyRates, Items, copy_rates, text_keys
 from dagnn_core.data_check.findings import Finding, Limits, judge
 from dagnn_core.data_check.statistics import label_shifts
-from dagnn_core.data_check.traits import PictureTraits
+from dagnn_core.data_check.traits import ImageTraits
 
 
 class LabelledItems(NamedTuple):
@@ -22,13 +22,13 @@ class LabelledItems(NamedTuple):
     """[N, C]."""
 
 
-def check_splits(dataset: Dataset, traits: PictureTraits, limits: Limits) -> Iterator[Finding]:
+def check_splits(dataset: Dataset, traits: ImageTraits, limits: Limits) -> Iterator[Finding]:
     """Look for copies, for leaks between the splits, and for labels that differ between them."""
     yield from _copies(dataset, traits, limits)
     yield from _labels(dataset, limits)
 
 
-def _copies(dataset: Dataset, traits: PictureTraits, limits: Limits) -> Iterator[Finding]:
+def _copies(dataset: Dataset, traits: ImageTraits, limits: Limits) -> Iterator[Finding]:
     splits = dataset.splits.tolist()
     items = Items(
         names=[f"{item} ({split})" for item, split in zip(dataset.ids, splits, strict=True)],
@@ -39,8 +39,8 @@ def _copies(dataset: Dataset, traits: PictureTraits, limits: Limits) -> Iterator
         traits=traits,
     )
     rates = copy_rates(items, near_distance=limits.near_distance)
-    if traits.has_picture.any():
-        yield from _picture_copies(rates, limits)
+    if traits.has_encoded_image.any():
+        yield from _image_copies(rates, limits)
     yield judge(
         "leaked_texts",
         rates.texts.across,
@@ -52,28 +52,28 @@ def _copies(dataset: Dataset, traits: PictureTraits, limits: Limits) -> Iterator
     )
 
 
-def _picture_copies(rates: CopyRates, limits: Limits) -> Iterator[Finding]:
+def _image_copies(rates: CopyRates, limits: Limits) -> Iterator[Finding]:
     for name, what, rate in (
-        ("repeated_pictures", "identical", rates.pictures),
-        ("repeated_near_pictures", "nearly identical", rates.near_pictures),
+        ("repeated_images", "identical", rates.images),
+        ("repeated_near_images", "nearly identical", rates.near_images),
     ):
         yield judge(
             name,
             rate.within,
-            limits.leaked_pictures,
-            f"fraction of pictures that are {what} to an earlier one of their split; they count twice: keep one",
+            limits.leaked_images,
+            f"fraction of images that are {what} to an earlier one of their split; they count twice: keep one",
             examples=rate.examples_within,
             above="warning",
         )
     for name, what, rate in (
-        ("leaked_pictures", "that another split has, too", rates.pictures),
-        ("leaked_near_pictures", "that another split has nearly identically", rates.near_pictures),
+        ("leaked_images", "that another split has, too", rates.images),
+        ("leaked_near_images", "that another split has nearly identically", rates.near_images),
     ):
         yield judge(
             name,
             rate.across,
-            limits.leaked_pictures,
-            f"fraction of val and test pictures {what}, which flatters the results; put copies into one split",
+            limits.leaked_images,
+            f"fraction of val and test images {what}, which flatters the results; put copies into one split",
             examples=rate.examples_across,
         )
 

@@ -1,4 +1,4 @@
-"""What the checks need to know of every picture, taken in one pass."""
+"""What the checks need to know of every image, taken in one pass."""
 
 # N items
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.data.images import FORMATS, map_in_order, refuse_huge_pictures
+from dagnn_core.data.images import FORMATS, map_in_order, refuse_huge_images
 from dagnn_core.data.ingest.duplicates import content_key
 from dagnn_core.data_check.near_copies import TILES, Fingerprint, fingerprint
 from dagnn_core.progress import track
@@ -26,15 +26,15 @@ class _Decoded(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PictureTraits:
-    """Traits of the pictures of a data set, in row order."""
+class ImageTraits:
+    """Traits of the images of a data set, in row order."""
 
-    has_picture: NDArray[np.bool_]
-    """Which items have an encoded picture, [N]."""
+    has_encoded_image: NDArray[np.bool_]
+    """Which items have an encoded image, [N]."""
     decodes: NDArray[np.bool_]
     """Which of these decode; of others, all but the key is 0."""
     keys: NDArray[np.uint64]
-    """Hashes of the encoded pictures, [N]."""
+    """Hashes of the encoded images, [N]."""
     hashes: NDArray[np.uint64]
     """Perceptual hashes, [N]."""
     tiles: NDArray[np.uint8]
@@ -44,25 +44,25 @@ class PictureTraits:
     num_pixels: NDArray[np.int64]
     """Width times height, [N]."""
 
-    def followed_by(self, other: "PictureTraits") -> "PictureTraits":
+    def followed_by(self, other: "ImageTraits") -> "ImageTraits":
         """Traits of both data sets, one after the other."""
         columns = {
             field.name: np.concatenate([getattr(self, field.name), getattr(other, field.name)])
-            for field in fields(PictureTraits)
+            for field in fields(ImageTraits)
         }
-        return PictureTraits(**columns)
+        return ImageTraits(**columns)
 
 
-def read_traits(dataset: Dataset, description: str) -> PictureTraits:
-    """Decode every picture, on threads.
+def read_traits(dataset: Dataset, description: str) -> ImageTraits:
+    """Decode every image, on threads.
 
     Args:
-        dataset: any; without pictures, nothing is read.
+        dataset: any; without images, nothing is read.
         description: what the progress is called.
     """
     num_items = len(dataset)
-    traits = PictureTraits(
-        has_picture=np.zeros(num_items, bool),
+    traits = ImageTraits(
+        has_encoded_image=np.zeros(num_items, bool),
         decodes=np.zeros(num_items, bool),
         keys=np.zeros(num_items, np.uint64),
         hashes=np.zeros(num_items, np.uint64),
@@ -70,13 +70,13 @@ def read_traits(dataset: Dataset, description: str) -> PictureTraits:
         brightness=np.zeros(num_items),
         num_pixels=np.zeros(num_items, np.int64),
     )
-    pictures = (picture for batch in dataset.iterate_pictures() for picture in batch)
-    with refuse_huge_pictures():
-        found = track(map_in_order(_trait, pictures), description=description, total=num_items)
+    images = (image for batch in dataset.iterate_images() for image in batch)
+    with refuse_huge_images():
+        found = track(map_in_order(_trait, images), description=description, total=num_items)
         for row, trait in enumerate(found):
             if trait is None:
                 continue
-            traits.has_picture[row] = True
+            traits.has_encoded_image[row] = True
             traits.keys[row], decoded = trait
             if decoded is not None:
                 traits.decodes[row] = True
@@ -86,15 +86,15 @@ def read_traits(dataset: Dataset, description: str) -> PictureTraits:
 
 
 def _trait(encoded: bytes | None) -> tuple[int, _Decoded | None] | None:
-    """Key of a picture, and what decoding it gives; None where that fails."""
+    """Key of an image, and what decoding it gives; None where that fails."""
     if encoded is None:
         return None
     key = content_key(encoded)
     try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
-            width, height = picture.size
-            picture.draft("RGB", DECODED_PIXELS)
-            small = picture.convert("RGB")
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            width, height = image.size
+            image.draft("RGB", DECODED_PIXELS)
+            small = image.convert("RGB")
     except Exception:  # a damaged file makes the decoders raise nearly anything
         return key, None
     return key, _Decoded(fingerprint(small), float(np.asarray(small.convert("L")).mean()), width * height)

@@ -1,1 +1,1 @@
-"""Pictures, sentences and labels as vectors."""
+"""Images, sentences and labels as vectors."""

@@ -1,8 +1,8 @@
 """The `features` artifact: feature matrices of both modalities, the label matrix, and the fitted encoders.
 
 `image.npy` [N, d_I] and `text.npy` [N, d_T] float32, `labels.npy` uint8 [N, C], `samples.parquet` (id, split,
-has_image, has_text), all in the row order of the data set; the features of a missing picture or text are zeros.
-`image_encoder/` and `text_encoder/` hold the state that encodes a new picture or sentence the same way.
+has_image, has_text), all in the row order of the data set; the features of a missing image or text are zeros.
+`image_encoder/` and `text_encoder/` hold the state that encodes a new image or sentence the same way.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Features:
     has_text: NDArray[np.bool_]
     """Which items have text features, [N]."""
     image: NDArray[np.float32]
-    """Image features x_I, [N, d_I]; zeros where the picture is missing."""
+    """Image features x_I, [N, d_I]; zeros where the image is missing."""
     text: NDArray[np.float32]
     """Text features x_T, [N, d_T]; zeros where the text is missing."""
     labels: NDArray[np.uint8]
@@ -67,7 +67,7 @@ class Features:
         return np.flatnonzero(self.splits == split)
 
     def pairs(self, split: str) -> NDArray[np.int64]:
-        """Row numbers of the items of one split that have both picture and text, ascending."""
+        """Row numbers of the items of one split that have both image and text, ascending."""
         return np.flatnonzero((self.splits == split) & self.has_image & self.has_text)
 
 

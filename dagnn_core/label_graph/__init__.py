@@ -1,1 +1,1 @@
-"""The label graph: counts, adjacency, node vectors, a picture."""
+"""The label graph: counts, adjacency, node vectors, an image."""

@@ -20,13 +20,13 @@ from dagnn_core.label_graph.cooccurrence import (
 )
 from dagnn_core.label_graph.drawing import draw_label_graph
 from dagnn_core.label_graph.embeddings import learn_label_vectors, read_label_vectors, unit_length
-from dagnn_core.label_graph.label_graph import ARRAYS, PICTURE
+from dagnn_core.label_graph.label_graph import ARRAYS, DRAWING
 
 log = logging.getLogger(__name__)
 
 
 def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraphConfig) -> None:
-    """Build the label graph of a data set's training split and write it, with its picture, into an artifact draft.
+    """Build the label graph of a data set's training split and write it, with its image, into an artifact draft.
 
     A graph without any edge costs a warning.
 
@@ -78,7 +78,7 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
     for name, array in zip(ARRAYS, arrays, strict=True):
         np.save(draft.path / f"{name}.npy", array, allow_pickle=False)
     draw_label_graph(
-        draft.path / PICTURE,
+        draft.path / DRAWING,
         label_names=names,
         label_counts=label_counts,
         conditional=conditional,

@@ -1,4 +1,4 @@
-"""The picture of a label graph: the labels grouped by community, beside the matrix of conditional probabilities."""
+"""The image of a label graph: the labels grouped by community, beside the matrix of conditional probabilities."""
 
 # C labels; lengths are in points (1/72 inch), and one unit of the page's and the graph's axes is one point
 

@@ -1,7 +1,7 @@
 """The `label_graph` artifact: how labels occur together, the adjacency made from it, and the vectors of the nodes.
 
 `counts.npy`, `label_counts.npy`, `conditional.npy`, `adjacency.npy`, `normalized.npy` and `embeddings.npy` in the order
-of the label names, and `label_graph.png`, a picture of them.
+of the label names, and `label_graph.png`, an image of them.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dagnn_core.artifacts import Artifact, read_artifact
 
 KIND = "label_graph"
-PICTURE = "label_graph.png"
+DRAWING = "label_graph.png"
 ARRAYS = ("counts", "label_counts", "conditional", "adjacency", "normalized", "embeddings")
 
 

@@ -36,16 +36,16 @@ class TrainedModel(TrainedNetwork):
         """
         return load_text_encoder(self.artifact.path / TEXT_ENCODER)
 
-    def encode_images(self, pictures: Sequence[bytes]) -> NDArray[np.float32]:
-        """Embed encoded pictures (JPEG, PNG ...).
+    def encode_images(self, images: Sequence[bytes]) -> NDArray[np.float32]:
+        """Embed encoded images (JPEG, PNG ...).
 
         Shape:
-            N pictures -> [N, d].
+            N images -> [N, d].
 
         Raises:
-            InputError: an undecodable picture, or a model trained on ready image vectors.
+            InputError: an undecodable image, or a model trained on precomputed image vectors.
         """
-        return self.embed_image_features(self.image_encoder.encode(pictures))
+        return self.embed_image_features(self.image_encoder.encode(images))
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed sentences.
@@ -54,6 +54,6 @@ class TrainedModel(TrainedNetwork):
             N sentences -> [N, d].
 
         Raises:
-            InputError: a model trained on ready text vectors.
+            InputError: a model trained on precomputed text vectors.
         """
         return self.embed_text_features(self.text_encoder.encode(texts))

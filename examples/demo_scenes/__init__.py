@@ -23,11 +23,11 @@ class DemoItem(NamedTuple):
     text: str
     labels: tuple[str, ...]
     image: bytes
-    """The picture as a JPEG file."""
+    """The image as a JPEG file."""
 
 
 class PlannedScene(NamedTuple):
-    """An item before its picture is painted."""
+    """An item before its image is painted."""
 
     id: str
     scene: Scene

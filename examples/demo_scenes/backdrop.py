@@ -350,7 +350,7 @@ def _promenade(canvas: Canvas, top: float, rng: np.random.Generator) -> None:
 
 
 def snowfall(canvas: Canvas, thing: Thing) -> None:
-    """Flakes all over the picture, near ones large and soft."""
+    """Flakes all over the image, near ones large and soft."""
     rng = np.random.default_rng(thing.seed)
     for x, y, share in rng.random((110, 3)):
         a, b, radius = x * canvas.width, y * canvas.height, (0.004 + 0.008 * share**3) * canvas.height
@@ -359,9 +359,9 @@ def snowfall(canvas: Canvas, thing: Thing) -> None:
         )
 
 
-def with_grain(picture: Image.Image, light: Light, rng: np.random.Generator) -> Image.Image:
-    """The finished picture with a light vignette and the grain of film."""
-    pixels = np.asarray(picture, dtype=np.float32)
+def with_grain(image: Image.Image, light: Light, rng: np.random.Generator) -> Image.Image:
+    """The finished image with a light vignette and the grain of film."""
+    pixels = np.asarray(image, dtype=np.float32)
     rows, columns = np.mgrid[-1 : 1 : pixels.shape[0] * 1j, -1 : 1 : pixels.shape[1] * 1j]
     vignette = 1 - 0.1 * (rows**2 + columns**2).astype(np.float32) ** 1.5 / 2.8
     grain = rng.standard_normal(pixels.shape[:2], dtype=np.float32) * (1.6 if light.time == "night" else 1.1)

@@ -84,7 +84,7 @@ class Light(NamedTuple):
 
 
 class Canvas:
-    """A picture being painted, larger than it will be stored; drawing calls take canvas pixels."""
+    """An image being painted, larger than it will be stored; drawing calls take canvas pixels."""
 
     def __init__(self, width: int, height: int, light: Light) -> None:
         self.width = width * SUPERSAMPLING
@@ -93,7 +93,7 @@ class Canvas:
         self.replace(Image.new("RGB", (self.width, self.height)))
 
     def replace(self, image: Image.Image) -> None:
-        """Go on with another picture."""
+        """Go on with another image."""
         self.image = image
         self.draw = ImageDraw.Draw(image, "RGBA")
 
@@ -117,7 +117,7 @@ class Canvas:
 
 
 def vertical_gradient(stops: Sequence[Colour], width: int, height: int) -> Image.Image:
-    """A picture with the colours spread evenly from top to bottom."""
+    """An image with the colours spread evenly from top to bottom."""
     rows = np.linspace(0, len(stops) - 1, height)
     channels = [np.interp(rows, np.arange(len(stops)), [stop[i] for stop in stops]) for i in range(3)]
     column = np.stack(channels, axis=1).round().astype(np.uint8)[:, None]

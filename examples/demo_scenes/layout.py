@@ -31,8 +31,8 @@ def open_demo(source: Path, options: None = None, *, keep_incomplete: bool = Fal
         num_rows=spec.num_scenes,
         items=items,
         rejections=[],
-        picture=lambda item: render_scene(spec, item.row - 1).image,
-        picture_state=lambda item: spec,
-        trusted_pictures=True,
+        image=lambda item: render_scene(spec, item.row - 1).image,
+        image_state=lambda item: spec,
+        trusted_images=True,
         shard_bytes=SHARD_BYTES,
     )

@@ -1,4 +1,4 @@
-"""What a scene holds: setting, time of day and placed things, from which picture, sentence and labels follow.
+"""What a scene holds: setting, time of day and placed things, from which image, sentence and labels follow.
 
 Positions are fractions of the frame (x from the left, y from the top), sizes are fractions of its height.
 """
@@ -53,7 +53,7 @@ class Thing(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """Everything that can be seen in one picture."""
+    """Everything that can be seen in one image."""
 
     setting: str
     time: Time

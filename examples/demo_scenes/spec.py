@@ -14,11 +14,11 @@ class DemoSpec:
     """How many scenes to render, how large, and how loosely the sentences describe them."""
 
     num_scenes: Count = 1800
-    """Number of items, each a picture, a sentence and two to six labels."""
+    """Number of items, each an image, a sentence and two to six labels."""
     width: Side = 160
-    """Width of a picture in pixels."""
+    """Width of an image in pixels."""
     height: Side = 120
-    """Height of a picture in pixels."""
+    """Height of an image in pixels."""
     seed: Seed = 103
     """Draws the scenes: item i depends on the seed and i alone."""
     omission: Share = 0.3
@@ -26,6 +26,6 @@ class DemoSpec:
     synonym: Share = 0.6
     """Probability that the sentence names a label by another word than its plain name."""
     noise: Share = 0.6
-    """Probability that the sentence has a clause that says nothing about the picture."""
+    """Probability that the sentence has a clause that says nothing about the image."""
     misleading: Share = 0.1
-    """Probability that the sentence names something that the picture does not show."""
+    """Probability that the sentence names something that the image does not show."""

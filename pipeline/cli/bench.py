@@ -42,14 +42,14 @@ def bench_features(
     model: Annotated[
         str, typer.Option(help="folder of a Hugging Face vision model; vit-small: ViT-S/16 with random weights")
     ] = "vit-small",
-    num_pictures: Annotated[int, typer.Option(min=1, help="JPEG pictures a run; let one take a minute")] = 512,
+    num_images: Annotated[int, typer.Option(min=1, help="JPEG images a run; let one take a minute")] = 512,
     bf16: Annotated[bool, typer.Option("--bf16", help="compute in bfloat16, else in float32")] = False,
     out: Out = None,
 ) -> None:
-    """Compare the speed of extraction, from JPEG pictures to vectors, with that of the network alone."""
+    """Compare the speed of extraction, from JPEG images to vectors, with that of the network alone."""
     from components.benchmarks.features import run
 
-    _report(run(model=model, num_pictures=num_pictures, precision="bf16" if bf16 else "float32"), out)
+    _report(run(model=model, num_images=num_images, precision="bf16" if bf16 else "float32"), out)
 
 
 @app.command("quality")

@@ -36,7 +36,7 @@ def add(
 ) -> None:
     """Put raw data under DVC: a new data set, or a new version of one.
 
-    Archives are unpacked; a folder of many pictures becomes one tar beside it (images/ becomes images.tar).
+    Archives are unpacked; a folder of many images becomes one tar beside it (images/ becomes images.tar).
     """
     from components.services.data_versions.repository import add as add_raw_data
     from components.services.storage.s3 import Storage
@@ -89,7 +89,7 @@ def demo(
     test_fraction: TestFraction = _DEFAULTS.test_fraction,
     work: WorkOption = WORK,
 ) -> None:
-    """Render the built-in demo: pictures of scenes, sentences about them, correlated labels."""
+    """Render the built-in demo: images of scenes, sentences about them, correlated labels."""
     from components.steps import dataset
 
     params = DatasetConfig(
@@ -106,9 +106,9 @@ def check(
         Path | None, typer.Option(help="Folder of another data set to compare with, such as the training data.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-    max_leaked_pictures: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest fraction of pictures that splits or data sets share.")
-    ] = _LIMITS.leaked_pictures,
+    max_leaked_images: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest fraction of images that splits or data sets share.")
+    ] = _LIMITS.leaked_images,
     max_leaked_texts: Annotated[
         float, typer.Option(min=0, max=1, help="Largest fraction of texts, with labels, that they share: a warning.")
     ] = _LIMITS.leaked_texts,
@@ -125,7 +125,7 @@ def check(
         int, typer.Option(min=0, help="Labels on fewer training items are rare: a warning.")
     ] = _LIMITS.label_count,
     near_distance: Annotated[
-        int, typer.Option(min=0, max=16, help="Bits of 64 in which hashes of nearly identical pictures may differ.")
+        int, typer.Option(min=0, max=16, help="Bits of 64 in which hashes of nearly identical images may differ.")
     ] = _LIMITS.near_distance,
 ) -> None:
     """Check a data set: schema, vectors, copies, leaks between splits, labels, and drift against another one.
@@ -136,7 +136,7 @@ def check(
     from components.steps import check_data
 
     limits = Limits(
-        leaked_pictures=max_leaked_pictures,
+        leaked_images=max_leaked_images,
         leaked_texts=max_leaked_texts,
         label_shift=max_label_shift,
         drift=max_drift,

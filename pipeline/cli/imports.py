@@ -19,11 +19,11 @@ from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.config.section import describe, parse_section
 
 LAYOUTS = {
-    "folder": "a table (CSV, Parquet, JSON Lines) beside a folder, tar or zip of pictures",
+    "folder": "a table (CSV, Parquet, JSON Lines) beside a folder, tar or zip of images",
     "coco": "MS-COCO, instances and captions",
-    "mirflickr25k": "MIRFLICKR-25k, pictures, tags and annotations",
-    "nuswide": "NUS-WIDE, image lists, ground truth, tags, pictures or low-level features",
-    "features": "ready matrices, .mat, .npy or .npz",
+    "mirflickr25k": "MIRFLICKR-25k, images, tags and annotations",
+    "nuswide": "NUS-WIDE, image lists, ground truth, tags, images or low-level features",
+    "features": "precomputed matrices, .mat, .npy or .npz",
     "huggingface": "the Parquet files of a Hugging Face data set",
 }
 """Layout -> what it is, in its command's help."""

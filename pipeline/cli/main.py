@@ -13,7 +13,7 @@ from components.command import run_command
 from pipeline.cli import bench, cluster, data, embed, kubeflow, lineage, params, registry, report, runs
 
 app = typer.Typer(
-    help="Find pictures by text and texts by picture: train, evaluate, register and promote DAGNN models.",
+    help="Find images by text and texts by image: train, evaluate, register and promote DAGNN models.",
     epilog="Add --debug to any command to see the traceback of a failure.",
     no_args_is_help=True,
     add_completion=False,

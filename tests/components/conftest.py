@@ -130,7 +130,7 @@ def _prepare(root: Path, seed: int, *, incomplete: bool = False) -> dict[str, Pa
 
 @pytest.fixture(scope="session")
 def prepare() -> Callable[[Path, int], dict[str, Path]]:
-    """Make features (ready image vectors, bag of words) and a label graph of a small data set, in a folder, by seed."""
+    """Make features (precomputed image vectors, bag of words) and a label graph of a small data set, by seed."""
     return _prepare
 
 
@@ -183,16 +183,16 @@ class Scenes(NamedTuple):
 
 
 def _leaky(scenes: Path, out: Path) -> Path:
-    """A data set whose test pictures are those of the training split."""
+    """A data set whose test images are those of the training split."""
     source = Dataset.read(scenes)
-    training = iter(source.pictures(source.rows("train").tolist()))
-    pictures = source.pictures(range(len(source)))
+    training = iter(source.images(source.rows("train").tolist()))
+    images = source.images(range(len(source)))
     with write_artifact(out, kind="dataset", provenance={"ancestors": {}}) as draft:
         with DatasetWriter(draft.path, source.label_names) as writer:
             for row, (item, text, split) in enumerate(zip(source.ids, source.texts, source.splits, strict=True)):
                 labels = [source.label_names[label] for label in np.flatnonzero(source.labels[row])]
-                picture = next(training) if split == "test" else pictures[row]
-                writer.add(Item(item, text, labels, picture, f"{item}.png", split))
+                image = next(training) if split == "test" else images[row]
+                writer.add(Item(item, text, labels, image, f"{item}.png", split))
             writer.write_rejected([])
         draft.content = writer.content | _SAID_BY_THE_STEP
     return out
@@ -227,7 +227,7 @@ def _train_and_register(root: Path, data: Path, tracking: Tracking, *, name: str
 
 @pytest.fixture(scope="session")
 def scenes(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Scenes:
-    """Models `good` and `weak` of rendered scenes, and `vectors` of ready vectors; also data with a leak, `leaky`."""
+    """Models `good` and `weak` of rendered scenes, and `vectors` of precomputed ones; data with a leak, `leaky`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0de")  # committed, whatever the state of this checkout
         return _make_scenes(empty_database, tmp_path_factory.mktemp("scenes"))
@@ -242,7 +242,7 @@ def _make_scenes(empty_database: Path, root: Path) -> Scenes:
     datasets = {
         "scenes": root / "scenes",
         "leaky": _leaky(root / "scenes", root / "leaky_scenes"),
-        "vectors": write_dataset(root / "ready_vectors", 0),
+        "vectors": write_dataset(root / "precomputed_vectors", 0),
     }
     models = {
         name: _train_and_register(root, datasets[data], tracking, name=name, kind=kind, image=image)

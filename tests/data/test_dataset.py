@@ -42,18 +42,18 @@ def test_items_come_back_in_order(path):
     assert dataset.has_image.dtype == dataset.has_text.dtype == bool
 
 
-def test_pictures_come_in_the_order_asked_for(path):
+def test_images_come_in_the_order_asked_for(path):
     dataset = Dataset.read(path)
-    assert dataset.pictures([2, 0, 1, 0]) == [None, b"A", b"B", b"A"]
-    assert [picture for batch in dataset.iterate_pictures() for picture in batch] == [b"A", b"B", None, b"D"]
+    assert dataset.images([2, 0, 1, 0]) == [None, b"A", b"B", b"A"]
+    assert [image for batch in dataset.iterate_images() for image in batch] == [b"A", b"B", None, b"D"]
 
 
 @pytest.mark.parametrize("wanted", [[0, 3], [2], [], [0, 1, 2, 3]])
-def test_only_pictures_that_are_wanted_come(path, wanted):
+def test_only_images_that_are_wanted_come(path, wanted):
     dataset = Dataset.read(path)
     mask = np.isin(np.arange(4), wanted)
-    pictures = [picture for batch in dataset.iterate_pictures(mask) for picture in batch]
-    assert pictures == dataset.pictures(wanted)
+    images = [image for batch in dataset.iterate_images(mask) for image in batch]
+    assert images == dataset.images(wanted)
 
 
 def test_vectors_are_there_or_none(path):

@@ -15,7 +15,7 @@ WriteDataset = Callable[..., Artifact]
 
 @pytest.fixture(scope="session")
 def scene() -> Callable[[int], Image.Image]:
-    """A smooth picture in colour, another one for each seed."""
+    """A smooth image in colour, another one for each seed."""
 
     def draw(seed: int) -> Image.Image:
         coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
@@ -26,19 +26,19 @@ def scene() -> Callable[[int], Image.Image]:
 
 @pytest.fixture(scope="session")
 def encode() -> Callable[..., bytes]:
-    """A picture as JPEG."""
+    """An image as JPEG."""
 
-    def encode_picture(picture: Image.Image, quality: int = 95) -> bytes:
+    def encode_image(image: Image.Image, quality: int = 95) -> bytes:
         stream = io.BytesIO()
-        picture.save(stream, format="JPEG", quality=quality)
+        image.save(stream, format="JPEG", quality=quality)
         return stream.getvalue()
 
-    return encode_picture
+    return encode_image
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> WriteDataset:
-    """Write a data set of items into a folder of its own, with ready image vectors where they are given."""
+    """Write a data set of items into a folder of its own, with precomputed image vectors where they are given."""
 
     def write_items(
         items: Sequence[Item],

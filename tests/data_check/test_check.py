@@ -24,7 +24,7 @@ SPLITS = ("train", "train", "train", "val", "test")
 
 @pytest.fixture
 def items(scene, encode) -> list[Item]:
-    """Forty sound items with pictures: all texts and pictures differ, labels in a fixed pattern."""
+    """Forty sound items with images: all texts and images differ, labels in a fixed pattern."""
     return [
         Item(
             f"i{number}",
@@ -57,7 +57,7 @@ def test_sound_data_passes(write, items) -> None:
     assert len(findings) == 19
 
 
-def repeat_picture(items: list[Item], source: int, target: int) -> list[Item]:
+def repeat_image(items: list[Item], source: int, target: int) -> list[Item]:
     items[target] = items[target]._replace(image=items[source].image)
     return items
 
@@ -74,14 +74,14 @@ FAULTS: dict[str, tuple[Callable[[list[Item]], list[Item]], dict[str, str], str]
         {"unlabelled_items": "warning"},
         "i0",
     ),
-    "a picture twice in a split": (
-        lambda items: repeat_picture(items, 0, 1),
-        {"repeated_pictures": "warning"},
+    "an image twice in a split": (
+        lambda items: repeat_image(items, 0, 1),
+        {"repeated_images": "warning"},
         "i1 (train) = i0 (train)",
     ),
-    "a picture in two splits": (
-        lambda items: repeat_picture(items, 0, 3),
-        {"leaked_pictures": "failed"},
+    "an image in two splits": (
+        lambda items: repeat_image(items, 0, 3),
+        {"leaked_images": "failed"},
         "i0 (train) = i3 (val)",
     ),
     "texts and labels in two splits": (
@@ -91,17 +91,17 @@ FAULTS: dict[str, tuple[Callable[[list[Item]], list[Item]], dict[str, str], str]
         {"leaked_texts": "warning"},
         "i0 (train) = i3 (val)",
     ),
-    "a damaged picture": (
+    "a damaged image": (
         lambda items: [items[0]._replace(image=items[0].image[:500]), *items[1:]],
-        {"undecodable_pictures": "failed"},
+        {"undecodable_images": "failed"},
         "i0",
     ),
-    "a picture that is not flagged": (
+    "an image that is not flagged": (
         lambda items: [items[0]._replace(has_image=False), *items[1:]],
         {"image_flag_faults": "failed"},
         "i0",
     ),
-    "a flag without picture": (
+    "a flag without image": (
         lambda items: [items[0]._replace(image=None), *items[1:]],
         {"image_flag_faults": "failed"},
         "i0",
@@ -124,14 +124,14 @@ def test_each_fault_is_found_alone(write, items, fault: str) -> None:
     assert findings[name].value > findings[name].limit
 
 
-def test_nearly_identical_pictures(write, items, scene, encode) -> None:
+def test_nearly_identical_images(write, items, scene, encode) -> None:
     items[3] = items[3]._replace(image=encode(scene(0), quality=50))
     items[1] = items[1]._replace(image=encode(scene(2), quality=50))
     findings = findings_of(write(items, LABELS), SOUND)
-    assert not_ok(findings) == {"leaked_near_pictures": "failed", "repeated_near_pictures": "warning"}
-    assert findings["leaked_near_pictures"].value == 1 / 16
-    assert findings["leaked_near_pictures"].examples == ("i0 (train) = i3 (val)",)
-    assert findings["repeated_near_pictures"].examples == ("i2 (train) = i1 (train)",)
+    assert not_ok(findings) == {"leaked_near_images": "failed", "repeated_near_images": "warning"}
+    assert findings["leaked_near_images"].value == 1 / 16
+    assert findings["leaked_near_images"].examples == ("i0 (train) = i3 (val)",)
+    assert findings["repeated_near_images"].examples == ("i2 (train) = i1 (train)",)
 
 
 def test_rare_labels(write, items) -> None:
@@ -162,7 +162,7 @@ def test_texts_alone(write) -> None:
     items = [Item(str(row), f"text {row}", ("boat",), None, "", SPLITS[row % 5], has_image=False) for row in range(20)]
     findings = findings_of(write(items, ("boat",)), SOUND)
     assert not_ok(findings) == {}
-    assert not [name for name in findings if name.endswith("_pictures") and name != "undecodable_pictures"]
+    assert not [name for name in findings if name.endswith("_images") and name != "undecodable_images"]
 
 
 def test_a_split_with_other_labels(write) -> None:
@@ -348,7 +348,7 @@ def test_labels_of_one_data_set_alone(write) -> None:
     assert findings["unseen_labels"].value == 0.05
 
 
-def test_shared_items_and_darker_smaller_pictures(write, items, scene, encode) -> None:
+def test_shared_items_and_darker_smaller_images(write, items, scene, encode) -> None:
     def darker(number: int) -> bytes:
         return encode(scene(100 + number).resize((48, 48)).point(lambda value: value // 3))
 
@@ -357,17 +357,17 @@ def test_shared_items_and_darker_smaller_pictures(write, items, scene, encode) -
     new[1] = new[1]._replace(image=encode(scene(6), quality=50))
     findings = findings_of(write(new, LABELS), SOUND, against=write(items, LABELS, name="other"))
     assert not_ok(findings) == {
-        "picture_brightness_shift": "failed",
-        "picture_size_shift": "warning",
+        "image_brightness_shift": "failed",
+        "image_size_shift": "warning",
         "shared_ids": "warning",
-        "shared_pictures": "failed",
-        "shared_near_pictures": "failed",
+        "shared_images": "failed",
+        "shared_near_images": "failed",
         "shared_texts": "warning",
     }
     assert findings["shared_ids"].examples == ("i7",)
-    assert findings["shared_pictures"].examples == ("i7 = i5 of the other",)
-    assert findings["shared_near_pictures"].examples == ("new-1 = i6 of the other",)
-    assert findings["shared_pictures"].value == 1 / 40
+    assert findings["shared_images"].examples == ("i7 = i5 of the other",)
+    assert findings["shared_near_images"].examples == ("new-1 = i6 of the other",)
+    assert findings["shared_images"].value == 1 / 40
 
 
 def test_an_unsound_data_set_is_nothing_to_compare_with(write, items, table) -> None:

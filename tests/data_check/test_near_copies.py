@@ -1,4 +1,4 @@
-"""Near-identical pictures: the search is exact, and knows recompressed and resized pictures from recoloured ones."""
+"""Near-identical images: the search is exact, and knows recompressed and resized images from recoloured ones."""
 
 import io
 
@@ -64,26 +64,26 @@ def test_copies_are_those_of_the_comparison_of_all(seed: int, distance: int) -> 
     assert all(near(a, b) and groups[a] != groups[b] for a, b in copies.examples_across)
 
 
-def changed(picture: Image.Image, how: str) -> Image.Image:
+def changed(image: Image.Image, how: str) -> Image.Image:
     match how:
         case "recompressed":
             stream = io.BytesIO()
-            picture.save(stream, format="JPEG", quality=40)
+            image.save(stream, format="JPEG", quality=40)
             return Image.open(stream).convert("RGB")
         case "half the size":
-            return picture.resize((48, 48))
+            return image.resize((48, 48))
         case "other colours":
-            red, green, blue = picture.split()
+            red, green, blue = image.split()
             return Image.merge("RGB", (blue, red, green))
         case _:
-            return ImageOps.mirror(picture)
+            return ImageOps.mirror(image)
 
 
 @pytest.mark.parametrize(
     ("how", "is_near"),
     [("recompressed", True), ("half the size", True), ("other colours", False), ("mirrored", False)],
 )
-def test_what_is_nearly_the_same_picture(scene, how: str, is_near: bool) -> None:
+def test_what_is_nearly_the_same_image(scene, how: str, is_near: bool) -> None:
     prints = [fingerprint(scene(1)), fingerprint(changed(scene(1), how))]
     copies = find_near_copies(
         np.array([1, 2], np.uint64),
@@ -96,8 +96,8 @@ def test_what_is_nearly_the_same_picture(scene, how: str, is_near: bool) -> None
     assert copies.examples_across == ([(0, 1)] if is_near else [])
 
 
-def test_blank_pictures_of_other_colours_are_told_apart() -> None:
-    """The hash of a plain picture is 0 whatever its colour."""
+def test_blank_images_of_other_colours_are_told_apart() -> None:
+    """The hash of a plain image is 0 whatever its colour."""
     white, black = (fingerprint(Image.new("RGB", (64, 64), color)) for color in ("white", "black"))
     hashes, tiles = np.array([white.hash, black.hash], np.uint64), np.array([white.tiles, black.tiles])
     assert len(list(near_pairs(hashes, 4))) > 0

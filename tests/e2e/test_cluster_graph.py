@@ -49,7 +49,7 @@ pipeline = build_pipeline(
 )
 task_executor.time.sleep = lambda _: None  # between two tries
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=given["root"])
-pipeline(work=".dagnn/work", cache=".dagnn/cache", model_name="pictures", **given["parameters"])
+pipeline(work=".dagnn/work", cache=".dagnn/cache", model_name="images", **given["parameters"])
 """
 
 
@@ -84,16 +84,16 @@ def store(s3_server: str, s3_client: Any) -> Bucket:
 
 @pytest.fixture(scope="module")
 def raw(store: Bucket) -> dict[str, str]:
-    """Pictures and sentences in a DVC remote."""
+    """Images and sentences in a DVC remote."""
     rng = np.random.default_rng(0)
     colours = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 210)}
     rows, files = ["id,text,labels,split"], {}
     for number in range(120):
         names = [name for name in colours if rng.random() < 0.5] or ["red"]
         shade = np.mean([colours[name] for name in names], axis=0) + rng.normal(0, 20, (16, 16, 3))
-        picture = io.BytesIO()
-        Image.fromarray(shade.clip(0, 255).astype(np.uint8)).save(picture, "PNG")
-        files[f"images/{number}.png"] = picture.getvalue()
+        image = io.BytesIO()
+        Image.fromarray(shade.clip(0, 255).astype(np.uint8)).save(image, "PNG")
+        files[f"images/{number}.png"] = image.getvalue()
         split = ("train", "train", "train", "val", "test")[number % 5]
         rows.append(f"{number},something {' and '.join(names)},{'|'.join(names)},{split}")
     files["table.csv"] = "\n".join(rows).encode()
@@ -187,9 +187,9 @@ def test_the_version_of_the_raw_data_travels_on(finished: dict[str, Path], raw: 
 
 def test_the_version_has_the_name_that_the_run_was_given(finished: dict[str, Path], mlflow_server: str) -> None:
     outcome = json.loads((finished["register"] / "executor_output.json").read_text())["parameterValues"]
-    assert outcome["name"] == "pictures"
+    assert outcome["name"] == "images"
     client = MlflowClient(mlflow_server)
-    assert str(client.get_model_version_by_alias("pictures", "challenger").version) == outcome["version"]
+    assert str(client.get_model_version_by_alias("images", "challenger").version) == outcome["version"]
 
 
 @pytest.mark.skipif(not HAS_GATE, reason="this checkout has no components/steps/promote.py")

@@ -63,7 +63,7 @@ def read_rows() -> list[LabelRow]:
     """Read the `.mat` files item by item; every one has tags and labels."""
     names = (MIRFLICKR / "label_names.txt").read_text().split()
     lines = (MIRFLICKR / "common_tags.txt").read_text(encoding="utf-8").splitlines()
-    words = [line.split()[0] for line in lines]  # each with its number of pictures
+    words = [line.split()[0] for line in lines]  # each with its number of images
     tags = scipy.io.loadmat(MIRFLICKR / "mirflickr25k-yall.mat")["YAll"]
     labels = scipy.io.loadmat(MIRFLICKR / "mirflickr25k-lall.mat")["LAll"]
     return [
@@ -176,13 +176,13 @@ def check_node_vectors_are_those_of_the_file(built: Built, folder: Path) -> None
 
 
 def check_the_image_is_drawn(built: Built, folder: Path) -> None:
-    with Image.open(built.graph.artifact.file("label_graph.png")) as picture:
-        assert picture.width > 1500 and picture.height > 700
+    with Image.open(built.graph.artifact.file("label_graph.png")) as image:
+        assert image.width > 1500 and image.height > 700
 
 
 def check_features_are_refused_in_one_line(built: Built, folder: Path) -> None:
     number = len(built.training)
-    with pytest.raises(InputError, match=rf"none of the {number} training items has a picture, .* a label graph alone"):
+    with pytest.raises(InputError, match=rf"none of the {number} training items has an image, .* a label graph alone"):
         extract_features.run(
             dataset=built.root / "dataset",
             params=FeaturesConfig(),

@@ -47,8 +47,8 @@ def test_fashion(make_checkout: Callable[[], Any]) -> None:
     assert metrics["map_mean"] > 1.5 * 0.347, "chance MAP is 0.347"
     status, found = findings(checkout, "artifacts/dataset")
     assert status == 1
-    assert above(found, "failed") == {"leaked_pictures"}
-    assert found["leaked_pictures"]["value"] == pytest.approx(0.02, abs=0.005)
+    assert above(found, "failed") == {"leaked_images"}
+    assert found["leaked_images"]["value"] == pytest.approx(0.02, abs=0.005)
 
 
 def test_coco(make_checkout: Callable[[], Any], model_folder: Callable[[str], Path]) -> None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def write_source(folder: Path, count: int) -> Path:
-    """Small pictures and a table of them, in splits of their own."""
+    """Small images and a table of them, in splits of their own."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     with (folder / "table.csv").open("w", newline="") as stream:

@@ -105,7 +105,7 @@ def test_the_model_encodes_raw_items_as_extraction_did(chain: Chain) -> None:
     model, data = chain.read_model(), Dataset.read(chain.root / "dataset")
     matrices = {name: np.load(chain.root / "features" / f"{name}.npy") for name in ("image", "text")}
     rows = data.rows("test").tolist()
-    images = [picture for picture in data.pictures(rows) if picture is not None]
+    images = [image for image in data.images(rows) if image is not None]
     assert len(images) == len(rows) > 10
     np.testing.assert_allclose(model.image_encoder.encode(images), matrices["image"][rows], atol=1e-6)
     np.testing.assert_allclose(
@@ -160,9 +160,9 @@ class TestQueryFolder:
     @pytest.fixture
     def images(self, chain: Chain, tmp_path: Path) -> Path:
         data = Dataset.read(chain.root / "dataset")
-        for row, picture in enumerate(data.pictures(range(6))):
-            assert picture is not None
-            (tmp_path / f"{row}.png").write_bytes(picture)
+        for row, image in enumerate(data.images(range(6))):
+            assert image is not None
+            (tmp_path / f"{row}.png").write_bytes(image)
         return tmp_path
 
     def query(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:

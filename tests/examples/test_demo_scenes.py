@@ -61,11 +61,11 @@ def test_same_seed_same_items_alone_or_in_a_stream():
 
 
 @pytest.mark.parametrize(("width", "height"), [(160, 120), (96, 96), (96, 103)])
-def test_picture_is_a_jpeg_of_the_asked_size(width: int, height: int):
+def test_image_is_a_jpeg_of_the_asked_size(width: int, height: int):
     for index in range(4):
-        picture = Image.open(io.BytesIO(render_scene(DemoSpec(width=width, height=height), index).image))
-        picture.load()
-        assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (width, height))
+        image = Image.open(io.BytesIO(render_scene(DemoSpec(width=width, height=height), index).image))
+        image.load()
+        assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (width, height))
 
 
 def test_every_scene_has_two_to_six_labels_in_order():

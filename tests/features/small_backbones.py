@@ -30,7 +30,7 @@ def preprocess(encoded: bytes) -> np.ndarray:
 
 
 def preprocess_or_die(encoded: bytes) -> np.ndarray:
-    """Is killed, as by the kernel where memory runs out, at the one red picture."""
+    """Is killed, as by the kernel where memory runs out, at the one red image."""
     pixels = preprocess(encoded)
     if pixels[0].min() == 255 and pixels[1].max() == 0:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -87,7 +87,7 @@ class SmallTextBackbone:
     def save(self, directory: Path) -> None: ...
 
 
-def picture(seed: int, *, colour: str = "") -> bytes:
+def make_image(seed: int, *, colour: str = "") -> bytes:
     """A PNG whose size depends on the seed, too."""
     rng = np.random.default_rng(seed)
     height, width = rng.integers(5, 60, 2)
@@ -102,19 +102,19 @@ def picture(seed: int, *, colour: str = "") -> bytes:
 def make_dataset(
     path: Path, num_items: int, *, special: Mapping[int, bytes | None] | None = None, seed: int = 0
 ) -> Dataset:
-    """Pictures and texts of many sizes; every seventh item lacks the picture, the one before it the text.
+    """Images and texts of many sizes; every seventh item lacks the image, the one before it the text.
 
     Args:
         path: where it goes.
         num_items: how many.
-        special: other pictures of some rows.
-        seed: of pictures and texts.
+        special: other images of some rows.
+        seed: of images and texts.
     """
     with write_artifact(path, kind="dataset", provenance={"ancestors": {}}) as draft:
         with DatasetWriter(draft.path, ["boat"]) as writer:
             for row in range(num_items):
                 has_image = row % 7 != 6
-                image = (special or {}).get(row, picture(seed + row) if has_image else None)
+                image = (special or {}).get(row, make_image(seed + row) if has_image else None)
                 text = "" if row % 7 == 5 else "boat " * (1 + (row + seed) * 37 % 11) + chr(ord("a") + row % 26)
                 split = "train" if row % 2 == 0 else "val"
                 writer.add(Item(f"item-{row}", text, ("boat",), image, f"{row}.png", split, has_image, bool(text)))

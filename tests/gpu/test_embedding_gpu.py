@@ -20,7 +20,7 @@ def test_vectors_are_those_of_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, tolerance: float
 ) -> None:
     monkeypatch.setattr(vector_cache, "SHARD_ROWS", 20)
-    monkeypatch.setattr(image_loader, "PICTURES_PER_WORKER", 10)
+    monkeypatch.setattr(image_loader, "IMAGES_PER_WORKER", 10)
     dataset = make_dataset(tmp_path / "dataset", 90)
     config = FeaturesConfig(batch_size=8, workers=2)
     matrices = {}

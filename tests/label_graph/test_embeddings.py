@@ -24,7 +24,7 @@ def training():
         world = [0, 1] if rng.random() < 0.5 else [2, 3]
         present = [label for label in world if rng.random() < 0.8] or world
         own = [word for label in present for word in words[NAMES[label]].split() if rng.random() < 0.7]
-        texts.append(" ".join([*own, *rng.choice(["a", "the", "picture", "nice"], 2)]))
+        texts.append(" ".join([*own, *rng.choice(["a", "the", "image", "nice"], 2)]))
         rows.append(np.isin(range(4), present))
     return texts, np.array(rows, dtype=np.uint8)
 

@@ -32,19 +32,19 @@ def status_of(*arguments):
 @pytest.fixture
 def source(tmp_path):
     folder = tmp_path / "source"
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     with (folder / "table.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["key", "caption", "kind", "colour", "part"])
         for i in range(10):
-            Image.new("RGB", (8, 8), (25 * i, 0, 0)).save(folder / "pictures" / f"{i}.png")
+            Image.new("RGB", (8, 8), (25 * i, 0, 0)).save(folder / "images" / f"{i}.png")
             part = ("train", "val", "test")[max(0, i - 7)]
             writer.writerow([i, f"caption {i}", "boat", "red" if i % 2 else "blue;dark", part])
     return folder
 
 
 OPTIONS = [
-    *("--table", "table.csv", "--images", "pictures", "--image-pattern", "{id}.png"),
+    *("--table", "table.csv", "--images", "images", "--image-pattern", "{id}.png"),
     *("--id-column", "key", "--text-column", "caption"),
     *("--label-column", "kind", "--label-column", "colour", "--label-separator", ";", "--split-column", "part"),
 ]
@@ -58,9 +58,9 @@ def test_import_folder_by_options(source, tmp_path):
 
 
 def test_import_folder_keeps_incomplete_items_where_asked_for(source, tmp_path):
-    (source / "pictures" / "0.png").unlink()
+    (source / "images" / "0.png").unlink()
     arguments = ("--min-label-count", 4, *OPTIONS)
-    with pytest.raises(InputError, match="1 picture missing"):
+    with pytest.raises(InputError, match="1 image missing"):
         invoke("import", "folder", source, tmp_path / "out", *arguments)
     assert invoke("import", "folder", source, tmp_path / "out", "--incomplete", "keep", *arguments).exit_code == 0
     assert not Dataset.read(tmp_path / "out", verify=True).has_image[0]
@@ -69,7 +69,7 @@ def test_import_folder_keeps_incomplete_items_where_asked_for(source, tmp_path):
 def test_options_override_the_spec_file(source, tmp_path):
     spec = tmp_path / "spec.yaml"
     spec.write_text(
-        "table: table.csv\nimages: pictures\nimage_pattern: '{id}.png'\nid_column: key\ntext_column: wrong\n"
+        "table: table.csv\nimages: images\nimage_pattern: '{id}.png'\nid_column: key\ntext_column: wrong\n"
         "label_columns: [kind, colour]\nlabel_separator: ''\nsplit_column: part\n"
     )
     invoke("import", "folder", source, tmp_path / "out", "--spec", spec, "--text-column", "caption")
@@ -180,12 +180,12 @@ def test_check_as_json(imported):
 
 
 def test_a_failed_check_is_status_1_and_the_findings_are_printed_all_the_same(imported):
-    with pytest.raises(CheckFailedError, match=r"imported: 1 of \d+ checks failed: shared_pictures"):
+    with pytest.raises(CheckFailedError, match=r"imported: 1 of \d+ checks failed: shared_images"):
         invoke("check", imported, "--against", imported)
     status, error = status_of("check", imported, "--against", imported, "--json")
     assert status == 1
-    assert error.count("\n") == 1 and "checks failed: shared_pictures" in error
-    status, error = status_of("check", imported, "--against", imported, "--max-leaked-pictures", 1)
+    assert error.count("\n") == 1 and "checks failed: shared_images" in error
+    status, error = status_of("check", imported, "--against", imported, "--max-leaked-images", 1)
     assert (status, error) == (0, "")
 
 
@@ -201,5 +201,5 @@ def test_check_of_what_is_no_data_set_is_status_2(imported, tmp_path):
 
 
 def test_check_refuses_limits_out_of_range(imported):
-    for option in ("--max-leaked-pictures", "--near-distance"):
+    for option in ("--max-leaked-images", "--near-distance"):
         assert invoke("check", imported, option, -1).exit_code == 2

@@ -57,7 +57,7 @@ def test_the_official_layout_needs_a_source_alone(layout, request, tmp_path):
         assert dataset.has_text.all()
         assert set(dataset.texts) == {""}
     else:
-        assert all(dataset.pictures(range(len(dataset))))
+        assert all(dataset.images(range(len(dataset))))
 
 
 @pytest.mark.parametrize("layout", SOURCES)
@@ -93,7 +93,7 @@ def test_options_override_the_spec_file_and_lists_are_repeated_options(nuswide, 
         invoke("nuswide", nuswide, tmp_path / "out", "--spec", spec)
 
 
-def test_captions_of_a_picture_share_its_split_and_its_bytes(coco, tmp_path):
+def test_captions_of_a_image_share_its_split_and_its_bytes(coco, tmp_path):
     drawn = ("--val-fraction", 0.3, "--test-fraction", 0.3)
     invoke("coco", coco, tmp_path / "out", "--captions", "rows", *drawn)
     splits = defaultdict(set)
@@ -116,35 +116,35 @@ def test_validation_is_drawn_from_the_official_training_split(nuswide, tmp_path)
     assert all(number % 2 for number in numbers["val"])
 
 
-def test_missing_pictures_are_rejected_or_kept_as_texts_for_training(nuswide, tmp_path):
+def test_missing_images_are_rejected_or_kept_as_texts_for_training(nuswide, tmp_path):
     for number in (1, 2):
         (nuswide / "Flickr" / "actor" / f"{number:04d}_{1000 + number}.jpg").unlink()
     arguments = ("--concept", "sky", "--concept", "animal", "--val-fraction", 0.4)
-    with pytest.raises(InputError, match=r"2 of 29 rows cannot be used \(2 picture missing\)"):
+    with pytest.raises(InputError, match=r"2 of 29 rows cannot be used \(2 image missing\)"):
         invoke("nuswide", nuswide, tmp_path / "out", *arguments)
     invoke("nuswide", nuswide, tmp_path / "out", *arguments, "--max-rejected", 0.1)
-    assert Dataset.read(tmp_path / "out").artifact.content["rejected"] == {"picture missing": 2}
+    assert Dataset.read(tmp_path / "out").artifact.content["rejected"] == {"image missing": 2}
     invoke("nuswide", nuswide, tmp_path / "out", *arguments, "--incomplete", "keep", "--max-rejected", 0.1)
     dataset = Dataset.read(tmp_path / "out")
     assert split_of(dataset)["0001_1001"] == "train"
-    # the official test picture cannot be held out, and of those without tags the test split has one
-    assert dataset.artifact.content["rejected"] == {"no picture or no text, though in val or test": 2}
+    # the official test image cannot be held out, and of those without tags the test split has one
+    assert dataset.artifact.content["rejected"] == {"no image or no text, though in val or test": 2}
 
 
 def test_a_zip_bomb_is_a_rejected_row_even_where_incomplete_items_are_kept(coco, tmp_path):
-    with zipfile.ZipFile(coco / "pictures.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(coco / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted((coco / "train2017").iterdir()):
             archive.writestr(path.name, bytes(4 << 20) if path.stem.endswith("07") else path.read_bytes())
-    arguments = ("--images", "pictures", "--part", "train2017", "--max-rejected", 0.1, "--incomplete", "keep")
+    arguments = ("--images", "images", "--part", "train2017", "--max-rejected", 0.1, "--incomplete", "keep")
     invoke("coco", coco, tmp_path / "out", *arguments)
     rejected = pq.read_table(tmp_path / "out" / "rejected.parquet").to_pylist()
-    assert [(entry["id"], entry["reason"]) for entry in rejected] == [("7", "undecodable picture")]
+    assert [(entry["id"], entry["reason"]) for entry in rejected] == [("7", "undecodable image")]
     assert "4194304 bytes packed into" in rejected[0]["detail"]
 
 
 def test_decompression_bombs_are_rejected_rows(coco, tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(InputError, match=r"25 undecodable picture.*first: row 1 '1': .*DecompressionBombWarning"):
+    with pytest.raises(InputError, match=r"25 undecodable image.*first: row 1 '1': .*DecompressionBombWarning"):
         invoke("coco", coco, tmp_path / "out")
 
 
@@ -176,7 +176,7 @@ def test_a_wrong_folder_is_one_line_and_status_2(layout, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not COCO_MINI.is_dir(), reason="the small part of COCO is not at ../shared/data/coco_mini")
 @pytest.mark.parametrize(("captions", "num_items"), [("joined", 363), ("rows", 1816)])
-def test_real_pictures_of_coco(captions, num_items, tmp_path):
+def test_real_images_of_coco(captions, num_items, tmp_path):
     arguments = ("--images", "images", "--captions", captions, "--min-label-count", 2)
     assert invoke("coco", COCO_MINI, tmp_path / "out", *arguments).exit_code == 0
     dataset = Dataset.read(tmp_path / "out", verify=True)

@@ -34,7 +34,7 @@ PARAMS = load_params(ROOT / "params.yaml")
 GPU = Gpu(count=2, node_selector=("gpu=h100", "zone=a"), toleration="nvidia.com/gpu")
 TARGET = Target(
     mlflow_uri="http://mlflow:5000",
-    experiment="pictures",
+    experiment="images",
     mlflow_secret="mlflow-tasks",
     s3_endpoint_url="https://s3.example.org",
     s3_secret="s3-credentials",
@@ -327,7 +327,7 @@ def test_the_exit_handler_alone_asks_kubeflow(pipeline: Spec, kubernetes: Spec) 
 def test_addresses_are_in_the_environment(pipeline: Spec, kubernetes: Spec) -> None:
     train = environment(pipeline, "exec-train")
     assert train["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
-    assert train["MLFLOW_EXPERIMENT_NAME"] == "pictures"
+    assert train["MLFLOW_EXPERIMENT_NAME"] == "images"
     assert train["AWS_ENDPOINT_URL_S3"] == "https://s3.example.org"
     for name in ("train", "evaluate", "register", "promote", "record-outcome"):
         assert direct_transfer(pipeline, f"exec-{name}") == {"false"}, "MLflow may name a store that no task reaches"

@@ -26,9 +26,9 @@ from dagnn_core.progress import track
 log = logging.getLogger(__name__)
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-LEFTOVERS = (".ds_store", "thumbs.db")  # what file managers put beside pictures
-MANY = 100  # a folder with more pictures becomes one tar
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+LEFTOVERS = (".ds_store", "thumbs.db")  # what file managers put beside images
+MANY = 100  # a folder with more images becomes one tar
 MAX_FILES = 10_000_000
 MAX_RATIO = 200  # unpacked to packed size: deflate makes 20 of text, and 1,000 of a bomb
 NEVER_A_BOMB = 100_000_000  # bytes
@@ -198,27 +198,27 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
 
 
 def _content_folder(folder: Path) -> Path:
-    """Go into folders that are alone, as archives have them; not into one of pictures, which has a name of its own."""
+    """Go into folders that are alone, as archives have them; not into one of images, which has a name of its own."""
     files = list_files(folder)
-    packed = picture_folders(files)
+    packed = image_folders(files)
     while len(entries := list(folder.iterdir())) == 1 and entries[0].is_dir():
         if packed and entries[0].relative_to(folder).as_posix() in packed:
             break
         folder = entries[0]
-        packed = picture_folders(list_files(folder))
+        packed = image_folders(list_files(folder))
     return folder
 
 
-def picture_folders(files: Sequence[RawFile]) -> set[str]:
-    """The topmost folders, below the root, of more than MANY files that are all pictures."""
+def image_folders(files: Sequence[RawFile]) -> set[str]:
+    """The topmost folders, below the root, of more than MANY files that are all images."""
     sizes: Counter[str] = Counter()
-    pictures: Counter[str] = Counter()
+    images: Counter[str] = Counter()
     for file in files:
-        is_picture = file.name.lower().endswith(PICTURES) or posixpath.basename(file.name).lower() in LEFTOVERS
+        is_image = file.name.lower().endswith(IMAGES) or posixpath.basename(file.name).lower() in LEFTOVERS
         for parent in _folders_of(file.name):
             sizes[parent] += 1
-            pictures[parent] += is_picture
-    packed = {folder for folder, size in sizes.items() if size > MANY and size == pictures[folder]}
+            images[parent] += is_image
+    packed = {folder for folder, size in sizes.items() if size > MANY and size == images[folder]}
     return {folder for folder in packed if packed.isdisjoint(_folders_of(folder))}
 
 
@@ -227,20 +227,20 @@ def _folders_of(name: str) -> list[str]:
 
 
 def copy_packed(source: Path, files: Sequence[RawFile], out: Path) -> None:
-    """Copy a folder; each folder of many pictures becomes one uncompressed tar of its content, beside where it was.
+    """Copy a folder; each folder of many images becomes one uncompressed tar of its content, beside where it was.
 
     Equal content makes equal files: the tar has sorted names, and neither times nor owners.
 
     Raises:
         InputError: a folder and the tar that it would become are both there, or a file changes meanwhile.
     """
-    packed = picture_folders(files)
+    packed = image_folders(files)
     names = {file.name for file in files}
     for folder in packed:
         if f"{folder}.tar" in names:
             raise InputError(
                 f"{source} has both {folder}/ and {folder}.tar, expected one of them: "
-                f"the pictures in {folder}/ are to become {folder}.tar",
+                f"the images in {folder}/ are to become {folder}.tar",
                 "remove one",
             )
     out.mkdir(parents=True)

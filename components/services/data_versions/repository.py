@@ -67,7 +67,7 @@ class Remote(NamedTuple):
 def add(name: str, source: str, *, project: Path, storage: Storage) -> RawLineage:
     """Bring raw data into `data/<name>` of a project, and put it under DVC (`data/<name>.dvc`).
 
-    Archives are unpacked, folders of many pictures packed into one tar each. The data is complete when it appears;
+    Archives are unpacked, folders of many images packed into one tar each. The data is complete when it appears;
     when anything fails, what was there is there again.
 
     Args:
@@ -203,7 +203,7 @@ def _prepare(local: Path, work: Path) -> None:
     loose = len(list_files(work / "new"))
     if loose > LOOSE:
         log.warning(
-            "%s has %d files after packing: DVC is slow with that many; folders of pictures alone become one tar each",
+            "%s has %d files after packing: DVC is slow with that many; folders of images alone become one tar each",
             *(local, loose),
         )
 

@@ -65,7 +65,7 @@ def examine(
     commit = find_commit(Path(), folder_digest(model.artifact.path))
     data = _data_of(model.artifact, label, dataset, commit)
     log.info("%s: checking its data set, %d items", label, len(data))
-    findings = _try(lambda: check_dataset(data.artifact, Limits(leaked_pictures=config.max_leaked_pictures)))
+    findings = _try(lambda: check_dataset(data.artifact, Limits(leaked_images=config.max_leaked_images)))
     log.info("%s: measuring it on the test split", label)
     scored = _try(lambda: score(model, data, name=label))
     figures: Mapping[str, float] | Unmeasured

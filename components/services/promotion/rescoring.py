@@ -19,7 +19,7 @@ from dagnn_core.retrieval.directions import DIRECTIONS
 from dagnn_core.retrieval.metrics import mean_scores, score_pairs
 from dagnn_core.retrieval.slices import rare_label_items, short_text_items
 
-BATCH = 64  # pictures or texts at a time
+BATCH = 64  # images or texts at a time
 SAMPLE = 16  # items of a load test
 
 
@@ -44,14 +44,14 @@ class Sample(NamedTuple):
 
 
 def rows_of_test(dataset: Dataset) -> NDArray[np.int64]:
-    """The test items that have both picture and text.
+    """The test items that have both image and text.
 
     Raises:
         InputError: there are none.
     """
     rows = np.flatnonzero((dataset.splits == "test") & dataset.has_image & dataset.has_text)
     if not len(rows):
-        raise InputError(f"{dataset.artifact.path} has no test items with picture and text, expected at least one")
+        raise InputError(f"{dataset.artifact.path} has no test items with image and text, expected at least one")
     return rows
 
 
@@ -64,8 +64,8 @@ def score(model: TrainedModel, dataset: Dataset, *, name: str) -> Scored:
         name: what messages call the model.
 
     Raises:
-        InputError: the model cannot encode these data: it was trained on ready vectors that they do not have, or on
-            pictures or sentences where they have vectors alone.
+        InputError: the model cannot encode these data: it was trained on precomputed vectors that they do not have, or
+            on images or texts where they have vectors alone.
     """
     rows = rows_of_test(dataset)
     image = model.embed_image_features(_encode(model, dataset, rows, "image", name))
@@ -119,7 +119,7 @@ def compare(challenger: Scored, champion: Scored, dataset: Dataset, config: Gate
             "rare_labels": of_slice(DIRECTIONS, rare, SLICES["rare_labels"]),
             "short_texts": of_slice(["t2i"], short, SLICES["short_texts"])
             if written
-            else NotApplicable("the data set has ready text vectors, not texts in words"),
+            else NotApplicable("the data set has precomputed text vectors, not texts in words"),
         },
     )
 
@@ -129,11 +129,11 @@ def sample(model: TrainedModel, dataset: Dataset, scored: Scored) -> Sample:
     rows = rows_of_test(dataset)[:SAMPLE]
     texts = [dataset.texts[row] for row in rows]
     if model.text_encoder.kind == "precomputed":
-        texts = [json.dumps(vector.tolist()) for vector in _ready_vectors(model, dataset, rows, "text", "")]
+        texts = [json.dumps(vector.tolist()) for vector in _precomputed_vectors(model, dataset, rows, "text", "")]
     if model.image_encoder.kind == "precomputed":
-        images = [json.dumps(vector.tolist()) for vector in _ready_vectors(model, dataset, rows, "image", "")]
+        images = [json.dumps(vector.tolist()) for vector in _precomputed_vectors(model, dataset, rows, "image", "")]
     else:
-        images = [base64.b64encode(picture or b"").decode() for picture in dataset.pictures(rows.tolist())]
+        images = [base64.b64encode(encoded or b"").decode() for encoded in dataset.images(rows.tolist())]
     return Sample(
         [*({"text": text} for text in texts), *({"image": image} for image in images)],
         np.concatenate([scored.text[: len(rows)], scored.image[: len(rows)]]),
@@ -145,10 +145,10 @@ def _encode(
 ) -> NDArray[np.float32]:
     """Features of one modality, by the encoder that the model has stored."""
     if modality == "image" and model.image_encoder.kind != "precomputed":
-        return _encode_pictures(model, dataset, rows, name)
+        return _encode_images(model, dataset, rows, name)
     if modality == "text" and model.text_encoder.kind != "precomputed":
         return _encode_texts(model, dataset, rows, name)
-    return _ready_vectors(model, dataset, rows, modality, name)
+    return _precomputed_vectors(model, dataset, rows, modality, name)
 
 
 def _encode_texts(model: TrainedModel, dataset: Dataset, rows: NDArray[np.int64], name: str) -> NDArray[np.float32]:
@@ -156,32 +156,30 @@ def _encode_texts(model: TrainedModel, dataset: Dataset, rows: NDArray[np.int64]
     if not all(texts):
         raise InputError(
             f"{name} cannot encode these data: it takes sentences ({model.text_encoder.kind}), but item "
-            f"{dataset.ids[rows[texts.index('')]]!r} has a ready text vector only"
+            f"{dataset.ids[rows[texts.index('')]]!r} has a precomputed text vector only"
         )
     batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
     encoded = track(map(model.text_encoder.encode, batches), description="encoding texts", total=len(batches))
     return np.concatenate(list(encoded))
 
 
-def _encode_pictures(model: TrainedModel, dataset: Dataset, rows: NDArray[np.int64], name: str) -> NDArray[np.float32]:
+def _encode_images(model: TrainedModel, dataset: Dataset, rows: NDArray[np.int64], name: str) -> NDArray[np.float32]:
     wanted = np.zeros(len(dataset), dtype=np.bool_)
     wanted[rows] = True
     blocks = []
-    groups = dataset.iterate_pictures(wanted)
-    for group in track(groups, description="encoding pictures", total=len(rows), size=len):
-        pictures = [picture for picture in group if picture is not None]
-        if len(pictures) < len(group):
+    groups = dataset.iterate_images(wanted)
+    for group in track(groups, description="encoding images", total=len(rows), size=len):
+        images = [image for image in group if image is not None]
+        if len(images) < len(group):
             raise InputError(
-                f"{name} cannot encode these data: it takes pictures ({model.image_encoder.kind}), but the data set "
-                "has ready image vectors only"
+                f"{name} cannot encode these data: it takes images ({model.image_encoder.kind}), but the data set "
+                "has precomputed image vectors only"
             )
-        blocks += [
-            model.image_encoder.encode(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)
-        ]
+        blocks += [model.image_encoder.encode(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
     return np.concatenate(blocks)
 
 
-def _ready_vectors(
+def _precomputed_vectors(
     model: TrainedModel, dataset: Dataset, rows: NDArray[np.int64], modality: Modality, name: str
 ) -> NDArray[np.float32]:
     dim = (model.image_encoder if modality == "image" else model.text_encoder).dim

@@ -1,4 +1,4 @@
-"""The model as MLflow serves it: a row with a text or a picture becomes an embedding.
+"""The model as MLflow serves it: a row with a text or an image becomes an embedding.
 
 MLflow stores this file beside the model's files and runs it to load them ("models from code"), so it imports only
 what is stored with the model (`dagnn_core`) and packages that the model pins.
@@ -31,8 +31,8 @@ class Cell(NamedTuple):
 class ServedModel(PythonModel):
     """Embeds rows with the columns `text` and `image`, of which each row fills exactly one.
 
-    `text` is a sentence, `image` the base64 text of an encoded picture (JPEG, PNG ...). A modality that the model was
-    trained on as ready vectors takes the JSON text of a list of numbers instead: MLflow's signatures cannot have
+    `text` is a sentence, `image` the base64 text of an encoded image (JPEG, PNG ...). A modality that the model was
+    trained on as precomputed vectors takes the JSON text of a list of numbers instead: MLflow's signatures cannot have
     arrays that are missing in some rows.
     """
 
@@ -76,9 +76,9 @@ class ServedModel(PythonModel):
         encoder = self._model.image_encoder
         if encoder.kind == "precomputed":
             return self._model.embed_image_features(_vectors(cells, "image", encoder.dim))
-        pictures = [_picture(cell) for cell in cells]
+        images = [_image(cell) for cell in cells]
         try:
-            return self._model.encode_images(pictures)
+            return self._model.encode_images(images)
         except InputError as error:
             raise InputError(f"{error} (counting the rows with an image only)") from error
 
@@ -110,12 +110,12 @@ def _check_one_each(num_rows: int, texts: list[Cell], images: list[Cell]) -> Non
             )
 
 
-def _picture(cell: Cell) -> bytes:
+def _image(cell: Cell) -> bytes:
     try:
         return base64.b64decode(cell.value, validate=True)
     except binascii.Error as error:
         raise InputError(
-            f"row {cell.row}: image is not base64 ({error}), expected an encoded picture (JPEG, PNG ...) as base64"
+            f"row {cell.row}: image is not base64 ({error}), expected an encoded image (JPEG, PNG ...) as base64"
         ) from error
 
 
@@ -129,7 +129,7 @@ def _vectors(cells: list[Cell], column: str, dim: int) -> NDArray[np.float32]:
         if vector.shape != (dim,) or not np.isfinite(vector).all():
             raise InputError(
                 f"row {cell.row}: {column} is {cell.value[:40]!r}, expected {dim} numbers as a JSON list: "
-                "this model was trained on ready vectors"
+                "this model was trained on precomputed vectors"
             )
         vectors[index] = vector
     return vectors

@@ -42,7 +42,7 @@ _REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "
 _OF_HUGGINGFACE = ("huggingface_hub", "tokenizers", "transformers")  # what its encoders need on top
 
 # 16 x 16 pixels, PNG: a light sky above a dark sea
-_EXAMPLE_PICTURE = (
+_EXAMPLE_IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQMAAAAlPW0iAAAABlBMVEValtwUPIy2ZPuXAAAAEklEQVR42mNgwAcY/zMwMaAgABGLAQsDnzA0"
     "AAAAAElFTkSuQmCC"
 )
@@ -94,7 +94,7 @@ def register_version(
     # the report has the model among its ancestors, so its record names every artifact
     uris = Lineage(uris=report.provenance.get("uris", {})).tags()
     with tracking.answering():
-        ensure_registered_model(client, name, "Texts and pictures to embeddings in one space (DAGNN)")
+        ensure_registered_model(client, name, "Texts and images to embeddings in one space (DAGNN)")
         known = _versions_with(client, name, "model_digest", digest)
         found = next((version for version in known if find_fault(tracking, version) is None), None)
         model_id = found.tags[MODEL_ID] if found else _log_model(tracking, run, name, model, code)
@@ -315,7 +315,7 @@ def _input_example(model: "TrainedModel") -> Any:
     import pandas as pd
 
     text = _vector_example(model.text_encoder) or _EXAMPLE_TEXT
-    image = _vector_example(model.image_encoder) or _EXAMPLE_PICTURE
+    image = _vector_example(model.image_encoder) or _EXAMPLE_IMAGE
     return pd.DataFrame([{"text": text, "image": ""}, {"text": "", "image": image}])
 
 

@@ -1,4 +1,4 @@
-"""Pictures of raw data: a folder, an uncompressed tar or a zip, read by path without ever unpacking to disk."""
+"""Images of raw data: a folder, an uncompressed tar or a zip, read by path without ever unpacking to disk."""
 
 import errno
 import os
@@ -14,8 +14,8 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from dagnn_core.errors import InputError
 
-MAX_PICTURE_BYTES = 256 << 20  # larger ones are faults, not allocations
-MAX_ZIP_RATIO = 200  # a zip bomb packs a thousandfold, a picture hardly at all
+MAX_IMAGE_BYTES = 256 << 20  # larger ones are faults, not allocations
+MAX_ZIP_RATIO = 200  # a zip bomb packs a thousandfold, an image hardly at all
 
 _ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")  # a member's header first, or the end of an empty zip
 _ZIP_HEADER = struct.Struct("<4s22xHH")  # magic, what the directory says as well, size of the name, size of extras
@@ -36,35 +36,35 @@ class FileState(NamedTuple):
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-class Pictures(Protocol):
-    """Encoded pictures by path; safe to use from several threads."""
+class Images(Protocol):
+    """Encoded images by path; safe to use from several threads."""
 
     def read(self, path: str) -> bytes | None:
-        """The encoded picture, or None where there is none.
+        """The encoded image, or None where there is none.
 
         Raises:
-            PictureError: it is too large, or damaged.
+            ImageError: it is too large, or damaged.
         """
 
     def state(self, path: str) -> FileState | None:
-        """What changes when the picture does: the state of its file, or of the archive that it is in."""
+        """What changes when the image does: the state of its file, or of the archive that it is in."""
 
 
-class PictureError(InputError):
-    """A picture is there, but must not or cannot be read; the message says why."""
+class ImageError(InputError):
+    """An image is there, but must not or cannot be read; the message says why."""
 
 
-class PictureFolder:
-    """Pictures in a folder and the folders below it; links that lead out of it count as absent."""
+class ImageFolder:
+    """Images in a folder and the folders below it; links that lead out of it count as absent."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
 
     def read(self, path: str) -> bytes | None:
-        """The encoded picture, or None where there is none.
+        """The encoded image, or None where there is none.
 
         Raises:
-            PictureError: it is too large.
+            ImageError: it is too large.
         """
         file = self._file(path)
         if file is None:
@@ -84,7 +84,7 @@ class PictureFolder:
         return file if file.is_relative_to(self._root) and file.is_file() else None
 
     def state(self, path: str) -> FileState | None:
-        """The state of the picture's file; None where there is none."""
+        """The state of the image's file; None where there is none."""
         try:
             file = self._file(path)
             return FileState.of(file) if file else None
@@ -104,10 +104,10 @@ class _Extent(NamedTuple):
     """Of a zip's member."""
 
 
-class PictureArchive:
-    """Pictures in an uncompressed tar or in a zip, read in place; only regular files count, links are left alone.
+class ImageArchive:
+    """Images in an uncompressed tar or in a zip, read in place; only regular files count, links are left alone.
 
-    Every read opens the file anew, so threads do not meet. The pictures may lie below a folder with the archive's own
+    Every read opens the file anew, so threads do not meet. The images may lie below a folder with the archive's own
     name, as `zip -r train2017.zip train2017` packs them.
 
     Raises:
@@ -125,14 +125,14 @@ class PictureArchive:
         except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError) as error:
             raise InputError(
                 f"{path} is not a whole zip or uncompressed tar file ({error})",
-                "expected a folder, a tar or a zip of pictures, decompress it or copy it again",
+                "expected a folder, a tar or a zip of images, decompress it or copy it again",
             ) from error
 
     def read(self, path: str) -> bytes | None:
-        """The encoded picture, or None where there is none.
+        """The encoded image, or None where there is none.
 
         Raises:
-            PictureError: it is too large, or damaged.
+            ImageError: it is too large, or damaged.
         """
         normal = posixpath.normpath(path)
         extent = self._extents.get(normal) or self._extents.get(f"{self._path.stem}/{normal}")
@@ -149,18 +149,18 @@ class PictureArchive:
         return self._state
 
 
-def open_pictures(path: Path) -> Pictures:
-    """Open a folder, a tar or a zip of pictures; where `path` does not exist, `path.tar` or `path.zip` takes its place.
+def open_images(path: Path) -> Images:
+    """Open a folder, a tar or a zip of images; where `path` does not exist, `path.tar` or `path.zip` takes its place.
 
     Raises:
         InputError: there is none of them.
     """
     if path.is_dir():
-        return PictureFolder(path)
+        return ImageFolder(path)
     for archive in (path, path.with_name(f"{path.name}.tar"), path.with_name(f"{path.name}.zip")):
         if archive.is_file():
-            return PictureArchive(archive)
-    raise InputError(f"{path} does not exist, expected a folder, an uncompressed tar or a zip with the pictures")
+            return ImageArchive(archive)
+    raise InputError(f"{path} does not exist, expected a folder, an uncompressed tar or a zip with the images")
 
 
 def _tar_members(path: Path) -> Iterator[tuple[str, _Extent]]:
@@ -180,7 +180,7 @@ def _zip_members(path: Path) -> Iterator[tuple[str, _Extent]]:
                 raise InputError(
                     f"{path}: {member.filename!r} is encrypted or packed by another method than `deflate`, which is "
                     "not read",
-                    "pack the pictures again, as plain zip or uncompressed tar",
+                    "pack the images again, as plain zip or uncompressed tar",
                 )
             is_deflated = member.compress_type == zipfile.ZIP_DEFLATED
             sizes = (member.compress_size, member.file_size)
@@ -189,12 +189,12 @@ def _zip_members(path: Path) -> Iterator[tuple[str, _Extent]]:
 
 def _read_zip_member(stream: BinaryIO, extent: _Extent) -> bytes:
     if extent.size > max(MAX_ZIP_RATIO * extent.stored_size, 1 << 20):
-        raise PictureError(
+        raise ImageError(
             f"{extent.size} bytes packed into {extent.stored_size}, expected at most {MAX_ZIP_RATIO} times as many"
         )
     header = stream.read(_ZIP_HEADER.size)
     if len(header) < _ZIP_HEADER.size or header[:4] != _ZIP_MAGIC[0]:
-        raise PictureError("the zip file is damaged here")
+        raise ImageError("the zip file is damaged here")
     name_size, extra_size = _ZIP_HEADER.unpack(header)[-2:]
     stream.seek(name_size + extra_size, os.SEEK_CUR)
     content = stream.read(extent.stored_size)
@@ -202,15 +202,15 @@ def _read_zip_member(stream: BinaryIO, extent: _Extent) -> bytes:
         try:
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, extent.size + 1)
         except zlib.error as error:
-            raise PictureError(f"the zip file is damaged here ({error})") from error
+            raise ImageError(f"the zip file is damaged here ({error})") from error
     if len(content) != extent.size or zlib.crc32(content) != extent.crc:
-        raise PictureError("the zip file is damaged here (size or checksum)")
+        raise ImageError("the zip file is damaged here (size or checksum)")
     return content
 
 
 def _check_size(size: int) -> None:
-    if not 0 <= size <= MAX_PICTURE_BYTES:
-        raise PictureError(f"{size} bytes, expected at most {MAX_PICTURE_BYTES}")
+    if not 0 <= size <= MAX_IMAGE_BYTES:
+        raise ImageError(f"{size} bytes, expected at most {MAX_IMAGE_BYTES}")
 
 
 def leaves_folder(path: str) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import SPLITS, Item, Rejection
-from dagnn_core.data.formats.archives import PictureError
-from dagnn_core.data.images import decoding_fault, map_in_order, refuse_huge_pictures
+from dagnn_core.data.formats.archives import ImageError
+from dagnn_core.data.images import decoding_fault, map_in_order, refuse_huge_images
 from dagnn_core.data.ingest.incomplete import take_away
 from dagnn_core.data.ingest.journal import CheckJournal, UnusableImage
 from dagnn_core.data.ingest.work import rows_digest
@@ -27,9 +27,9 @@ NUM_SHOWN = 3  # rejected rows in an error message
 
 
 def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path) -> dict[str, Any]:
-    """Write raw data as the files of a `dataset` artifact; memory does not grow with the pictures.
+    """Write raw data as the files of a `dataset` artifact; memory does not grow with the images.
 
-    Pictures are read twice: decoded once to find those that cannot be used, since labels and splits depend on which
+    Images are read twice: decoded once to find those that cannot be used, since labels and splits depend on which
     rows are left, then copied as they are. An interrupted call leaves what it has done in `work`, and the next one goes
     on there.
 
@@ -37,7 +37,7 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
         out: an empty folder.
         raw: the opened raw data.
         config: splits, rare labels, incomplete items, and how many rows may be rejected.
-        work: folder for the unfinished work on these pictures alone, see `work_folder` and `pictures_digest`.
+        work: folder for the unfinished work on these images alone, see `work_folder` and `images_digest`.
 
     Returns:
         What the manifest says about the files.
@@ -57,7 +57,7 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
         return [item for item in items if not applies(item)]
 
     reject(raw.rejections)
-    items, unusable = _without_faulty(raw, _picture_faults(raw, work / "checks.jsonl"), config)
+    items, unusable = _without_faulty(raw, _image_faults(raw, work / "checks.jsonl"), config)
     reject(unusable)
     items = quarantine(items, Reason.NO_MODALITY, lambda item: not item.has_image and not item.has_text)
     items = [item if _has_split(raw, item) else item._replace(split=_draw(raw, item, config)) for item in items]
@@ -91,19 +91,19 @@ def _write_items(writer: DatasetWriter, raw: RawData, items: Sequence[RawItem]) 
     if done:
         log.info("resuming: %s of %s items were written before", f"{done:,}", f"{len(items):,}")
     rest = items[done:]
-    pictures = map_in_order(lambda item: _read(raw, item), rest)
-    pairs = zip(rest, pictures, strict=True)
+    images = map_in_order(lambda item: _read(raw, item), rest)
+    pairs = zip(rest, images, strict=True)
     for item, encoded in track(pairs, description="writing items", total=len(items), done=done):
         writer.add(_item(item, encoded))
 
 
 def _read(raw: RawData, item: RawItem) -> bytes | None:
-    if raw.picture is None or not item.has_image:
+    if raw.image is None or not item.has_image:
         return None
-    encoded = raw.picture(item)
+    encoded = raw.image(item)
     if encoded is None:
         raise InputError(
-            f"{raw.source}, {raw.place(item.row)}: the picture {item.image_path} went away during the import",
+            f"{raw.source}, {raw.place(item.row)}: the image {item.image_path} went away during the import",
             "put it back, or run again without it",
         )
     return encoded
@@ -121,30 +121,30 @@ def _write_vectors(writer: DatasetWriter, raw: RawData, items: Sequence[RawItem]
         writer.write_vectors(modality, vectors.features, vectors.rows_of(ids))
 
 
-def _picture_faults(raw: RawData, journal_path: Path) -> Mapping[int, UnusableImage]:
-    """Index of an item -> what is wrong with its picture."""
-    picture = raw.picture
-    if picture is None or raw.trusted_pictures:
+def _image_faults(raw: RawData, journal_path: Path) -> Mapping[int, UnusableImage]:
+    """Index of an item -> what is wrong with its image."""
+    image = raw.image
+    if image is None or raw.trusted_images:
         return {}
 
     def check(item: RawItem) -> UnusableImage | None:
         if not item.has_image:
             return None
         try:
-            encoded = picture(item)
-        except PictureError as error:
-            return UnusableImage(Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {error}")
+            encoded = image(item)
+        except ImageError as error:
+            return UnusableImage(Reason.IMAGE_UNDECODABLE, f"{item.image_path}: {error}")
         if encoded is None:
-            return UnusableImage(Reason.PICTURE_MISSING, item.image_path)
+            return UnusableImage(Reason.IMAGE_MISSING, item.image_path)
         why = decoding_fault(encoded)
-        return UnusableImage(Reason.PICTURE_UNDECODABLE, f"{item.image_path}: {why}") if why else None
+        return UnusableImage(Reason.IMAGE_UNDECODABLE, f"{item.image_path}: {why}") if why else None
 
-    with CheckJournal(journal_path) as journal, refuse_huge_pictures():
+    with CheckJournal(journal_path) as journal, refuse_huge_images():
         done, total = journal.num_checked, len(raw.items)
         if done:
-            log.info("resuming: %s of %s pictures were checked before", f"{done:,}", f"{total:,}")
+            log.info("resuming: %s of %s images were checked before", f"{done:,}", f"{total:,}")
         results = map_in_order(check, islice(raw.items, done, None))
-        for fault in track(results, description="checking pictures", total=total, done=done):
+        for fault in track(results, description="checking images", total=total, done=done):
             journal.record(fault)
     return journal.faults
 
@@ -158,7 +158,7 @@ def _without_faulty(
         fault = faults.get(index)
         if fault is None:
             items.append(item)
-        elif fault.reason == Reason.PICTURE_MISSING and config.incomplete == "keep":
+        elif fault.reason == Reason.IMAGE_MISSING and config.incomplete == "keep":
             items.append(item._replace(has_image=False))
         else:
             rejections.append(Rejection(item.row, item.id, *fault))
@@ -166,7 +166,7 @@ def _without_faulty(
 
 
 def _can_be_held_out(raw: RawData, item: RawItem) -> bool:
-    """Whether val and test may have the item: they are for complete ones, where the data has any pictures."""
+    """Whether val and test may have the item: they are for complete ones, where the data has any images."""
     return item.is_complete or raw.is_text_alone
 
 
@@ -219,7 +219,7 @@ def _check_complete(raw: RawData, items: Sequence[RawItem], config: DatasetConfi
     training = [item for item in items if item.split == "train"]
     if training and not any(item.is_complete for item in training):
         raise InputError(
-            f"{raw.source}: none of the {len(training)} training items has both picture and text, expected some",
-            f"correct the pictures and texts that dataset.{config.layout} names, or lower dataset.train_without_image "
+            f"{raw.source}: none of the {len(training)} training items has both image and text, expected some",
+            f"correct the images and texts that dataset.{config.layout} names, or lower dataset.train_without_image "
             "and dataset.train_without_text",
         )

@@ -1,4 +1,4 @@
-"""Incomplete training items for experiments: complete ones lose their picture or their text."""
+"""Incomplete training items for experiments: complete ones lose their image or their text."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from dagnn_core.data.splits import hash_point
 
 
 def take_away(items: Sequence[RawItem], *, without_image: float, without_text: float, seed: int) -> list[RawItem]:
-    """Take the picture from some complete training items and the text from others (Qian et al., TPAMI 2022).
+    """Take the image from some complete training items and the text from others (Qian et al., TPAMI 2022).
 
-    The complete training items are ordered by a hash of (seed, id): the first lose their picture, the last their text.
+    The complete training items are ordered by a hash of (seed, id): the first lose their image, the last their text.
     So a larger fraction takes from the same items and from more.
 
     Args:
         items: all items; those of val and test, and those that lack a modality, stay as they are.
-        without_image: fraction of the complete training items that lose the picture.
+        without_image: fraction of the complete training items that lose the image.
         without_text: fraction that loses the text; both together are below 1.
         seed: draws the order.
     """

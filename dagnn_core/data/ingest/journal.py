@@ -1,4 +1,4 @@
-"""The journal of picture checks: results in a file that only grows, so that none is lost and none is made twice."""
+"""The journal of image checks: results in a file that only grows, so that none is lost and none is made twice."""
 
 import json
 import os
@@ -13,7 +13,7 @@ BLOCK_ITEMS = 512  # at most so many checks are lost; a block costs a call that 
 
 
 class UnusableImage(NamedTuple):
-    """Why a picture cannot be used."""
+    """Why an image cannot be used."""
 
     reason: Reason
     detail: str
@@ -30,7 +30,7 @@ class CheckJournal:
         self._path = path
         self.num_checked = 0
         self.faults: dict[int, UnusableImage] = {}
-        """Index of an item -> what is wrong with its picture."""
+        """Index of an item -> what is wrong with its image."""
         self._pending: list[tuple[int, Reason, str]] = []
         self._num_pending = 0
         end = self._read()

@@ -1,4 +1,4 @@
-"""Tell usable rows of raw data from those with a fault, before any picture is read."""
+"""Tell usable rows of raw data from those with a fault, before any image is read."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from dagnn_core.data.dataset import Modality, Rejection
 from dagnn_core.data.formats.archives import leaves_folder
 from dagnn_core.data.raw import RawItem, Reason
-from dagnn_core.data.vectors import ReadyVectors
+from dagnn_core.data.vectors import PrecomputedVectors
 
 
 class Sorted(NamedTuple):
@@ -20,16 +20,16 @@ def quarantine(
     rows: Iterable[RawItem],
     *,
     keep_incomplete: bool,
-    vectors: Mapping[Modality, ReadyVectors] | None = None,
+    vectors: Mapping[Modality, PrecomputedVectors] | None = None,
     needs_split: bool = False,
 ) -> Sorted:
     """Reject every row by its first fault.
 
     Args:
         rows: all rows, one at a time.
-        keep_incomplete: whether a row without text, or without a ready vector, is an item that lacks this modality
-            and no fault.
-        vectors: ready vectors, which usable items have.
+        keep_incomplete: whether a row without text, or without a precomputed vector, is an item that lacks this
+            modality and no fault.
+        vectors: precomputed vectors, which usable items have.
         needs_split: whether an item without a split is of no use.
     """
     vectors = vectors or {}
@@ -42,7 +42,7 @@ def quarantine(
             Reason.EMPTY_TEXT: not item.has_text and not keep_incomplete,
             Reason.NO_LABEL: not item.labels,
             Reason.NO_SPLIT: needs_split and not item.split,
-            Reason.PICTURE_OUTSIDE: leaves_folder(item.image_path),
+            Reason.IMAGE_OUTSIDE: leaves_folder(item.image_path),
             Reason.NO_VECTOR: not keep_incomplete and any(item.id not in ready.row_of for ready in vectors.values()),
             Reason.BAD_VECTOR: any(item.id in ready.not_finite for ready in vectors.values()),
         }
@@ -55,8 +55,8 @@ def quarantine(
     return found
 
 
-def _without_vectorless(item: RawItem, vectors: Mapping[Modality, ReadyVectors]) -> RawItem:
-    """The item without the modalities that have ready vectors, but none of this item."""
+def _without_vectorless(item: RawItem, vectors: Mapping[Modality, PrecomputedVectors]) -> RawItem:
+    """The item without the modalities that have precomputed vectors, but none of this item."""
     missing = {modality for modality, ready in vectors.items() if item.id not in ready.row_of}
     if not missing:
         return item

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from dagnn_core.data.dataset import ROW_GROUP_ITEMS, SCHEMA, Item
 from dagnn_core.data.ingest.work import naming
 
-ROW_GROUP_BYTES = 16 << 20  # large pictures: fewer of them in a row group, which is held in memory
+ROW_GROUP_BYTES = 16 << 20  # large images: fewer of them in a row group, which is held in memory
 
 
 class ShardWriter:
@@ -80,7 +80,7 @@ class ShardWriter:
             return
         with naming(self._path):
             if self._shard is None:
-                # pictures are compressed already; dictionaries and statistics of them would only cost time
+                # images are compressed already; dictionaries and statistics of them would only cost time
                 self._shard = pq.ParquetWriter(
                     self._temporary, SCHEMA, compression="none", use_dictionary=["split"], write_statistics=False
                 )

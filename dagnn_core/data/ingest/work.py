@@ -1,9 +1,9 @@
 """Unfinished work of an import: a folder that an interrupted import leaves, and that the next one goes on with.
 
-    <work>/<pictures>/checks.jsonl                  what the pictures that were checked are like (journal.py)
-    <work>/<pictures>/<items>/data-00000.parquet    finished shards (shards.py)
+    <work>/<images>/checks.jsonl                  what the images that were checked are like (journal.py)
+    <work>/<images>/<items>/data-00000.parquet    finished shards (shards.py)
 
-`<pictures>` is a digest of what decides how a picture is read and whether it decodes; `<items>` adds every row as it
+`<images>` is a digest of what decides how an image is read and whether it decodes; `<items>` adds every row as it
 will be written. So correcting the configuration, a text or a label costs no second check, and nothing stale is reused.
 """
 
@@ -21,17 +21,17 @@ from dagnn_core.locks import hold_lock
 _ELSEWHERE = "name another folder with --work"
 
 
-def pictures_digest(raw: RawData, packages: Mapping[str, str]) -> str:
-    """Digest of raw data's pictures: where, rows, ids, paths, the state of each, and the code that reads them.
+def images_digest(raw: RawData, packages: Mapping[str, str]) -> str:
+    """Digest of raw data's images: where, rows, ids, paths, the state of each, and the code that reads them.
 
-    A picture is not read for it: see `Pictures.state`. That is a call of the system for each picture of a folder, about
+    An image is not read for it: see `Images.state`. That is a call of the system for each image of a folder, about
     a second for 100,000 on a local disk, and one for a whole archive.
 
     Args:
         raw: the opened raw data.
-        packages: name -> version of what decodes, renders and writes pictures.
+        packages: name -> version of what decodes, renders and writes images.
     """
-    state = raw.picture_state
+    state = raw.image_state
     rows = ((item.row, item.id, item.image_path, item.has_image, state and state(item)) for item in raw.items)
     return rows_digest([raw.source, canonical_json(packages), _code_digest()], rows)
 
@@ -82,7 +82,7 @@ def naming(path: Path) -> Iterator[None]:
 def _locked(path: Path) -> Iterator[None]:
     with hold_lock(
         path,
-        busy="another import of the same pictures is running",
+        busy="another import of the same images is running",
         remedy=f"wait for it, or {_ELSEWHERE}",
         elsewhere=_ELSEWHERE,
     ):

@@ -17,7 +17,7 @@ from dagnn_core.data.ingest.shards import ShardWriter
 from dagnn_core.data.vectors import BLOCK_ROWS, take_rows, write_matrix
 
 MODALITIES = {(True, True): "complete", (True, False): "image_only", (False, True): "text_only"}
-"""Whether an item has a picture, and a text -> what the manifest counts it as."""
+"""Whether an item has an image, and a text -> what the manifest counts it as."""
 
 
 class DatasetWriter:
@@ -40,7 +40,7 @@ class DatasetWriter:
             folder: an empty folder, where the files are when the block ends without error.
             label_names: columns of the label matrix.
             unfinished: folder where finished shards stay when the block is interrupted; None: they need not.
-            shard_bytes: pictures of at least so many bytes make a shard.
+            shard_bytes: images of at least so many bytes make a shard.
         """
         self._folder = folder
         self._label_names = tuple(label_names)
@@ -70,7 +70,7 @@ class DatasetWriter:
         """Take the first items as added that an interrupted writer of the same items has left in finished shards.
 
         Args:
-            items: all items; their pictures are not looked at.
+            items: all items; their images are not looked at.
 
         Returns:
             How many they are.
@@ -95,7 +95,7 @@ class DatasetWriter:
     def write_vectors(
         self, modality: Modality, vectors: NDArray[np.floating[Any]], rows: NDArray[np.int64] | range
     ) -> None:
-        """Write the ready vectors of all items, a few at a time.
+        """Write the precomputed vectors of all items, a few at a time.
 
         Args:
             modality: of which they are.

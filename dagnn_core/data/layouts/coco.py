@@ -1,6 +1,6 @@
-"""Layout `coco`: MS-COCO's instances and captions, and a folder, tar or zip of pictures for each part.
+"""Layout `coco`: MS-COCO's instances and captions, and a folder, tar or zip of images for each part.
 
-The labels of a picture are the categories of all its instances, crowds included: a crowd of people shows people.
+The labels of an image are the categories of all its instances, crowds included: a crowd of people shows people.
 """
 
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dagnn_core.config.dataset import CocoConfig
-from dagnn_core.data.formats.archives import FileState, open_pictures
+from dagnn_core.data.formats.archives import FileState, open_images
 from dagnn_core.data.formats.json_stream import read_members
 from dagnn_core.data.ingest.quarantine import quarantine
 from dagnn_core.data.raw import RawData, RawItem
@@ -26,22 +26,22 @@ class _AnnotatedPart:
 
     name: str
     files: dict[int, str] = field(default_factory=dict)
-    """Picture -> its file, in the order of the file."""
+    """Image -> its file, in the order of the file."""
     categories: dict[int, str] = field(default_factory=dict)
     categories_of: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     captions: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
 def open_coco(source: Path, config: CocoConfig, *, keep_incomplete: bool = False) -> RawData:
-    """Read the annotations; pictures are only indexed.
+    """Read the annotations; images are only indexed.
 
     Args:
         source: the folder that all paths of `config` are relative to.
-        config: parts, captions, pictures.
-        keep_incomplete: whether a picture without caption is an item that lacks its text and no fault.
+        config: parts, captions, images.
+        keep_incomplete: whether an image without caption is an item that lacks its text and no fault.
 
     Raises:
-        InputError: a file is missing or damaged, or an annotation is of an unknown picture or category.
+        InputError: a file is missing or damaged, or an annotation is of an unknown image or category.
     """
     folder = source / config.annotations
     names = config.parts or _find_parts(folder)
@@ -50,16 +50,16 @@ def open_coco(source: Path, config: CocoConfig, *, keep_incomplete: bool = False
         raise InputError(
             f"dataset.coco.test_parts names {strangers[0]!r}, which is not among the parts {', '.join(names)}"
         )
-    pictures = {name: open_pictures(source / config.images.replace("{part}", name)) for name in names}
+    images = {name: open_images(source / config.images.replace("{part}", name)) for name in names}
     parts = [_read_part(folder, name) for name in names]
 
     def read(item: RawItem) -> bytes | None:
         part, _, file = item.image_path.partition("/")
-        return pictures[part].read(file)
+        return images[part].read(file)
 
     def state(item: RawItem) -> FileState | None:
         part, _, file = item.image_path.partition("/")
-        return pictures[part].state(file)
+        return images[part].state(file)
 
     found = (item for part in parts for item in _items(part, config))
     rows = (item._replace(row=row) for row, item in enumerate(found, start=1))
@@ -69,8 +69,8 @@ def open_coco(source: Path, config: CocoConfig, *, keep_incomplete: bool = False
         num_rows=len(items) + len(rejections),
         items=items,
         rejections=rejections,
-        picture=read,
-        picture_state=state,
+        image=read,
+        image_state=state,
         label_order=tuple(dict.fromkeys(name for part in parts for _, name in sorted(part.categories.items()))),
         draws_val=bool(config.test_parts),
     )
@@ -79,15 +79,15 @@ def open_coco(source: Path, config: CocoConfig, *, keep_incomplete: bool = False
 def _items(part: _AnnotatedPart, config: CocoConfig) -> Iterator[RawItem]:
     """The rows of a part, not numbered yet."""
     split = "test" if part.name in config.test_parts else "train" if config.test_parts else ""
-    for picture, file in part.files.items():
-        labels = tuple(part.categories[category] for category in sorted(part.categories_of.get(picture, ())))
-        texts = part.captions.get(picture, [])
-        one = RawItem(0, str(picture), " ".join(texts), labels, f"{part.name}/{file}", split, has_text=bool(texts))
+    for image, file in part.files.items():
+        labels = tuple(part.categories[category] for category in sorted(part.categories_of.get(image, ())))
+        texts = part.captions.get(image, [])
+        one = RawItem(0, str(image), " ".join(texts), labels, f"{part.name}/{file}", split, has_text=bool(texts))
         if config.captions == "joined" or not texts:
             yield one
             continue
         for number, text in enumerate(texts):
-            yield one._replace(id=f"{picture}-{number}", text=text, group=str(picture))
+            yield one._replace(id=f"{image}-{number}", text=text, group=str(image))
 
 
 def _find_parts(folder: Path) -> Sequence[str]:
@@ -148,7 +148,7 @@ def _read_part(folder: Path, name: str) -> _AnnotatedPart:
             _put(part.files, record, "file_name")
         else:
             _put(part.categories, record, "name")
-    _check_known(instances, "picture", part.categories_of, part.files)
+    _check_known(instances, "image", part.categories_of, part.files)
     _check_known(instances, "category", set().union(*part.categories_of.values()), part.categories)
     for record in _records(captions, ("annotations",)):
         caption = " ".join(record.text("caption").split())
@@ -156,9 +156,9 @@ def _read_part(folder: Path, name: str) -> _AnnotatedPart:
             part.captions[record.whole("image_id")].append(caption)
     strangers = part.captions.keys() - part.files.keys()
     if strangers and len(strangers) == len(part.captions):
-        raise InputError(f"none of the pictures in {captions} is in {instances}, expected both to be of the same part")
+        raise InputError(f"none of the images in {captions} is in {instances}, expected both to be of the same part")
     if strangers:
-        log.warning("%d pictures of %s are not in %s and are ignored", len(strangers), captions, instances)
+        log.warning("%d images of %s are not in %s and are ignored", len(strangers), captions, instances)
     return part
 
 

@@ -1,4 +1,4 @@
-"""Layout `folder`: a table with one row per item, beside a folder or tar of pictures."""
+"""Layout `folder`: a table with one row per item, beside a folder or tar of images."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,28 +6,28 @@ from pathlib import Path
 
 from dagnn_core.config.dataset import FolderConfig
 from dagnn_core.data.dataset import Modality
-from dagnn_core.data.formats.archives import open_pictures
+from dagnn_core.data.formats.archives import open_images
 from dagnn_core.data.formats.table import Table, read_table
 from dagnn_core.data.ingest.quarantine import quarantine
 from dagnn_core.data.labels import read_label_names, split_labels
 from dagnn_core.data.raw import RawData, RawItem
 from dagnn_core.data.splits import read_splits, split_column
-from dagnn_core.data.vectors import ReadyVectors, read_vectors
+from dagnn_core.data.vectors import PrecomputedVectors, read_vectors
 from dagnn_core.errors import InputError
 
 log = logging.getLogger(__name__)
 
 
 def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = False) -> RawData:
-    """Read the table and what lies beside it; pictures are only indexed.
+    """Read the table and what lies beside it; images are only indexed.
 
     Rows are counted from 1, the first row of data (below the header of a CSV file).
 
     Args:
         source: the folder that all paths of `config` are relative to.
-        config: table, columns, pictures, labels, splits, ready vectors.
-        keep_incomplete: whether a row without text, or without a ready vector, is an item that lacks this modality
-            and no fault; there may also be no pictures at all.
+        config: table, columns, images, labels, splits, precomputed vectors.
+        keep_incomplete: whether a row without text, or without a precomputed vector, is an item that lacks this
+            modality and no fault; there may also be no images at all.
 
     Raises:
         InputError: a file or column is missing or damaged, a split is unknown, the ids of two files do not match.
@@ -41,7 +41,7 @@ def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = F
     paths = _image_paths(table, ids, config)
     splits = _splits(table, ids, source, config)
     vectors = _vectors(table, ids, source, config)
-    pictures = open_pictures(source / config.images) if config.images else None
+    images = open_images(source / config.images) if config.images else None
     allowed = frozenset(label_order)
     label_columns = [table.columns[name] for name in config.label_columns]
     has_images = bool(config.images or config.image_vectors)
@@ -60,8 +60,8 @@ def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = F
         num_rows=table.num_rows,
         items=items,
         rejections=rejections,
-        picture=None if pictures is None else lambda item: pictures.read(item.image_path),
-        picture_state=None if pictures is None else lambda item: pictures.state(item.image_path),
+        image=None if images is None else lambda item: images.read(item.image_path),
+        image_state=None if images is None else lambda item: images.state(item.image_path),
         label_order=label_order,
         vectors=vectors,
         place=table.place,
@@ -72,7 +72,7 @@ def _check_config(config: FolderConfig, *, keep_incomplete: bool) -> None:
     if not config.images and not config.image_vectors and not keep_incomplete:
         raise InputError(
             "dataset.folder has neither images nor image_vectors, expected at least one: name the folder or tar "
-            "with the pictures, or an .npz file with ready vectors (dataset.incomplete: keep takes texts alone)"
+            "with the images, or an .npz file with precomputed vectors (dataset.incomplete: keep takes texts alone)"
         )
     if config.images and not config.image_column and "{id}" not in config.image_pattern:
         raise InputError(
@@ -109,7 +109,9 @@ def _splits(table: Table, ids: Sequence[str], source: Path, config: FolderConfig
     return [split_of.get(item_id, "") for item_id in ids]
 
 
-def _vectors(table: Table, ids: Sequence[str], source: Path, config: FolderConfig) -> dict[Modality, ReadyVectors]:
+def _vectors(
+    table: Table, ids: Sequence[str], source: Path, config: FolderConfig
+) -> dict[Modality, PrecomputedVectors]:
     files: dict[Modality, str] = {"image": config.image_vectors, "text": config.text_vectors}
     vectors = {modality: read_vectors(source / name) for modality, name in files.items() if name}
     for found in vectors.values():

@@ -1,4 +1,4 @@
-"""Layout `huggingface`: a local folder with the Parquet files of a Hugging Face data set, pictures inside or beside."""
+"""Layout `huggingface`: a local folder with the Parquet files of a Hugging Face data set, images inside or beside."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagnn_core.config.dataset import HuggingFaceConfig
-from dagnn_core.data.formats.archives import FileState, PictureFolder
+from dagnn_core.data.formats.archives import FileState, ImageFolder
 from dagnn_core.data.formats.table import Cell, Table, read_table
 from dagnn_core.data.ingest.quarantine import quarantine
 from dagnn_core.data.labels import read_label_names
@@ -22,7 +22,7 @@ from dagnn_core.data.raw import RawData, RawItem
 from dagnn_core.errors import InputError
 
 UNKNOWN_LABEL = "-1"  # what the library `datasets` writes where a label is not known
-GROUPS_HELD = 2  # row groups of pictures in memory, at least: threads that read ahead meet two of them at a border
+GROUPS_HELD = 2  # row groups of images in memory, at least: threads that read ahead meet two of them at a border
 BYTES_HELD = 64 << 20  # and more of them while they are small
 
 _SPLIT_NAMES = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
@@ -30,7 +30,7 @@ _SPLIT = re.compile(rf"({'|'.join(_SPLIT_NAMES)})([-._].*)?")
 
 
 class _File(NamedTuple):
-    """One Parquet file, without its pictures."""
+    """One Parquet file, without its images."""
 
     split: str
     """Empty where splits are drawn."""
@@ -38,12 +38,12 @@ class _File(NamedTuple):
     label_names: tuple[str, ...]
     """Names of numbered labels; empty where the labels are texts."""
     paths: list[str] | None
-    """Paths of the pictures; None where they are inside."""
+    """Paths of the images; None where they are inside."""
     group_sizes: list[int]
 
 
 def open_huggingface(source: Path, config: HuggingFaceConfig, *, keep_incomplete: bool = False) -> RawData:
-    """Read all columns but the pictures, which are read with their row group when asked for.
+    """Read all columns but the images, which are read with their row group when asked for.
 
     A file's split is in its name (`train-00000-of-00002.parquet`) or in that of its folder; where all of them are
     train, or none has any, splits are drawn.
@@ -73,7 +73,7 @@ def open_huggingface(source: Path, config: HuggingFaceConfig, *, keep_incomplete
                 yield item._replace(row=start + item.row, id=item_id)
 
     items, rejections = quarantine(rows(), keep_incomplete=keep_incomplete)
-    states, folder = [FileState.of(file.table.path) for file in files], PictureFolder(source)
+    states, folder = [FileState.of(file.table.path) for file in files], ImageFolder(source)
     order = dict.fromkeys(name for file in files for name in file.label_names or names)
     splits = {file.split for file in files}
     return RawData(
@@ -81,9 +81,9 @@ def open_huggingface(source: Path, config: HuggingFaceConfig, *, keep_incomplete
         num_rows=starts[-1],
         items=items,
         rejections=rejections,
-        picture=_picture_reader(source, files, config.image_column),
-        # a picture beside the files whose path a struct names counts as unchanged, since that takes reading the struct
-        picture_state=lambda item: (states, folder.state(item.image_path)),
+        image=_image_reader(source, files, config.image_column),
+        # an image beside the files whose path a struct names counts as unchanged, since that takes reading the struct
+        image_state=lambda item: (states, folder.state(item.image_path)),
         label_order=tuple(order),
         draws_val="test" in splits and "val" not in splits,
         place=place,
@@ -116,7 +116,7 @@ def _split_of(path: Path) -> str:
 def _read_file(path: Path, split: str, config: HuggingFaceConfig, names: tuple[str, ...]) -> _File:
     schema, group_sizes = _read_schema(path)
     keys = ["text_column", "label_column", *(["id_column"] if config.id_column else [])]
-    is_inside = config.image_column in schema.names and _is_picture(schema.field(config.image_column).type)
+    is_inside = config.image_column in schema.names and _is_image(schema.field(config.image_column).type)
     keys += [] if is_inside else ["image_column"]
     table = read_table(path, {f"dataset.huggingface.{key}": getattr(config, key) for key in keys})
     kind = schema.field(config.label_column).type
@@ -141,10 +141,10 @@ def _read_schema(path: Path) -> tuple[pa.Schema, list[int]]:
         raise InputError(f"{path} is not a valid Parquet file ({error})", "copy it again") from error
 
 
-def _is_picture(kind: pa.DataType) -> bool:
-    """Whether a column holds encoded pictures: alone, or beside their paths."""
+def _is_image(kind: pa.DataType) -> bool:
+    """Whether a column holds encoded images: alone, or beside their paths."""
     if pa.types.is_struct(kind):
-        return any(field.name == "bytes" and _is_picture(field.type) for field in kind)
+        return any(field.name == "bytes" and _is_image(field.type) for field in kind)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
@@ -189,12 +189,12 @@ def _name(label: str, file: _File, row: int) -> str:
     return file.label_names[int(label)]
 
 
-def _picture_reader(source: Path, files: Sequence[_File], column: str) -> Callable[[RawItem], bytes | None]:
-    folder = PictureFolder(source)
-    pictures = _PictureColumn(files, column)
+def _image_reader(source: Path, files: Sequence[_File], column: str) -> Callable[[RawItem], bytes | None]:
+    folder = ImageFolder(source)
+    images = _ImageColumn(files, column)
 
     def read(item: RawItem) -> bytes | None:
-        cell = pictures.cell(item.row)
+        cell = images.cell(item.row)
         if isinstance(cell, dict):
             cell = cell["bytes"] or cell.get("path") or ""
         return folder.read(cell) if isinstance(cell, str) else cell
@@ -202,8 +202,8 @@ def _picture_reader(source: Path, files: Sequence[_File], column: str) -> Callab
     return read
 
 
-class _PictureColumn:
-    """The column with the pictures, of all files; a few row groups are in memory. Safe to use from several threads."""
+class _ImageColumn:
+    """The column with the images, of all files; a few row groups are in memory. Safe to use from several threads."""
 
     def __init__(self, files: Sequence[_File], column: str) -> None:
         self._column = column

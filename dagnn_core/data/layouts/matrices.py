@@ -1,4 +1,4 @@
-"""Layout `features`: ready matrices of vectors and labels, without raw pictures: MATLAB 5 and 7.3, `.npy`, `.npz`.
+"""Layout `features`: precomputed matrices of vectors and labels, without raw images: MATLAB 5 and 7.3, `.npy`, `.npz`.
 
 Three protocols are at home here: `train_img.mat` ... `test_lab.mat` of the DAGNN authors; one matrix of all rows for
 each modality with the splits as ranges of rows, as the hashing literature has it (its query rows are our test split;
@@ -19,7 +19,7 @@ from dagnn_core.data.formats.matrix_file import read_matrix
 from dagnn_core.data.ingest.quarantine import quarantine
 from dagnn_core.data.labels import read_label_names
 from dagnn_core.data.raw import RawData, RawItem
-from dagnn_core.data.vectors import ReadyVectors, ready_vectors
+from dagnn_core.data.vectors import PrecomputedVectors, precomputed_vectors
 from dagnn_core.errors import InputError
 
 _OUTSIDE = "outside"  # instead of a split, for rows that are in none
@@ -59,10 +59,10 @@ def open_matrices(source: Path, config: MatricesConfig, *, keep_incomplete: bool
     labels = _stack(source / config.labels, [part.labels for part in parts])
     text = _stack(source / config.text, [part.text for part in parts])
     images = [part.image for part in parts if part.image is not None]
-    vectors: dict[Modality, ReadyVectors] = {"text": ready_vectors(source / config.text, ids, text)}
+    vectors: dict[Modality, PrecomputedVectors] = {"text": precomputed_vectors(source / config.text, ids, text)}
     if images:
         path = source / config.image
-        vectors["image"] = ready_vectors(path, ids, _stack(path, images))
+        vectors["image"] = precomputed_vectors(path, ids, _stack(path, images))
     names = _label_names(source, config, labels.shape[1])
     words = _text_names(source, config, text.shape[1])
 
@@ -81,8 +81,8 @@ def open_matrices(source: Path, config: MatricesConfig, *, keep_incomplete: bool
         num_rows=len(splits) - splits.count(_OUTSIDE),
         items=items,
         rejections=rejections,
-        picture=None,
-        picture_state=None,
+        image=None,
+        image_state=None,
         label_order=names,
         draws_val="test" in splits and "val" not in splits,
         vectors=vectors,

@@ -1,4 +1,4 @@
-"""Layout `mirflickr25k`: MIRFLICKR-25k as LIACS distributes it: pictures, tags of each, and one list for each label."""
+"""Layout `mirflickr25k`: MIRFLICKR-25k as LIACS distributes it: images, tags of each, and one list for each label."""
 
 import logging
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dagnn_core.config.dataset import Mirflickr25kConfig
-from dagnn_core.data.formats.archives import open_pictures
+from dagnn_core.data.formats.archives import open_images
 from dagnn_core.data.ingest.quarantine import quarantine
 from dagnn_core.data.raw import RawData, RawItem
 from dagnn_core.errors import InputError
@@ -17,27 +17,27 @@ log = logging.getLogger(__name__)
 
 
 def open_mirflickr25k(source: Path, config: Mirflickr25kConfig, *, keep_incomplete: bool = False) -> RawData:
-    """Read tags and annotations; pictures are only indexed.
+    """Read tags and annotations; images are only indexed.
 
-    Pictures without a frequent tag or without a label are outside the benchmark, so they are no rows at all.
+    Images without a frequent tag or without a label are outside the benchmark, so they are no rows at all.
 
     Args:
         source: the folder that all paths of `config` are relative to.
         config: which annotations, which tags, the test split.
-        keep_incomplete: whether a picture without a frequent tag is an item that lacks its text.
+        keep_incomplete: whether an image without a frequent tag is an item that lacks its text.
 
     Raises:
-        InputError: a file is missing or damaged, or an annotation is of an unknown picture.
+        InputError: a file is missing or damaged, or an annotation is of an unknown image.
     """
     tags_of = _read_tags(_official_or(source / config.tags, source / "meta" / "tags"))
     counts = Counter(tag for tags in tags_of.values() for tag in tags)
     labels_of = _read_annotations(source / config.annotations_folder, config.annotations, tags_of)
-    pictures = open_pictures(_official_or(source / config.images, source))
+    images = open_images(_official_or(source / config.images, source))
     frequent = {tag for tag, count in counts.items() if count >= config.min_tag_count}
     texts = {number: " ".join(tag for tag in tags if tag in frequent) for number, tags in tags_of.items()}
     numbers = [number for number in sorted(texts) if number in labels_of and (texts[number] or keep_incomplete)]
     log.info(
-        "%d of %d pictures have a label and one of the %d tags of at least %d pictures",
+        "%d of %d images have a label and one of the %d tags of at least %d images",
         *(len(numbers), len(texts), len(frequent), config.min_tag_count),
     )
 
@@ -53,8 +53,8 @@ def open_mirflickr25k(source: Path, config: Mirflickr25kConfig, *, keep_incomple
         num_rows=len(numbers),
         items=items,
         rejections=rejections,
-        picture=lambda item: pictures.read(item.image_path),
-        picture_state=lambda item: pictures.state(item.image_path),
+        image=lambda item: images.read(item.image_path),
+        image_state=lambda item: images.state(item.image_path),
         draws_val=config.num_test > 0,
     )
 
@@ -77,8 +77,8 @@ def _read_tags(folder: Path) -> dict[int, list[str]]:
     return {number: list(dict.fromkeys(_read_lines(file))) for number, file in tracked}
 
 
-def _read_annotations(folder: Path, which: str, pictures: Mapping[int, object]) -> dict[int, list[str]]:
-    """Labels of each picture that has any, in alphabetical order."""
+def _read_annotations(folder: Path, which: str, images: Mapping[int, object]) -> dict[int, list[str]]:
+    """Labels of each image that has any, in alphabetical order."""
     names: dict[str, Path] = {}
     for file in sorted(folder.glob("*.txt")):
         kind = "relevant" if file.stem.endswith("_r1") else "potential"
@@ -92,18 +92,18 @@ def _read_annotations(folder: Path, which: str, pictures: Mapping[int, object]) 
         )
     labels_of: dict[int, list[str]] = {}
     for name, file in sorted(names.items()):
-        for number in _read_numbers(file, pictures):
+        for number in _read_numbers(file, images):
             labels_of.setdefault(number, []).append(name)
     return labels_of
 
 
-def _read_numbers(file: Path, pictures: Mapping[int, object]) -> Sequence[int]:
+def _read_numbers(file: Path, images: Mapping[int, object]) -> Sequence[int]:
     numbers: dict[int, None] = {}
     for line, text in enumerate(_read_lines(file), start=1):
         if not re.fullmatch(r"[0-9]{1,9}", text):
-            raise InputError(f"{file}, entry {line}: {text!r}, expected the number of a picture", "correct the file")
-        if int(text) not in pictures:
-            raise InputError(f"{file}, entry {line}: there is no tags{text}.txt, expected tags of every picture")
+            raise InputError(f"{file}, entry {line}: {text!r}, expected the number of an image", "correct the file")
+        if int(text) not in images:
+            raise InputError(f"{file}, entry {line}: there is no tags{text}.txt, expected tags of every image")
         numbers[int(text)] = None
     return list(numbers)
 

@@ -1,6 +1,6 @@
-"""Layout `nuswide`: NUS-WIDE as its authors distribute it: image lists, ground truth, tags, and pictures or features.
+"""Layout `nuswide`: NUS-WIDE as its authors distribute it: image lists, ground truth, tags, and images or features.
 
-Most files have one line for each picture: in the order of the image list, or in two files for its parts train and test.
+Most files have one line for each image: in the order of the image list, or in two files for its parts train and test.
 """
 
 import logging
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from dagnn_core.config.dataset import NuswideConfig
 from dagnn_core.data.dataset import Modality
-from dagnn_core.data.formats.archives import open_pictures
+from dagnn_core.data.formats.archives import open_images
 from dagnn_core.data.ingest.quarantine import quarantine
 from dagnn_core.data.raw import RawData, RawItem
-from dagnn_core.data.vectors import ReadyVectors, ready_vectors
+from dagnn_core.data.vectors import PrecomputedVectors, precomputed_vectors
 from dagnn_core.errors import InputError
 from dagnn_core.progress import track
 
@@ -31,20 +31,20 @@ _FEATURE_FOLDERS = ("Low_Level_Features", "NUS_WID_Low_Level_Features/Low_Level_
 
 @dataclass(frozen=True, slots=True)
 class _ImageList:
-    """The pictures, and where those of the official parts are among them."""
+    """The images, and where those of the official parts are among them."""
 
     paths: Sequence[str]
     parts: dict[str, NDArray[np.int64]]
     """Train and test -> place in `paths` of each line of the part's files."""
 
     def files(self, whole: Path, parts: dict[str, Path]) -> dict[Path, NDArray[np.int64]]:
-        """Files that together have a line for each picture -> place of the picture of each line."""
+        """Files that together have a line for each image -> place of the image of each line."""
         if not whole.is_file() and all(path.is_file() for path in parts.values()):
             return {path: self.parts[part] for part, path in parts.items()}
         return {whole: np.arange(len(self.paths))}
 
     def lines(self, whole: Path, parts: dict[str, Path]) -> Iterator[tuple[int, str]]:
-        """Place and line of every picture.
+        """Place and line of every image.
 
         Raises:
             InputError: a file is missing, or has another number of lines.
@@ -58,14 +58,14 @@ class _ImageList:
 
 
 def open_nuswide(source: Path, config: NuswideConfig, *, keep_incomplete: bool = False) -> RawData:
-    """Read lists, labels and tags, and low-level features where asked for; pictures are only indexed.
+    """Read lists, labels and tags, and low-level features where asked for; images are only indexed.
 
-    Pictures without a tag or without one of the chosen concepts are outside the benchmark, so they are no rows at all.
+    Images without a tag or without one of the chosen concepts are outside the benchmark, so they are no rows at all.
 
     Args:
         source: the folder that all paths of `config` are relative to.
-        config: concepts, tags, splits, pictures or features.
-        keep_incomplete: whether a picture without tags is an item that lacks its text; there may also be no pictures
+        config: concepts, tags, splits, images or features.
+        keep_incomplete: whether an image without tags is an item that lacks its text; there may also be no images
             at all.
 
     Raises:
@@ -74,32 +74,32 @@ def open_nuswide(source: Path, config: NuswideConfig, *, keep_incomplete: bool =
     if not (config.images or config.image_features or keep_incomplete):
         raise InputError(
             "dataset.nuswide has neither images nor image_features, expected one of them",
-            "name the folder of the pictures, or low-level features (dataset.incomplete: keep takes texts alone)",
+            "name the folder of the images, or low-level features (dataset.incomplete: keep takes texts alone)",
         )
     listed = _read_image_list(source / "ImageList")
     concepts, labels = _read_concepts(source, listed, config)
     labelled: NDArray[np.bool_] = np.any(labels, axis=1)
     texts = _read_texts(source / "NUS_WID_Tags", listed, config, labelled)
     places = [place for place in np.flatnonzero(labelled).tolist() if texts[place] or keep_incomplete]
-    log.info("%d of %d pictures have a tag and one of the %d concepts", len(places), len(listed.paths), len(concepts))
+    log.info("%d of %d images have a tag and one of the %d concepts", len(places), len(listed.paths), len(concepts))
     split_of = {int(place): part for part, part_places in listed.parts.items() for place in part_places}
     splits = split_of if config.splits == "official" else {}
     ids = [Path(path).stem for path in listed.paths]
     ready = _read_features(source, listed, config.image_features, places, ids) if config.image_features else None
-    pictures = open_pictures(source / config.images) if config.images and ready is None else None
+    images = open_images(source / config.images) if config.images and ready is None else None
 
     def rows() -> Iterator[RawItem]:
         for row, place in enumerate(places, start=1):
             own = tuple(concepts[column] for column in np.flatnonzero(labels[place]))
-            path = listed.paths[place] if pictures else ""
-            has_image = pictures is not None or ready is not None
+            path = listed.paths[place] if images else ""
+            has_image = images is not None or ready is not None
             yield RawItem(
                 *(row, ids[place], texts[place], own, path, splits.get(place, "")),
                 has_image=has_image,
                 has_text=bool(texts[place]),
             )
 
-    vectors: dict[Modality, ReadyVectors] = {"image": ready} if ready else {}
+    vectors: dict[Modality, PrecomputedVectors] = {"image": ready} if ready else {}
     items, rejections = quarantine(
         rows(), keep_incomplete=keep_incomplete, vectors=vectors, needs_split=config.splits == "official"
     )
@@ -108,8 +108,8 @@ def open_nuswide(source: Path, config: NuswideConfig, *, keep_incomplete: bool =
         num_rows=len(places),
         items=items,
         rejections=rejections,
-        picture=(lambda item: pictures.read(item.image_path)) if pictures else None,
-        picture_state=(lambda item: pictures.state(item.image_path)) if pictures else None,
+        image=(lambda item: images.read(item.image_path)) if images else None,
+        image_state=(lambda item: images.state(item.image_path)) if images else None,
         label_order=concepts,
         draws_val=config.splits == "official",
         vectors=vectors,
@@ -121,7 +121,7 @@ def _read_image_list(folder: Path) -> _ImageList:
     place = {path: number for number, path in enumerate(paths)}
     if len(place) < len(paths):
         twice = next(path for number, path in enumerate(paths) if place[path] != number)
-        raise InputError(f"{folder / 'Imagelist.txt'}: {twice!r} is there twice, expected each picture once")
+        raise InputError(f"{folder / 'Imagelist.txt'}: {twice!r} is there twice, expected each image once")
     parts: dict[str, NDArray[np.int64]] = {}
     for part, name in (("train", "TrainImagelist.txt"), ("test", "TestImagelist.txt")):
         part_paths = _read_paths(folder / name)
@@ -174,7 +174,7 @@ def _find_concepts(whole: Path, parts: Path) -> list[str]:
 
 
 def _read_texts(folder: Path, listed: _ImageList, config: NuswideConfig, wanted: NDArray[np.bool_]) -> list[str]:
-    """The text of each picture; empty for those that are not wanted."""
+    """The text of each image; empty for those that are not wanted."""
     texts = [""] * len(listed.paths)
     if config.tags == "all":
         place_of = {Path(path).stem.rpartition("_")[2]: place for place, path in enumerate(listed.paths)}
@@ -201,8 +201,8 @@ def _read_texts(folder: Path, listed: _ImageList, config: NuswideConfig, wanted:
 
 def _read_features(
     source: Path, listed: _ImageList, features: Sequence[str], places: Sequence[int], ids: Sequence[str]
-) -> ReadyVectors:
-    """Low-level features of some pictures, side by side."""
+) -> PrecomputedVectors:
+    """Low-level features of some images, side by side."""
     folder = next(
         (found for name in _FEATURE_FOLDERS if (found := source / name).is_dir()), source / _FEATURE_FOLDERS[0]
     )
@@ -213,7 +213,7 @@ def _read_features(
         parts = {part: folder / f"{part.capitalize()}_{file}" for part in ("train", "test")}
         lines = track(listed.lines(folder / file, parts), description=f"reading {feature}", total=len(listed.paths))
         blocks.append(_read_numbers(folder / file, lines, row_of))
-    return ready_vectors(folder, [ids[place] for place in places], np.concatenate(blocks, axis=1))
+    return precomputed_vectors(folder, [ids[place] for place in places], np.concatenate(blocks, axis=1))
 
 
 def _read_numbers(path: Path, lines: Iterator[tuple[int, str]], row_of: dict[int, int]) -> NDArray[np.float32]:
@@ -235,7 +235,7 @@ def _read_numbers(path: Path, lines: Iterator[tuple[int, str]], row_of: dict[int
 def _check_count(path: Path, number: int, places: NDArray[np.int64]) -> None:
     if number != len(places):
         raise InputError(
-            f"{path} has {number} lines, expected {len(places)}, one for each picture of the image list",
+            f"{path} has {number} lines, expected {len(places)}, one for each image of the image list",
             "copy it again",
         )
 

@@ -1,4 +1,4 @@
-"""What a pretrained network offers to extraction: pictures become pixels in worker processes, pixels become vectors.
+"""What a pretrained network offers to extraction: images become pixels in worker processes, pixels become vectors.
 
 # B batch, D dimension of the vectors
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from dagnn_core.data.images import map_in_order
 from dagnn_core.errors import InputError
 
-BATCH_PICTURES = 64
+BATCH_IMAGES = 64
 
 
 class Backbone(Protocol):
@@ -41,24 +41,24 @@ class Backbone(Protocol):
 
 
 class ImageBackbone(Backbone, Protocol):
-    """A network that takes pictures."""
+    """A network that takes images."""
 
     @property
     def preprocess(self) -> Callable[[bytes], NDArray[Any]]:
-        """Turns an encoded picture into pixels; picklable without the network.
+        """Turns an encoded image into pixels; picklable without the network.
 
         Raises:
-            InputError: when called with a picture that cannot be decoded.
+            InputError: when called with an image that cannot be decoded.
         """
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Embed a batch of what `preprocess` makes, on the network's device, without gradients: [B, ...] -> [B, D]."""
 
-    def encode(self, pictures: Sequence[bytes], /) -> NDArray[np.float32]:
-        """Encode pictures (JPEG, PNG ...): B pictures -> [B, D].
+    def encode(self, images: Sequence[bytes], /) -> NDArray[np.float32]:
+        """Encode images (JPEG, PNG ...): B images -> [B, D].
 
         Raises:
-            InputError: a picture cannot be decoded; the message has its number, from 1.
+            InputError: an image cannot be decoded; the message has its number, from 1.
         """
 
 
@@ -69,26 +69,26 @@ class TextBackbone(Backbone, Protocol):
         """Encode one batch of texts on the network's device: B texts -> [B, D]."""
 
 
-def encode_pictures(backbone: ImageBackbone, pictures: Sequence[bytes]) -> NDArray[np.float32]:
+def encode_images(backbone: ImageBackbone, images: Sequence[bytes]) -> NDArray[np.float32]:
     """`encode` of an image backbone: decode on threads, embed in batches.
 
     Shape:
-        B pictures -> [B, D].
+        B images -> [B, D].
 
     Raises:
-        InputError: a picture cannot be decoded; the message has its number, from 1.
+        InputError: an image cannot be decoded; the message has its number, from 1.
     """
 
     def prepare(numbered: tuple[int, bytes]) -> NDArray[Any]:
-        number, picture = numbered
+        number, image = numbered
         try:
-            return backbone.preprocess(picture)
+            return backbone.preprocess(image)
         except InputError as error:
-            raise InputError(f"picture {number} {error}") from error
+            raise InputError(f"image {number} {error}") from error
 
-    vectors = np.zeros((len(pictures), backbone.dim), dtype=np.float32)
-    for start in range(0, len(pictures), BATCH_PICTURES):
-        rows = slice(start, start + BATCH_PICTURES)
-        pixels = np.stack(list(map_in_order(prepare, enumerate(pictures[rows], start=start + 1))))
+    vectors = np.zeros((len(images), backbone.dim), dtype=np.float32)
+    for start in range(0, len(images), BATCH_IMAGES):
+        rows = slice(start, start + BATCH_IMAGES)
+        pixels = np.stack(list(map_in_order(prepare, enumerate(images[rows], start=start + 1))))
         vectors[rows] = backbone.embed(torch.from_numpy(pixels)).cpu().numpy()
     return vectors

@@ -21,7 +21,7 @@ CONFIG = "config.json"
 STORED_WEIGHTS = "model.safetensors"
 WEIGHTS = (STORED_WEIGHTS, "model.safetensors.index.json", "model-*-of-*.safetensors")
 SENTENCE_POOLING = "1_Pooling/config.json"  # how a model of sentence-transformers pools
-# what turns pictures and texts into a network's input: one of the first, and what else there is
+# what turns images and texts into a network's input: one of the first, and what else there is
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 VOCABULARIES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "bpe.codes"),
@@ -75,10 +75,10 @@ class Checkpoint:
         """Check that there is what prepares the network's input.
 
         Raises:
-            InputError: the picture processor or the tokenizer's vocabulary is missing.
+            InputError: the image processor or the tokenizer's vocabulary is missing.
         """
         if self.modality == "image":
-            _require_one(self.folder, PROCESSORS, "it says how pictures become pixels; save the image processor there")
+            _require_one(self.folder, PROCESSORS, "it says how images become pixels; save the image processor there")
         else:
             _require_one(self.folder, VOCABULARIES, "texts need its words; save the tokenizer there")
 

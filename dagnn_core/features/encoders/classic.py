@@ -1,4 +1,4 @@
-"""The image encoder `classic`: descriptors of colour, shape and texture, standardised over the training pictures."""
+"""The image encoder `classic`: descriptors of colour, shape and texture, standardised over the training images."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from dagnn_core.features.encoders.descriptors import DIM, VERSION, describe
 from dagnn_core.features.encoders.state import read_state, write_state
 
 CLIP = 3.0  # standard deviations: bounds the weight of a value that is rare in training
-MIN_DEVIATION = 1e-3  # for values that hardly vary in training, such as a colour that no picture has
+MIN_DEVIATION = 1e-3  # for values that hardly vary in training, such as a colour that no image has
 FIT_ROWS = 1024  # descriptors in memory while mean and deviation are summed
 
 
@@ -22,7 +22,7 @@ class ClassicEncoder:
     """Standardised descriptors: (x - mean) / deviation, clipped at `CLIP`."""
 
     mean: NDArray[np.float32]
-    """Mean of each value over the training pictures, [dim]."""
+    """Mean of each value over the training images, [dim]."""
     deviation: NDArray[np.float32]
     """Standard deviation of each value, [dim]."""
 
@@ -41,8 +41,8 @@ class ClassicEncoder:
         """Learn mean and deviation.
 
         Args:
-            descriptors: of all pictures; may be memory-mapped, a few rows are read at a time.
-            rows: the training pictures.
+            descriptors: of all images; may be memory-mapped, a few rows are read at a time.
+            rows: the training images.
 
         Shape:
             descriptors [N, dim], rows [M].
@@ -63,7 +63,7 @@ class ClassicEncoder:
         version = read_state(directory).get("version")
         if version != VERSION:
             raise ArtifactError(
-                f"{directory}: picture descriptors of version {version}, but this program makes version {VERSION}",
+                f"{directory}: image descriptors of version {version}, but this program makes version {VERSION}",
                 "extract the features and train again, or use the program that trained this model",
             )
         return cls(mean=_load_vector(directory / "mean.npy"), deviation=_load_vector(directory / "deviation.npy"))
@@ -83,36 +83,36 @@ class ClassicEncoder:
         vectors: NDArray[np.float32] = np.clip((descriptors - self.mean) / self.deviation, -CLIP, CLIP)
         return vectors
 
-    def encode(self, pictures: Sequence[bytes]) -> NDArray[np.float32]:
-        """Encode pictures (JPEG, PNG ...).
+    def encode(self, images: Sequence[bytes]) -> NDArray[np.float32]:
+        """Encode images (JPEG, PNG ...).
 
         Shape:
-            B pictures -> [B, dim].
+            B images -> [B, dim].
 
         Raises:
-            InputError: a picture cannot be decoded; the message has its number, from 1.
+            InputError: an image cannot be decoded; the message has its number, from 1.
         """
-        named = ((f"picture {number}", picture) for number, picture in enumerate(pictures, start=1))
-        descriptors = np.zeros((len(pictures), DIM), dtype=np.float32)
+        named = ((f"image {number}", image) for number, image in enumerate(images, start=1))
+        descriptors = np.zeros((len(images), DIM), dtype=np.float32)
         for row, descriptor in enumerate(describe_all(named)):
             descriptors[row] = descriptor
         return self.standardise(descriptors)
 
 
-def describe_all(pictures: Iterable[tuple[str, bytes]]) -> Iterator[NDArray[np.float32]]:
-    """Describe pictures on threads, in their order.
+def describe_all(images: Iterable[tuple[str, bytes]]) -> Iterator[NDArray[np.float32]]:
+    """Describe images on threads, in their order.
 
     Args:
-        pictures: name, for messages, and encoded picture.
+        images: name, for messages, and encoded image.
 
     Raises:
-        InputError: a picture cannot be decoded; the message has its name.
+        InputError: an image cannot be decoded; the message has its name.
     """
-    return map_in_order(_describe_named, pictures)
+    return map_in_order(_describe_named, images)
 
 
-def _describe_named(picture: tuple[str, bytes]) -> NDArray[np.float32]:
-    name, encoded = picture
+def _describe_named(image: tuple[str, bytes]) -> NDArray[np.float32]:
+    name, encoded = image
     try:
         return describe(encoded)
     except InputError as error:

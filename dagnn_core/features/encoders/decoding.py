@@ -1,4 +1,4 @@
-"""Decoding of pictures, the same for every image encoder."""
+"""Decoding of images, the same for every image encoder."""
 
 import io
 
@@ -8,11 +8,11 @@ from dagnn_core.data.images import FORMATS
 from dagnn_core.errors import InputError
 
 
-def decode(picture: bytes, at_least: int) -> Image.Image:
-    """Decode a picture (JPEG, PNG ...) to RGB, upright, transparent parts on white.
+def decode(encoded: bytes, at_least: int) -> Image.Image:
+    """Decode an image (JPEG, PNG ...) to RGB, upright, transparent parts on white.
 
     Args:
-        picture: the encoded picture.
+        encoded: the encoded image.
         at_least: pixels that each side keeps where it has as many: a large JPEG is decoded at a fraction of its size,
             which is much faster.
 
@@ -20,7 +20,7 @@ def decode(picture: bytes, at_least: int) -> Image.Image:
         InputError: Pillow cannot decode it, or it has more pixels than Pillow's limit.
     """
     try:
-        with Image.open(io.BytesIO(picture), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise InputError(f"{image.width} x {image.height} pixels are more than {limit}")

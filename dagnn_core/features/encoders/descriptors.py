@@ -1,11 +1,11 @@
-"""Descriptors of colour, shape and texture, for pictures without pretrained weights.
+"""Descriptors of colour, shape and texture, for images without pretrained weights.
 
-A picture is stretched to a square and described by three blocks of histograms:
+An image is stretched to a square and described by three blocks of histograms:
 
-- colour: CIELAB colours of the whole picture and of its quarters;
+- colour: CIELAB colours of the whole image and of its quarters;
 - shape: gradient orientations on a grid (Dalal and Triggs, "Histograms of Oriented Gradients for Human Detection",
   CVPR 2005), with signed orientations;
-- texture: uniform local binary patterns (Ojala, Pietikäinen and Mäenpää, TPAMI 2002) of the whole picture and of its
+- texture: uniform local binary patterns (Ojala, Pietikäinen and Mäenpää, TPAMI 2002) of the whole image and of its
   quarters.
 
 Each enters by the square roots of its fractions: the Hellinger kernel as a feature map (Arandjelović and Zisserman,
@@ -43,8 +43,8 @@ Histograms = NDArray[np.float32]  # [cells, bins]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-def describe(picture: bytes) -> NDArray[np.float32]:
-    """Describe an encoded picture by the blocks colour, shape and texture.
+def describe(image: bytes) -> NDArray[np.float32]:
+    """Describe an encoded image by the blocks colour, shape and texture.
 
     Shape:
         [DIM].
@@ -52,13 +52,13 @@ def describe(picture: bytes) -> NDArray[np.float32]:
     Raises:
         InputError: Pillow cannot decode it.
     """
-    lab = to_lab(stretch(picture))
+    lab = to_lab(stretch(image))
     blocks = (colour_histograms(lab), gradient_histograms(lab[0]), pattern_histograms(lab[0]))
     return np.concatenate([np.sqrt(block).ravel() for block in blocks])
 
 
-def stretch(picture: bytes) -> NDArray[np.uint8]:
-    """Decode a picture and stretch it to the square.
+def stretch(image: bytes) -> NDArray[np.uint8]:
+    """Decode an image and stretch it to the square.
 
     Shape:
         sRGB values [S, S, 3].
@@ -66,7 +66,7 @@ def stretch(picture: bytes) -> NDArray[np.uint8]:
     Raises:
         InputError: Pillow cannot decode it.
     """
-    return np.asarray(decode(picture, 2 * SIZE).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    return np.asarray(decode(image, 2 * SIZE).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
 def to_lab(rgb: NDArray[np.uint8]) -> Planes:
@@ -81,13 +81,13 @@ def to_lab(rgb: NDArray[np.uint8]) -> Planes:
 
 
 def colour_histograms(lab: Planes) -> Histograms:
-    """Fractions of colours in the whole picture and in its quarters.
+    """Fractions of colours in the whole image and in its quarters.
 
     Every pixel is shared linearly among the 8 bins around its colour, so that a slight change of light moves little.
     The axes a* and b* are compressed by a signed square root: most colours are pale.
 
     Shape:
-        [3, S, S] -> [5, NUM_COLOURS], row 0 the whole picture, columns ordered by L*, a*, b*.
+        [3, S, S] -> [5, NUM_COLOURS], row 0 the whole image, columns ordered by L*, a*, b*.
     """
     compressed = np.sign(lab[1:]) * np.sqrt(np.abs(lab[1:]) / 100)
     lightness = _cells(_shares(lab[0] / 100, LIGHTNESS_BINS), 2)
@@ -97,7 +97,7 @@ def colour_histograms(lab: Planes) -> Histograms:
 
 
 def gradient_histograms(lightness: Plane) -> Histograms:
-    """Magnitudes of gradients by orientation on a grid, as fractions of the sum over the whole picture.
+    """Magnitudes of gradients by orientation on a grid, as fractions of the sum over the whole image.
 
     A magnitude is shared linearly between the two bins around its orientation. Bin 0 holds gradients that point to
     the right (lighter on the right: a vertical edge), the next ones turn clockwise.
@@ -115,12 +115,12 @@ def gradient_histograms(lightness: Plane) -> Histograms:
 
 
 def pattern_histograms(lightness: Plane) -> Histograms:
-    """Fractions of uniform local binary patterns in the whole picture and in its quarters.
+    """Fractions of uniform local binary patterns in the whole image and in its quarters.
 
     A bit of the pattern says that the neighbour is lighter than the pixel by more than `PATTERN_THRESHOLD`.
 
     Shape:
-        [S, S] -> [5, NUM_PATTERNS], row 0 the whole picture.
+        [S, S] -> [5, NUM_PATTERNS], row 0 the whole image.
     """
     padded = np.pad(lightness, 1, mode="edge")
     codes = np.zeros((SIZE, SIZE), dtype=np.uint8)

@@ -1,6 +1,6 @@
 """The encoders `huggingface`: any vision, text or CLIP-like model that the library transformers knows.
 
-Pictures go through the model's own processor in its Pillow form, texts through its own tokenizer. Nothing that a model
+Images go through the model's own processor in its Pillow form, texts through its own tokenizer. Nothing that a model
 brings along is run: weights are safetensors, and program code is refused.
 
 # B batch, T tokens, D dimension of the vectors
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Modality
 from dagnn_core.errors import ArtifactError, InputError
-from dagnn_core.features.encoders.backbone import encode_pictures
+from dagnn_core.features.encoders.backbone import encode_images
 from dagnn_core.features.encoders.checkpoint import CONFIG, SENTENCE_POOLING, Checkpoint, read_object
 from dagnn_core.features.encoders.decoding import decode
 from dagnn_core.features.encoders.state import STATE, read_state, write_state
@@ -202,7 +202,7 @@ class _HuggingFaceBackbone:
         what = (
             f"{self._checkpoint.folder}: the model ({self._network.type}) cannot embed what its own preparation makes"
         )
-        return _refusing(f"{what} of {'a picture' if self.modality == 'image' else 'a text'}")
+        return _refusing(f"{what} of {'an image' if self.modality == 'image' else 'a text'}")
 
     def _choose_pooling(self, outputs: NetworkOutputs) -> None:
         """Settle what `auto` means, and check that the model has what is asked for."""
@@ -240,7 +240,7 @@ class _HuggingFaceBackbone:
         return known[modes[0]]
 
     def _pool(self, outputs: NetworkOutputs, mask: Tensor | None = None) -> Tensor:
-        """One float32 vector of each picture or text, [B, D]."""
+        """One float32 vector of each image or text, [B, D]."""
         hidden = outputs.hidden.float()
         if self._pooling == "cls":
             return hidden[:, 0]
@@ -256,25 +256,25 @@ class _HuggingFaceBackbone:
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """Turns an encoded picture into a network's pixels, [3, H, W] float32; it knows the processor, not the network."""
+    """Turns an encoded image into a network's pixels, [3, H, W] float32; it knows the processor, not the network."""
 
     processor: Any
     at_least: int
     """Pixels that each side keeps when a large JPEG is decoded at a fraction of its size."""
 
-    def __call__(self, picture: bytes) -> NDArray[np.float32]:
+    def __call__(self, image: bytes) -> NDArray[np.float32]:
         """Decode and prepare.
 
         Raises:
-            InputError: the picture cannot be decoded.
+            InputError: the image cannot be decoded.
         """
-        outputs = self.processor(decode(picture, self.at_least), return_tensors="np")
+        outputs = self.processor(decode(image, self.at_least), return_tensors="np")
         pixels: NDArray[np.float32] = outputs["pixel_values"][0]
         return pixels
 
 
 class HuggingFaceImageBackbone(_HuggingFaceBackbone):
-    """A vision model, or the picture half of a CLIP-like model."""
+    """A vision model, or the image half of a CLIP-like model."""
 
     modality: Modality = "image"
 
@@ -284,7 +284,7 @@ class HuggingFaceImageBackbone(_HuggingFaceBackbone):
         pixels = [_pixels(processor, size, checkpoint.folder) for size in ((96, 64), (64, 96))]
         if pixels[0].shape != pixels[1].shape:
             raise InputError(
-                f"{checkpoint.folder}: the processor leaves pictures in different sizes, expected one size for all",
+                f"{checkpoint.folder}: the processor leaves images in different sizes, expected one size for all",
                 "let it crop, or set `size` to height and width, in preprocessor_config.json",
             )
         # twice the side that is needed: smoothing then hides that the decoder left out pixels
@@ -293,30 +293,30 @@ class HuggingFaceImageBackbone(_HuggingFaceBackbone):
 
     @property
     def preprocess(self) -> Callable[[bytes], NDArray[np.float32]]:
-        """Turns an encoded picture into pixels."""
+        """Turns an encoded image into pixels."""
         return self._preprocess
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Embed a batch of what `preprocess` makes: [B, 3, H, W] -> [B, D]."""
         return self._pool(self._network(pixel_values=pixels))
 
-    def encode(self, pictures: Sequence[bytes], /) -> NDArray[np.float32]:
-        """Encode pictures (JPEG, PNG ...): B pictures -> [B, D].
+    def encode(self, images: Sequence[bytes], /) -> NDArray[np.float32]:
+        """Encode images (JPEG, PNG ...): B images -> [B, D].
 
         Raises:
-            InputError: a picture cannot be decoded; the message has its number, from 1.
+            InputError: an image cannot be decoded; the message has its number, from 1.
         """
-        return encode_pictures(self, pictures)
+        return encode_images(self, images)
 
     def _probe(self, pixels: Tensor) -> int:
-        """Try one picture twice; return the dimension of its vector."""
+        """Try one image twice; return the dimension of its vector."""
         with self._probing():
             outputs = self._network(pixel_values=pixels)
             self._choose_pooling(outputs)
             first, second = self._pool(outputs), self.embed(pixels)
         if not torch.allclose(first, second):
             raise InputError(
-                f"{self._checkpoint.folder}: the model ({self._network.type}) gives the same picture another vector "
+                f"{self._checkpoint.folder}: the model ({self._network.type}) gives the same image another vector "
                 "each time",
                 "choose another model",
             )
@@ -403,17 +403,17 @@ def _load_processor(folder: Path) -> Any:
 
 
 def _pixels(processor: Any, size: tuple[int, int], folder: Path) -> NDArray[np.float32]:
-    """What a processor makes of a picture, in which no two places look the same."""
+    """What a processor makes of an image, in which no two places look the same."""
     down = Image.linear_gradient("L")
-    picture = Image.merge("RGB", (down, down.rotate(90), Image.radial_gradient("L"))).resize(size)
-    with _refusing(f"{folder}: the image processor fails on a picture"):
-        outputs = processor(picture, return_tensors="np")
+    image = Image.merge("RGB", (down, down.rotate(90), Image.radial_gradient("L"))).resize(size)
+    with _refusing(f"{folder}: the image processor fails on an image"):
+        outputs = processor(image, return_tensors="np")
     pixels: NDArray[np.float32] = outputs["pixel_values"]
     if set(outputs) != {"pixel_values"} or pixels.ndim != 4:
         raise InputError(
             f"{folder}: the image processor makes {', '.join(outputs)} of shape {list(pixels.shape)}, expected one "
-            "grid of pixels for each picture",
-            "choose a model that takes pictures of one size",
+            "grid of pixels for each image",
+            "choose a model that takes images of one size",
         )
     return pixels
 

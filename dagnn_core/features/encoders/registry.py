@@ -41,16 +41,16 @@ class Encoder(Protocol):
 
 
 class ImageEncoder(Encoder, Protocol):
-    """Turns pictures into vectors."""
+    """Turns images into vectors."""
 
-    def encode(self, pictures: Sequence[bytes], /) -> NDArray[np.float32]:
-        """Encode pictures (JPEG, PNG ...).
+    def encode(self, images: Sequence[bytes], /) -> NDArray[np.float32]:
+        """Encode images (JPEG, PNG ...).
 
         Shape:
-            B pictures -> [B, dim].
+            B images -> [B, dim].
 
         Raises:
-            InputError: a picture cannot be decoded, or this encoder takes vectors only.
+            InputError: an image cannot be decoded, or this encoder takes vectors only.
         """
 
 

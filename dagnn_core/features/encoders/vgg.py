@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dagnn_core.artifacts import sha256_of
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import ArtifactError, InputError
-from dagnn_core.features.encoders.backbone import encode_pictures
+from dagnn_core.features.encoders.backbone import encode_images
 from dagnn_core.features.encoders.decoding import decode
 from dagnn_core.features.encoders.state import STATE, read_state, write_state
 from dagnn_core.text import first_line
@@ -139,7 +139,7 @@ class VggBackbone:
 
     @property
     def preprocess(self) -> Callable[[bytes], NDArray[np.uint8]]:
-        """Turns an encoded picture into pixels."""
+        """Turns an encoded image into pixels."""
         return crop
 
     @torch.inference_mode()
@@ -149,17 +149,17 @@ class VggBackbone:
         vectors: Tensor = self._network((scaled - self._mean) / self._deviation)
         return vectors.float()
 
-    def encode(self, pictures: Sequence[bytes], /) -> NDArray[np.float32]:
-        """Encode pictures (JPEG, PNG ...): B pictures -> [B, D].
+    def encode(self, images: Sequence[bytes], /) -> NDArray[np.float32]:
+        """Encode images (JPEG, PNG ...): B images -> [B, D].
 
         Raises:
-            InputError: a picture cannot be decoded; the message has its number, from 1.
+            InputError: an image cannot be decoded; the message has its number, from 1.
         """
-        return encode_pictures(self, pictures)
+        return encode_images(self, images)
 
 
-def crop(picture: bytes) -> NDArray[np.uint8]:
-    """Decode a picture, resize its shorter side to 256 and cut out the middle, as torchvision's transform does.
+def crop(encoded: bytes) -> NDArray[np.uint8]:
+    """Decode an image, resize its shorter side to 256 and cut out the middle, as torchvision's transform does.
 
     Shape:
         [3, 224, 224].
@@ -167,7 +167,7 @@ def crop(picture: bytes) -> NDArray[np.uint8]:
     Raises:
         InputError: Pillow cannot decode it.
     """
-    image = decode(picture, 2 * RESIZE)
+    image = decode(encoded, 2 * RESIZE)
     short = min(image.size)
     resized = image.resize((RESIZE * image.width // short, RESIZE * image.height // short), Image.Resampling.BILINEAR)
     left, top = (round((side - CROP) / 2) for side in resized.size)

@@ -1,4 +1,4 @@
-"""The pictures and texts of a data set as vectors, one shard of rows after the other.
+"""The images and texts of a data set as vectors, one shard of rows after the other.
 
 What an item lacks is a zero row. No batch crosses the border of a shard, so the vectors do not depend on which shards
 are asked for.
@@ -22,21 +22,21 @@ from dagnn_core.errors import BackendError, InputError
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.encoders.classic import describe_all
 from dagnn_core.features.encoders.descriptors import DIM
-from dagnn_core.features.extraction.image_loader import NumberedPicture, load_pixels
+from dagnn_core.features.extraction.image_loader import NumberedImage, load_pixels
 from dagnn_core.progress import track
 from dagnn_core.text import name_first
 
 
-def describe_pictures(dataset: Dataset, shards: Sequence[range]) -> Iterator[Tensor]:
-    """Descriptors of the pictures in some shards, not yet standardised.
+def describe_images(dataset: Dataset, shards: Sequence[range]) -> Iterator[Tensor]:
+    """Descriptors of the images in some shards, not yet standardised.
 
     Raises:
-        InputError: a picture is missing or cannot be decoded.
+        InputError: an image is missing or cannot be decoded.
     """
-    name = _picture_namer(dataset)
-    pictures = ((name(row), encoded) for row, encoded in _read_pictures(dataset, shards, "classic"))
+    name = _image_namer(dataset)
+    images = ((name(row), encoded) for row, encoded in _read_images(dataset, shards, "classic"))
     total = sum(len(_present(dataset.has_image, rows)) for rows in shards)
-    descriptors = track(describe_all(pictures), description="describing pictures", total=total)
+    descriptors = track(describe_all(images), description="describing images", total=total)
     for rows in shards:
         vectors = np.zeros((len(rows), DIM), dtype=np.float32)
         for place in _present(dataset.has_image, rows) - rows.start:
@@ -44,32 +44,32 @@ def describe_pictures(dataset: Dataset, shards: Sequence[range]) -> Iterator[Ten
         yield torch.from_numpy(vectors)
 
 
-def embed_pictures(
+def embed_images(
     dataset: Dataset, backbone: ImageBackbone, config: FeaturesConfig, shards: Sequence[range]
 ) -> Iterator[Tensor]:
-    """Vectors of the pictures in some shards, on the network's device.
+    """Vectors of the images in some shards, on the network's device.
 
     Raises:
-        InputError: a picture is missing or cannot be decoded, or there is no GPU where one is asked for.
-        BackendError: memory ran out, or a process that decodes pictures died.
+        InputError: an image is missing or cannot be decoded, or there is no GPU where one is asked for.
+        BackendError: memory ran out, or a process that decodes images died.
     """
     device = choose_device(config.device, key="features.device")
     backbone.to(device)
     sizes = [len(_present(dataset.has_image, rows)) for rows in shards]
     loaded = load_pixels(
-        _batches(_read_pictures(dataset, shards, backbone.kind), sizes, config.batch_size),
+        _batches(_read_images(dataset, shards, backbone.kind), sizes, config.batch_size),
         backbone.preprocess,
-        name=_picture_namer(dataset),
-        num_pictures=sum(sizes),
+        name=_image_namer(dataset),
+        num_images=sum(sizes),
         workers=config.workers or _num_workers(device),
         pin_memory=device.type == "cuda",
     )
-    batches = track(loaded, description="embedding pictures", total=sum(sizes), size=lambda batch: len(batch.rows))
+    batches = track(loaded, description="embedding images", total=sum(sizes), size=lambda batch: len(batch.rows))
     for rows, size in zip(shards, sizes, strict=True):
         vectors = torch.zeros(len(rows), backbone.dim, device=device)
         for batch in islice(batches, math.ceil(size / config.batch_size)):
             places, pixels = (part.to(device, non_blocking=True) for part in batch)
-            with _clear_memory_error(config.batch_size, "pictures"), inference(config.precision, device):
+            with _clear_memory_error(config.batch_size, "images"), inference(config.precision, device):
                 vectors[places - rows.start] = backbone.embed(pixels).float()
         yield vectors
     backbone.to(torch.device("cpu"))  # the other modality may need the GPU's memory
@@ -124,31 +124,29 @@ def _clear_memory_error(batch_size: int, what: str) -> Iterator[None]:
         ) from error
 
 
-def _read_pictures(dataset: Dataset, shards: Sequence[range], kind: str) -> Iterator[NumberedPicture]:
+def _read_images(dataset: Dataset, shards: Sequence[range], kind: str) -> Iterator[NumberedImage]:
     wanted = np.zeros(len(dataset), dtype=np.bool_)
     for rows in shards:
         wanted[_present(dataset.has_image, rows)] = True
     remaining = iter(np.flatnonzero(wanted).tolist())
-    for pictures in dataset.iterate_pictures(wanted):
-        numbered = list(zip(islice(remaining, len(pictures)), pictures, strict=True))
-        missing = [repr(dataset.ids[row]) for row, picture in numbered if picture is None]
+    for images in dataset.iterate_images(wanted):
+        numbered = list(zip(islice(remaining, len(images)), images, strict=True))
+        missing = [repr(dataset.ids[row]) for row, image in numbered if image is None]
         if missing:
             raise InputError(
-                f"{dataset.artifact.path} has no picture for the items {name_first(missing)}, as features.image: "
+                f"{dataset.artifact.path} has no image for the items {name_first(missing)}, as features.image: "
                 f"{kind} expects",
-                "give the raw data pictures (layout folder: dataset.folder.images), or set "
+                "give the raw data images (layout folder: dataset.folder.images), or set "
                 "features.image: precomputed in params.yaml",
             )
-        yield from (NumberedPicture(row, picture) for row, picture in numbered if picture is not None)
+        yield from (NumberedImage(row, image) for row, image in numbered if image is not None)
 
 
-def _batches(
-    pictures: Iterator[NumberedPicture], sizes: Sequence[int], batch_size: int
-) -> Iterator[list[NumberedPicture]]:
-    """Cut the pictures of shards, of which so many are present, into batches."""
+def _batches(images: Iterator[NumberedImage], sizes: Sequence[int], batch_size: int) -> Iterator[list[NumberedImage]]:
+    """Cut the images of shards, of which so many are present, into batches."""
     for size in sizes:
         for start in range(0, size, batch_size):
-            yield list(islice(pictures, min(batch_size, size - start)))
+            yield list(islice(images, min(batch_size, size - start)))
 
 
 def _present(has: NDArray[np.bool_], rows: range) -> NDArray[np.int64]:
@@ -156,5 +154,5 @@ def _present(has: NDArray[np.bool_], rows: range) -> NDArray[np.int64]:
     return rows.start + np.flatnonzero(has[rows.start : rows.stop])
 
 
-def _picture_namer(dataset: Dataset) -> Callable[[int], str]:
-    return lambda row: f"{dataset.artifact.path}: the picture of item {dataset.ids[row]!r}"
+def _image_namer(dataset: Dataset) -> Callable[[int], str]:
+    return lambda row: f"{dataset.artifact.path}: the image of item {dataset.ids[row]!r}"

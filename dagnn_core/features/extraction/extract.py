@@ -1,4 +1,4 @@
-"""Extract features: every picture and sentence of a data set as a vector, by encoders fitted on its training split."""
+"""Extract features: every image and sentence of a data set as a vector, by encoders fitted on its training split."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -20,7 +20,7 @@ from dagnn_core.features.encoders.precomputed import PrecomputedEncoder
 from dagnn_core.features.encoders.registry import Encoder, TextEncoder, image_encoder_class, text_encoder_class
 from dagnn_core.features.encoders.state import read_state
 from dagnn_core.features.encoders.words import LabelledTexts
-from dagnn_core.features.extraction.embedding import describe_pictures, embed_pictures, embed_texts
+from dagnn_core.features.extraction.embedding import describe_images, embed_images, embed_texts
 from dagnn_core.features.extraction.precomputed import join_vectors, own_vectors
 from dagnn_core.features.extraction.vector_cache import VectorCache
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, write_samples
@@ -36,20 +36,21 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *,
         directory: where the files go.
         dataset: what is encoded.
         config: which encoders.
-        cache: folder where finished vectors of pictures and texts are kept and looked for.
+        cache: folder where finished vectors of images and texts are kept and looked for.
 
     Returns:
         The manifest's content. `num_zero_vectors` counts in each split the vectors without any value, such as those
-        of texts without any word of the vocabulary; those of missing pictures and texts do not count.
+        of texts without any word of the vocabulary; those of missing images and texts do not count.
 
     Raises:
-        InputError: no training item has a picture, or none a text; the picture of an item is not in the data set, or
-            cannot be decoded; ready vectors are missing or unusable; no word is frequent enough for the vocabulary.
-        BackendError: memory ran out, or a process that decodes pictures died.
+        InputError: no training item has an image, or none a text; the image of an item is not in the data set, or
+            cannot be decoded; precomputed vectors are missing or unusable; no word is frequent enough for the
+            vocabulary.
+        BackendError: memory ran out, or a process that decodes images died.
     """
     _check_training_items(dataset)
     text_path, image_path = directory / "text.npy", directory / "image.npy"
-    # texts first: what is wrong with them shows at once, not after all the pictures
+    # texts first: what is wrong with them shows at once, not after all the images
     text_encoder = _extract_texts(dataset, config, cache, text_path)
     image_encoder = _extract_images(dataset, config, cache, image_path)
     for encoder, name, kind in (
@@ -87,7 +88,7 @@ def _check_training_items(dataset: Dataset) -> None:
     if not len(training):
         raise InputError(f"{dataset.artifact.path} has no training items, expected some to fit the encoders on")
     for present, what, keys in (
-        (dataset.has_image, "picture", "dataset.folder.images or image_vectors"),
+        (dataset.has_image, "image", "dataset.folder.images or image_vectors"),
         (dataset.has_text, "text", "dataset.folder.text_column"),
     ):
         if not present[training].any():
@@ -123,7 +124,7 @@ def _check_written(dataset: Dataset, kind: str) -> None:
     if len(wordless):
         named = name_first([repr(dataset.ids[row]) for row in wordless])
         raise InputError(
-            f"{dataset.artifact.path} has ready vectors and no words for {len(wordless)} texts ({named}), but "
+            f"{dataset.artifact.path} has precomputed vectors and no words for {len(wordless)} texts ({named}), but "
             f"features.text: {kind} expects words",
             "set features.text: precomputed in params.yaml (layout features: "
             "dataset.features.text_names makes words of the columns)",
@@ -149,15 +150,15 @@ def _extract_images(dataset: Dataset, config: FeaturesConfig, cache: Path, path:
 
 
 def extract_descriptors(dataset: Dataset, cache: Path, path: Path) -> ClassicEncoder:
-    """Write the image matrix of the encoder `classic`, fitted on the training pictures, and return the encoder.
+    """Write the image matrix of the encoder `classic`, fitted on the training images, and return the encoder.
 
     Raises:
-        InputError: a picture is missing or cannot be decoded.
+        InputError: an image is missing or cannot be decoded.
     """
     identity = {"kind": "classic", "version": VERSION}
     descriptors = _open_cache(cache, dataset, "image", identity, "float32", DIM)
-    descriptors.fill(partial(describe_pictures, dataset), what="image descriptors")
-    # mean and deviation are known after all pictures only, so the raw descriptors wait in a file
+    descriptors.fill(partial(describe_images, dataset), what="image descriptors")
+    # mean and deviation are known after all images only, so the raw descriptors wait in a file
     raw_path = path.with_suffix(".raw.npy")
     _write_float32(raw_path, descriptors.blocks(), len(dataset), DIM)
     raw = np.load(raw_path, mmap_mode="r", allow_pickle=False)
@@ -173,11 +174,11 @@ def extract_with_image_backbone(
     """Write the image matrix that a pretrained network makes, with what the cache has of it.
 
     Raises:
-        InputError: a picture is missing or cannot be decoded, or there is no GPU where one is asked for.
-        BackendError: memory ran out, or a process that decodes pictures died.
+        InputError: an image is missing or cannot be decoded, or there is no GPU where one is asked for.
+        BackendError: memory ran out, or a process that decodes images died.
     """
     vectors = _open_cache(cache, dataset, "image", backbone.identity, config.precision, backbone.dim)
-    vectors.fill(partial(embed_pictures, dataset, backbone, config), what="image vectors")
+    vectors.fill(partial(embed_images, dataset, backbone, config), what="image vectors")
     _write_float32(path, vectors.blocks(), len(dataset), backbone.dim)
 
 

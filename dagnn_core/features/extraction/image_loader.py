@@ -1,6 +1,6 @@
-"""Decode and preprocess pictures in worker processes, ahead of the network.
+"""Decode and preprocess images in worker processes, ahead of the network.
 
-The workers are forked from a server process that has no threads and no GPU (`forkserver`), get encoded pictures, and
+The workers are forked from a server process that has no threads and no GPU (`forkserver`), get encoded images, and
 hand back batches of pixels through shared memory. This module stays small: every worker imports it.
 """
 
@@ -21,58 +21,58 @@ from dagnn_core.errors import BackendError, InputError
 
 # B batch
 
-PICTURES_PER_WORKER = 256  # fewer are decoded sooner than a process starts
+IMAGES_PER_WORKER = 256  # fewer are decoded sooner than a process starts
 
 Preprocess = Callable[[bytes], NDArray[Any]]
 
 
-class NumberedPicture(NamedTuple):
-    """An encoded picture and its row in the data set."""
+class NumberedImage(NamedTuple):
+    """An encoded image and its row in the data set."""
 
     row: int
     encoded: bytes
 
 
 class PixelBatch(NamedTuple):
-    """Preprocessed pictures."""
+    """Preprocessed images."""
 
     rows: Tensor
-    """Rows of the pictures in the data set, [B]."""
+    """Rows of the images in the data set, [B]."""
     pixels: Tensor
     """What the network takes, [B, ...]."""
 
 
 class FaultyImage(NamedTuple):
-    """Why a picture cannot be preprocessed."""
+    """Why an image cannot be preprocessed."""
 
     row: int
     message: str
 
 
 def load_pixels(
-    batches: Iterable[list[NumberedPicture]],
+    batches: Iterable[list[NumberedImage]],
     preprocess: Preprocess,
     *,
     name: Callable[[int], str],
-    num_pictures: int,
+    num_images: int,
     workers: int,
     pin_memory: bool,
 ) -> Iterator[PixelBatch]:
-    """Preprocess batches of pictures, in order, while the caller works on earlier ones.
+    """Preprocess batches of images, in order, while the caller works on earlier ones.
 
     Args:
-        batches: encoded pictures.
+        batches: encoded images.
         preprocess: turns one into pixels; picklable.
-        name: names the picture of a row, for messages.
-        num_pictures: in all batches together; for few of them no processes are started.
+        name: names the image of a row, for messages.
+        num_images: in all batches together; for few of them no processes are started.
         workers: number of processes; 0: this one decodes.
         pin_memory: whether pixels go to a GPU.
 
     Raises:
-        InputError: a picture cannot be decoded.
+        InputError: an image cannot be decoded.
         BackendError: a worker process died.
     """
-    num_workers = min(workers, num_pictures // PICTURES_PER_WORKER)
+    num_workers = min(workers, num_images // IMAGES_PER_WORKER)
     loader = DataLoader(
         _Pixels(preprocess),
         batch_sampler=batches,  # any iterable will do: its elements go to the workers
@@ -92,24 +92,24 @@ def load_pixels(
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
             raise
         raise BackendError(
-            f"a process that decodes pictures died ({error})",
+            f"a process that decodes images died ({error})",
             "most likely memory ran out, or shared memory (/dev/shm): "
             "lower features.workers or features.batch_size in params.yaml and run again, finished shards are kept",
         ) from error
 
 
 class _Pixels(Dataset[tuple[int, Tensor] | FaultyImage]):
-    """What a worker does with one picture."""
+    """What a worker does with one image."""
 
     def __init__(self, preprocess: Preprocess) -> None:
         self._preprocess = preprocess
 
-    def __getitem__(self, picture: NumberedPicture) -> tuple[int, Tensor] | FaultyImage:
+    def __getitem__(self, image: NumberedImage) -> tuple[int, Tensor] | FaultyImage:
         try:
-            pixels = self._preprocess(picture.encoded)
+            pixels = self._preprocess(image.encoded)
         except InputError as error:  # as a value: an exception would arrive with the worker's traceback as its text
-            return FaultyImage(picture.row, str(error))
-        return picture.row, torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+            return FaultyImage(image.row, str(error))
+        return image.row, torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
 
 
 def _collate(samples: list[tuple[int, Tensor] | FaultyImage]) -> PixelBatch | FaultyImage:

@@ -1,4 +1,4 @@
-"""Ready vectors as features: the data set's own, or those of a file, joined by id."""
+"""Precomputed vectors as features: the data set's own, or those of a file, joined by id."""
 
 import logging
 from collections.abc import Callable

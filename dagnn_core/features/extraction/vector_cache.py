@@ -1,4 +1,4 @@
-"""Vectors of pictures and texts, kept from run to run in shards: what is finished is never computed again.
+"""Vectors of images and texts, kept from run to run in shards: what is finished is never computed again.
 
 A folder for each key, in it one safetensors file for every `SHARD_ROWS` rows, with the sha256 of its values. A file
 appears by a rename, whole or not at all, so a kill costs the shard in the making, and runs at the same time do not

@@ -1,4 +1,4 @@
-"""Write the data card of a data set: `card.html`, `card.md`, and the folder `card/` with the pictures of the latter."""
+"""Write the data card of a data set: `card.html`, `card.md`, and the folder `card/` with the images of the latter."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,8 +28,8 @@ class _LabelBar(NamedTuple):
     """Of the split's items."""
 
 
-class _Picture(NamedTuple):
-    """A picture of the card."""
+class _Image(NamedTuple):
+    """An image of the card."""
 
     file: str
     """Its path from the card."""
@@ -43,13 +43,13 @@ class _Sample(NamedTuple):
     id: str
     text: str
     labels: Sequence[str]
-    picture: _Picture | None
+    image: _Image | None
 
 
 class _Matrix(NamedTuple):
-    """The picture of how labels go together."""
+    """The image of how labels go together."""
 
-    picture: _Picture
+    image: _Image
     num_shown: int
 
 
@@ -80,12 +80,12 @@ def write_card(dataset: Dataset) -> None:
 
 
 def _sample(out: Path, number: int, sample: SampleItem) -> _Sample:
-    picture = None
-    if sample.picture is not None:
-        picture = _Picture(f"{FOLDER}/sample-{number:02d}.jpg", data_uri(sample.picture, "jpeg"))
-        (out / picture.file).write_bytes(sample.picture)
+    image = None
+    if sample.image is not None:
+        image = _Image(f"{FOLDER}/sample-{number:02d}.jpg", data_uri(sample.image, "jpeg"))
+        (out / image.file).write_bytes(sample.image)
     text = sample.text if len(sample.text) <= MAX_TEXT else f"{sample.text[: MAX_TEXT - 1]}…"
-    return _Sample(sample.id, text, sample.labels, picture)
+    return _Sample(sample.id, text, sample.labels, image)
 
 
 def _matrix(out: Path, dataset: Dataset) -> _Matrix | None:
@@ -100,7 +100,7 @@ def _matrix(out: Path, dataset: Dataset) -> _Matrix | None:
     names = [dataset.label_names[label] for label in shown[order].tolist()]
     file = f"{FOLDER}/labels.png"
     draw_matrix(out / file, names, conditional[np.ix_(order, order)])
-    return _Matrix(_Picture(file, data_uri((out / file).read_bytes(), "png")), len(shown))
+    return _Matrix(_Image(file, data_uri((out / file).read_bytes(), "png")), len(shown))
 
 
 def _label_bars(content: Mapping[str, Any]) -> list[_LabelBar]:

@@ -1,4 +1,4 @@
-"""What a data card says beyond the manifest, gathered in one pass over the pictures."""
+"""What a data card says beyond the manifest, gathered in one pass over the images."""
 
 # N items
 
@@ -31,7 +31,7 @@ class SampleItem(NamedTuple):
     id: str
     text: str
     labels: Sequence[str]
-    picture: bytes | None
+    image: bytes | None
     """A small copy, as JPEG."""
 
 
@@ -59,17 +59,17 @@ class TextLengths(NamedTuple):
         return max(fraction for lengths in self.by_split.values() for fraction in lengths.bins)
 
 
-class PictureStats(NamedTuple):
-    """The encoded pictures."""
+class ImageStats(NamedTuple):
+    """The encoded images."""
 
-    num_pictures: int
+    num_images: int
     num_bytes: int
     formats: Mapping[str, int]
-    """Pictures by format, the most frequent first."""
+    """Images by format, the most frequent first."""
     median_size: tuple[int, int]
     """Width and height in pixels, each by itself."""
     smallest: tuple[int, int]
-    """Width and height of the picture with the fewest pixels."""
+    """Width and height of the image with the fewest pixels."""
     largest: tuple[int, int]
 
 
@@ -81,7 +81,7 @@ class ItemPlace(NamedTuple):
 
 
 class Overlap(NamedTuple):
-    """Identical pictures, or identical texts."""
+    """Identical images, or identical texts."""
 
     what: str
     num_items: int
@@ -103,25 +103,25 @@ class Facts:
     """Number of labels -> items that have so many."""
     text_lengths: TextLengths | None
     """None where no item has a text."""
-    pictures: PictureStats | None
-    """None where there are ready vectors, or texts, alone."""
+    images: ImageStats | None
+    """None where there are precomputed vectors, or texts, alone."""
     overlaps: Sequence[Overlap]
 
 
 @dataclass(slots=True)
 class _Scan:
-    """What the pass over the pictures collects."""
+    """What the pass over the images collects."""
 
     keys: NDArray[np.uint64]
     sizes: NDArray[np.int64]
-    """Width and height in pixels, [N, 2]; zeros where there is no picture."""
+    """Width and height in pixels, [N, 2]; zeros where there is no image."""
     formats: Counter[str]
     num_bytes: int
     samples: dict[int, bytes | None]
 
 
 def gather_facts(dataset: Dataset, *, seed: int) -> Facts:
-    """Read a data set once, with few pictures at a time in memory.
+    """Read a data set once, with few images at a time in memory.
 
     Args:
         dataset: any.
@@ -130,27 +130,30 @@ def gather_facts(dataset: Dataset, *, seed: int) -> Facts:
     drawn = sorted(
         dataset.rows("train").tolist(), key=lambda row: hash_point(dataset.ids[row], seed=seed, purpose="card")
     )
-    scan = _scan_pictures(dataset, drawn[:NUM_SAMPLES])
+    scan = _scan_images(dataset, drawn[:NUM_SAMPLES])
     names = np.array(dataset.label_names)
     text_keys = np.array([content_key(text.encode()) for text in dataset.texts], np.uint64)
-    has_picture = scan.sizes.any(axis=1)
+    has_encoded_image = scan.sizes.any(axis=1)
     return Facts(
         samples=[
-            SampleItem(dataset.ids[row], dataset.texts[row], names[dataset.labels[row] > 0].tolist(), picture)
-            for row, picture in scan.samples.items()
+            SampleItem(dataset.ids[row], dataset.texts[row], names[dataset.labels[row] > 0].tolist(), image)
+            for row, image in scan.samples.items()
         ],
         labels_per_item=dict(sorted(Counter(dataset.labels.sum(axis=1).tolist()).items())),
         text_lengths=_text_lengths(dataset) if dataset.is_written.any() else None,
-        pictures=_picture_stats(scan, scan.sizes[has_picture]) if has_picture.any() else None,
+        images=_image_stats(scan, scan.sizes[has_encoded_image]) if has_encoded_image.any() else None,
         overlaps=[
             _overlap(dataset, what, np.flatnonzero(present), keys)
-            for what, present, keys in (("pictures", has_picture, scan.keys), ("texts", dataset.is_written, text_keys))
+            for what, present, keys in (
+                ("images", has_encoded_image, scan.keys),
+                ("texts", dataset.is_written, text_keys),
+            )
             if present.any()
         ],
     )
 
 
-def _scan_pictures(dataset: Dataset, sample_rows: Sequence[int]) -> _Scan:
+def _scan_images(dataset: Dataset, sample_rows: Sequence[int]) -> _Scan:
     scan = _Scan(
         keys=np.zeros(len(dataset), np.uint64),
         sizes=np.zeros((len(dataset), 2), np.int64),
@@ -158,28 +161,28 @@ def _scan_pictures(dataset: Dataset, sample_rows: Sequence[int]) -> _Scan:
         num_bytes=0,
         samples=dict.fromkeys(sample_rows),
     )
-    pictures = (picture for batch in dataset.iterate_pictures() for picture in batch)
-    for row, encoded in enumerate(track(pictures, description="describing the data", total=len(dataset))):
+    images = (image for batch in dataset.iterate_images() for image in batch)
+    for row, encoded in enumerate(track(images, description="describing the data", total=len(dataset))):
         if encoded is None:
             continue
         scan.keys[row] = content_key(encoded)
         scan.num_bytes += len(encoded)
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:  # reads the header alone
-            scan.sizes[row] = picture.size
-            scan.formats[str(picture.format)] += 1
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:  # reads the header alone
+            scan.sizes[row] = image.size
+            scan.formats[str(image.format)] += 1
         if row in scan.samples:
             scan.samples[row] = thumbnail(encoded)
     return scan
 
 
-def _picture_stats(scan: _Scan, sizes: NDArray[np.int64]) -> PictureStats:
+def _image_stats(scan: _Scan, sizes: NDArray[np.int64]) -> ImageStats:
     by_pixels = sizes[np.argsort(sizes.prod(axis=1), kind="stable")]
 
     def pair(size: NDArray[Any]) -> tuple[int, int]:
         return int(size[0]), int(size[1])
 
-    return PictureStats(
-        num_pictures=len(sizes),
+    return ImageStats(
+        num_images=len(sizes),
         num_bytes=scan.num_bytes,
         formats=dict(sorted(scan.formats.items(), key=lambda entry: (-entry[1], entry[0]))),
         median_size=pair(np.quantile(sizes, 0.5, axis=0, method="nearest")),

@@ -1,4 +1,4 @@
-"""The picture of how labels go together: the matrix of conditional probabilities."""
+"""The image of how labels go together: the matrix of conditional probabilities."""
 
 # C labels
 

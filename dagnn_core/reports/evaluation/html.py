@@ -48,8 +48,8 @@ class _Item(NamedTuple):
 
     id: str
     text: str
-    picture: str
-    """Data URI; empty where the data set has ready vectors only."""
+    image: str
+    """Data URI; empty where the data set has precomputed vectors only."""
     labels: Sequence[_Label]
 
 
@@ -91,7 +91,7 @@ def render_report(
 
     Args:
         evaluation: figures and embeddings of the test split.
-        dataset: texts and pictures.
+        dataset: texts and images.
         history: figures of every epoch of the training.
         artifacts: what the report is about, oldest first, the model last.
         config: how many examples, and their seed.
@@ -204,12 +204,12 @@ def _examples(evaluation: Evaluation, dataset: Dataset, config: EvaluateConfig) 
         queries = draw.choice(candidates, size=min(config.num_queries, len(candidates)), replace=False)
         rankings = rank_gallery(query[queries], gallery)[:, : config.num_retrieved]
         shown = np.unique(np.concatenate([queries, rankings.ravel()])) if direction == "t2i" else queries
-        pictures = _thumbnails(dataset, evaluation.rows[shown])
+        images = _thumbnails(dataset, evaluation.rows[shown])
         examples[direction] = [
             _example(
                 evaluation,
                 dataset,
-                pictures,
+                images,
                 query=number,
                 ranking=ranking,
                 average_precision=float(average_precision[number]),
@@ -222,7 +222,7 @@ def _examples(evaluation: Evaluation, dataset: Dataset, config: EvaluateConfig) 
 def _example(
     evaluation: Evaluation,
     dataset: Dataset,
-    pictures: Mapping[int, str],
+    images: Mapping[int, str],
     *,
     query: int,
     ranking: Sequence[int],
@@ -237,7 +237,7 @@ def _example(
             _Label(dataset.label_names[column], bool(query_labels[column]))
             for column in np.flatnonzero(labels).tolist()
         ]
-        return _Item(dataset.ids[row], dataset.texts[row], pictures.get(row, ""), names)
+        return _Item(dataset.ids[row], dataset.texts[row], images.get(row, ""), names)
 
     hits = []
     for number in ranking:
@@ -247,12 +247,10 @@ def _example(
 
 
 def _thumbnails(dataset: Dataset, rows: NDArray[np.int64]) -> dict[int, str]:
-    """Small copies of pictures as data URIs, by row; rows without a picture are left out."""
-    pictures = dataset.pictures(rows.tolist())
+    """Small copies of images as data URIs, by row; rows without an image are left out."""
+    images = dataset.images(rows.tolist())
     return {
-        row: data_uri(thumbnail(encoded), "jpeg")
-        for row, encoded in zip(rows.tolist(), pictures, strict=True)
-        if encoded
+        row: data_uri(thumbnail(encoded), "jpeg") for row, encoded in zip(rows.tolist(), images, strict=True) if encoded
     }
 
 

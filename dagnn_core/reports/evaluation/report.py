@@ -33,7 +33,7 @@ def write_report(
     Args:
         draft: the artifact being written.
         evaluation: what the report is about.
-        dataset: texts and pictures of the examples.
+        dataset: texts and images of the examples.
         features: what the model was trained on.
         model: the model.
         config: how many examples, and their seed.

@@ -64,7 +64,7 @@ def render_model_card(
         "dim": model.artifact.content["output_dim"],
         "columns": [
             ("text", _cell(model.text_encoder, "a sentence")),
-            ("image", _cell(model.image_encoder, "an encoded picture (JPEG, PNG ...) as base64 text")),
+            ("image", _cell(model.image_encoder, "an encoded image (JPEG, PNG ...) as base64 text")),
         ],
         "data": data,
         "labels": _label_rows(data),
@@ -104,7 +104,7 @@ def _cell(encoder: Encoder, raw: str) -> str:
     """What the input's column for an encoder takes."""
     if encoder.kind != "precomputed":
         return raw
-    return f"the JSON text of a list of {encoder.dim} numbers, for this model was trained on ready vectors"
+    return f"the JSON text of a list of {encoder.dim} numbers, for this model was trained on precomputed vectors"
 
 
 def _label_rows(data: Mapping[str, Any]) -> list[tuple[str, list[int]]]:

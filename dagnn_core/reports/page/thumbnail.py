@@ -1,4 +1,4 @@
-"""Small copies of pictures, to be put into a page."""
+"""Small copies of images, to be put into a page."""
 
 import base64
 import io
@@ -13,10 +13,10 @@ JPEG_QUALITY = 82
 
 
 def thumbnail(encoded: bytes) -> bytes:
-    """A small copy as JPEG, upright, on white where the picture is transparent."""
+    """A small copy as JPEG, upright, on white where the image is transparent."""
     stream = io.BytesIO()
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGBA")
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGBA")
         upright.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
         flat = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
         flat.save(stream, format="JPEG", quality=JPEG_QUALITY, optimize=True)
@@ -24,5 +24,5 @@ def thumbnail(encoded: bytes) -> bytes:
 
 
 def data_uri(encoded: bytes, kind: Literal["jpeg", "png"]) -> str:
-    """A picture as the address of itself."""
+    """An image as the address of itself."""
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode('ascii')}"

@@ -38,8 +38,8 @@ def test_step_writes_the_artifact_with_its_lineage(tmp_path, caplog):
     assert graph.artifact.provenance["step"] == "build_label_graph"
     assert graph.artifact.provenance["params"]["label_graph"]["threshold"] == 0.6
     assert list(graph.artifact.provenance["ancestors"]) == ["dataset"]
-    with Image.open(graph.artifact.file("label_graph.png")) as picture:
-        assert picture.format == "PNG"
+    with Image.open(graph.artifact.file("label_graph.png")) as image:
+        assert image.format == "PNG"
     assert "3 labels, 1 edges from 15 training items" in caplog.text
 
 

@@ -26,7 +26,7 @@ from dagnn_core.artifacts import read_artifact
 from dagnn_core.config.dataset import DatasetConfig, FolderConfig
 from dagnn_core.config.section import section_json
 from dagnn_core.data.dataset import KIND, Dataset
-from dagnn_core.data.ingest.work import pictures_digest, work_folder
+from dagnn_core.data.ingest.work import images_digest, work_folder
 from dagnn_core.data.layouts.folder import open_folder
 from dagnn_core.errors import InputError
 from examples.demo_scenes import DemoSpec, render_scenes
@@ -34,16 +34,16 @@ from tests.fixtures.locations import ROOT
 
 SPLITS = ["train", "train", "train", "val", "test"]
 HEADER = ["id", "text", "labels", "split"]
-FOLDER = FolderConfig(table="table.csv", images="pictures", image_pattern="{id}.png", split_column="split")
+FOLDER = FolderConfig(table="table.csv", images="images", image_pattern="{id}.png", split_column="split")
 
 
 def make_source(folder, count=20, side=8):
-    """Raw data with noise as pictures; labels `boat` and `water` in every split."""
-    (folder / "pictures").mkdir(parents=True)
+    """Raw data with noise as images; labels `boat` and `water` in every split."""
+    (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for i in range(count):
         noise = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / "pictures" / f"p{i}.png")
+        Image.fromarray(noise).save(folder / "images" / f"p{i}.png")
     write_table(folder, rows(count))
     return folder
 
@@ -90,13 +90,13 @@ def entries(folder):
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def test_pictures_are_stored_as_they_are(source, params, out):
+def test_images_are_stored_as_they_are(source, params, out):
     run(params=params, dataset_out=out)
     dataset = Dataset.read(out, verify=True)
     assert dataset.ids == tuple(f"p{i}" for i in range(20))
     assert dataset.label_names == ("boat", "water")
     assert dataset.splits.tolist() == SPLITS * 4
-    assert dataset.pictures([7]) == [(source / "pictures" / "p7.png").read_bytes()]
+    assert dataset.images([7]) == [(source / "images" / "p7.png").read_bytes()]
     content = dataset.artifact.content
     assert content["layout"] == "folder"
     assert content["num_rows"] == 20
@@ -118,11 +118,11 @@ def test_the_artifact_has_a_data_card(params, out):
 
 
 def test_a_tar_gives_the_same_files_as_a_folder(source, params, out):
-    with tarfile.open(source / "pictures.tar", "w") as tar:
-        tar.add(source / "pictures", ".")
+    with tarfile.open(source / "images.tar", "w") as tar:
+        tar.add(source / "images", ".")
     run(params=params, dataset_out=out)
     other = out.with_name("of_tar")
-    run(params=replace(params, folder=replace(FOLDER, images="pictures.tar")), dataset_out=other)
+    run(params=replace(params, folder=replace(FOLDER, images="images.tar")), dataset_out=other)
     assert read_artifact(other, KIND).content_digest == read_artifact(out, KIND).content_digest
 
 
@@ -135,7 +135,7 @@ def test_the_raw_data_may_be_elsewhere_than_the_parameters_say(source, params, o
     assert moved.provenance["params"]["dataset"]["source"] == "data/photos"
 
 
-def test_ready_vectors_are_written_in_row_order(source, params, out):
+def test_precomputed_vectors_are_written_in_row_order(source, params, out):
     ids = [f"p{i}" for i in reversed(range(20))]
     np.savez(source / "v.npz", ids=ids, features=np.arange(40, dtype=np.float16).reshape(20, 2))
     write_table(source, [row for row in rows() if row[0] != "p3"])
@@ -147,15 +147,15 @@ def test_ready_vectors_are_written_in_row_order(source, params, out):
     assert "p3" not in dataset.ids
     np.testing.assert_array_equal(dataset.vectors("image")[:, 0], [38 - 2 * i for i in range(20) if i != 3])
     assert dataset.vectors("text").dtype == np.float16
-    assert dataset.pictures([0]) == [None]
+    assert dataset.images([0]) == [None]
     assert dataset.artifact.content["vectors"]["image"] == {"dim": 2, "dtype": "float16"}
 
 
 def test_unusable_rows_are_quarantined_with_row_reason_and_detail(source, params, out, caplog):
-    (source / "pictures" / "p4.png").write_bytes(b"hello")
-    picture = (source / "pictures" / "p5.png").read_bytes()
-    (source / "pictures" / "p5.png").write_bytes(picture[: len(picture) // 2])
-    (source / "pictures" / "p6.png").unlink()
+    (source / "images" / "p4.png").write_bytes(b"hello")
+    image = (source / "images" / "p5.png").read_bytes()
+    (source / "images" / "p5.png").write_bytes(image[: len(image) // 2])
+    (source / "images" / "p6.png").unlink()
     table = rows()
     table[0][1] = ""
     write_table(source, table)
@@ -163,26 +163,26 @@ def test_unusable_rows_are_quarantined_with_row_reason_and_detail(source, params
     found = rejected(out)
     assert [(entry["row"], entry["id"], entry["reason"]) for entry in found] == [
         (1, "p0", "empty text"),
-        (5, "p4", "undecodable picture"),
-        (6, "p5", "undecodable picture"),
-        (7, "p6", "picture missing"),
+        (5, "p4", "undecodable image"),
+        (6, "p5", "undecodable image"),
+        (7, "p6", "image missing"),
     ]
-    assert found[1]["detail"].startswith("p4.png: not a picture in one of the formats")
+    assert found[1]["detail"].startswith("p4.png: not an image in one of the formats")
     assert found[2]["detail"].startswith("p5.png: OSError")
     assert found[3]["detail"] == "p6.png"
     dataset = Dataset.read(out, verify=True)
     assert dataset.ids == ("p1", "p2", "p3", *(f"p{i}" for i in range(7, 20)))
-    assert dataset.artifact.content["rejected"] == {"undecodable picture": 2, "empty text": 1, "picture missing": 1}
-    assert "rejected 4 of 20 rows (2 undecodable picture, 1 empty text, 1 picture missing)" in caplog.text
+    assert dataset.artifact.content["rejected"] == {"undecodable image": 2, "empty text": 1, "image missing": 1}
+    assert "rejected 4 of 20 rows (2 undecodable image, 1 empty text, 1 image missing)" in caplog.text
 
 
 def test_too_many_unusable_rows_stop_the_step(source, params, out):
     for i in range(3):
-        (source / "pictures" / f"p{i}.png").unlink()
-    (source / "pictures" / "p9.png").write_bytes(b"")
+        (source / "images" / f"p{i}.png").unlink()
+    (source / "images" / "p9.png").write_bytes(b"")
     message = (
-        r"table\.csv: 4 of 20 rows cannot be used \(3 picture missing, 1 undecodable picture\), expected at most "
-        r"15\.000% of them; first: row 1 \(line 2\) 'p0': picture missing \(p0\.png\); row 2 .*; row 3 [^;]*; "
+        r"table\.csv: 4 of 20 rows cannot be used \(3 image missing, 1 undecodable image\), expected at most "
+        r"15\.000% of them; first: row 1 \(line 2\) 'p0': image missing \(p0\.png\); row 2 .*; row 3 [^;]*; "
         r"correct them or raise dataset\.max_rejected"
     )
     with pytest.raises(InputError, match=message):
@@ -191,10 +191,10 @@ def test_too_many_unusable_rows_stop_the_step(source, params, out):
     run(params=replace(params, max_rejected=0.2), dataset_out=out)
 
 
-def test_faults_of_the_table_stop_the_step_before_pictures_are_read(source, params, out):
+def test_faults_of_the_table_stop_the_step_before_images_are_read(source, params, out):
     write_table(source, [[*row[:2], "", row[3]] for row in rows()])
-    shutil.rmtree(source / "pictures")
-    (source / "pictures").mkdir()
+    shutil.rmtree(source / "images")
+    (source / "images").mkdir()
     with pytest.raises(InputError, match=r"20 of 20 rows cannot be used \(20 no label\)"):
         run(params=params, dataset_out=out)
 
@@ -211,12 +211,12 @@ def test_rare_labels_are_dropped_with_the_items_that_have_no_other(source, param
 
 
 def test_the_label_counts_that_matter_are_those_of_usable_rows(source, params, out):
-    """The only training item with `rare` has a damaged picture, so the label cannot be learned."""
+    """The only training item with `rare` has a damaged image, so the label cannot be learned."""
     table = rows()
     table[0][2], table[4][2] = "rare|water", "rare|water"
     write_table(source, table)
     run(params=params, dataset_out=out)
-    (source / "pictures" / "p0.png").write_bytes(b"")
+    (source / "images" / "p0.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"the label 'rare' is on 1 items of val and test \(first: id 'p4'"):
         run(params=params, dataset_out=out)
 
@@ -248,49 +248,49 @@ def modalities(dataset):
     }
 
 
-def incomplete_in(source, *, without_text=(), without_picture=()):
+def incomplete_in(source, *, without_text=(), without_image=()):
     table = rows()
     for i in without_text:
         table[i][1] = " "
-    for i in without_picture:
-        (source / "pictures" / f"p{i}.png").unlink(missing_ok=True)
+    for i in without_image:
+        (source / "images" / f"p{i}.png").unlink(missing_ok=True)
     write_table(source, table)
 
 
 def test_incomplete_training_items_are_kept_where_asked_for(source, params, out, caplog):
     caplog.set_level("INFO")
-    incomplete_in(source, without_text=[0, 5], without_picture=[1])
+    incomplete_in(source, without_text=[0, 5], without_image=[1])
     run(params=replace(params, incomplete="keep"), dataset_out=out)
     dataset = Dataset.read(out, verify=True)
     assert len(dataset) == 20
     found = {item_id: what for item_id, what in modalities(dataset).items() if what != "complete"}
     assert found == {"p0": "image", "p1": "text", "p5": "image"}
     assert dataset.texts[:2] == ("", "text 1")
-    assert dataset.pictures([0, 1]) == [(source / "pictures" / "p0.png").read_bytes(), None]
+    assert dataset.images([0, 1]) == [(source / "images" / "p0.png").read_bytes(), None]
     assert dataset.artifact.content["modalities"] == {"complete": 17, "image_only": 2, "text_only": 1}
     assert dataset.artifact.content["rejected"] == {}
     assert "4 test items (17 complete, 2 image-only, 1 text-only), 2 labels" in caplog.text
 
 
-def test_an_empty_cell_is_a_missing_picture(source, params, out):
+def test_an_empty_cell_is_a_missing_image(source, params, out):
     table = [[*row, f"{row[0]}.png" if row[0] != "p2" else ""] for row in rows()]
     with (source / "table.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([[*HEADER, "file"], *table])
     params = replace(params, folder=replace(FOLDER, image_column="file"))
     run(params=params, dataset_out=out)
-    assert [(entry["row"], entry["reason"]) for entry in rejected(out)] == [(3, "picture missing")]
+    assert [(entry["row"], entry["reason"]) for entry in rejected(out)] == [(3, "image missing")]
     run(params=replace(params, incomplete="keep"), dataset_out=out)
     assert modalities(Dataset.read(out))["p2"] == "text"
 
 
 def test_what_lacks_both_and_what_lacks_one_outside_training_is_rejected(source, params, out):
-    incomplete_in(source, without_text=[0, 1, 3, 4], without_picture=[1, 8, 9])
-    (source / "pictures" / "p2.png").write_bytes(b"hello")
+    incomplete_in(source, without_text=[0, 1, 3, 4], without_image=[1, 8, 9])
+    (source / "images" / "p2.png").write_bytes(b"hello")
     run(params=replace(params, incomplete="keep", max_rejected=0.5), dataset_out=out)
     assert [(entry["id"], entry["reason"]) for entry in rejected(out)] == [
-        ("p1", "neither picture nor text"),
-        ("p2", "undecodable picture"),
-        *((f"p{i}", "no picture or no text, though in val or test") for i in (3, 4, 8, 9)),
+        ("p1", "neither image nor text"),
+        ("p2", "undecodable image"),
+        *((f"p{i}", "no image or no text, though in val or test") for i in (3, 4, 8, 9)),
     ]
     dataset = Dataset.read(out, verify=True)
     assert modalities(dataset).pop("p0") == "image"
@@ -300,7 +300,7 @@ def test_what_lacks_both_and_what_lacks_one_outside_training_is_rejected(source,
 def test_incomplete_rows_outside_training_count_as_rejected(source, params, out):
     incomplete_in(source, without_text=[3, 4])
     message = (
-        r"2 of 20 rows cannot be used \(2 no picture or no text, though in val or test\), expected at most 5\.000% .*"
+        r"2 of 20 rows cannot be used \(2 no image or no text, though in val or test\), expected at most 5\.000% .*"
         r"first: row 4 \(line 5\) 'p3'"
     )
     with pytest.raises(InputError, match=message):
@@ -325,10 +325,10 @@ def test_where_splits_are_drawn_incomplete_items_go_to_training_and_the_others_s
 
 def test_without_any_complete_training_item_the_step_stops(source, params, out):
     keep = replace(params, incomplete="keep", folder=replace(FOLDER, image_pattern="{id}.jpg"))
-    message = r"table\.csv: none of the 12 training items has both picture and text, .*that dataset\.folder names"
+    message = r"table\.csv: none of the 12 training items has both image and text, .*that dataset\.folder names"
     with pytest.raises(InputError, match=message):
         run(params=keep, dataset_out=out)
-    with pytest.raises(InputError, match=r"none of the 20 training items has both picture and text"):
+    with pytest.raises(InputError, match=r"none of the 20 training items has both image and text"):
         run(params=replace(keep, folder=replace(keep.folder, split_column="")), dataset_out=out)
     write_table(
         source, [[*row[:2], "boat|water", split] for row, split in zip(rows(3), ["train", "val", "test"], strict=True)]
@@ -338,14 +338,14 @@ def test_without_any_complete_training_item_the_step_stops(source, params, out):
     assert entries(out.parent) == []
 
 
-def test_ready_vectors_of_incomplete_items_are_zeros(source, params, out):
+def test_precomputed_vectors_of_incomplete_items_are_zeros(source, params, out):
     ids = [f"p{i}" for i in range(20)]
     vectors = np.arange(1, 41, dtype=np.float32).reshape(20, 2)
     np.savez(source / "image.npz", ids=ids[1:], features=vectors[1:])
     np.savez(source / "text.npz", ids=ids, features=vectors)
     incomplete_in(source, without_text=[2])
     folder = replace(FOLDER, image_vectors="image.npz", text_vectors="text.npz")
-    for images in ("", "pictures"):
+    for images in ("", "images"):
         run(params=replace(params, incomplete="keep", folder=replace(folder, images=images)), dataset_out=out)
         dataset = Dataset.read(out, verify=True)
         assert {item_id: what for item_id, what in modalities(dataset).items() if what != "complete"} == {
@@ -355,14 +355,14 @@ def test_ready_vectors_of_incomplete_items_are_zeros(source, params, out):
         expected = vectors.copy()
         expected[0] = 0
         np.testing.assert_array_equal(dataset.vectors("image"), expected)
-        assert dataset.pictures([0]) == [None]  # its picture alone would not do where vectors are asked for
+        assert dataset.images([0]) == [None]  # its image alone would not do where vectors are asked for
         expected = vectors.copy()
         expected[2] = 0
         np.testing.assert_array_equal(dataset.vectors("text"), expected)
 
 
 @pytest.mark.parametrize("vectors", [False, True])
-def test_pictures_and_texts_are_taken_away_from_training_items(source, params, out, vectors, caplog):
+def test_images_and_texts_are_taken_away_from_training_items(source, params, out, vectors, caplog):
     caplog.set_level("INFO")
     features = np.ones((20, 2), dtype=np.float32)
     np.savez(source / "v.npz", ids=[f"p{i}" for i in range(20)], features=features)
@@ -374,15 +374,15 @@ def test_pictures_and_texts_are_taken_away_from_training_items(source, params, o
     assert "12 train, 4 val, 4 test items (11 complete, 3 image-only, 6 text-only), 2 labels" in caplog.text
     assert (dataset.has_image & dataset.has_text)[dataset.splits != "train"].all()
     assert (dataset.has_image | dataset.has_text).all()
-    pictures = dataset.pictures(range(20))
-    assert [picture is not None for picture in pictures] == dataset.has_image.tolist()
+    images = dataset.images(range(20))
+    assert [image is not None for image in images] == dataset.has_image.tolist()
     assert [bool(text) for text in dataset.texts] == dataset.has_text.tolist()
     if vectors:
         np.testing.assert_array_equal(dataset.vectors("image")[:, 0], dataset.has_image)
         np.testing.assert_array_equal(dataset.vectors("text")[:, 0], dataset.has_text)
 
 
-def test_the_demo_loses_pictures_too(tmp_path, out):
+def test_the_demo_loses_images_too(tmp_path, out):
     spec = demo_spec(tmp_path, "num_scenes: 150\n")
     params = DatasetConfig(source=str(spec), min_label_count=2, train_without_image=0.4, train_without_text=0.4)
     run(params=params, dataset_out=out)
@@ -390,21 +390,21 @@ def test_the_demo_loses_pictures_too(tmp_path, out):
     num_train = len(dataset.rows("train"))
     counts = dataset.artifact.content["modalities"]
     assert counts["image_only"] == counts["text_only"] == round(0.4 * num_train)
-    assert [picture is not None for picture in dataset.pictures(range(150))] == dataset.has_image.tolist()
+    assert [image is not None for image in dataset.images(range(150))] == dataset.has_image.tolist()
 
 
 def test_texts_alone_are_a_data_set_for_a_label_graph(source, params, out):
     texts = replace(params, folder=replace(FOLDER, images=""))
     with pytest.raises(InputError, match="neither images nor image_vectors"):
         run(params=texts, dataset_out=out)
-    with pytest.raises(InputError, match="none of the 12 training items has both picture and text"):
+    with pytest.raises(InputError, match="none of the 12 training items has both image and text"):
         run(params=replace(texts, incomplete="keep", train_without_text=0.1), dataset_out=out)
     incomplete_in(source, without_text=[3])
     run(params=replace(texts, incomplete="keep"), dataset_out=out)
     dataset = Dataset.read(out, verify=True)
     assert dataset.artifact.content["modalities"] == {"complete": 0, "image_only": 0, "text_only": 19}
     assert dataset.artifact.content["splits"] == {"train": 12, "val": 3, "test": 4}
-    assert dataset.artifact.content["rejected"] == {"neither picture nor text": 1}
+    assert dataset.artifact.content["rejected"] == {"neither image nor text": 1}
 
 
 def test_an_error_leaves_the_data_set_that_is_there(source, params, out):
@@ -435,19 +435,19 @@ needs_proc = pytest.mark.skipif(
 
 @pytest.mark.slow
 @needs_proc
-def test_memory_does_not_grow_with_the_pictures(source, params, tmp_path):
+def test_memory_does_not_grow_with_the_images(source, params, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (836, 836, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(source / "pictures" / "p.bmp")  # 2 MiB
+    Image.fromarray(noise).save(source / "images" / "p.bmp")  # 2 MiB
     peaks = []
     for count in (50, 150):
         write_table(source, rows(count))
         for i in range(count):
-            (source / "pictures" / f"p{i}.png").unlink(missing_ok=True)
-            (source / "pictures" / f"p{i}.png").hardlink_to(source / "pictures" / "p.bmp")
+            (source / "images" / f"p{i}.png").unlink(missing_ok=True)
+            (source / "images" / f"p{i}.png").hardlink_to(source / "images" / "p.bmp")
         command = [sys.executable, "-c", PEAK_MEMORY, section_json(params), str(tmp_path / "out")]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
         peaks.append(int(done.stdout))
-    assert peaks[1] - peaks[0] < 60  # MiB, where the pictures are 200 MiB more
+    assert peaks[1] - peaks[0] < 60  # MiB, where the images are 200 MiB more
 
 
 @needs_proc
@@ -455,19 +455,19 @@ def test_memory_does_not_grow_with_the_pictures(source, params, tmp_path):
 def test_memory_of_a_hundred_thousand_items(tmp_path):
     count = 100_000
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(300):
         file = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize((64, 64)).save(file, "JPEG")
-        pictures.append(file.getvalue())
+        images.append(file.getvalue())
     (tmp_path / "source").mkdir()
-    with tarfile.open(tmp_path / "source" / "pictures.tar", "w") as tar:
+    with tarfile.open(tmp_path / "source" / "images.tar", "w") as tar:
         for i in range(count):
             member = tarfile.TarInfo(f"p{i}.png")
-            member.size = len(pictures[i % 300])
-            tar.addfile(member, io.BytesIO(pictures[i % 300]))
+            member.size = len(images[i % 300])
+            tar.addfile(member, io.BytesIO(images[i % 300]))
     write_table(tmp_path / "source", rows(count))
-    folder = replace(FOLDER, images="pictures.tar")
+    folder = replace(FOLDER, images="images.tar")
     section = section_json(DatasetConfig(layout="folder", source=str(tmp_path / "source"), folder=folder))
     command = [sys.executable, "-c", PEAK_MEMORY, section, str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
@@ -488,7 +488,7 @@ def test_the_demo_is_rendered_with_all_its_scenes(tmp_path, out):
     scenes = list(render_scenes(DemoSpec(num_scenes=150)))
     assert dataset.ids == tuple(scene.id for scene in scenes)
     assert dataset.texts == tuple(scene.text for scene in scenes)
-    assert dataset.pictures(range(150)) == [scene.image for scene in scenes]
+    assert dataset.images(range(150)) == [scene.image for scene in scenes]
     labels = [{name for name, has in zip(dataset.label_names, row, strict=True) if has} for row in dataset.labels]
     assert labels == [set(scene.labels) & set(dataset.label_names) for scene in scenes]
     assert dataset.artifact.content["layout"] == "demo"
@@ -593,9 +593,9 @@ def on_small_disk(disk, command):
     return done.stdout
 
 
-@pytest.mark.parametrize("large", ["pictures", "vectors"])
+@pytest.mark.parametrize("large", ["images", "vectors"])
 def test_no_space_is_status_3_and_leaves_nothing(tmp_path, out, large):
-    source = make_source(tmp_path / "source", side=128 if large == "pictures" else 8)  # 20 pictures of 48 KiB
+    source = make_source(tmp_path / "source", side=128 if large == "images" else 8)  # 20 images of 48 KiB
     np.savez(source / "v.npz", ids=[f"p{i}" for i in range(20)], features=np.ones((20, 10_000)))
     folder = replace(FOLDER, image_vectors="v.npz" if large == "vectors" else "")
     params = DatasetConfig(layout="folder", source=str(source), folder=folder)
@@ -627,12 +627,12 @@ def test_shards_are_moved_where_they_can_be(params, out):
     assert (out / "data-00000.parquet").stat().st_nlink == 1
 
 
-def test_a_second_import_of_the_same_pictures_is_refused(params, out):
+def test_a_second_import_of_the_same_images_is_refused(params, out):
     raw = open_folder(Path(params.source), params.folder)
-    digest = pictures_digest(raw, provenance("dataset", params)["packages"])
+    digest = images_digest(raw, provenance("dataset", params)["packages"])
     with work_folder(work_of(out) / digest):
         message = fails(replace(params, seed=5), out, 3)
-    assert f"{digest}.lock: another import of the same pictures is running (process {os.getpid()} on " in message
+    assert f"{digest}.lock: another import of the same images is running (process {os.getpid()} on " in message
     assert message.endswith("wait for it, or name another folder with --work")
     run(params=params, dataset_out=out)
 
@@ -677,23 +677,23 @@ def kill_when(pattern, params, out):
 @pytest.mark.slow
 def test_a_killed_import_goes_on_in_both_passes(source, params, out, caplog):
     caplog.set_level("INFO")
-    count = 1500  # pictures of 192 KiB: three blocks of checks, five shards
+    count = 1500  # images of 192 KiB: three blocks of checks, five shards
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    for path in (source / "pictures").iterdir():
+    for path in (source / "images").iterdir():
         path.unlink()
     for i in range(count):
-        Image.fromarray(noise).save(source / "pictures" / "p0.png") if i == 0 else (
-            source / "pictures" / f"p{i}.png"
-        ).hardlink_to(source / "pictures" / "p0.png")
+        Image.fromarray(noise).save(source / "images" / "p0.png") if i == 0 else (
+            source / "images" / f"p{i}.png"
+        ).hardlink_to(source / "images" / "p0.png")
     table = rows(count)
     table[3][1] = ""
     write_table(source, table)
-    (source / "pictures" / "p5.png").unlink()
+    (source / "images" / "p5.png").unlink()
     assert "resuming" not in kill_when("checks.jsonl", params, out)
     errors = kill_when("data-00000.parquet", params, out)
-    assert re.search(r"resuming: (512|1,024) of 1,499 pictures were checked before", errors)
+    assert re.search(r"resuming: (512|1,024) of 1,499 images were checked before", errors)
     run(params=params, dataset_out=out)
-    assert "resuming: 1,499 of 1,499 pictures were checked before" in caplog.text
+    assert "resuming: 1,499 of 1,499 images were checked before" in caplog.text
     assert re.search(r"resuming: (\d+|1,\d+) of 1,498 items were written before", caplog.text)
     resumed = read_artifact(out, KIND, verify=True)
     caplog.clear()
@@ -702,7 +702,7 @@ def test_a_killed_import_goes_on_in_both_passes(source, params, out, caplog):
     whole = read_artifact(out.with_name("whole"), KIND)
     assert resumed.content_digest == whole.content_digest
     assert resumed.content == whole.content
-    assert resumed.content["rejected"] == {"empty text": 1, "picture missing": 1}
+    assert resumed.content["rejected"] == {"empty text": 1, "image missing": 1}
 
 
 # real data

@@ -25,7 +25,7 @@ def test_texts_are_embedded_in_their_order(scenes, texts, tmp_path):
 
 
 def test_images_are_found_in_all_folders_and_embedded_in_order_of_their_paths(scenes, tmp_path):
-    images = Dataset.read(scenes.datasets["scenes"]).pictures(range(70))  # more than a batch
+    images = Dataset.read(scenes.datasets["scenes"]).images(range(70))  # more than a batch
     (tmp_path / "images/below").mkdir(parents=True)
     (tmp_path / "images/notes.txt").write_text("no image")
     for row, image in enumerate(images):
@@ -41,10 +41,10 @@ def test_images_are_found_in_all_folders_and_embedded_in_order_of_their_paths(sc
 
 def test_an_image_that_cannot_be_decoded_is_named(scenes, tmp_path):
     (tmp_path / "images").mkdir()
-    image, other = Dataset.read(scenes.datasets["scenes"]).pictures(range(2))
+    image, other = Dataset.read(scenes.datasets["scenes"]).images(range(2))
     for name, content in (("a.png", image), ("b.png", b"no image"), ("c.png", other)):
         (tmp_path / "images" / name).write_bytes(content)
-    with pytest.raises(InputError, match=rf"^{tmp_path}/images/b\.png: picture 1 cannot be decoded"):
+    with pytest.raises(InputError, match=rf"^{tmp_path}/images/b\.png: image 1 cannot be decoded"):
         run(model=scenes.models["good"], images=tmp_path / "images", out=tmp_path / "out.npz")
     assert not (tmp_path / "out.npz").exists()
 

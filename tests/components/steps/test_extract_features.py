@@ -24,7 +24,7 @@ def dataset(tmp_path):
     with write_artifact(path, kind="dataset", provenance={"ancestors": {}}) as draft:
         with DatasetWriter(draft.path, ["boat"]) as writer:
             for row, (text, split) in enumerate(zip(TEXTS, SPLITS, strict=True)):
-                file = tmp_path / "picture.png"
+                file = tmp_path / "image.png"
                 Image.fromarray(np.random.default_rng(row).integers(0, 256, (9, 12, 3), dtype=np.uint8)).save(file)
                 writer.add(Item(str(row), text, ("boat",), file.read_bytes(), file.name, split))
             file.unlink()
@@ -85,8 +85,8 @@ def test_command_line(dataset, tmp_path):
     refused = command('{"image": "precomputed", "min_word_count": 1}')
     assert refused.returncode == 2
     assert refused.stderr == (
-        f"error: {dataset} has no ready image vectors, as features.image: precomputed expects; name a file with them "
-        "in features.image_vectors, or choose another features.image in params.yaml\n"
+        f"error: {dataset} has no precomputed image vectors, as features.image: precomputed expects; name a file with "
+        "them in features.image_vectors, or choose another features.image in params.yaml\n"
     )
     assert Features.read(out).artifact.content_digest == digest  # what stood there stays
     assert {entry.name for entry in tmp_path.iterdir()} == {"cache", "dataset", "features"}

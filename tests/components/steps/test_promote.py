@@ -150,7 +150,7 @@ def test_every_fault_of_a_version_is_found_and_nothing_but_the_refusal_is_writte
     reasons = failed(promotion)
     assert set(reasons) == {
         *("lineage", "map_i2t", "latency_p95_ms", "peak_memory_mib", "pickled_files", "card", "data_licence"),
-        *("leaked_pictures",),
+        *("leaked_images",),
     }
     assert "missing: features_digest, report_digest" in reasons["lineage"]
     assert "artifacts/model/extra.bin" in reasons["pickled_files"]
@@ -161,8 +161,8 @@ def test_every_fault_of_a_version_is_found_and_nothing_but_the_refusal_is_writte
     assert aliases(scenes, "spoiled") == {CHALLENGER: "1"}
     [event] = read_history(scenes.tracking, name="spoiled").events
     assert (event.what, event.why) == ("refused", promotion.decision.reason)
-    known = RegisterConfig(gate=GateConfig(max_leaked_pictures=0.99))  # whoever releases it knows of the copies
-    assert "leaked_pictures" not in failed(promote(scenes, "spoiled", data="leaky", params=known, dry_run=True))
+    known = RegisterConfig(gate=GateConfig(max_leaked_images=0.99))  # whoever releases it knows of the copies
+    assert "leaked_images" not in failed(promote(scenes, "spoiled", data="leaky", params=known, dry_run=True))
 
 
 @pytest.mark.slow
@@ -231,7 +231,7 @@ def test_a_champion_with_other_labels_or_one_that_cannot_encode_these_data(scene
         for reason in reasons.values()
     )
 
-    # a champion of the same labels, on pictures that data of ready vectors do not have
+    # a champion of the same labels, on images that data of precomputed vectors do not have
     stored = shutil.copytree(scenes.files("good"), tmp_path / "stored")
     folder = model_folder(stored)
     shutil.rmtree(folder)
@@ -239,13 +239,13 @@ def test_a_champion_with_other_labels_or_one_that_cannot_encode_these_data(scene
     shutil.rmtree(folder / "image_encoder")
     shutil.copytree(scenes.models["good"] / "image_encoder", folder / "image_encoder")
     resealed = reseal(folder)
-    scenes.register("pictures", "vectors", source=stored, model_digest=resealed)
-    scenes.tracking.client.set_registered_model_alias("pictures", CHAMPION, "1")
-    scenes.register("pictures", "vectors")
-    reasons = failed(promote(scenes, "pictures", data="vectors", allow_dirty=True))
+    scenes.register("images", "vectors", source=stored, model_digest=resealed)
+    scenes.tracking.client.set_registered_model_alias("images", CHAMPION, "1")
+    scenes.register("images", "vectors")
+    reasons = failed(promote(scenes, "images", data="vectors", allow_dirty=True))
     assert set(reasons) == set(DROPS)
     assert all(
-        "the champion, version 1, cannot encode these data: it takes pictures (classic)" in r for r in reasons.values()
+        "the champion, version 1, cannot encode these data: it takes images (classic)" in r for r in reasons.values()
     )
 
 

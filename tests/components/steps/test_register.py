@@ -115,7 +115,7 @@ def make_report(path, model, *, raw=RAW_DATA, label_names=LABELS, uris=None, **m
                 "splits": {"train": 70, "val": 10, "test": 20},
                 "modalities": {"complete": 90, "image_only": 6, "text_only": 4},
                 "label_counts": {split: dict.fromkeys(label_names, 60) for split in ("train", "val", "test")},
-                "rejected": {"no text": 2, "picture cannot be decoded": 1},
+                "rejected": {"no text": 2, "image cannot be decoded": 1},
             },
         }
         write_json(draft.path / "metrics.json", METRICS | metrics)
@@ -133,7 +133,7 @@ def report(tmp_path, model):
     return make_report(tmp_path / "report", model)
 
 
-def picture(colour):
+def make_image(colour):
     file = io.BytesIO()
     Image.new("RGB", (32, 24), colour).save(file, "PNG")
     return file.getvalue()
@@ -357,8 +357,8 @@ def test_no_pickle_and_no_bytecode_is_stored(tracking, model, report):
 
 def test_registered_model_embeds_as_the_trained_one_in_a_new_process(tracking, model, report):
     run(model=model, report=report, params=PARAMS, tracking=tracking)
-    pictures = [picture("navy"), picture("tomato")]
-    encoded = [base64.b64encode(content).decode() for content in pictures]
+    images = [make_image("navy"), make_image("tomato")]
+    encoded = [base64.b64encode(content).decode() for content in images]
     code = """
 rows = [
     {"image": arguments["images"][0]},
@@ -380,13 +380,13 @@ print(json.dumps({
     "neither": refuse([{"text": "", "image": None}]),
     "list": refuse({"text": ["boat", "sea"]}),
     "base64": refuse([{"text": "boat"}, {"image": "sea.jpg"}]),
-    "undecodable": refuse([{"text": "boat"}, {"image": base64.b64encode(b"no picture").decode()}]),
+    "undecodable": refuse([{"text": "boat"}, {"image": base64.b64encode(b"no image").decode()}]),
 }))
 """
     got = in_new_process(tracking, code, uri=tracking.uri, texts=TEXTS, images=encoded)
 
     trained = TrainedModel.read(model)
-    texts, images = trained.encode_texts(TEXTS), trained.encode_images(pictures)
+    texts, images = trained.encode_texts(TEXTS), trained.encode_images(images)
     np.testing.assert_allclose(got["mixed"], [images[0], *texts, images[1]], atol=1e-5)
     np.testing.assert_allclose(got["texts"], texts, atol=1e-5)
     assert np.abs(images[0] - images[1]).max() > 1e-3
@@ -398,11 +398,11 @@ print(json.dumps({
     assert "row 1 has neither text and image" in got["neither"]
     assert "row 1: text is of type" in got["list"]
     assert "row 2: image is not base64" in got["base64"]
-    assert "picture 1 cannot be decoded" in got["undecodable"]
+    assert "image 1 cannot be decoded" in got["undecodable"]
 
 
 @pytest.mark.slow
-def test_model_on_ready_vectors_takes_them_as_json(tracking, tmp_path):
+def test_model_on_precomputed_vectors_takes_them_as_json(tracking, tmp_path):
     model = make_model(tmp_path / "model", VECTORS)
     report = make_report(tmp_path / "report", model)
     registered = run(model=model, report=report, params=PARAMS, tracking=tracking)

@@ -326,4 +326,4 @@ def test_features_of_another_dimension_are_refused(trained: Path) -> None:
     with pytest.raises(InputError, match=r"image features have shape \[2, 7\], expected \[N, 10\]"):
         model.embed_image_features(np.zeros((2, 7), dtype=np.float32))
     with pytest.raises(InputError, match="cannot encode"):
-        model.encode_images([b"a picture"])
+        model.encode_images([b"an image"])

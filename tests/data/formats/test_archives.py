@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from dagnn_core.data.formats import archives
-from dagnn_core.data.formats.archives import PictureError, leaves_folder, open_pictures
-from dagnn_core.data.images import READ_AHEAD, decoding_fault, map_in_order, refuse_huge_pictures
+from dagnn_core.data.formats.archives import ImageError, leaves_folder, open_images
+from dagnn_core.data.images import READ_AHEAD, decoding_fault, map_in_order, refuse_huge_images
 from dagnn_core.errors import InputError
 
 
@@ -24,7 +24,7 @@ def encode(kind="PNG", size=(9, 7)):
 
 @pytest.fixture
 def folder(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     (root / "deep").mkdir(parents=True)
     (root / "a.png").write_bytes(b"A")
     (root / "deep" / "b.png").write_bytes(b"B" * 1000)
@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def tar(folder, tmp_path):
-    path = tmp_path / "pictures.tar"
+    path = tmp_path / "images.tar"
     with tarfile.open(path, "w") as archive:
         archive.add(folder, ".")
         link = tarfile.TarInfo("link.png")
@@ -64,47 +64,45 @@ def deflated_zip(folder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar", "stored_zip", "deflated_zip"])
-def test_a_picture_is_read_by_path_or_absent(kind, request):
-    pictures = open_pictures(request.getfixturevalue(kind))
-    assert pictures.read("a.png") == b"A"
-    assert pictures.read("./deep/b.png") == b"B" * 1000
+def test_a_image_is_read_by_path_or_absent(kind, request):
+    images = open_images(request.getfixturevalue(kind))
+    assert images.read("a.png") == b"A"
+    assert images.read("./deep/b.png") == b"B" * 1000
     for absent in ("c.png", "deep", "", "a.png/x", "x\0y", "x" * 5000, "link.png"):
-        assert pictures.read(absent) is None, absent
+        assert images.read(absent) is None, absent
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar"])
-def test_the_state_changes_with_the_picture_though_size_and_time_stay(kind, request, folder):
+def test_the_state_changes_with_the_image_though_size_and_time_stay(kind, request, folder):
     path = request.getfixturevalue(kind)
     file = path / "a.png" if kind == "folder" else path
-    before = open_pictures(path).state("a.png")
-    assert open_pictures(path).state("a.png") == before
+    before = open_images(path).state("a.png")
+    assert open_images(path).state("a.png") == before
     times = file.stat().st_atime_ns, file.stat().st_mtime_ns
     file.write_bytes(file.read_bytes().replace(b"A", b"Z"))
     os.utime(file, ns=times)
-    assert open_pictures(path).state("a.png") != before
+    assert open_images(path).state("a.png") != before
 
 
-def test_an_absent_picture_has_no_state(folder):
+def test_an_absent_image_has_no_state(folder):
     for absent in ("c.png", "a.png/x", "x\0y", "x" * 5000):
-        assert open_pictures(folder).state(absent) is None
+        assert open_images(folder).state(absent) is None
 
 
 def test_a_compressed_or_truncated_tar_is_refused(tar, tmp_path):
-    compressed = tmp_path / "pictures.tar.gz"
+    compressed = tmp_path / "images.tar.gz"
     with tarfile.open(compressed, "w:gz") as archive:
         archive.add(tar, "x")
-    with pytest.raises(
-        InputError, match=r"pictures\.tar\.gz is not a whole zip or uncompressed tar file.*decompress it"
-    ):
-        open_pictures(compressed)
+    with pytest.raises(InputError, match=r"images\.tar\.gz is not a whole zip or uncompressed tar file.*decompress it"):
+        open_images(compressed)
     tar.write_bytes(tar.read_bytes()[:2600])
-    with pytest.raises(InputError, match=r"pictures\.tar is not a whole zip or uncompressed tar file"):
-        open_pictures(tar)
+    with pytest.raises(InputError, match=r"images\.tar is not a whole zip or uncompressed tar file"):
+        open_images(tar)
 
 
-def test_missing_pictures_are_named(tmp_path):
+def test_missing_images_are_named(tmp_path):
     with pytest.raises(InputError, match="none does not exist, expected a folder, an uncompressed tar or a zip"):
-        open_pictures(tmp_path / "none")
+        open_images(tmp_path / "none")
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".zip"])
@@ -116,9 +114,9 @@ def test_an_archive_takes_the_place_of_the_folder_that_it_holds(folder, tmp_path
     else:
         with tarfile.open(tmp_path / "train2017.tar", "w") as archive:
             archive.add(folder, prefix or ".")
-    pictures = open_pictures(tmp_path / "train2017")
-    assert pictures.read("a.png") == b"A"
-    assert pictures.read("deep/b.png") == b"B" * 1000
+    images = open_images(tmp_path / "train2017")
+    assert images.read("a.png") == b"A"
+    assert images.read("deep/b.png") == b"B" * 1000
 
 
 def test_links_must_not_lead_out_of_the_folder(folder, tmp_path):
@@ -130,69 +128,69 @@ def test_links_must_not_lead_out_of_the_folder(folder, tmp_path):
     (folder / "loop.png").symlink_to("loop.png")
     os.mkfifo(folder / "pipe.png")
     for root in (folder, tmp_path / "link"):
-        pictures = open_pictures(root)
-        assert pictures.read("in.png") == b"B" * 1000
+        images = open_images(root)
+        assert images.read("in.png") == b"B" * 1000
         for path in ("out.png", "up/secret.png", "../secret.png", "loop.png", "pipe.png"):
-            assert pictures.read(path) is None, path
+            assert images.read(path) is None, path
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar", "stored_zip", "deflated_zip"])
 def test_large_files_are_faults_and_no_allocation(kind, request, monkeypatch):
-    monkeypatch.setattr(archives, "MAX_PICTURE_BYTES", 999)
-    pictures = open_pictures(request.getfixturevalue(kind))
-    assert pictures.read("a.png") == b"A"
-    with pytest.raises(PictureError, match=r"^1000 bytes, expected at most 999$"):
-        pictures.read("deep/b.png")
+    monkeypatch.setattr(archives, "MAX_IMAGE_BYTES", 999)
+    images = open_images(request.getfixturevalue(kind))
+    assert images.read("a.png") == b"A"
+    with pytest.raises(ImageError, match=r"^1000 bytes, expected at most 999$"):
+        images.read("deep/b.png")
 
 
 def test_a_zip_bomb_is_a_fault(tmp_path):
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb.png", bytes(16 << 20))
-    with pytest.raises(PictureError, match=r"16777216 bytes packed into \d+, expected at most 200 times as many"):
-        open_pictures(path).read("bomb.png")
+    with pytest.raises(ImageError, match=r"16777216 bytes packed into \d+, expected at most 200 times as many"):
+        open_images(path).read("bomb.png")
 
 
 def test_a_zip_that_lies_about_sizes_or_checksums_is_a_fault(folder, tmp_path):
-    path = pack_zip(folder, tmp_path / "pictures.zip", zipfile.ZIP_STORED)
+    path = pack_zip(folder, tmp_path / "images.zip", zipfile.ZIP_STORED)
     content = path.read_bytes()
     path.write_bytes(content.replace(b"B" * 1000, b"B" * 999 + b"C"))
-    with pytest.raises(PictureError, match=r"damaged here \(size or checksum\)"):
-        open_pictures(path).read("deep/b.png")
+    with pytest.raises(ImageError, match=r"damaged here \(size or checksum\)"):
+        open_images(path).read("deep/b.png")
     path.write_bytes(content.replace(b"PK\3\4", b"XX\3\4", 2).replace(b"XX\3\4", b"PK\3\4", 1))
-    with pytest.raises(PictureError, match="the zip file is damaged here"):
-        open_pictures(path).read("deep/b.png")
+    with pytest.raises(ImageError, match="the zip file is damaged here"):
+        open_images(path).read("deep/b.png")
     pack_zip(folder, path)
     content = bytearray(path.read_bytes())
     start = content.index(b"b.png") + len(b"b.png")
     content[start : start + 4] = b"\xff" * 4
     path.write_bytes(bytes(content))
-    with pytest.raises(PictureError, match=r"damaged here \(Error -3"):
-        open_pictures(path).read("deep/b.png")
+    with pytest.raises(ImageError, match=r"damaged here \(Error -3"):
+        open_images(path).read("deep/b.png")
 
 
 def test_truncated_encrypted_and_oddly_packed_zips_are_refused(folder, tmp_path):
-    path = pack_zip(folder, tmp_path / "pictures.zip")
+    path = pack_zip(folder, tmp_path / "images.zip")
     content = path.read_bytes()
     path.write_bytes(content[:-30])
-    with pytest.raises(InputError, match=r"pictures\.zip is not a whole zip or uncompressed tar file"):
-        open_pictures(path)
+    with pytest.raises(InputError, match=r"images\.zip is not a whole zip or uncompressed tar file"):
+        open_images(path)
     directory = content.index(b"PK\1\2")
     path.write_bytes(content[: directory + 8] + b"\1" + content[directory + 9 :])
-    with pytest.raises(InputError, match=r"pictures\.zip: 'a\.png' is encrypted or packed by another method"):
-        open_pictures(path)
+    with pytest.raises(InputError, match=r"images\.zip: 'a\.png' is encrypted or packed by another method"):
+        open_images(path)
     pack_zip(folder, path, zipfile.ZIP_LZMA)
-    with pytest.raises(InputError, match=r"another method than `deflate`, which is not read; pack the pictures again"):
-        open_pictures(path)
+    with pytest.raises(InputError, match=r"another method than `deflate`, which is not read; pack the images again"):
+        open_images(path)
 
 
 def test_threads_read_a_zip_at_the_same_time(tmp_path):
-    path = tmp_path / "pictures.zip"
+    path = tmp_path / "images.zip"
     contents = {f"{number}.png": bytes([number]) * (1000 + number) for number in range(200)}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
             archive.writestr(name, content)
-    assert list(map_in_order(open_pictures(path).read, contents)) == list(contents.values())
+    assert list(map_in_order(open_images(path).read, contents)) == list(contents.values())
 
 
 @pytest.mark.parametrize("path", ["../a.png", "..", "x/../../a.png", "/etc/passwd"])
@@ -206,22 +204,22 @@ def test_paths_that_stay_in_the_folder(path):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_whole_pictures_decode_and_truncated_ones_do_not(kind):
+def test_whole_images_decode_and_truncated_ones_do_not(kind):
     encoded = encode(kind)
     assert decoding_fault(encoded) == ""
     assert decoding_fault(encoded[: len(encoded) // 2]) != ""
 
 
 @pytest.mark.parametrize("encoded", [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
-def test_what_is_no_picture_says_so(encoded):
-    assert decoding_fault(encoded).startswith("not a picture in one of the formats JPEG, PNG")
+def test_what_is_no_image_says_so(encoded):
+    assert decoding_fault(encoded).startswith("not an image in one of the formats JPEG, PNG")
 
 
 @pytest.mark.parametrize("pixels", [40, 20])
-def test_pictures_above_the_limit_of_pixels_are_faults(monkeypatch, pixels):
+def test_images_above_the_limit_of_pixels_are_faults(monkeypatch, pixels):
     """Pillow warns up to twice its limit and raises beyond."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
-    with refuse_huge_pictures():
+    with refuse_huge_images():
         assert decoding_fault(encode()).startswith("DecompressionBomb")
 
 

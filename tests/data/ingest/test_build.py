@@ -19,7 +19,7 @@ from dagnn_core.data.dataset import KIND, SPLITS
 from dagnn_core.data.ingest import journal as journal_module
 from dagnn_core.data.ingest import shards as shards_module
 from dagnn_core.data.ingest.build import write_dataset
-from dagnn_core.data.ingest.work import pictures_digest, work_folder
+from dagnn_core.data.ingest.work import images_digest, work_folder
 from dagnn_core.data.raw import RawData, RawItem
 from dagnn_core.errors import InputError
 
@@ -34,10 +34,10 @@ def encode(index):
     return file.getvalue()
 
 
-PICTURES = [encode(index) for index in range(NUM_ITEMS)]
-PICTURES[7] = b"hello"
-PICTURES[40] = PICTURES[40][:-20]
-PICTURES[13] = None
+IMAGES = [encode(index) for index in range(NUM_ITEMS)]
+IMAGES[7] = b"hello"
+IMAGES[40] = IMAGES[40][:-20]
+IMAGES[13] = None
 
 
 @pytest.fixture(autouse=True)
@@ -47,13 +47,13 @@ def small_blocks(monkeypatch):
 
 
 class Source:
-    """Raw data that counts how often each picture is read, and interrupts when the n-th is asked for."""
+    """Raw data that counts how often each image is read, and interrupts when the n-th is asked for."""
 
     def __init__(self, interrupt_at=NEVER, *, trusted=False):
         self.reads = Counter()
         self._turns = count(1)
         self._interrupt_at = interrupt_at
-        pictures = [picture if not trusted else picture or b"" for picture in PICTURES]
+        images = [image if not trusted else image or b"" for image in IMAGES]
         self.raw = RawData(
             source="table.csv",
             num_rows=NUM_ITEMS,
@@ -62,21 +62,21 @@ class Source:
                 for i in range(NUM_ITEMS)
             ],
             rejections=[],
-            picture=lambda item: self._read(pictures, item.row - 1),
-            picture_state=lambda item: "never changes",
-            trusted_pictures=trusted,
+            image=lambda item: self._read(images, item.row - 1),
+            image_state=lambda item: "never changes",
+            trusted_images=trusted,
             shard_bytes=600,
         )
 
-    def _read(self, pictures, index):
+    def _read(self, images, index):
         if next(self._turns) == self._interrupt_at:
             raise KeyboardInterrupt
         self.reads[index] += 1
-        return pictures[index]
+        return images[index]
 
 
 def ingest(source, root, config=CONFIG):
-    folder = root / "work" / pictures_digest(source.raw, {})
+    folder = root / "work" / images_digest(source.raw, {})
     with work_folder(folder), write_artifact(root / "out", kind=KIND, provenance={}) as draft:
         draft.content = write_dataset(draft.path, source.raw, config, work=folder)
     return read_artifact(root / "out", KIND, verify=True)
@@ -128,7 +128,7 @@ def test_resuming_says_what_was_done_before(tmp_path, caplog):
     ingest(Source(), tmp_path)
     checked, checked_again, written_before = (line for line in caplog.messages if line.startswith("resuming"))
     assert checked == checked_again.replace("60 of 60", "48 of 60").replace("resuming: 60", "resuming: 48")
-    assert checked.endswith("of 60 pictures were checked before")
+    assert checked.endswith("of 60 images were checked before")
     assert written_before.endswith("of 57 items were written before")
 
 
@@ -157,7 +157,7 @@ def drop_last_rows(raw):
 
 
 def change_state(raw):
-    return replace(raw, picture=lambda item: PICTURES[59], picture_state=lambda item: "changed"), CONFIG
+    return replace(raw, image=lambda item: IMAGES[59], image_state=lambda item: "changed"), CONFIG
 
 
 @pytest.mark.parametrize("change", [change_config, change_text, change_split, drop_last_rows, change_state])
@@ -182,9 +182,9 @@ def test_a_damaged_shard_is_written_anew(tmp_path):
     assert ingest(Source(), tmp_path).content_digest == expected.content_digest
 
 
-def test_a_picture_that_goes_away_between_the_passes_is_named(tmp_path):
+def test_a_image_that_goes_away_between_the_passes_is_named(tmp_path):
     source = Source()
-    read = source.raw.picture
-    source.raw = replace(source.raw, picture=lambda item: read(item) if source.reads[item.row - 1] < 1 else None)
-    with pytest.raises(InputError, match=r"table\.csv, row 1: the picture 0\.png went away during the import; put it"):
+    read = source.raw.image
+    source.raw = replace(source.raw, image=lambda item: read(item) if source.reads[item.row - 1] < 1 else None)
+    with pytest.raises(InputError, match=r"table\.csv, row 1: the image 0\.png went away during the import; put it"):
         ingest(source, tmp_path)

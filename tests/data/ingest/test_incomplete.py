@@ -13,7 +13,7 @@ def make_items(count, splits=("train",)):
 
 
 def taken(items, without_image, without_text, seed=3):
-    """Ids of the items without picture, and of those without text."""
+    """Ids of the items without image, and of those without text."""
     left = take_away(items, without_image=without_image, without_text=without_text, seed=seed)
     assert [item.id for item in left] == [item.id for item in items]
     return {item.id for item in left if not item.has_image}, {item.id for item in left if not item.has_text}

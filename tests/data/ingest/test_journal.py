@@ -6,8 +6,8 @@ from dagnn_core.data.ingest import journal as journal_module
 from dagnn_core.data.ingest.journal import CheckJournal, UnusableImage
 from dagnn_core.data.raw import Reason
 
-MISSING = UnusableImage(Reason.PICTURE_MISSING, "a\udcff.png")
-TORN = UnusableImage(Reason.PICTURE_UNDECODABLE, "b.png: OSError: torn\nfile")
+MISSING = UnusableImage(Reason.IMAGE_MISSING, "a\udcff.png")
+TORN = UnusableImage(Reason.IMAGE_UNDECODABLE, "b.png: OSError: torn\nfile")
 
 
 @pytest.fixture(autouse=True)

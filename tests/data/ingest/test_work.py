@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from dagnn_core.data.formats.archives import open_pictures
-from dagnn_core.data.ingest.work import pictures_digest, rows_digest, work_folder
+from dagnn_core.data.formats.archives import open_images
+from dagnn_core.data.ingest.work import images_digest, rows_digest, work_folder
 from dagnn_core.data.raw import RawData, RawItem
 from dagnn_core.errors import BackendError, InputError
 
@@ -13,55 +13,55 @@ def raw_data(folder):
     for name in "ab":
         path = folder / f"{name}.png"
         path.exists() or path.write_bytes(name.encode())
-    pictures = open_pictures(folder)
+    images = open_images(folder)
     return RawData(
         source="table.csv",
         num_rows=2,
         items=[RawItem(row, name, f"text {name}", ("boat",), f"{name}.png", "") for row, name in enumerate("ab", 1)],
         rejections=[],
-        picture=lambda item: pictures.read(item.image_path),
-        picture_state=lambda item: pictures.state(item.image_path),
+        image=lambda item: images.read(item.image_path),
+        image_state=lambda item: images.state(item.image_path),
     )
 
 
-def change_picture(folder):
-    """Another picture of the same size and time of modification."""
+def change_image(folder):
+    """Another image of the same size and time of modification."""
     path = folder / "a.png"
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     path.write_bytes(b"A")
     os.utime(path, ns=times)
 
 
-def test_equal_pictures_have_an_equal_digest(tmp_path):
-    assert pictures_digest(raw_data(tmp_path), {"pillow": "1"}) == pictures_digest(raw_data(tmp_path), {"pillow": "1"})
+def test_equal_images_have_an_equal_digest(tmp_path):
+    assert images_digest(raw_data(tmp_path), {"pillow": "1"}) == images_digest(raw_data(tmp_path), {"pillow": "1"})
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        change_picture,
+        change_image,
         lambda folder: (folder / "b.png").unlink(),
         lambda folder: (folder / "b.png").write_bytes(b"longer"),
     ],
 )
-def test_a_changed_picture_changes_the_digest(tmp_path, change):
+def test_a_changed_image_changes_the_digest(tmp_path, change):
     raw = raw_data(tmp_path)
-    before = pictures_digest(raw, {})
+    before = images_digest(raw, {})
     change(tmp_path)
-    assert pictures_digest(raw, {}) != before
+    assert images_digest(raw, {}) != before
 
 
 @pytest.mark.parametrize("field", [{"row": 3}, {"id": "c"}, {"image_path": "b.png"}, {"has_image": False}])
 def test_changed_rows_change_the_digest(tmp_path, field):
     raw = raw_data(tmp_path)
     changed = replace(raw, items=[raw.items[0]._replace(**field), raw.items[1]])
-    assert pictures_digest(changed, {}) != pictures_digest(raw, {})
+    assert images_digest(changed, {}) != images_digest(raw, {})
 
 
 def test_other_packages_and_other_sources_change_the_digest(tmp_path):
     raw = raw_data(tmp_path)
-    digests = {pictures_digest(raw, {"pillow": version}) for version in "12"}
-    digests.add(pictures_digest(replace(raw, picture=None, picture_state=None), {"pillow": "1"}))
+    digests = {images_digest(raw, {"pillow": version}) for version in "12"}
+    digests.add(images_digest(replace(raw, image=None, image_state=None), {"pillow": "1"}))
     assert len(digests) == 3
 
 
@@ -86,7 +86,7 @@ def test_the_folder_stays_after_an_error_and_goes_after_success(tmp_path):
 
 
 def test_one_process_at_a_time_and_the_other_is_named(tmp_path):
-    message = rf"another import of the same pictures is running \(process {os.getpid()} on .*\), .*; wait for it, or"
+    message = rf"another import of the same images is running \(process {os.getpid()} on .*\), .*; wait for it, or"
     with work_folder(tmp_path / "f"):
         with pytest.raises(BackendError, match=message), work_folder(tmp_path / "f"):
             pass

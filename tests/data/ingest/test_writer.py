@@ -38,10 +38,10 @@ def test_shards_close_at_their_size_and_row_groups_stay_small(tmp_path):
     shards = sorted((tmp_path / "d").glob("data-*.parquet"))
     assert [group_sizes(shard) for shard in shards] == [[ROW_GROUP_ITEMS] * 2, [ROW_GROUP_ITEMS, 5]]
     assert dataset.ids == tuple(row.id for row in rows)
-    assert dataset.pictures([0, 600, len(rows) - 1]) == [rows[i].image for i in (0, 600, len(rows) - 1)]
+    assert dataset.images([0, 600, len(rows) - 1]) == [rows[i].image for i in (0, 600, len(rows) - 1)]
 
 
-def test_large_pictures_make_smaller_row_groups(tmp_path, monkeypatch):
+def test_large_images_make_smaller_row_groups(tmp_path, monkeypatch):
     monkeypatch.setattr(shards_module, "ROW_GROUP_BYTES", 100)
     write(tmp_path / "d", items(25))
     assert group_sizes(tmp_path / "d" / "data-00000.parquet") == [10, 10, 5]

@@ -22,7 +22,7 @@ def edit(source, name, change):
     path.write_text(json.dumps(content))
 
 
-def test_one_item_for_each_picture_of_all_parts(coco):
+def test_one_item_for_each_image_of_all_parts(coco):
     raw = open_coco(coco, CONFIG)
     assert [item.id for item in raw.items] == [str(number) for number in range(1, 26)]
     assert raw.num_rows == 25
@@ -30,14 +30,14 @@ def test_one_item_for_each_picture_of_all_parts(coco):
     third, last = raw.items[2], raw.items[-1]
     assert third.text == "Caption 0 of 3. Caption 1 of 3."
     assert third.labels == ("car", "cat", "dog"), "the dog is in a crowd, and the car is there twice"
-    assert raw.picture(third) == (coco / "train2017" / "000000000003.jpg").read_bytes()
+    assert raw.make_image(third) == (coco / "train2017" / "000000000003.jpg").read_bytes()
     assert last.image_path == "val2017/000000000025.jpg"
-    assert raw.picture(last) == (coco / "val2017" / "000000000025.jpg").read_bytes()
+    assert raw.make_image(last) == (coco / "val2017" / "000000000025.jpg").read_bytes()
     assert {item.split for item in raw.items} == {""}
     assert not raw.draws_val
 
 
-def test_one_item_for_each_caption_in_the_group_of_its_picture(coco):
+def test_one_item_for_each_caption_in_the_group_of_its_image(coco):
     raw = open_coco(coco, replace(CONFIG, captions="rows"))
     assert len(raw.items) == raw.num_rows == 50
     assert [(item.row, item.id, item.text, item.group) for item in raw.items[4:6]] == [
@@ -55,9 +55,9 @@ def test_parts_can_be_chosen_and_be_the_test_split(coco):
     assert len(raw.items) == 5
 
 
-def test_packed_annotations_and_pictures_in_archives_are_the_same(coco):
+def test_packed_annotations_and_images_in_archives_are_the_same(coco):
     plain = open_coco(coco, CONFIG)
-    pictures = [plain.picture(item) for item in plain.items]
+    images = [plain.make_image(item) for item in plain.items]
     for path in list((coco / "annotations").glob("*.json")):
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
@@ -67,10 +67,10 @@ def test_packed_annotations_and_pictures_in_archives_are_the_same(coco):
     shutil.rmtree(coco / "train2017")
     packed = open_coco(coco, CONFIG)
     assert packed.items == plain.items
-    assert [packed.picture(item) for item in packed.items] == pictures
+    assert [packed.make_image(item) for item in packed.items] == images
 
 
-def test_pictures_without_labels_or_captions_are_rejected_or_incomplete(coco):
+def test_images_without_labels_or_captions_are_rejected_or_incomplete(coco):
     edit(coco, "captions_val2017.json", lambda content: content["annotations"].__delitem__(slice(0, 10, 5)))
     edit(coco, "captions_val2017.json", lambda content: content["annotations"].append({"image_id": 22, "caption": " "}))
     edit(coco, "instances_train2017.json", lambda content: content["images"].append({"id": 77, "file_name": "x.jpg"}))
@@ -90,7 +90,7 @@ def test_pictures_without_labels_or_captions_are_rejected_or_incomplete(coco):
 def test_paths_that_leave_the_folder_are_rejected(coco):
     edit(coco, "instances_val2017.json", lambda content: content["images"][0].update(file_name="../../x.jpg"))
     raw = open_coco(coco, CONFIG)
-    assert [(entry.id, entry.reason) for entry in raw.rejections] == [("21", Reason.PICTURE_OUTSIDE)]
+    assert [(entry.id, entry.reason) for entry in raw.rejections] == [("21", Reason.IMAGE_OUTSIDE)]
 
 
 def test_half_a_character_does_not_stop_the_import(coco):
@@ -99,14 +99,14 @@ def test_half_a_character_does_not_stop_the_import(coco):
     assert raw.items[20].text == "? boat Caption 1 of 21."
 
 
-def test_captions_of_other_pictures_are_reported(coco, caplog):
+def test_captions_of_other_images_are_reported(coco, caplog):
     edit(
         coco, "captions_val2017.json", lambda content: content["annotations"].append({"image_id": 999, "caption": "x"})
     )
     open_coco(coco, CONFIG)
-    assert "1 pictures of" in caplog.text
+    assert "1 images of" in caplog.text
     shutil.copy(coco / "annotations" / "captions_train2017.json", coco / "annotations" / "captions_val2017.json")
-    with pytest.raises(InputError, match=r"none of the pictures in .*captions_val2017\.json is in .*instances_val"):
+    with pytest.raises(InputError, match=r"none of the images in .*captions_val2017\.json is in .*instances_val"):
         open_coco(coco, CONFIG)
 
 
@@ -121,7 +121,7 @@ def test_captions_of_other_pictures_are_reported(coco, caplog):
         (
             "instances_train2017.json",
             lambda content: content["annotations"][0].update(image_id=99),
-            r"instances_train2017\.json: an annotation is of the picture 99, which is not among the 20 of the file",
+            r"instances_train2017\.json: an annotation is of the image 99, which is not among the 20 of the file",
         ),
         (
             "instances_train2017.json",
@@ -176,7 +176,7 @@ def test_damaged_annotations_name_file_and_record(coco, name, change, message):
             {"test_parts": ("test2017",)},
             r"test_parts names 'test2017', which is not among the parts train2017, val2017",
         ),
-        ({"images": "pictures"}, r"pictures does not exist, expected a folder"),
+        ({"images": "images"}, r"images does not exist, expected a folder"),
         ({"parts": ("x",), "images": "train2017"}, r"instances_x\.json does not exist, expected a JSON file"),
     ],
 )

@@ -10,17 +10,17 @@ from dagnn_core.data.layouts.folder import open_folder
 from dagnn_core.data.raw import Reason
 from dagnn_core.errors import InputError
 
-CONFIG = FolderConfig(table="t.csv", images="pictures")
+CONFIG = FolderConfig(table="t.csv", images="images")
 HEADER = ("id", "text", "labels", "split", "file")
 
 
 @pytest.fixture
 def source(tmp_path):
-    """A folder with a table of three items and (empty) files for their pictures, which nothing decodes here."""
+    """A folder with a table of three items and (empty) files for their images, which nothing decodes here."""
     folder = tmp_path / "source"
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     for name in ("1.jpg", "2.jpg", "3.jpg"):
-        (folder / "pictures" / name).write_bytes(name.encode())
+        (folder / "images" / name).write_bytes(name.encode())
     write_csv(folder / "t.csv", [HEADER, *(row(i) for i in "123")])
     return folder
 
@@ -38,19 +38,19 @@ def rejected(raw):
     return [(rejection.row, rejection.id, rejection.reason) for rejection in raw.rejections]
 
 
-def test_items_and_pictures_by_pattern(source):
+def test_items_and_images_by_pattern(source):
     raw = open_folder(source, CONFIG)
     assert [item.id for item in raw.items] == ["1", "2", "3"]
     assert raw.items[1] == (2, "2", "a boat", ("boat", "water"), "2.jpg", "", "", True, True)
-    assert raw.picture(raw.items[1]) == b"2.jpg"
+    assert raw.make_image(raw.items[1]) == b"2.jpg"
     assert raw.place(2) == "row 2 (line 3)"
 
 
-def test_pictures_and_splits_by_column(source):
+def test_images_and_splits_by_column(source):
     write_csv(source / "t.csv", [HEADER, row("a", split="test", file="3.jpg")])
     raw = open_folder(source, replace(CONFIG, image_column="file", split_column="split"))
     assert raw.items[0].split == "test"
-    assert raw.picture(raw.items[0]) == b"3.jpg"
+    assert raw.make_image(raw.items[0]) == b"3.jpg"
 
 
 def test_labels_from_several_columns_that_a_file_allows(source):
@@ -74,7 +74,7 @@ def test_rows_with_faults_are_rejected_by_their_first_fault(source):
         (4, "2", Reason.EMPTY_TEXT),
         (5, "3", Reason.NO_LABEL),
         (6, "1", Reason.DUPLICATE_ID),
-        (7, "9", Reason.PICTURE_OUTSIDE),
+        (7, "9", Reason.IMAGE_OUTSIDE),
         (8, "8", Reason.EMPTY_TEXT),
     ]
 
@@ -94,11 +94,11 @@ def test_an_empty_split_cell_is_rejected(source):
     assert rejected(raw) == [(2, "2", Reason.NO_SPLIT)]
 
 
-def test_ready_vectors_must_be_there_and_finite(source):
+def test_precomputed_vectors_must_be_there_and_finite(source):
     np.savez(source / "v.npz", ids=["3", "1"], features=np.array([[1, np.nan], [1, 2]], np.float32))
     raw = open_folder(source, replace(CONFIG, images="", image_vectors="v.npz"))
     assert [item.id for item in raw.items] == ["1"]
-    assert raw.picture is None
+    assert raw.image is None
     assert rejected(raw) == [(2, "2", Reason.NO_VECTOR), (3, "3", Reason.BAD_VECTOR)]
     np.testing.assert_array_equal(raw.vectors["image"].of(["1"]), [[1, 2]])
 
@@ -114,7 +114,7 @@ def test_incomplete_rows_are_items_where_they_are_kept(source):
     assert rejected(raw) == [(3, "3", Reason.NO_LABEL)]
 
 
-def test_a_modality_without_its_ready_vector_is_missing(source):
+def test_a_modality_without_its_precomputed_vector_is_missing(source):
     np.savez(source / "v.npz", ids=["1", "2"], features=np.array([[1, 2], [1, 2]], np.float32))
     np.savez(source / "w.npz", ids=["1", "3"], features=np.array([[1, 2], [np.nan, 2]], np.float32))
     config = replace(CONFIG, image_vectors="v.npz", text_vectors="w.npz")

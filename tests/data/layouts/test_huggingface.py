@@ -48,12 +48,12 @@ def test_rows_of_all_files_with_splits_by_name(huggingface):
     assert raw.place(6) == "data/test-00000-of-00001.parquet, row 6"
 
 
-def test_pictures_are_those_of_the_rows_whoever_asks(huggingface):
+def test_images_are_those_of_the_rows_whoever_asks(huggingface):
     raw = open_huggingface(huggingface, CONFIG)
     files = sorted((huggingface / "data").glob("*.parquet"))
     expected = [row["bytes"] for file in files for row in pq.read_table(file)["image"].to_pylist()]
-    assert list(map_in_order(raw.picture, raw.items)) == expected
-    assert [raw.picture(item) for item in raw.items[::-1]] == expected[::-1]
+    assert list(map_in_order(raw.image, raw.items)) == expected
+    assert [raw.make_image(item) for item in raw.items[::-1]] == expected[::-1]
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -62,7 +62,7 @@ def test_any_order_and_size_of_row_groups(train, group_size, order):
     rewrite(train, group_size)
     raw = open_huggingface(train.parent, CONFIG)
     expected = pq.read_table(train)["image"].to_pylist()
-    assert [raw.picture(raw.items[row]) for row in order] == [expected[row]["bytes"] for row in order]
+    assert [raw.make_image(raw.items[row]) for row in order] == [expected[row]["bytes"] for row in order]
 
 
 def test_each_row_group_is_read_once_and_few_are_in_memory(huggingface, monkeypatch):
@@ -75,11 +75,11 @@ def test_each_row_group_is_read_once_and_few_are_in_memory(huggingface, monkeypa
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", counting)
     raw = open_huggingface(huggingface, CONFIG)
-    list(map_in_order(raw.picture, raw.items))
+    list(map_in_order(raw.image, raw.items))
     assert sorted(reads) == [0, 0, 0, 1, 1, 1, 2, 2]
     monkeypatch.setattr(module, "BYTES_HELD", 0)
     files = [module._read_file(path, "", CONFIG, ()) for path in sorted(huggingface.rglob("*.parquet"))]
-    column = module._PictureColumn(files, "image")
+    column = module._ImageColumn(files, "image")
     for row in range(1, 31):
         assert column.cell(row)["bytes"]
         assert len(column._held) <= module.GROUPS_HELD
@@ -168,22 +168,22 @@ def test_unknown_labels_are_none_and_numbers_beyond_the_names_an_error(train):
         open_huggingface(train.parent, CONFIG)
 
 
-def test_pictures_beside_the_table(train):
+def test_images_beside_the_table(train):
     folder = train.parent
-    (folder / "pictures").mkdir()
-    (folder / "pictures" / "a.jpg").write_bytes(b"A")
+    (folder / "images").mkdir()
+    (folder / "images" / "a.jpg").write_bytes(b"A")
     (folder.parent / "secret.jpg").write_bytes(b"S")
-    rewrite(train, image=["pictures/a.jpg", "none.jpg", "../secret.jpg", *([""] * 9)])
+    rewrite(train, image=["images/a.jpg", "none.jpg", "../secret.jpg", *([""] * 9)])
     raw = open_huggingface(folder, CONFIG)
-    assert [(entry.row, entry.reason) for entry in raw.rejections] == [(3, Reason.PICTURE_OUTSIDE)]
-    assert [raw.picture(item) for item in raw.items[:3]] == [b"A", None, None]
-    inside = [{"bytes": None, "path": "pictures/a.jpg"}, None, {"bytes": None, "path": "../secret.jpg"}]
-    rewrite(train, image=[*inside, *([{"bytes": b"B", "path": "pictures/a.jpg"}] * 9)])
+    assert [(entry.row, entry.reason) for entry in raw.rejections] == [(3, Reason.IMAGE_OUTSIDE)]
+    assert [raw.make_image(item) for item in raw.items[:3]] == [b"A", None, None]
+    inside = [{"bytes": None, "path": "images/a.jpg"}, None, {"bytes": None, "path": "../secret.jpg"}]
+    rewrite(train, image=[*inside, *([{"bytes": b"B", "path": "images/a.jpg"}] * 9)])
     raw = open_huggingface(folder, CONFIG)
-    assert [raw.picture(item) for item in raw.items[:4]] == [b"A", None, None, b"B"]
+    assert [raw.make_image(item) for item in raw.items[:4]] == [b"A", None, None, b"B"]
     rewrite(train, image=[b"B"] * 12)
     raw = open_huggingface(folder, CONFIG)
-    assert raw.picture(raw.items[0]) == b"B"
+    assert raw.make_image(raw.items[0]) == b"B"
 
 
 def test_rows_without_text_are_rejected_or_incomplete(train):
@@ -216,7 +216,7 @@ def test_damaged_and_missing_files_are_named(train, tmp_path):
     content = train.read_bytes()
     train.write_bytes(b"PAR1" + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
     with pytest.raises(InputError, match=r"train-00000-of-00002\.parquet is damaged in row group 1"):
-        raw.picture(raw.items[0])
+        raw.make_image(raw.items[0])
     train.write_bytes(content[:100])
     with pytest.raises(InputError, match=r"is not a valid Parquet file .*; copy it again"):
         open_huggingface(train.parent, CONFIG)

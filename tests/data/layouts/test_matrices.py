@@ -38,7 +38,7 @@ def test_the_files_of_the_authors(matrices):
     assert raw.label_order == ("label_0", "label_1", "label_2")
     assert (raw.items[0].id, raw.items[20].id) == ("train-1", "test-1")
     assert raw.items[1].labels == ("label_0", "label_2")
-    assert raw.picture is None
+    assert raw.image is None
     assert {(item.text, item.has_text, item.has_image) for item in raw.items} == {("", True, True)}
     image = raw.vectors["image"].of(["test-2"])
     assert image.dtype == np.float32

@@ -17,7 +17,7 @@ def labels(raw: RawData) -> dict[str, tuple[str, ...]]:
     return {item.id: item.labels for item in raw.items}
 
 
-def test_pictures_with_frequent_tags_and_labels_are_the_data_set(mirflickr25k, caplog):
+def test_images_with_frequent_tags_and_labels_are_the_data_set(mirflickr25k, caplog):
     caplog.set_level("INFO")
     raw = open_mirflickr25k(mirflickr25k, CONFIG)
     assert [item.id for item in raw.items] == [f"im{number}" for number in range(1, 23)]
@@ -25,8 +25,8 @@ def test_pictures_with_frequent_tags_and_labels_are_the_data_set(mirflickr25k, c
     assert not raw.rejections
     assert raw.items[0].text == "Canon été"
     assert raw.items[1].labels == ("animals", "sky")
-    assert raw.picture(raw.items[4]) == (mirflickr25k / "mirflickr" / "im5.jpg").read_bytes()
-    assert "22 of 24 pictures have a label and one of the 3 tags of at least 5 pictures" in caplog.text
+    assert raw.make_image(raw.items[4]) == (mirflickr25k / "mirflickr" / "im5.jpg").read_bytes()
+    assert "22 of 24 images have a label and one of the 3 tags of at least 5 images" in caplog.text
 
 
 def test_the_threshold_decides_which_tags_are_left(mirflickr25k):
@@ -45,7 +45,7 @@ def test_annotations_are_potential_relevant_or_both(mirflickr25k):
     assert labels(both)["im1"] == ("animals_r1", "sky")
 
 
-def test_the_first_pictures_can_be_the_test_split(mirflickr25k):
+def test_the_first_images_can_be_the_test_split(mirflickr25k):
     assert {item.split for item in open_mirflickr25k(mirflickr25k, CONFIG).items} == {""}
     raw = open_mirflickr25k(mirflickr25k, replace(CONFIG, num_test=5))
     assert [item.id for item in raw.items if item.split == "test"] == [f"im{number}" for number in range(1, 6)]
@@ -53,18 +53,18 @@ def test_the_first_pictures_can_be_the_test_split(mirflickr25k):
     assert raw.draws_val
 
 
-def test_pictures_without_frequent_tags_can_be_kept(mirflickr25k):
+def test_images_without_frequent_tags_can_be_kept(mirflickr25k):
     raw = open_mirflickr25k(mirflickr25k, CONFIG, keep_incomplete=True)
     assert [(item.id, item.has_text) for item in raw.items][-2:] == [("im22", True), ("im24", False)]
 
 
-def test_the_top_folder_may_be_the_source_and_pictures_may_be_packed(mirflickr25k):
+def test_the_top_folder_may_be_the_source_and_images_may_be_packed(mirflickr25k):
     official = open_mirflickr25k(mirflickr25k, CONFIG)
-    pictures = [official.picture(item) for item in official.items]
+    images = [official.make_image(item) for item in official.items]
     inner = mirflickr25k / "mirflickr"
     shutil.move(mirflickr25k / "mirflickr25k_annotations_v080", inner)
     flat = open_mirflickr25k(inner, CONFIG)
-    assert [flat.picture(item) for item in flat.items] == pictures
+    assert [flat.make_image(item) for item in flat.items] == images
     shutil.move(inner / "mirflickr25k_annotations_v080", mirflickr25k)
     with zipfile.ZipFile(mirflickr25k / "mirflickr.zip", "w") as archive:
         for path in inner.glob("*.jpg"):
@@ -72,15 +72,15 @@ def test_the_top_folder_may_be_the_source_and_pictures_may_be_packed(mirflickr25
     shutil.move(inner / "meta", mirflickr25k)
     shutil.rmtree(inner)
     packed = open_mirflickr25k(mirflickr25k, CONFIG)
-    assert [packed.picture(item) for item in packed.items] == pictures
+    assert [packed.make_image(item) for item in packed.items] == images
     assert packed.items == flat.items == official.items
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("sky.txt", b"1\n\nimage\n", r"sky\.txt, entry 2: 'image', expected the number of a picture"),
-        ("sky.txt", b"1\n25\n", r"sky\.txt, entry 2: there is no tags25\.txt, expected tags of every picture"),
+        ("sky.txt", b"1\n\nimage\n", r"sky\.txt, entry 2: 'image', expected the number of an image"),
+        ("sky.txt", b"1\n25\n", r"sky\.txt, entry 2: there is no tags25\.txt, expected tags of every image"),
         ("sky.txt", b"1\n-2\n", r"sky\.txt, entry 2: '-2', expected the number"),
         ("sky.txt", b"\xff\xfe", r"sky\.txt is not valid UTF-8"),
         ("../mirflickr/meta/tags/tags3.txt", b"\xff", r"tags3\.txt is not valid UTF-8"),

@@ -20,16 +20,16 @@ def rewrite(path, old, new, count=1):
     path.write_text(text.replace(old, new, count))
 
 
-def test_pictures_with_tags_and_concepts_are_the_data_set(nuswide, caplog):
+def test_images_with_tags_and_concepts_are_the_data_set(nuswide, caplog):
     caplog.set_level("INFO")
     raw = open_nuswide(nuswide, CONFIG)
     assert raw.label_order == ("sky", "person", "animal"), "the most frequent ones first"
     assert len(raw.items) == raw.num_rows == 29
-    assert "29 of 30 pictures have a tag and one of the 3 concepts" in caplog.text
+    assert "29 of 30 images have a tag and one of the 3 concepts" in caplog.text
     first, second = raw.items[:2]
     assert (first.id, first.text, first.labels) == ("0001_1001", "blue man", ("sky",))
     assert (second.text, second.labels) == ("man", ("sky", "person"))
-    assert raw.picture(second) == (nuswide / "Flickr" / "actor" / "0002_1002.jpg").read_bytes()
+    assert raw.make_image(second) == (nuswide / "Flickr" / "actor" / "0002_1002.jpg").read_bytes()
     assert Counter(item.split for item in raw.items) == {"train": 15, "test": 14}
     assert raw.draws_val
 
@@ -59,19 +59,19 @@ def test_files_of_the_parts_take_the_place_of_those_of_all(nuswide):
 
 
 @pytest.mark.parametrize("folder", ["Low_Level_Features", "NUS_WID_Low_Level_Features/Low_Level_Features"])
-def test_low_level_features_are_ready_vectors_of_the_right_pictures(nuswide, folder):
+def test_low_level_features_are_precomputed_vectors_of_the_right_images(nuswide, folder):
     if not (nuswide / folder).is_dir():
         (nuswide / folder).parent.mkdir()
         shutil.move(nuswide / "Low_Level_Features", nuswide / folder)
     raw = open_nuswide(nuswide, replace(CONFIG, image_features=("CH", "WT")))
-    assert raw.picture is None
+    assert raw.image is None
     vectors = raw.vectors["image"].of([item.id for item in raw.items])
     numbers = np.array([int(item.id[:4]) for item in raw.items], dtype=np.float32)
     np.testing.assert_array_equal(vectors, np.stack([numbers, numbers / 2, -numbers], axis=1))
     assert vectors.dtype == np.float32
 
 
-def test_features_in_the_order_of_all_pictures_are_read_too(nuswide):
+def test_features_in_the_order_of_all_images_are_read_too(nuswide):
     (nuswide / "Low_Level_Features" / "Normalized_CH.dat").write_text("".join(f"{n} 0\n" for n in range(1, 31)))
     raw = open_nuswide(nuswide, replace(CONFIG, image_features=("CH",)))
     assert raw.vectors["image"].of(["0007_1007"]).tolist() == [[7, 0]]
@@ -83,15 +83,15 @@ def test_features_that_are_not_numbers_are_rejected_rows(nuswide):
     assert [(entry.id, entry.reason) for entry in raw.rejections] == [("0003_1003", Reason.BAD_VECTOR)]
 
 
-def test_pictures_in_an_archive(nuswide):
+def test_images_in_an_archive(nuswide):
     with tarfile.open(nuswide / "Flickr.tar", "w") as archive:
         archive.add(nuswide / "Flickr", "Flickr")
     shutil.rmtree(nuswide / "Flickr")
     raw = open_nuswide(nuswide, CONFIG)
-    assert all(raw.picture(item) for item in raw.items)
+    assert all(raw.make_image(item) for item in raw.items)
 
 
-def test_texts_alone_and_pictures_without_tags_are_kept_where_asked_for(nuswide):
+def test_texts_alone_and_images_without_tags_are_kept_where_asked_for(nuswide):
     texts = replace(CONFIG, images="")
     with pytest.raises(InputError, match=r"dataset\.nuswide has neither images nor image_features"):
         open_nuswide(nuswide, texts)
@@ -100,7 +100,7 @@ def test_texts_alone_and_pictures_without_tags_are_kept_where_asked_for(nuswide)
     assert [item.id for item in raw.items if not item.has_text] == ["0006_1006"]
 
 
-def test_pictures_in_neither_list_are_rejected(nuswide):
+def test_images_in_neither_list_are_rejected(nuswide):
     for name in ("ImageList/TrainImagelist.txt", "Groundtruth/TrainTestLabels/Labels_sky_Train.txt"):
         path = nuswide / name
         path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
@@ -116,14 +116,14 @@ def test_pictures_in_neither_list_are_rejected(nuswide):
             "Groundtruth/AllLabels/Labels_sky.txt",
             "1\n",
             "",
-            r"Labels_sky\.txt has 29 lines, expected 30, one for each picture",
+            r"Labels_sky\.txt has 29 lines, expected 30, one for each image",
         ),
         ("Groundtruth/AllLabels/Labels_sky.txt", "1\n", "2\n", r"Labels_sky\.txt: '2', expected 0 or 1 on each line"),
         (
             "NUS_WID_Tags/AllTags1k.txt",
             "1\t0\t1\t\n",
             "",
-            r"AllTags1k\.txt has 29 lines, expected 30, one for each picture of",
+            r"AllTags1k\.txt has 29 lines, expected 30, one for each image of",
         ),
         (
             "NUS_WID_Tags/AllTags1k.txt",

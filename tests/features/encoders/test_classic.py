@@ -11,19 +11,19 @@ from dagnn_core.features.encoders.classic import CLIP, MIN_DEVIATION, ClassicEnc
 from dagnn_core.features.encoders.descriptors import DIM, describe
 
 
-def picture(seed):
+def make_image(seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).resize((160, 120)).save(file, "JPEG")
     return file.getvalue()
 
 
-PICTURES = [picture(seed) for seed in range(6)]
+IMAGES = [make_image(seed) for seed in range(6)]
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    return ClassicEncoder.fit(np.stack([describe(picture) for picture in PICTURES]), np.arange(5))
+    return ClassicEncoder.fit(np.stack([describe(image) for image in IMAGES]), np.arange(5))
 
 
 def test_mean_and_deviation_are_those_of_the_training_rows(monkeypatch):
@@ -47,12 +47,12 @@ def test_outliers_are_clipped():
     np.testing.assert_array_equal(vectors, [[-CLIP, CLIP], [1, -2]])
 
 
-def test_a_picture_encodes_alike_alone_and_among_others(encoder):
-    together = encoder.encode(PICTURES)
+def test_a_image_encodes_alike_alone_and_among_others(encoder):
+    together = encoder.encode(IMAGES)
     assert together.shape == (6, DIM)
     assert together.dtype == np.float32
     assert together.std(axis=0).max() > 0.5
-    for row, single in enumerate(PICTURES):
+    for row, single in enumerate(IMAGES):
         assert encoder.encode([single])[0].tobytes() == together[row].tobytes()
     assert encoder.encode([]).shape == (0, DIM)
 
@@ -61,12 +61,12 @@ def test_a_saved_encoder_gives_equal_bits(encoder, tmp_path):
     encoder.save(tmp_path)
     loaded = ClassicEncoder.load(tmp_path)
     assert (loaded.kind, loaded.dim) == ("classic", DIM)
-    assert loaded.encode(PICTURES).tobytes() == encoder.encode(PICTURES).tobytes()
+    assert loaded.encode(IMAGES).tobytes() == encoder.encode(IMAGES).tobytes()
 
 
-def test_the_undecodable_picture_is_named(encoder):
-    with pytest.raises(InputError, match=r"^picture 2 cannot be decoded"):
-        encoder.encode([PICTURES[0], b"no picture", PICTURES[1]])
+def test_the_undecodable_image_is_named(encoder):
+    with pytest.raises(InputError, match=r"^image 2 cannot be decoded"):
+        encoder.encode([IMAGES[0], b"no image", IMAGES[1]])
 
 
 def test_a_state_of_other_descriptors_is_refused(encoder, tmp_path):

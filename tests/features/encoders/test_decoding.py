@@ -29,10 +29,10 @@ def test_every_mode_becomes_rgb(mode):
 
 
 @pytest.mark.parametrize("side", [35, 60])  # where Pillow only warns, and where it refuses by itself
-def test_pictures_above_the_limit_are_refused(monkeypatch, side):
-    picture = encoded(Image.new("RGB", (side, side)))
+def test_images_above_the_limit_are_refused(monkeypatch, side):
+    image = encoded(Image.new("RGB", (side, side)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with pytest.raises(InputError, match=r"cannot be decoded \(.*(pixels are more than 1000|exceeds limit)"):
-            decode(picture, 10)
+            decode(image, 10)

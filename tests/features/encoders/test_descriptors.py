@@ -29,7 +29,7 @@ def encoded(image, file_format="PNG", **options):
 
 
 def scene(width=160, height=120):
-    """A smooth colourful picture with an edge."""
+    """A smooth colourful image with an edge."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     planes = [255 * x, 255 * y, np.where(x + y > 1, 220, 40)]
     return Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))
@@ -58,7 +58,7 @@ def test_cielab_of_known_colours(rgb, lab):
     np.testing.assert_allclose(to_lab(plain(rgb))[:, 0, 0], lab, atol=0.03)
 
 
-def test_a_red_picture_is_in_the_red_bins():
+def test_a_red_image_is_in_the_red_bins():
     histograms = colour_histograms(to_lab(plain((255, 0, 0)))).reshape(5, LIGHTNESS_BINS, CHROMA_BINS, CHROMA_BINS)
     np.testing.assert_allclose(histograms.sum(axis=(1, 2, 3)), 1, rtol=1e-5)
     np.testing.assert_allclose(histograms[:, 1:3, 3:, 3:].sum(axis=(1, 2, 3)), 1, rtol=1e-5)  # mid, red, yellow
@@ -95,7 +95,7 @@ def test_gradients_are_counted_in_their_cell():
     np.testing.assert_allclose(by_column, np.eye(8)[2], atol=1e-6)
 
 
-def test_a_plain_picture_has_no_gradients_and_one_pattern():
+def test_a_plain_image_has_no_gradients_and_one_pattern():
     for colour in ((0, 0, 0), (255, 255, 255), (90, 140, 30)):
         lightness = to_lab(plain(colour))[0]
         assert not gradient_histograms(lightness).any()
@@ -140,7 +140,7 @@ def test_blocks_have_unit_length():
     assert np.square(descriptor).sum() == pytest.approx(11, rel=1e-4)
 
 
-PICTURES = {
+IMAGES = {
     "jpeg": encoded(scene(), "JPEG"),
     "png": encoded(scene()),
     "webp": encoded(scene(), "WEBP"),
@@ -160,18 +160,18 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
-def test_every_kind_of_picture_is_described(picture):
-    descriptor = describe(picture)
+@pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
+def test_every_kind_of_image_is_described(image):
+    descriptor = describe(image)
     assert descriptor.shape == (DIM,)
     assert np.isfinite(descriptor).all()
     assert descriptor.any()
 
 
 def test_equal_pixels_give_equal_descriptors_in_every_lossless_format():
-    expected = describe(PICTURES["png"])
+    expected = describe(IMAGES["png"])
     for name in ("bmp", "tiff", "alpha"):
-        np.testing.assert_array_equal(describe(PICTURES[name]), expected, err_msg=name)
+        np.testing.assert_array_equal(describe(IMAGES[name]), expected, err_msg=name)
 
 
 def test_transparent_parts_are_white():
@@ -202,10 +202,10 @@ def test_a_large_photo_looks_like_its_small_copy():
 
 
 @pytest.mark.parametrize(
-    "picture",
-    [b"", b"no picture", PICTURES["jpeg"][:600], PICTURES["png"][:100], b"%!PS-Adobe-3.0 EPSF-3.0\n"],
+    "image",
+    [b"", b"no image", IMAGES["jpeg"][:600], IMAGES["png"][:100], b"%!PS-Adobe-3.0 EPSF-3.0\n"],
     ids=["empty", "text", "half a JPEG", "half a PNG", "PostScript"],
 )
-def test_what_cannot_be_decoded_is_refused(picture):
+def test_what_cannot_be_decoded_is_refused(image):
     with pytest.raises(InputError, match=r"cannot be decoded \(.+\), expected one of JPEG, PNG.*replace it"):
-        describe(picture)
+        describe(image)

@@ -29,7 +29,7 @@ TEXT = ["bert", "sentence-bert", "roberta", "t5", "clip", "siglip", "chinese-cli
 SENTENCES = ["a red boat", "the sea", "a blue boat on the red sea", ""]
 
 
-def picture(seed=0, size=(60, 40), file_format="PNG", colours=256):
+def make_image(seed=0, size=(60, 40), file_format="PNG", colours=256):
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, colours, (6, 8, 3), dtype=np.uint8)
     file = io.BytesIO()
@@ -37,7 +37,7 @@ def picture(seed=0, size=(60, 40), file_format="PNG", colours=256):
     return file.getvalue()
 
 
-PICTURES = [picture(0), picture(1, (40, 70)), picture(2, (33, 33), "JPEG")]
+IMAGES = [make_image(0), make_image(1, (40, 70)), make_image(2, (33, 33), "JPEG")]
 
 
 def open_images(folder, pooling="auto", *, revision="", store=True):
@@ -79,11 +79,11 @@ def edit_json(path, **changes):
 
 @torch.inference_mode()
 def directly(folder, model_class="AutoModel"):
-    """The outputs of transformers for PICTURES."""
+    """The outputs of transformers for IMAGES."""
     import transformers
 
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
-    images = [Image.open(io.BytesIO(encoded)).convert("RGB") for encoded in PICTURES]
+    images = [Image.open(io.BytesIO(encoded)).convert("RGB") for encoded in IMAGES]
     model = getattr(transformers, model_class).from_pretrained(folder).eval()
     pixels = processor(images, return_tensors="pt")["pixel_values"]
     return model.get_image_features(pixels) if hasattr(model, "get_image_features") else model(pixels)
@@ -109,7 +109,7 @@ def directly(folder, model_class="AutoModel"):
 )
 def test_image_vectors_are_those_of_transformers(model_folder, name, pooling, expected):
     backbone = open_images(model_folder(name), pooling)
-    vectors = backbone.encode(PICTURES)
+    vectors = backbone.encode(IMAGES)
     assert vectors.dtype == np.float32
     assert vectors.shape == (3, backbone.dim)
     np.testing.assert_allclose(vectors, expected(directly(model_folder(name))).numpy(), atol=1e-6)
@@ -177,7 +177,7 @@ def test_long_texts_are_cut_off_at_the_maximum(model_folder, name):
 def test_a_saved_encoder_gives_equal_bits(copy_of, tmp_path, modality, name, store):
     folder = copy_of(name)
     backbone = OPEN[modality](folder, store=store)
-    items = PICTURES if modality == "image" else SENTENCES
+    items = IMAGES if modality == "image" else SENTENCES
     (tmp_path / "saved").mkdir()
     backbone.save(tmp_path / "saved")
     if store:
@@ -220,11 +220,11 @@ def test_weights_in_several_files_are_stored(model_folder, tmp_path):
     (parts / "model.safetensors").unlink()
     network.save_pretrained(parts, max_shard_size="20KB")
     assert len(list(parts.glob("*.safetensors"))) > 1
-    expected = open_images(model_folder("clip")).encode(PICTURES)
+    expected = open_images(model_folder("clip")).encode(IMAGES)
     (tmp_path / "saved").mkdir()
     open_images(parts).save(tmp_path / "saved")
     shutil.rmtree(parts)
-    assert load_image_encoder(tmp_path / "saved").encode(PICTURES).tobytes() == expected.tobytes()
+    assert load_image_encoder(tmp_path / "saved").encode(IMAGES).tobytes() == expected.tobytes()
 
 
 def test_identity_is_that_of_the_content(model_folder, copy_of):
@@ -243,29 +243,29 @@ def test_identity_is_that_of_the_content(model_folder, copy_of):
     assert len({json.dumps(identity) for identity in seen}) == 4
 
 
-def test_what_prepares_pictures_goes_to_other_processes_without_the_network(model_folder):
+def test_what_prepares_images_goes_to_other_processes_without_the_network(model_folder):
     preprocess = open_images(model_folder("vit")).preprocess
     pickled = pickle.dumps(preprocess)
     assert len(pickled) < 2000
-    np.testing.assert_array_equal(pickle.loads(pickled)(PICTURES[0]), preprocess(PICTURES[0]))
+    np.testing.assert_array_equal(pickle.loads(pickled)(IMAGES[0]), preprocess(IMAGES[0]))
 
 
 def test_a_large_photo_is_decoded_at_a_fraction_and_looks_the_same(model_folder):
     backbone = open_images(model_folder("vit"))
     assert backbone.preprocess.at_least == 64
-    small, large = (backbone.preprocess(picture(3, size, "JPEG")) for size in ((120, 80), (1200, 800)))
+    small, large = (backbone.preprocess(make_image(3, size, "JPEG")) for size in ((120, 80), (1200, 800)))
     assert np.abs(small - large).mean() < 0.03
     assert small.dtype == np.float32
 
 
-def test_numbers_of_pictures_in_messages_and_batches(model_folder, monkeypatch):
-    monkeypatch.setattr("dagnn_core.features.encoders.backbone.BATCH_PICTURES", 2)
+def test_numbers_of_images_in_messages_and_batches(model_folder, monkeypatch):
+    monkeypatch.setattr("dagnn_core.features.encoders.backbone.BATCH_IMAGES", 2)
     backbone = open_images(model_folder("vit"))
-    together = backbone.encode(PICTURES)
-    np.testing.assert_allclose(together[2], backbone.encode(PICTURES[2:])[0], atol=1e-6)
+    together = backbone.encode(IMAGES)
+    np.testing.assert_allclose(together[2], backbone.encode(IMAGES[2:])[0], atol=1e-6)
     assert backbone.encode([]).shape == (0, backbone.dim)
-    with pytest.raises(InputError, match=r"^picture 3 cannot be decoded"):
-        backbone.encode([*PICTURES[:2], b"no picture"])
+    with pytest.raises(InputError, match=r"^image 3 cannot be decoded"):
+        backbone.encode([*IMAGES[:2], b"no image"])
 
 
 def test_texts_go_through_in_batches(model_folder, monkeypatch):
@@ -279,7 +279,7 @@ def test_texts_go_through_in_batches(model_folder, monkeypatch):
 def test_nothing_is_said_where_nothing_is_wrong(model_folder, capfd):
     image_model, text_model = model_folder("vit-classifier"), model_folder("clip")
     capfd.readouterr()  # writing a model prints
-    open_images(image_model).encode(PICTURES)
+    open_images(image_model).encode(IMAGES)
     open_texts(text_model).encode(SENTENCES)
     assert capfd.readouterr() == ("", "")
 
@@ -298,7 +298,7 @@ def test_the_library_is_imported_only_where_a_model_is_opened():
         ("image", "siglip", "cls", r"image_pooling is cls, which .* does not have.* one of: mean, projection"),
         ("text", "clip", "cls", r"text_pooling is cls, which .* does not have.* one of: mean, projection"),
         ("text", "bert", "projection", r"text_pooling is projection, which .* does not have"),
-        ("image", "vit-mae", "auto", r"\(vit_mae\) gives the same picture another vector each time"),
+        ("image", "vit-mae", "auto", r"\(vit_mae\) gives the same image another vector each time"),
         ("image", "bert", "auto", r"bert is not a vision or CLIP-like model; correct features.image_model"),
         ("text", "resnet", "auto", r"resnet is not a text or CLIP-like model; correct features.text_model"),
     ],
@@ -405,19 +405,19 @@ SPOILED = {
         "image",
         "vit",
         lambda folder: (folder / "preprocessor_config.json").write_text('{"image_processor_type": "Novel"}'),
-        r"vit: the image processor (cannot be loaded|fails on a picture) \(",
+        r"vit: the image processor (cannot be loaded|fails on an image) \(",
     ),
-    "pictures of any size": (
+    "images of any size": (
         "image",
         "dinov2",
         lambda folder: edit_json(folder / "preprocessor_config.json", do_center_crop=False),
-        r"dinov2: the processor leaves pictures in different sizes, expected one size",
+        r"dinov2: the processor leaves images in different sizes, expected one size",
     ),
-    "pictures of the wrong size": (
+    "images of the wrong size": (
         "image",
         "vit",
         lambda folder: edit_json(folder / "preprocessor_config.json", size={"height": 40, "width": 40}),
-        r"vit: the model \(vit\) cannot embed what its own preparation makes of a picture \(.*40",
+        r"vit: the model \(vit\) cannot embed what its own preparation makes of an image \(.*40",
     ),
     "no tokenizer": (
         "text",
@@ -500,7 +500,7 @@ def test_a_model_in_the_cache_of_the_hub_needs_no_network(model_folder, hub, tmp
     backbone.save(tmp_path)
     state = json.loads((tmp_path / "encoder.json").read_text())
     assert (state["model"], state["revision"]) == ("owner/vit", COMMIT)
-    assert load_image_encoder(tmp_path).encode(PICTURES).tobytes() == backbone.encode(PICTURES).tobytes()
+    assert load_image_encoder(tmp_path).encode(IMAGES).tobytes() == backbone.encode(IMAGES).tobytes()
 
 
 def test_the_unreachable_hub_is_named(hub):

@@ -29,7 +29,7 @@ CONVOLUTIONS = {
 }
 
 
-def picture(seed=0, size=(60, 40), file_format="PNG", **options):
+def make_image(seed=0, size=(60, 40), file_format="PNG", **options):
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(file, file_format, **options)
@@ -87,10 +87,10 @@ def test_architecture_is_configuration_e_with_the_names_of_torchvision():
 
 def test_the_vector_is_the_second_fully_connected_layer_after_its_relu(weights):
     backbone = open_backbone(weights)
-    vectors = backbone.encode([picture(0), picture(1)])
+    vectors = backbone.encode([make_image(0), make_image(1)])
     assert vectors.dtype == np.float32
     state = torch.load(weights, weights_only=True)
-    x = torch.from_numpy(np.stack([crop(picture(0)), crop(picture(1))])).float() / 255
+    x = torch.from_numpy(np.stack([crop(make_image(0)), crop(make_image(1))])).float() / 255
     x = (x - torch.tensor(vgg.MEAN)[:, None, None]) / torch.tensor(vgg.DEVIATION)[:, None, None]
     for number in range(53):
         name = f"features.{number}"
@@ -115,7 +115,7 @@ def test_pixels_are_those_of_the_usual_transform(width, height):
     """Against the processor of transformers for the same recipe: resize to 256, cut out 224."""
     from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
-    encoded = picture(3, (width, height))
+    encoded = make_image(3, (width, height))
     processor = BitImageProcessorPil(size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}, resample=2)
     expected = processor(Image.open(io.BytesIO(encoded)), do_rescale=False, do_normalize=False, return_tensors="np")
     pixels = crop(encoded)
@@ -127,8 +127,8 @@ def test_pixels_are_those_of_the_usual_transform(width, height):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (3000, 2000)])
-def test_pictures_of_all_sizes_are_cut(size):
-    assert crop(picture(0, size)).shape == (3, 224, 224)
+def test_images_of_all_sizes_are_cut(size):
+    assert crop(make_image(0, size)).shape == (3, 224, 224)
 
 
 @pytest.mark.parametrize("store", [True, False])
@@ -141,7 +141,7 @@ def test_a_saved_encoder_gives_equal_vectors(weights, tmp_path, store):
     loaded = load_image_encoder(tmp_path / "saved")
     assert (loaded.kind, loaded.dim, loaded.identity) == ("vgg19_bn", 24, backbone.identity)
     # not to the bit: sums go in another order where a matrix lies at another address
-    np.testing.assert_allclose(loaded.encode([picture()]), backbone.encode([picture()]), rtol=1e-5)
+    np.testing.assert_allclose(loaded.encode([make_image()]), backbone.encode([make_image()]), rtol=1e-5)
     files = {path.name for path in (tmp_path / "saved").iterdir()}
     assert files == ({"encoder.json", "model.safetensors"} if store else {"encoder.json"})
     (tmp_path / "again").mkdir()
@@ -152,15 +152,15 @@ def test_a_saved_encoder_gives_equal_vectors(weights, tmp_path, store):
 def test_safetensors_with_counters_are_read_as_well(weights, tmp_path):
     state = torchvision_state() | {"features.1.num_batches_tracked": torch.tensor(7)}
     save_file(state, tmp_path / "vgg.safetensors")
-    vectors = open_backbone(tmp_path / "vgg.safetensors").encode([picture()])
-    np.testing.assert_allclose(vectors, open_backbone(weights).encode([picture()]), rtol=1e-5)
+    vectors = open_backbone(tmp_path / "vgg.safetensors").encode([make_image()])
+    np.testing.assert_allclose(vectors, open_backbone(weights).encode([make_image()]), rtol=1e-5)
 
 
 def test_preprocessing_goes_to_other_processes(weights):
     preprocess = open_backbone(weights).preprocess
     assert len(pickle.dumps(preprocess)) < 200
     with pytest.raises(InputError, match=r"cannot be decoded"):
-        preprocess(b"no picture")
+        preprocess(b"no image")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_missing_and_changed_weights_are_named(weights, tmp_path):
 def test_the_full_network_encodes_and_is_stored(tmp_path):
     torch.save(torchvision_state(), tmp_path / "vgg.pth")
     backbone = open_backbone(tmp_path / "vgg.pth")
-    vectors = backbone.encode([picture(0), picture(1)])
+    vectors = backbone.encode([make_image(0), make_image(1)])
     assert vectors.shape == (2, 4096)
     (tmp_path / "saved").mkdir()
     backbone.save(tmp_path / "saved")
@@ -230,4 +230,4 @@ def test_the_full_network_encodes_and_is_stored(tmp_path):
     num_kept = sum(v.numel() for name, v in stored.items() if "running" not in name and "tracked" not in name)
     assert num_kept == NUM_PARAMETERS - LAST_LAYER
     loaded = load_image_encoder(tmp_path / "saved")
-    np.testing.assert_allclose(loaded.encode([picture(0), picture(1)]), vectors, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(loaded.encode([make_image(0), make_image(1)]), vectors, rtol=1e-3, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Pictures and texts through a network: equal to a plain loop, whatever the workers do."""
+"""Images and texts through a network: equal to a plain loop, whatever the workers do."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from tests.features.small_backbones import (
     SmallTextBackbone,
     convolutions,
     make_dataset,
-    picture,
+    make_image,
     preprocess,
     preprocess_or_die,
     preprocess_with_a_bug,
@@ -38,8 +38,8 @@ def small_shards(monkeypatch):
 
 @pytest.fixture
 def processes(monkeypatch):
-    """Worker processes also for a few pictures."""
-    monkeypatch.setattr(image_loader, "PICTURES_PER_WORKER", 1)
+    """Worker processes also for a few images."""
+    monkeypatch.setattr(image_loader, "IMAGES_PER_WORKER", 1)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def extract_texts(root, dataset, backbone, config=CONFIG):
 def plain_loop(dataset):
     network = convolutions()
     vectors = np.zeros((len(dataset), 12), dtype=np.float32)
-    for row, encoded in enumerate(dataset.pictures(range(len(dataset)))):
+    for row, encoded in enumerate(dataset.images(range(len(dataset)))):
         if encoded is not None:
             with torch.inference_mode():
                 vectors[row] = network(torch.tensor(preprocess(encoded))[None].float() / 255)[0]
@@ -77,9 +77,9 @@ def test_vectors_are_those_of_a_plain_loop(tmp_path, dataset, processes):
 
 
 def test_processes_give_the_bits_of_none(tmp_path, dataset, monkeypatch):
-    for pictures_per_worker, root in ((NUM_ITEMS, tmp_path / "without"), (1, tmp_path / "with")):
+    for images_per_worker, root in ((NUM_ITEMS, tmp_path / "without"), (1, tmp_path / "with")):
         root.mkdir()
-        monkeypatch.setattr(image_loader, "PICTURES_PER_WORKER", pictures_per_worker)
+        monkeypatch.setattr(image_loader, "IMAGES_PER_WORKER", images_per_worker)
         extract_images(root, dataset, SmallImageBackbone())
     assert (tmp_path / "with/image.npy").read_bytes() == (tmp_path / "without/image.npy").read_bytes()
 
@@ -142,17 +142,17 @@ def test_a_damaged_shard_is_made_again_alone_with_the_same_bits(tmp_path, datase
     assert backbone.batch_sizes == [8, 8, 1]
 
 
-def test_an_undecodable_picture_is_named(tmp_path, processes):
-    dataset = make_dataset(tmp_path / "dataset", 60, special={45: b"no picture"})
-    with pytest.raises(InputError, match=r"dataset: the picture of item 'item-45' cannot be decoded") as error:
+def test_an_undecodable_image_is_named(tmp_path, processes):
+    dataset = make_dataset(tmp_path / "dataset", 60, special={45: b"no image"})
+    with pytest.raises(InputError, match=r"dataset: the image of item 'item-45' cannot be decoded") as error:
         extract_images(tmp_path, dataset, SmallImageBackbone())
     assert "\n" not in str(error.value)
     assert len(list((tmp_path / "cache").rglob("shard-*"))) == 2, "the shards before it are kept"
 
 
-def test_a_missing_picture_is_named(tmp_path):
+def test_a_missing_image_is_named(tmp_path):
     dataset = make_dataset(tmp_path / "dataset", 20, special={3: None})
-    with pytest.raises(InputError, match=r"no picture for the items 'item-3', as features\.image: huggingface expects"):
+    with pytest.raises(InputError, match=r"no image for the items 'item-3', as features\.image: huggingface expects"):
         extract_images(tmp_path, dataset, SmallImageBackbone())
 
 
@@ -162,8 +162,8 @@ def test_a_bug_in_a_worker_is_shown_as_it_is(tmp_path, dataset, processes):
 
 
 def test_a_worker_that_dies_is_said_so(tmp_path, processes):
-    dataset = make_dataset(tmp_path / "dataset", 60, special={50: picture(0, colour="red")})
-    message = r"a process that decodes pictures died .*lower features\.workers or features\.batch_size"
+    dataset = make_dataset(tmp_path / "dataset", 60, special={50: make_image(0, colour="red")})
+    message = r"a process that decodes images died .*lower features\.workers or features\.batch_size"
     with pytest.raises(BackendError, match=message) as error:
         extract_images(tmp_path, dataset, SmallImageBackbone(preprocess=preprocess_or_die))
     assert "\n" not in str(error.value)
@@ -175,7 +175,7 @@ def test_no_memory_on_the_gpu_names_the_key(tmp_path, dataset, monkeypatch):
 
     monkeypatch.setattr(SmallImageBackbone, "embed", refuse)
     monkeypatch.setattr(SmallTextBackbone, "encode", refuse)
-    with pytest.raises(BackendError, match=r"a batch of 8 pictures; lower features\.batch_size"):
+    with pytest.raises(BackendError, match=r"a batch of 8 images; lower features\.batch_size"):
         extract_images(tmp_path, dataset, SmallImageBackbone())
     with pytest.raises(BackendError, match=r"a batch of 8 texts; lower features\.batch_size"):
         extract_texts(tmp_path, dataset, SmallTextBackbone())
@@ -204,7 +204,7 @@ class Slow(SmallImageBackbone):
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    vector_cache.SHARD_ROWS, image_loader.PICTURES_PER_WORKER = 20, 1
+    vector_cache.SHARD_ROWS, image_loader.IMAGES_PER_WORKER = 20, 1
     config = FeaturesConfig(batch_size=8, workers=2, device="cpu")
     extract_with_image_backbone(Dataset.read(root / "dataset"), Slow(), config, root / "cache", root / "image.npy")
 """

@@ -22,18 +22,18 @@ CLASSIC = FeaturesConfig(min_word_count=1)
 PRECOMPUTED = FeaturesConfig(image="precomputed", text="precomputed")
 
 
-def picture(seed):
+def make_image(seed):
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
-def make_dataset(path, *, texts=WORDS * 4, pictures=None, splits=SPLITS * 3, vectors=None, without_image=()):
+def make_dataset(path, *, texts=WORDS * 4, images=None, splits=SPLITS * 3, vectors=None, without_image=()):
     num_items = len(texts)
-    pictures = pictures or [None if row in without_image else picture(row) for row in range(num_items)]
+    images = images or [None if row in without_image else make_image(row) for row in range(num_items)]
     with write_artifact(path, kind="dataset", provenance={}) as draft:
         with DatasetWriter(draft.path, ["boat", "sea"]) as writer:
-            for row, (text, image, split) in enumerate(zip(texts, pictures, splits, strict=False)):
+            for row, (text, image, split) in enumerate(zip(texts, images, splits, strict=False)):
                 label = "boat" if "boat" in text else "sea"
                 has = (row not in without_image, text != "")
                 writer.add(Item(f"item-{row}", text, (label,), image, f"{row}.png", split, *has))
@@ -62,8 +62,8 @@ def test_features_are_those_of_the_saved_encoders_in_row_order(tmp_path, monkeyp
     assert features.image.dtype == features.text.dtype == np.float32
     image_encoder = load_image_encoder(features.artifact.path / "image_encoder")
     text_encoder = load_text_encoder(features.artifact.path / "text_encoder")
-    pictures = [picture for batch in dataset.iterate_pictures() for picture in batch]
-    assert features.image.tobytes() == image_encoder.encode(pictures).tobytes()
+    images = [image for batch in dataset.iterate_images() for image in batch]
+    assert features.image.tobytes() == image_encoder.encode(images).tobytes()
     assert features.text.tobytes() == text_encoder.encode(dataset.texts).tobytes()
     assert np.abs(features.image[features.rows("train")].mean(axis=0)).max() < 0.5
     samples = pq.read_table(features.artifact.file("samples.parquet"))
@@ -101,20 +101,20 @@ def test_the_manifest_says_what_the_files_hold(tmp_path):
 
 @pytest.mark.parametrize("text", ["bow", "tfidf", "supervised_bow"])
 def test_encoders_see_the_training_split_alone(tmp_path, text):
-    def state(name, last_text, last_picture):
+    def state(name, last_text, last_image):
         dataset = make_dataset(
             tmp_path / f"dataset-{name}",
             texts=[*WORDS, "red sea", last_text],
-            pictures=[*(picture(row) for row in range(4)), last_picture],
+            images=[*(make_image(row) for row in range(4)), last_image],
         )
         features = extract(tmp_path / name, dataset, FeaturesConfig(text=text, min_word_count=1, supervised_dim=4))
         return {file: entry.sha256 for file, entry in features.artifact.files.items() if "encoder/" in file}
 
-    assert state("one", "red boat", picture(4)) == state("other", "green tree", picture(5))
+    assert state("one", "red boat", make_image(4)) == state("other", "green tree", make_image(5))
 
 
 @pytest.mark.parametrize("text", ["bow", "tfidf", "supervised_bow"])
-def test_missing_pictures_and_texts_are_zeros_and_fit_nothing(tmp_path, monkeypatch, text):
+def test_missing_images_and_texts_are_zeros_and_fit_nothing(tmp_path, monkeypatch, text):
     """Encoders are those of the items that have the modality, as if the others were not there."""
     monkeypatch.setattr(extraction, "BLOCK_ROWS", 5)
     without_image, without_text = (0, 6), (1, 3)
@@ -133,7 +133,7 @@ def test_missing_pictures_and_texts_are_zeros_and_fit_nothing(tmp_path, monkeypa
             make_dataset(
                 tmp_path / f"{part}_dataset",
                 texts=[dataset.texts[row] for row in present],
-                pictures=[picture(row) for row in present],
+                images=[make_image(row) for row in present],
                 splits=dataset.splits[present].tolist(),
             ),
             config,
@@ -174,7 +174,7 @@ def test_pairs_are_the_rows_of_a_split_that_have_both(tmp_path):
     [
         (
             {"without_image": range(12)},
-            r"dataset: none of the 8 training items has a picture, .* dataset\.folder\.images or image_vectors",
+            r"dataset: none of the 8 training items has an image, .* dataset\.folder\.images or image_vectors",
         ),
         ({"texts": [""] * 12}, r"none of the 8 training items has a text, .* dataset\.folder\.text_column\)"),
     ],
@@ -201,10 +201,10 @@ def test_precomputed_vectors_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (PRECOMPUTED, r"no ready text vectors.*in features\.text_vectors, or choose another features\.text"),
+        (PRECOMPUTED, r"no precomputed text vectors.*in features\.text_vectors, or choose another features\.text"),
         (
             FeaturesConfig(image="precomputed"),
-            r"no ready image vectors.*in features\.image_vectors, or choose another features\.image",
+            r"no precomputed image vectors.*in features\.image_vectors, or choose another features\.image",
         ),
     ],
 )
@@ -241,18 +241,18 @@ def test_vectors_that_are_not_finite_name_items_and_rows(tmp_path, monkeypatch):
         extract(tmp_path / "features", dataset, FeaturesConfig(image="precomputed"))
 
 
-def test_items_without_a_picture_are_named_with_the_remedy(tmp_path):
-    pictures = [None if row in (2, 5) else picture(row) for row in range(12)]
-    dataset = make_dataset(tmp_path / "dataset", pictures=pictures)
-    message = r"no picture for the items 'item-2', 'item-5', as features\.image: classic .*or set features\.image"
+def test_items_without_a_image_are_named_with_the_remedy(tmp_path):
+    images = [None if row in (2, 5) else make_image(row) for row in range(12)]
+    dataset = make_dataset(tmp_path / "dataset", images=images)
+    message = r"no image for the items 'item-2', 'item-5', as features\.image: classic .*or set features\.image"
     with pytest.raises(InputError, match=message):
         extract(tmp_path / "features", dataset, CLASSIC)
 
 
-def test_an_undecodable_picture_is_named(tmp_path):
-    pictures = [b"no picture" if row == 7 else picture(row) for row in range(12)]
-    dataset = make_dataset(tmp_path / "dataset", pictures=pictures)
-    with pytest.raises(InputError, match=r"dataset: the picture of item 'item-7' cannot be decoded"):
+def test_an_undecodable_image_is_named(tmp_path):
+    images = [b"no image" if row == 7 else make_image(row) for row in range(12)]
+    dataset = make_dataset(tmp_path / "dataset", images=images)
+    with pytest.raises(InputError, match=r"dataset: the image of item 'item-7' cannot be decoded"):
         extract(tmp_path / "features", dataset, CLASSIC)
     assert [entry.name for entry in tmp_path.iterdir()] == ["dataset"]
 
@@ -274,7 +274,7 @@ def test_texts_that_are_vectors_alone_have_no_words_to_encode(tmp_path, kind):
     with write_artifact(tmp_path / "dataset", kind="dataset", provenance={}) as draft:
         with DatasetWriter(draft.path, ["boat", "sea"]) as writer:
             for row, split in enumerate(SPLITS):
-                writer.add(Item(f"item-{row}", "", ("boat",), picture(row), f"{row}.png", split))
+                writer.add(Item(f"item-{row}", "", ("boat",), make_image(row), f"{row}.png", split))
             writer.write_rejected([])
             writer.write_vectors("text", np.ones((len(SPLITS), 3), np.float32), range(len(SPLITS)))
         draft.content = writer.content

@@ -1,4 +1,4 @@
-"""Ready vectors of a file, joined by id."""
+"""Precomputed vectors of a file, joined by id."""
 
 import logging
 import re
@@ -14,7 +14,7 @@ from dagnn_core.features.extraction import extract as extraction
 from dagnn_core.features.features import Features
 from tests.features.small_backbones import make_dataset
 
-NUM_ITEMS = 12  # rows 6 and 13 ... lack the picture, 5 and 12 ... the text
+NUM_ITEMS = 12  # rows 6 and 13 ... lack the image, 5 and 12 ... the text
 
 
 @pytest.fixture

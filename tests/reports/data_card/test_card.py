@@ -1,4 +1,4 @@
-"""The data card is right, deterministic, self-contained and escaped, and suits data without pictures."""
+"""The data card is right, deterministic, self-contained and escaped, and suits data without images."""
 
 import base64
 import io
@@ -29,16 +29,16 @@ def encode(number: int, size: tuple[int, int] = (300, 200), kind: str = "PNG") -
     return stream.getvalue()
 
 
-def make_items(count: int = 50, *, pictures: bool = True) -> list[Item]:
+def make_items(count: int = 50, *, images: bool = True) -> list[Item]:
     return [
         Item(
             f"item-{number}",
             f"{HOSTILE} {number} {'word ' * (number % 7)}",
             [LABELS[0], *(LABELS[1:2] if number % 2 else ()), *(LABELS[2:] if number % 3 == 0 else ())],
-            encode(number) if pictures else None,
-            f"{number}.jpg" if pictures else "",
+            encode(number) if images else None,
+            f"{number}.jpg" if images else "",
             ("train", "train", "train", "val", "test")[number % 5],
-            has_image=pictures,
+            has_image=images,
         )
         for number in range(count)
     ]
@@ -126,7 +126,7 @@ def test_nothing_is_loaded_from_outside_and_texts_are_escaped(dataset: Dataset) 
     assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
 
 
-def test_markdown_shows_the_same_pictures_and_texts(dataset: Dataset) -> None:
+def test_markdown_shows_the_same_images_and_texts(dataset: Dataset) -> None:
     markdown = files(dataset)["card.md"].decode()
     linked = re.findall(r"\]\(([^)]+)\)", markdown)
     assert sorted(linked) == sorted(name for name in files(dataset) if name.startswith("card/"))
@@ -138,15 +138,15 @@ def test_markdown_shows_the_same_pictures_and_texts(dataset: Dataset) -> None:
     assert "\n\n\n" not in markdown, "no gaps"
 
 
-def test_samples_are_small_pictures_of_training_items(dataset: Dataset) -> None:
+def test_samples_are_small_images_of_training_items(dataset: Dataset) -> None:
     page = page_of(dataset)
-    pictures = [attrs for tag, attrs in page.tags if tag == "img" and attrs["alt"].startswith("Picture of item")]
-    assert len(pictures) == NUM_SAMPLES
+    images = [attrs for tag, attrs in page.tags if tag == "img" and attrs["alt"].startswith("Image of item")]
+    assert len(images) == NUM_SAMPLES
     train = {dataset.ids[row] for row in dataset.rows("train")}
-    assert {attrs["alt"].removeprefix("Picture of item ") for attrs in pictures} <= train
-    for attrs in pictures:
-        with Image.open(io.BytesIO(base64.b64decode(attrs["src"].split(",", 1)[1]))) as picture:
-            assert max(picture.size) == THUMBNAIL_PIXELS
+    assert {attrs["alt"].removeprefix("Image of item ") for attrs in images} <= train
+    for attrs in images:
+        with Image.open(io.BytesIO(base64.b64decode(attrs["src"].split(",", 1)[1]))) as image:
+            assert max(image.size) == THUMBNAIL_PIXELS
 
 
 def test_counts(dataset: Dataset) -> None:
@@ -162,17 +162,17 @@ def test_copies_across_splits(tmp_path: Path) -> None:
     items[3] = items[3]._replace(image=items[0].image)
     items[1] = items[1]._replace(text=items[2].text)
     dataset = write(tmp_path / "dataset", items)
-    pictures, texts = gather_facts(dataset, seed=0).overlaps
-    assert (pictures.what, pictures.num_items, pictures.within, pictures.across) == ("pictures", 50, 0, 2)
-    assert pictures.examples == [(("item-0", "train"), ("item-3", "val"))]
+    images, texts = gather_facts(dataset, seed=0).overlaps
+    assert (images.what, images.num_items, images.within, images.across) == ("images", 50, 0, 2)
+    assert images.examples == [(("item-0", "train"), ("item-3", "val"))]
     assert (texts.within, texts.across, texts.examples) == (1, 0, [])
     assert "item-0 (train) = item-3 (val)" in page_of(dataset).text
     assert r"item\-0 (train) = item\-3 (val)" in files(dataset)["card.md"].decode()
 
 
 @pytest.mark.parametrize("vectors", [False, True])
-def test_data_without_pictures(tmp_path: Path, vectors: bool) -> None:
-    dataset = write(tmp_path / "dataset", make_items(pictures=False), vectors=vectors)
+def test_data_without_images(tmp_path: Path, vectors: bool) -> None:
+    dataset = write(tmp_path / "dataset", make_items(images=False), vectors=vectors)
     page = page_of(dataset)
     assert [attrs["alt"] for tag, attrs in page.tags if tag == "img"] == [
         "Matrix of the conditional probabilities of 3 labels"
@@ -190,9 +190,9 @@ def test_items_without_text_and_one_label(tmp_path: Path) -> None:
     dataset = write(tmp_path / "dataset", items, labels=["only"])
     facts = gather_facts(dataset, seed=0)
     assert facts.text_lengths is None
-    assert facts.pictures is not None
-    assert (facts.pictures.smallest, facts.pictures.largest) == ((30, 20), (30, 23))
-    assert facts.pictures.formats == {"PNG": 4}
+    assert facts.images is not None
+    assert (facts.images.smallest, facts.images.largest) == ((30, 20), (30, 23))
+    assert facts.images.formats == {"PNG": 4}
     page = page_of(dataset)
     assert "no text" in page.text and "Words per text" not in page.text
     assert "card/labels.png" not in dataset.artifact.files
@@ -238,5 +238,5 @@ def test_matrices_of_any_size(tmp_path: Path, num_labels: int) -> None:
     draw_matrix(
         tmp_path / "one.png", [f"label {'long ' * (number % 9)}{number}" for number in range(num_labels)], conditional
     )
-    with Image.open(tmp_path / "one.png") as picture:
-        assert picture.size[0] < 3200 and "Software" not in picture.info
+    with Image.open(tmp_path / "one.png") as image:
+        assert image.size[0] < 3200 and "Software" not in image.info

@@ -1,4 +1,4 @@
-"""The page shows the right pictures with the right marks, escapes what it is given, and needs nothing from outside."""
+"""The page shows the right images with the right marks, escapes what it is given, and needs nothing from outside."""
 
 import base64
 import io
@@ -34,13 +34,13 @@ HISTORY = [
 ]
 
 
-def picture(color: str) -> bytes:
+def make_image(color: str) -> bytes:
     stream = io.BytesIO()
     Image.new("RGBA", (400, 300), color).save(stream, format="PNG")
     return stream.getvalue()
 
 
-def make_dataset(path: Path, *, pictures: bool) -> Dataset:
+def make_dataset(path: Path, *, images: bool) -> Dataset:
     """Three training items, then the test items; labels in a fixed pattern; the first test item has none."""
     provenance = {"ancestors": {}, "params": {"dataset": {"source": "<script>"}}}
     with write_artifact(path, kind="dataset", provenance=provenance) as draft:
@@ -49,7 +49,7 @@ def make_dataset(path: Path, *, pictures: bool) -> Dataset:
                 labels = (
                     [name for bit, name in enumerate(LABELS[:3]) if (number % 7 + 1) >> bit & 1] if number != 3 else []
                 )
-                image = picture("red" if number % 2 else "#00ff0080") if pictures else None
+                image = make_image("red" if number % 2 else "#00ff0080") if images else None
                 text = f"<script>alert({number})</script>"
                 writer.add(Item(f"item-{number}", text, labels, image, "", "train" if number < 3 else "test"))
             writer.write_rejected([])
@@ -125,7 +125,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("report") / "dataset", pictures=True)
+    return make_dataset(tmp_path_factory.mktemp("report") / "dataset", images=True)
 
 
 def test_every_hit_is_marked_as_its_labels_say(dataset: Dataset) -> None:
@@ -147,7 +147,7 @@ def test_every_hit_is_marked_as_its_labels_say(dataset: Dataset) -> None:
     assert 0 < relevant["t2i"] < 20 and 0 < relevant["i2t"] < 20 and shown_own > 0
     counts = [page.count(mark, tag) for tag in ("div", "li") for mark in ("right", "wrong")]
     assert counts == [relevant["t2i"], 20 - relevant["t2i"], relevant["i2t"], 20 - relevant["i2t"]]
-    assert page.text.count("its own picture") + page.text.count("its own sentence") == shown_own
+    assert page.text.count("its own image") + page.text.count("its own sentence") == shown_own
     legend = 1  # the page explains both marks once
     assert page.text.count("✓") == sum(relevant.values()) + legend
     assert page.text.count("✗") == 40 - sum(relevant.values()) + legend
@@ -168,10 +168,10 @@ def test_the_page_needs_nothing_from_outside_and_escapes_texts(dataset: Dataset)
     }
 
 
-def test_pictures_become_small_opaque_thumbnails(dataset: Dataset) -> None:
+def test_images_become_small_opaque_thumbnails(dataset: Dataset) -> None:
     page = Page(render(dataset, make_evaluation(dataset)))
     sources = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
-    assert len(sources) == 5 * 4 + 5, "the hits of the texts, and the picture queries"
+    assert len(sources) == 5 * 4 + 5, "the hits of the texts, and the image queries"
     colors = set()
     for source in sources:
         with Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))) as thumbnail:
@@ -182,8 +182,8 @@ def test_pictures_become_small_opaque_thumbnails(dataset: Dataset) -> None:
     assert colors == {(4, 0, 0), (2, 4, 2)}, "red, and half transparent green on white"
 
 
-def test_data_without_pictures_shows_ids_and_texts(tmp_path: Path) -> None:
-    dataset = make_dataset(tmp_path / "dataset", pictures=False)
+def test_data_without_images_shows_ids_and_texts(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "dataset", images=False)
     page = Page(render(dataset, make_evaluation(dataset)))
     assert "img" not in {tag for tag, _ in page.tags}
     assert len(re.findall(r"item-\d+: <script>", page.text)) == 5 * 4 + 5

@@ -98,7 +98,7 @@ def test_both_say_what_it_is_for_how_good_it_is_and_where_it_comes_from(render: 
             *("decisions about people", "0.700", "0.650 to 0.750", "0.600", "0.300", "1,500 pairs"),
             *("CC BY 4.0", "8,000 train, 500 val, 1,500 test", "10 of 10,010", "no text", "s3://bucket/dvc"),
             *("d" * 64, "m" * 64, "r" * 64, "torch 2.13.0", "5e-05", "fewer than 50 training items"),
-            *("10 training items have only a picture or only a text", "base64 text", 'load_model("models:/scenes/VERS'),
+            *("10 training items have only an image or only a text", "base64 text", 'load_model("models:/scenes/VERS'),
         ):
             assert words in text
         for absent in ("set is small", "not clearly better", "not stated", "raw data, commit", "commit ,"):
@@ -113,10 +113,10 @@ def test_both_say_what_falls_short(render: Callable[..., ModelCard]) -> None:
         assert "not stated (register.data_licence in params.yaml)" in text
         assert "The data set is small: 300 training items." in text
         assert "not clearly better than a linear CCA" in text
-        assert "only a picture or only" not in text and "s3://" not in text
+        assert "only an image or only" not in text and "s3://" not in text
 
 
-def test_a_model_on_ready_vectors_takes_vectors(render: Callable[..., ModelCard]) -> None:
+def test_a_model_on_precomputed_vectors_takes_vectors(render: Callable[..., ModelCard]) -> None:
     for text in both(render(image="precomputed")):
         assert "text with a sentence, or image with the JSON text of a list of 4096 numbers" in text
 

@@ -1,4 +1,4 @@
-"""Archives that are unpacked safely, and folders of pictures that become one tar."""
+"""Archives that are unpacked safely, and folders of images that become one tar."""
 
 import io
 import os
@@ -18,8 +18,8 @@ from components.services.data_versions.archives import (
     check_name,
     check_space,
     copy_packed,
+    image_folders,
     list_files,
-    picture_folders,
     unpack,
 )
 from dagnn_core.errors import BackendError, InputError
@@ -68,7 +68,7 @@ def test_a_lone_folder_is_gone_into(tmp_path: Path, name: str) -> None:
     assert content(unpack(archive, tmp_path / "out")) == dict(FILES)
 
 
-def test_a_lone_folder_of_pictures_keeps_its_name(tmp_path: Path) -> None:
+def test_a_lone_folder_of_images_keeps_its_name(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "train2017.zip", [(f"train2017/{i}.jpg", b"x") for i in range(101)])
     assert len(content(unpack(archive, tmp_path / "out"))) == 101
     assert "train2017/0.jpg" in content(tmp_path / "out")
@@ -160,25 +160,25 @@ def test_no_name_that_is_taken_leads_out(parts: list[str], absolute: bool) -> No
 # folders
 
 
-def pictures(count: int, folder: str, suffix: str = ".jpg") -> list[RawFile]:
+def images(count: int, folder: str, suffix: str = ".jpg") -> list[RawFile]:
     return [RawFile(f"{folder}/{number}{suffix}", 1) for number in range(count)]
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        (pictures(101, "images"), {"images"}),
-        (pictures(100, "images"), set()),
-        (pictures(60, "images/a") + pictures(60, "images/b"), {"images"}),
-        ([*pictures(101, "images"), RawFile("images/list.txt", 1)], set()),
-        ([*pictures(101, "images"), RawFile("images/.DS_Store", 1)], {"images"}),
-        ([*pictures(101, "data/train", ".PNG"), RawFile("data/table.csv", 1)], {"data/train"}),
-        (pictures(101, "tags", ".txt"), set()),
+        (images(101, "images"), {"images"}),
+        (images(100, "images"), set()),
+        (images(60, "images/a") + images(60, "images/b"), {"images"}),
+        ([*images(101, "images"), RawFile("images/list.txt", 1)], set()),
+        ([*images(101, "images"), RawFile("images/.DS_Store", 1)], {"images"}),
+        ([*images(101, "data/train", ".PNG"), RawFile("data/table.csv", 1)], {"data/train"}),
+        (images(101, "tags", ".txt"), set()),
         ([RawFile(f"{number}.jpg", 1) for number in range(200)], set()),
     ],
 )
 def test_which_folders_are_packed(files: list[RawFile], expected: set[str]) -> None:
-    assert picture_folders(files) == expected
+    assert image_folders(files) == expected
 
 
 def make_folder(root: Path, count: int = 120) -> Path:
@@ -191,7 +191,7 @@ def make_folder(root: Path, count: int = 120) -> Path:
     return root
 
 
-def test_pictures_become_a_tar_and_the_rest_stays(tmp_path: Path) -> None:
+def test_images_become_a_tar_and_the_rest_stays(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "source")
     copy_packed(source, list_files(source), tmp_path / "out")
     assert sorted(content(tmp_path / "out")) == ["images.tar", "notes/a.txt", "table.csv"]

@@ -661,11 +661,11 @@ class TestFetchFromUri:
 
     def test_the_folder_arrives_without_a_version(self, bucket: Bucket, tmp_path: Path) -> None:
         bucket.put("photos/table.csv", b"id,text")
-        bucket.put("photos/images/1.jpg", b"picture")
+        bucket.put("photos/images/1.jpg", b"image")
         bucket.put("photos2/other", b"other")
         self.fetch(bucket, tmp_path / "out", f"{bucket.uri}/photos")
         got = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-        assert got == {"out/table.csv": b"id,text", "out/images/1.jpg": b"picture"}
+        assert got == {"out/table.csv": b"id,text", "out/images/1.jpg": b"image"}
         assert raw_lineage(tmp_path / "out") is None
 
     def test_what_does_not_exist_is_refused(self, bucket: Bucket, tmp_path: Path) -> None:

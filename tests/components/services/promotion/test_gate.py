@@ -82,7 +82,7 @@ TABLE = [
     ({"comparison": compared(i2t=drop(0.0101))}, ("drop_i2t",)),
     ({"comparison": compared(t2i=drop(0.0201))}, ("drop_t2i",)),
     ({"comparison": compared(i2t=Difference(0.3, -0.011, 0.6))}, ("drop_i2t",)),  # better in the mean, by chance
-    ({"comparison": compared(rare_labels=drop(0.05), short_texts=NotApplicable("ready vectors"))}, ()),
+    ({"comparison": compared(rare_labels=drop(0.05), short_texts=NotApplicable("precomputed vectors"))}, ()),
     ({"comparison": compared(rare_labels=drop(0.051))}, ("drop_rare_labels",)),
     ({"comparison": compared(short_texts=drop(0.051))}, ("drop_short_texts",)),
     ({"load_test": GOOD.load_test._replace(served_difference=1e-5)}, ()),
@@ -95,9 +95,9 @@ TABLE = [
     ({"files": GOOD.files._replace(pickled=("weights.pt",))}, ("pickled_files",)),
     ({"files": GOOD.files._replace(card=" \n")}, ("card",)),
     ({"files": GOOD.files._replace(data_licence="")}, ("data_licence",)),
-    ({"findings": [finding("leaked_pictures", 0.5, 0.01, "failed")]}, ("leaked_pictures",)),
+    ({"findings": [finding("leaked_images", 0.5, 0.01, "failed")]}, ("leaked_images",)),
     ({"findings": [finding("leaked_texts", 0.5, 0.1, "warning")]}, ()),
-    ({"findings": [finding("undecodable_pictures", 1, 0, "failed")]}, ("undecodable_pictures",)),
+    ({"findings": [finding("undecodable_images", 1, 0, "failed")]}, ("undecodable_images",)),
     ({"findings": LOST}, ("data_check",)),
 ]
 
@@ -193,7 +193,7 @@ evidence = st.builds(
     findings=st.one_of(
         st.just(LOST),
         st.lists(
-            st.builds(finding, st.just("leaked_pictures"), finite, finite, st.sampled_from(["ok", "warning", "failed"]))
+            st.builds(finding, st.just("leaked_images"), finite, finite, st.sampled_from(["ok", "warning", "failed"]))
         ),
     ),
 )

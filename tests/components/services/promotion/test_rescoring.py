@@ -54,16 +54,20 @@ def test_data_that_a_model_cannot_encode(model, data):
     wordless = replace(data("vectors"), texts=("",) * len(data("vectors")))
     empty = replace(data("vectors"), splits=np.full(len(data("vectors")), "train"))
     for one, dataset, reason in (
-        (model("good"), data("vectors"), "it takes pictures (classic), but the data set has ready image vectors only"),
-        (ready, data("scenes"), "it takes ready image vectors, and the data set has none"),
+        (
+            model("good"),
+            data("vectors"),
+            "it takes images (classic), but the data set has precomputed image vectors only",
+        ),
+        (ready, data("scenes"), "it takes precomputed image vectors, and the data set has none"),
         (other_dim, data("vectors"), "it takes image vectors of 3 numbers, and those of the data set have 10"),
-        (ready_texts, data("vectors"), "it takes ready text vectors, and the data set has none"),
+        (ready_texts, data("vectors"), "it takes precomputed text vectors, and the data set has none"),
         (of_a_file, data("vectors"), "it takes image vectors of a file of its own (features.image_vectors)"),
-        (ready, wordless, "it takes sentences (bow), but item 'item-4' has a ready text vector only"),
+        (ready, wordless, "it takes sentences (bow), but item 'item-4' has a precomputed text vector only"),
     ):
         with pytest.raises(InputError, match=re.escape(f"version 2 cannot encode these data: {reason}")):
             score(one, dataset, name="version 2")
-    with pytest.raises(InputError, match="has no test items with picture and text"):
+    with pytest.raises(InputError, match="has no test items with image and text"):
         score(ready, empty, name="version 2")
 
 
@@ -110,7 +114,7 @@ def test_a_slice_that_is_too_small_or_not_there_is_named_as_such(data):
     wordless = replace(dataset, texts=("",) * len(dataset))
     one = scored(*np.random.default_rng(0).random((2, size)))
     assert compare(one, one, wordless, CONFIG).slices["short_texts"] == NotApplicable(
-        "the data set has ready text vectors, not texts in words"
+        "the data set has precomputed text vectors, not texts in words"
     )
     common = np.zeros_like(dataset.labels)
     common[:, 0] = 1
@@ -119,7 +123,7 @@ def test_a_slice_that_is_too_small_or_not_there_is_named_as_such(data):
     assert slices["rare_labels"] == NotApplicable("queries with a rare label in the test split: 1, too few to compare")
 
 
-def test_a_version_on_ready_vectors_is_loaded_apart_from_this_process(scenes, model, data):
+def test_a_version_on_precomputed_vectors_is_loaded_apart_from_this_process(scenes, model, data):
     ready, dataset = model("vectors"), data("vectors")
     queries = sample(ready, dataset, score(ready, dataset, name="it"))
     assert len(queries.rows) == len(queries.embeddings) == 32

@@ -29,13 +29,13 @@ pytestmark = pytest.mark.slow
 START_SECONDS = 120
 
 
-def picture(colour: str) -> bytes:
+def make_image(colour: str) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (32, 24), colour).save(file, "PNG")
     return file.getvalue()
 
 
-PICTURES = [picture("navy"), picture("tomato")]
+IMAGES = [make_image("navy"), make_image("tomato")]
 
 
 def as_text(encoded: bytes) -> str:
@@ -111,14 +111,14 @@ def ask(url: str, body: object) -> tuple[int, dict]:
         return error.code, json.load(error)
 
 
-def test_the_server_embeds_raw_texts_and_pictures(registered, server):
-    rows = [{"text": TEXTS[0]}, {"image": as_text(PICTURES[0])}, {"text": TEXTS[1], "image": None}]
+def test_the_server_embeds_raw_texts_and_images(registered, server):
+    rows = [{"text": TEXTS[0]}, {"image": as_text(IMAGES[0])}, {"text": TEXTS[1], "image": None}]
     status, answer = ask(server, {"dataframe_records": rows})
     assert status == 200
     trained = TrainedModel.read(registered / "model")
-    texts, images = trained.encode_texts(TEXTS), trained.encode_images(PICTURES)
+    texts, images = trained.encode_texts(TEXTS), trained.encode_images(IMAGES)
     np.testing.assert_allclose(answer["predictions"], [texts[0], images[0], texts[1]], atol=1e-5)
-    split = {"columns": ["image"], "data": [[as_text(encoded)] for encoded in PICTURES]}
+    split = {"columns": ["image"], "data": [[as_text(encoded)] for encoded in IMAGES]}
     status, answer = ask(server, {"dataframe_split": split})
     np.testing.assert_allclose(answer["predictions"], images, atol=1e-5)
 
@@ -126,10 +126,10 @@ def test_the_server_embeds_raw_texts_and_pictures(registered, server):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": "boat", "image": as_text(PICTURES[0])}, "row 1 has both text and image, expected exactly one"),
+        ({"text": "boat", "image": as_text(IMAGES[0])}, "row 1 has both text and image, expected exactly one"),
         ({"text": ""}, "row 1 has neither text and image, expected exactly one"),
         ({"image": "sea.jpg"}, "row 1: image is not base64"),
-        ({"image": as_text(b"no picture")}, "picture 1 cannot be decoded"),
+        ({"image": as_text(b"no image")}, "image 1 cannot be decoded"),
         ({"words": "boat"}, "no row with a column text or image"),
         ({"text": 3}, "row 1: text is of type int, expected a text"),
     ],
@@ -147,12 +147,12 @@ def test_what_is_not_the_protocol_is_refused(server, body):
 
 
 def test_a_path_is_never_opened_by_the_server(server, tmp_path_factory):
-    """Also one that happens to be good base64: its letters are taken for a picture, which they are not."""
-    folder = tmp_path_factory.mktemp("picture")
+    """Also one that happens to be good base64: its letters are taken for an image, which they are not."""
+    folder = tmp_path_factory.mktemp("image")
     path = folder / ("boat" * 2)
     while len(str(path)) % 4:
         path = path.with_name(path.name + "t")
-    path.write_bytes(PICTURES[0])  # opened, it would be embedded
+    path.write_bytes(IMAGES[0])  # opened, it would be embedded
     for value in (str(path), path.as_uri(), f"http://127.0.0.1:9{path}"):
         status, answer = ask(server, {"dataframe_records": [{"image": value}]})
         assert status == 400
@@ -193,7 +193,7 @@ def test_the_logged_requirements_are_all_that_it_takes(registered, fresh_python,
         pytest.skip(f"packages cannot be installed here: {installed.stderr.splitlines()[-1]}")
     assert installed.returncode == 0, installed.stderr
 
-    rows = [{"text": TEXTS[0]}, {"image": as_text(PICTURES[0])}]
+    rows = [{"text": TEXTS[0]}, {"image": as_text(IMAGES[0])}]
     done = subprocess.run(
         [fresh_python, "-I", "-c", ELSEWHERE, f"models:/scenes@{CHAMPION}"],  # -I: nothing from the current folder
         input=json.dumps(rows),
@@ -206,7 +206,7 @@ def test_the_logged_requirements_are_all_that_it_takes(registered, fresh_python,
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout.splitlines()[-1])
     trained = TrainedModel.read(registered / "model")
-    expected = [trained.encode_texts(TEXTS)[0], trained.encode_images(PICTURES)[0]]
+    expected = [trained.encode_texts(TEXTS)[0], trained.encode_images(IMAGES)[0]]
     np.testing.assert_allclose(got["embeddings"], expected, atol=1e-5)
     assert got["example"] == [2, 8]
     assert stored.parts[-2] in got["code"] and got["project"] == []

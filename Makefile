@@ -79,8 +79,9 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cup
 	nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
 
 # the images' locks are parts of the whole one; kfp goes without its dependencies: in a pod it needs none of them
-COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-	$(CUDA:%=--no-emit-package=%)
+# `fewest`: one version for every Python that has wheels of it, so that what is tested on one holds on the next
+COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-header \
+	--no-annotate $(CUDA:%=--no-emit-package=%)
 lock: setup ## pin what requirements.in and infra/docker/*.in name
 	@PATH="$(SYSTEM_PATH)" $(PYTHON) -m venv --clear build/uv
 	@$(call quietly,build/uv/bin/$(PIP) uv)

@@ -1,7 +1,7 @@
 """The model as MLflow serves it: a row with a text or an image becomes an embedding.
 
 MLflow stores this file beside the model's files and runs it to load them ("models from code"), so it imports only
-what is stored with the model (`dagnn_core`) and packages that the model pins.
+what is stored with the model (`served_code`) and packages that the model pins.
 """
 
 import base64
@@ -31,7 +31,7 @@ class Cell(NamedTuple):
 class ServedModel(PythonModel):
     """Embeds rows with the columns `text` and `image`, of which each row fills exactly one.
 
-    `text` is a sentence, `image` the base64 text of an encoded image (JPEG, PNG ...). A modality that the model was
+    `text` is a text, `image` the base64 text of an encoded image (JPEG, PNG ...). A modality that the model was
     trained on as precomputed vectors takes the JSON text of a list of numbers instead: MLflow's signatures cannot have
     arrays that are missing in some rows.
     """

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-import dagnn_core
 from components.services.registry.models import LEDGER_SUFFIX, ensure_registered_model
-from components.services.registry.own_code import OwnCode, copy_code, find_own_code
+from components.services.registry.own_code import OwnCode, copy_code, find_own_code, import_paths
+from components.services.registry.served_code import PYFUNC_MODEL, copy_served_code
 from components.services.registry.stored_model import find_fault
 from components.services.tracking.mlflow import REQUEST, Run, Tracking, split_of_data
 from components.services.tracking.tags import Lineage, known_raw
@@ -278,13 +278,17 @@ def _log_model(tracking: Tracking, run: Run, name: str, model: "TrainedModel", c
     )
     with tempfile.TemporaryDirectory() as directory:
         local = Path(directory) / "model"
-        own = [copy_code(path, Path(directory) / "code") for path in code.paths]
+        folder = Path(directory) / "code"
+        stored_code = [
+            copy_served_code(import_paths(model).values(), folder),
+            *(copy_code(path, folder) for path in code.paths),
+        ]
         mlflow.pyfunc.save_model(
             local,
             mlflow_model=Model(run_id=run.run_id, model_id=logged.model_id, model_uuid=logged.model_id),
-            python_model=Path(__file__).with_name("pyfunc_model.py"),
+            python_model=PYFUNC_MODEL,
             artifacts={"model": model.artifact.path.resolve().as_uri()},
-            code_paths=[str(path) for path in (Path(dagnn_core.__file__).parent, *own)],
+            code_paths=[str(path) for path in stored_code],
             signature=_signature(model),
             input_example=_input_example(model),
             pip_requirements=_pip_requirements(model) + code.requirements,

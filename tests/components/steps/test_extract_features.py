@@ -85,7 +85,7 @@ def test_command_line(dataset, tmp_path):
     refused = command('{"image": "precomputed", "min_word_count": 1}')
     assert refused.returncode == 2
     assert refused.stderr == (
-        f"error: {dataset} has no precomputed image vectors, which features.image expects; name a file with "
+        f"error: {dataset} has no precomputed image vectors, as features.image: precomputed expects; name a file with "
         "them in features.image_vectors, or choose another features.image in params.yaml\n"
     )
     assert Features.read(out).artifact.content_digest == digest  # what stood there stays

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,13 +102,13 @@ def places(project: Path) -> Iterator[ObjectStore]:
         return
     from dvc.repo import Repo
 
-    repo = Repo(str(project))
-    yield DvcPlace(name="DVC's cache", objects=repo.cache.local)
-    name, remote = repo.config["core"].get("remote"), remote_of(repo.config)
-    if remote.is_plain_s3:
-        yield s3_place(remote.url, remote.endpoint_url)
-    elif name:
-        yield DvcPlace(name=f"the DVC remote {name}", objects=repo.cloud.get_remote_odb(name=name))
+    with Repo(str(project)) as repo:
+        yield DvcPlace(name="DVC's cache", objects=repo.cache.local)
+        name, remote = repo.config["core"].get("remote"), remote_of(repo.config)
+        if remote.is_plain_s3:
+            yield s3_place(remote.url, remote.endpoint_url)
+        elif name:
+            yield DvcPlace(name=f"the DVC remote {name}", objects=repo.cloud.get_remote_odb(name=name))
 
 
 def tracked(project: Path, commit: str) -> dict[str, str]:
@@ -120,10 +121,11 @@ def tracked(project: Path, commit: str) -> dict[str, str]:
     from dvc.exceptions import NotDvcRepoError
 
     try:
-        outs = DVCFileSystem(str(project), rev=commit).repo.index.outs
+        with closing(DVCFileSystem(str(project), rev=commit)) as files:
+            outs = files.repo.index.outs
+            return {out.fspath.lstrip("/"): out.hash_info.value for out in outs if out.hash_info}
     except NotDvcRepoError:
         return {}
-    return {out.fspath.lstrip("/"): out.hash_info.value for out in outs if out.hash_info}
 
 
 def objects_of(place: ObjectStore, md5: str) -> list[ListedFile]:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -260,10 +260,11 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         InputError: no such repository, revision or path, or the path is not under DVC.
         BackendError: the repository cannot be cloned.
     """
-    files, name = _open(repository, revision, path), without_credentials(repository)
+    name = without_credentials(repository)
     try:
-        md5 = files.info(path).get("md5")
-        config, commit = files.repo.config, files.repo.get_rev()
+        with closing(_open(repository, revision, path)) as files:
+            md5 = files.info(path).get("md5")
+            config, commit = files.repo.config, files.repo.get_rev()
     except FileNotFoundError as error:
         raise InputError(f"{path!r} is not in {name} at {revision}", "check path and revision") from error
     except _dvc_failures() as error:
@@ -296,7 +297,8 @@ def default_remote(project: Path) -> Remote:
     from dvc.repo import Repo  # the file system would make up a remote where there is none
 
     try:
-        return remote_of(Repo(str(project)).config)
+        with Repo(str(project)) as repo:
+            return remote_of(repo.config)
     except _dvc_failures() as error:
         raise InputError(
             f"{project.resolve()} is not a DVC repository that can be used: {_root_cause(error)}",
@@ -323,22 +325,23 @@ def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLinea
         InputError: the remote does not have the data.
         BackendError: a file has another digest than it should.
     """
-    files = _open(repository, lineage.commit, lineage.path)
-    entries = _entries(files, lineage)
-    remove_strangers(folder, entries)
-    todo = [entry for entry in entries if not _is_there(folder, entry)]
-    try:
-        for entry in track(todo, description="fetching", total=len(todo)):
-            path = folder / entry.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.part")
-            files.get_file(f"{lineage.path}/{entry.path}" if is_folder(lineage.md5) else lineage.path, str(part))
-            part.replace(path)
-    except _dvc_failures() as error:
-        raise InputError(
-            f"{lineage.path!r} in {lineage.repository} at {lineage.revision} cannot be fetched: {_root_cause(error)}",
-            "run `dvc push` where the data is",
-        ) from error
+    with closing(_open(repository, lineage.commit, lineage.path)) as files:
+        entries = _entries(files, lineage)
+        remove_strangers(folder, entries)
+        todo = [entry for entry in entries if not _is_there(folder, entry)]
+        try:
+            for entry in track(todo, description="fetching", total=len(todo)):
+                path = folder / entry.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = path.with_name(f".{path.name}.part")
+                files.get_file(f"{lineage.path}/{entry.path}" if is_folder(lineage.md5) else lineage.path, str(part))
+                part.replace(path)
+        except _dvc_failures() as error:
+            raise InputError(
+                f"{lineage.path!r} in {lineage.repository} at {lineage.revision} cannot be fetched: "
+                f"{_root_cause(error)}",
+                "run `dvc push` where the data is",
+            ) from error
     check_digests(folder, entries, lineage.repository)
     size = sum((folder / entry.path).stat().st_size for entry in entries)
     return replace(lineage, size=size, num_files=len(entries))

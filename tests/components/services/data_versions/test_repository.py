@@ -10,14 +10,17 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from botocore.retries.standard import ExponentialBackoff
 
 from components.services.data_versions import archives as raw_files
 from components.services.data_versions import repository as versioning
+from components.services.data_versions.object_stores import places, tracked
 from components.services.data_versions.raw_version import LINEAGE, RawLineage, raw_lineage, read_lineage
 from components.services.data_versions.repository import add
 from components.services.storage.s3 import Storage
@@ -602,6 +605,21 @@ def test_a_plain_remote_is_known_by_what_its_configuration_says(pushed: Pushed, 
         config.write("    version_aware = true\n")  # keeps files by name, not by digest
     clone.commit()
     assert not versioning.resolve(str(clone.root), "HEAD", "data/photos").is_plain_s3
+
+
+def test_dvcs_databases_are_closed_after_use(pushed: Pushed) -> None:
+    """From 3.13 on, Python warns of a connection that nobody closes."""
+    root = pushed.project.root
+    commit = versioning.resolve(str(root), "HEAD", "data/photos").lineage.commit
+    for use in (
+        lambda: versioning.resolve(str(root), "no-such-revision", "data/photos"),
+        lambda: versioning.default_remote(root),
+        lambda: list(places(root)),
+        lambda: tracked(root, commit),
+    ):
+        with suppress(InputError):
+            use()
+        assert [file.path for file in psutil.Process().open_files() if file.path.endswith(".db")] == []
 
 
 def test_revisions_that_are_not_there(project: Project, source: Path, out: Path) -> None:

@@ -200,6 +200,16 @@ def read_provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return provenance
 
 
+def rerun(step: str, note: str = "") -> str:
+    """What a message tells the user to run, for a step to make its artifact again.
+
+    Args:
+        step: name of the stage; `--force` before it makes DVC run it in any case.
+        note: what to say of the DVC command, with a space before it.
+    """
+    return f"run `dvc repro {step}`{note}, or `dagnn run` outside of a checkout"
+
+
 def _check_file(path: Path, record: FileRecord, kind: str, *, verify: bool) -> None:
     if not path.is_file():
         raise ArtifactError(f"{path} is missing, though its manifest lists it", _remedy(kind))
@@ -212,7 +222,7 @@ def _check_file(path: Path, record: FileRecord, kind: str, *, verify: bool) -> N
 
 def _remedy(kind: str) -> str:
     step = MADE_BY.get(kind, kind)
-    return f"run `dvc repro {step}` (`dvc repro --force {step}` where it is damaged)"
+    return rerun(step, f" (`dvc repro --force {step}` where it is damaged)")
 
 
 def _seal(draft: ArtifactDraft, kind: str, provenance: Mapping[str, Any]) -> None:

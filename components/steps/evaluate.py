@@ -10,7 +10,7 @@ from components.command import ParamsOption, run_step
 from components.params import load_section
 from components.services.lineage.provenance import provenance
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.artifacts import Artifact, write_artifact
+from dagnn_core.artifacts import Artifact, rerun, write_artifact
 from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import ArtifactError
@@ -52,8 +52,8 @@ def run(
     data = Dataset.read(dataset, verify=True)
     matrices = Features.read(features, verify=True)
     trained = TrainedNetwork.read(model, verify=True)
-    _check_made_from(matrices.artifact, data.artifact, remedy="run `dvc repro extract_features`")
-    _check_made_from(trained.artifact, matrices.artifact, remedy="run `dvc repro train`")
+    _check_made_from(matrices.artifact, data.artifact, remedy=rerun("extract_features"))
+    _check_made_from(trained.artifact, matrices.artifact, remedy=rerun("train"))
     parents = [data.artifact, matrices.artifact, trained.artifact]
     record = provenance("evaluate", params, parents=parents, uris={KIND: uri})
     with tracking.resumed_run(trained.artifact) as tracked:

@@ -11,7 +11,7 @@ from pathlib import Path
 from components.services.promotion.gate import judge_floors
 from components.services.registry.versions import CHALLENGER, RegisteredVersion, mark_finished, register_version
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.artifacts import Artifact, read_artifact
+from dagnn_core.artifacts import Artifact, read_artifact, rerun
 from dagnn_core.config.register import GateConfig, RegisterConfig
 from dagnn_core.errors import ArtifactError, CheckFailedError
 from dagnn_core.model.embedder import TrainedModel
@@ -69,8 +69,6 @@ def _check_floors(report: Path, metrics: Mapping[str, float], gate: GateConfig) 
 
 def _check_same_model(model: Artifact, report: Artifact) -> None:
     if report.provenance["ancestors"].get(model.kind) != model.content_digest:
-        raise ArtifactError(
-            f"{report.path} is the report of another model than {model.path}", "run `dvc repro evaluate`"
-        )
+        raise ArtifactError(f"{report.path} is the report of another model than {model.path}", rerun("evaluate"))
     if "data" not in report.content:
-        raise ArtifactError(f"{report.path} was made by an older program", "run `dvc repro evaluate`")
+        raise ArtifactError(f"{report.path} was made by an older program", rerun("evaluate"))

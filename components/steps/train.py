@@ -20,7 +20,7 @@ from components.services.lineage.provenance import provenance
 from components.services.storage.mirror import mirrored
 from components.services.storage.s3 import Storage
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.artifacts import canonical_json, write_artifact
+from dagnn_core.artifacts import canonical_json, rerun, write_artifact
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import section_json
 from dagnn_core.config.train import TrainConfig
@@ -144,7 +144,7 @@ def _check_same_dataset(features: Features, graph: LabelGraph) -> None:
     if datasets[0] != datasets[1] or features.label_names != graph.label_names:
         raise ArtifactError(
             f"{features.artifact.path} and {graph.artifact.path} were made from different data sets",
-            "run `dvc repro build_label_graph`",
+            rerun("build_label_graph"),
         )
 
 

@@ -24,7 +24,7 @@ from uuid import uuid4
 from components.services.storage.patience import Patience, patience_of_environment
 from components.services.tracking.patience import end_silent_transfers, passing_failure_of_mlflow
 from components.services.tracking.tags import PIPELINE_RUN, Lineage
-from dagnn_core.artifacts import Artifact
+from dagnn_core.artifacts import Artifact, rerun
 from dagnn_core.errors import ArtifactError, BackendError, InputError, causes
 from dagnn_core.text import one_line, without_credentials
 
@@ -297,7 +297,7 @@ class Tracking:
         """
         original = model.provenance.get("mlflow_run_id")
         if not original:
-            raise ArtifactError(f"{model.path}/manifest.json names no MLflow run", "run `dvc repro --force train`")
+            raise ArtifactError(f"{model.path}/manifest.json names no MLflow run", rerun("--force train"))
         with self.answering():
             resumable = self._can_resume(original)
             run_id = original if resumable else self._recreated(original) or self._recreate(model, original)

@@ -15,7 +15,7 @@ from dagnn_core.data.ingest.incomplete import take_away
 from dagnn_core.data.ingest.journal import CheckJournal, UnusableImage
 from dagnn_core.data.ingest.work import rows_digest
 from dagnn_core.data.ingest.writer import DatasetWriter
-from dagnn_core.data.labels import choose_labels
+from dagnn_core.data.labels import choose_labels, fold_case
 from dagnn_core.data.raw import RawData, RawItem, Reason
 from dagnn_core.data.splits import draw_split
 from dagnn_core.errors import InputError
@@ -66,6 +66,8 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
         items, Reason.HELD_OUT_INCOMPLETE, lambda item: item.split != "train" and not _can_be_held_out(raw, item)
     )
     _check_splits(raw, items)
+    if config.label_case == "fold":
+        items = fold_case(items, raw.label_order)
     labels = choose_labels(items, raw.label_order, config.min_label_count)
     items = [item._replace(labels=tuple(name for name in item.labels if name not in labels.dropped)) for item in items]
     items = quarantine(items, Reason.RARE_LABELS, lambda item: not item.labels)

@@ -112,11 +112,17 @@ def read_indicators(table: Table, column: str) -> list[Cell]:
     return cells
 
 
-def read_list_column(table: Table, column: str) -> list[Cell]:
-    """A column whose texts are read as lists where they spell some, which is said."""
-    cells, count = read_lists(table.columns[column])
+def read_list_column(table: Table, column: str, *, allow_bare: bool = True) -> list[Cell]:
+    """A column whose texts are read as lists where they spell some, which is said.
+
+    Args:
+        table: has the column.
+        column: its name.
+        allow_bare: whether brackets without quotes make a list, where all texts have them.
+    """
+    cells, count = read_lists(table.columns[column], allow_bare=allow_bare)
     if count:
-        log.info("%s: %d cells of the column %r are lists written as text, and are read as lists", table.path, count, column)
+        log.info("%s: %d cells of the column %r are lists written as text: read as lists", table.path, count, column)
     return cells
 
 
@@ -148,6 +154,18 @@ def read_label_names(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def same_but_for_case(counts: Mapping[str, int]) -> list[list[str]]:
+    """Groups of labels that differ in case alone, the most frequent one first.
+
+    Args:
+        counts: label -> number of items.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        groups[name.casefold()].append(name)
+    return [same for same in groups.values() if len(same) > 1]
+
+
 def fold_case(items: Sequence[RawItem], order: Sequence[str]) -> list[RawItem]:
     """The items with one spelling for labels that differ in case alone: that in `order`, or else the most frequent.
 
@@ -156,7 +174,7 @@ def fold_case(items: Sequence[RawItem], order: Sequence[str]) -> list[RawItem]:
         order: all labels in the order wanted; empty: no spelling is preferred.
     """
     counts = Counter(label for item in items for label in item.labels)
-    spelling = {name: same[0] for same in _same_but_for_case(counts) for name in same}
+    spelling = {name: same[0] for same in same_but_for_case(counts) for name in same}
     spelling |= {name: listed for name, listed in _listed_spellings(counts, order).items() if name not in order}
     if not spelling:
         return list(items)
@@ -193,7 +211,6 @@ def choose_labels(items: Sequence[RawItem], order: Sequence[str], min_label_coun
         for name in candidates
         if in_training[name] < min_label_count and (min_label_count > 1 or not on_items[name])
     }
-    hint = _unsplit_hint(on_items)
     names = tuple(name for name in candidates if name not in dropped)
     for name in names:
         if not in_training[name]:
@@ -201,20 +218,22 @@ def choose_labels(items: Sequence[RawItem], order: Sequence[str], min_label_coun
             raise InputError(
                 f"the label {quote(name)} is on {on_items[name]} items of val and test (first: id {quote(first.id)}) "
                 "but on no training item, so it cannot be learned",
-                hint or "set dataset.min_label_count to 2 or more, which drops rare labels, or correct the splits",
+                f"{_unsplit_hint(on_items, name)}set dataset.min_label_count to 2 or more, which drops rare labels, or "
+                "correct the splits",
             )
     if len(names) < 2:
         raise InputError(
             f"{len(names)} labels are left ({', '.join(map(clip, names)) or 'none'}), expected at least two",
-            hint or "check the label columns and their separator, and dataset.min_label_count",
+            f"{_unsplit_hint(on_items)}check the label columns and their separator, and dataset.min_label_count",
         )
-    if hint:
-        log.warning("%s", hint)
-    for same in _same_but_for_case({name: on_items[name] for name in names}):
+    if hint := _unsplit_hint(on_items):
+        log.warning("%s", hint.removesuffix("; else "))
+    alike = same_but_for_case({name: on_items[name] for name in names})
+    if alike:
         log.warning(
-            "the labels %s differ in case alone and count as %d labels: set dataset.label_case to fold, which makes them "
-            "one",
-            *(" and ".join(map(quote, same)), len(same)),
+            "%d labels differ from another in case alone (%s) and count as labels of their own: to make them one, set "
+            "dataset.label_case to fold",
+            *(sum(map(len, alike)) - len(alike), name_first([" and ".join(map(quote, same)) for same in alike])),
         )
     return LabelChoice(names, dropped)
 
@@ -224,42 +243,39 @@ def _normal(label: str) -> str:
     return unicodedata.normalize("NFC", label.strip())
 
 
-def _same_but_for_case(counts: Mapping[str, int]) -> list[list[str]]:
-    """Groups of labels that differ in case alone, the most frequent one first."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        groups[name.casefold()].append(name)
-    return [same for same in groups.values() if len(same) > 1]
-
-
 def _listed_spellings(counts: Mapping[str, int], order: Sequence[str]) -> dict[str, str]:
     """Label -> the label of `order` that it is but for its case."""
     listed = {name.casefold(): name for name in reversed(order)}
     return {name: listed[name.casefold()] for name in counts if name.casefold() in listed}
 
 
-def _unsplit_hint(counts: Mapping[str, int]) -> str:
-    """What to say where many labels look like several that were not split; empty where they do not."""
-    bracketed = [name for name in counts if any(name[0] == pair[0] and name[-1] == pair[1] for pair in _BRACKETS)]
-    if 2 * len(bracketed) > len(counts):
+def _unsplit_hint(counts: Mapping[str, int], rare: str = "") -> str:
+    """The remedy where labels look like several that were not split, before another one; empty where they do not.
+
+    Args:
+        counts: label -> number of items.
+        rare: a label that looks so is enough; empty: many must.
+    """
+    bracketed = [name for name in counts if any(name[0] == pair[0] or name[-1] == pair[1] for pair in _BRACKETS)]
+    if rare in bracketed or 2 * len(bracketed) > len(counts):
         return (
-            f"{len(bracketed)} of {len(counts)} labels are in brackets, such as {quote(bracketed[0])}, like lists that "
-            "were not read: write them as [\"a\", \"b\"] in every cell, and set label_format to auto"
+            f"{len(bracketed)} of {len(counts)} labels have brackets, such as {quote(bracketed[0])}: if they are lists, "
+            'write every cell as ["a", "b"], which label_format auto reads; else '
         )
     for separator in _SEPARATORS:
         whole = [name for name in counts if separator in name]
-        if 4 * len(whole) > len(counts) and len(_parts_shared(counts, separator)) > 1:
+        if separator in rare or (4 * len(whole) > len(counts) and _share_parts(whole, separator)):
             return (
                 f"{len(whole)} of {len(counts)} labels contain {separator!r}, such as {quote(whole[0])}: if it separates "
-                f"labels, set label_separator to {separator!r}"
+                f"labels, set label_separator to {separator!r}; else "
             )
     return ""
 
 
-def _parts_shared(counts: Mapping[str, int], separator: str) -> set[str]:
-    """Parts that more than one label has."""
-    found = Counter(part for name in counts for part in {part.strip() for part in name.split(separator)})
-    return {part for part, count in found.items() if count > 1}
+def _share_parts(names: Sequence[str], separator: str) -> bool:
+    """Whether one part is in several of the labels, as where they were several labels."""
+    parts = Counter(part for name in names for part in {part.strip() for part in name.split(separator)})
+    return any(count > 1 for count in parts.values())
 
 
 def _json_names(value: Any) -> list[str]:

@@ -9,9 +9,10 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import BinaryIO, NamedTuple, Protocol
 
+from dagnn_core.data.formats.spellings import AnySpelling
 from dagnn_core.errors import InputError
 
 MAX_IMAGE_BYTES = 256 << 20  # larger ones are faults, not allocations
@@ -156,10 +157,10 @@ def open_images(path: Path) -> Images:
         InputError: there is none of them.
     """
     if path.is_dir():
-        return ImageFolder(path)
+        return AnySpelling(ImageFolder(path))
     for archive in (path, path.with_name(f"{path.name}.tar"), path.with_name(f"{path.name}.zip")):
         if archive.is_file():
-            return ImageArchive(archive)
+            return AnySpelling(ImageArchive(archive))
     raise InputError(f"{path} does not exist, expected a folder, an uncompressed tar or a zip with the images")
 
 
@@ -214,6 +215,6 @@ def _check_size(size: int) -> None:
 
 
 def leaves_folder(path: str) -> bool:
-    """Whether a relative path points out of its folder (`../x`, `/x`)."""
-    normal = posixpath.normpath(path)
-    return posixpath.isabs(normal) or normal == ".." or normal.startswith("../")
+    """Whether a relative path points out of its folder (`../x`, `/x`, `C:\\x`)."""
+    normal = posixpath.normpath(path.replace("\\", "/"))
+    return posixpath.isabs(normal) or PureWindowsPath(path).drive != "" or normal == ".." or normal.startswith("../")

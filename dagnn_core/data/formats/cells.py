@@ -91,17 +91,17 @@ def without_missing(column: Sequence[Cell]) -> tuple[list[Cell], int]:
     return cells, count
 
 
-def read_lists(column: Sequence[Cell]) -> tuple[list[Cell], int]:
+def read_lists(column: Sequence[Cell], *, allow_bare: bool) -> tuple[list[Cell], int]:
     """A column with lists for the texts that spell one, and how many texts did.
 
     `['boat', 'dog']`, `["boat", "dog"]`, `['boat' 'dog']` (NumPy), `('boat', 'dog')` and `{'boat', 'dog'}` are lists
-    wherever they are. Brackets without quotes, such as `[boat, dog]` or `[1, 0]`, are lists where all texts of the
-    column have them.
+    wherever they are. With `allow_bare`, brackets without quotes are lists where all texts of the column have them, such
+    as `[boat, dog]` or `[1, 0]`.
     """
     texts = [cell.strip() for cell in column if isinstance(cell, str) and cell.strip()]
     if not any(_is_bracketed(text) for text in texts):
         return list(column), 0
-    allow_bare = all(_is_bracketed(text) for text in texts)
+    allow_bare = allow_bare and all(_is_bracketed(text) for text in texts)
     cells: list[Cell] = []
     count = 0
     for cell in column:

@@ -20,6 +20,7 @@ from dagnn_core.data.raw import RawData, RawItem, Reason
 from dagnn_core.data.splits import draw_split
 from dagnn_core.errors import InputError
 from dagnn_core.progress import track
+from dagnn_core.text import quote
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ def _check_rejected(raw: RawData, rejections: Sequence[Rejection], config: Datas
         return
     counts = Counter(rejection.reason for rejection in rejections).most_common()
     shown = [
-        f"{raw.place(rejection.row)} {rejection.id!r}: {rejection.reason}"
+        f"{raw.place(rejection.row)} {quote(rejection.id)}: {rejection.reason}"
         + (f" ({rejection.detail})" if rejection.detail else "")
         for rejection in rejections[:NUM_SHOWN]
     ]

@@ -47,7 +47,7 @@ class FolderConfig:
     """Splits a text cell into labels; empty: a cell is one label. List cells are taken as they are."""
     label_format: LabelFormat = "auto"
     """What label cells hold: labels (values, as they are written), or 0 and 1 in a column named after each label
-    (indicator); auto: indicators where several columns hold nothing else, and lists that are written as text are read."""
+    (indicator); auto: indicators where several columns hold nothing else, and lists written as text are read."""
     label_names: str = ""
     """File with the allowed labels (JSON list, `{"labels": [{"name": ...}]}`, or one a line); others are ignored."""
     split_column: str = ""

@@ -83,7 +83,8 @@ def read_label_columns(table: Table, columns: Sequence[str], label_format: str) 
     if found and len(columns) == 1:
         values = sorted({cell for cell in table.columns[found[0]] if isinstance(cell, str) and cell.strip()})
         raise InputError(
-            f"{table.path}: the label column {found[0]!r} holds only {', '.join(map(repr, values))}, which name no label",
+            f"{table.path}: the label column {found[0]!r} holds only {', '.join(map(repr, values))}, which name "
+            "no label",
             _INDICATOR_REMEDY,
         )
     if found:
@@ -259,15 +260,15 @@ def _unsplit_hint(counts: Mapping[str, int], rare: str = "") -> str:
     bracketed = [name for name in counts if any(name[0] == pair[0] or name[-1] == pair[1] for pair in _BRACKETS)]
     if rare in bracketed or 2 * len(bracketed) > len(counts):
         return (
-            f"{len(bracketed)} of {len(counts)} labels have brackets, such as {quote(bracketed[0])}: if they are lists, "
-            'write every cell as ["a", "b"], which label_format auto reads; else '
+            f"{len(bracketed)} of {len(counts)} labels have brackets, such as {quote(bracketed[0])}: if they are "
+            'lists, write every cell as ["a", "b"], which label_format auto reads; else '
         )
     for separator in _SEPARATORS:
         whole = [name for name in counts if separator in name]
         if separator in rare or (4 * len(whole) > len(counts) and _share_parts(whole, separator)):
             return (
-                f"{len(whole)} of {len(counts)} labels contain {separator!r}, such as {quote(whole[0])}: if it separates "
-                f"labels, set label_separator to {separator!r}; else "
+                f"{len(whole)} of {len(counts)} labels contain {separator!r}, such as {quote(whole[0])}: if it "
+                f"separates labels, set label_separator to {separator!r}; else "
             )
     return ""
 

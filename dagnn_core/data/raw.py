@@ -8,7 +8,6 @@ from typing import NamedTuple
 from dagnn_core.data.dataset import SHARD_BYTES, Modality, Rejection
 from dagnn_core.data.vectors import PrecomputedVectors
 
-
 MAX_ID_CHARACTERS = MAX_LABEL_CHARACTERS = 1_000
 MAX_TEXT_CHARACTERS = 1_000_000
 MAX_PATH_CHARACTERS = 4_096

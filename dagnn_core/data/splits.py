@@ -54,6 +54,8 @@ def read_splits(path: Path) -> dict[str, str]:
         if not split:
             raise InputError(f"{path}, {table.place(row)}: no split, expected one of {', '.join(SPLITS)}")
         if item_id in split_of:
-            raise InputError(f"{path}, {table.place(row)}: the id {quote(item_id)} is there twice, expected each id once")
+            raise InputError(
+                f"{path}, {table.place(row)}: the id {quote(item_id)} is there twice, expected each id once"
+            )
         split_of[item_id] = split
     return split_of

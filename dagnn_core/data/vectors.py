@@ -92,7 +92,9 @@ def precomputed_vectors(path: Path, ids: Sequence[str], features: NDArray[Any]) 
     row_of = {name: row for row, name in enumerate(ids)}
     if len(row_of) < len(ids):
         twice = next(name for row, name in enumerate(ids) if row_of[name] != row)
-        raise InputError(f"{path}: the id {quote(twice)} is there twice, expected each id once", "remove one of its rows")
+        raise InputError(
+            f"{path}: the id {quote(twice)} is there twice, expected each id once", "remove one of its rows"
+        )
     blocks = range(0, len(ids), BLOCK_ROWS)
     finite = [np.isfinite(features[start : start + BLOCK_ROWS]).all(axis=1) for start in blocks]
     is_finite = np.concatenate(finite) if finite else ()

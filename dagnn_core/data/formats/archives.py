@@ -215,6 +215,6 @@ def _check_size(size: int) -> None:
 
 
 def leaves_folder(path: str) -> bool:
-    """Whether a relative path points out of its folder (`../x`, `/x`, `C:\\x`)."""
+    """Whether a relative path points out of its folder (`../x`, `/x`, `C:/x`)."""
     normal = posixpath.normpath(path.replace("\\", "/"))
     return posixpath.isabs(normal) or PureWindowsPath(path).drive != "" or normal == ".." or normal.startswith("../")

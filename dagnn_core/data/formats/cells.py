@@ -63,7 +63,8 @@ def check_columns(path: Path, columns: Mapping[str, str], present: Iterable[str]
     twice = [name for name, count in Counter(names).items() if count > 1 and name.strip()]
     if twice:
         raise InputError(
-            f"{path} has the column {quote(twice[0])} twice, expected each name once", "rename one of them in its header"
+            f"{path} has the column {quote(twice[0])} twice, expected each name once",
+            "rename one of them in its header",
         )
     for role, name in columns.items():
         if name not in names:
@@ -95,8 +96,8 @@ def read_lists(column: Sequence[Cell], *, allow_bare: bool) -> tuple[list[Cell],
     """A column with lists for the texts that spell one, and how many texts did.
 
     `['boat', 'dog']`, `["boat", "dog"]`, `['boat' 'dog']` (NumPy), `('boat', 'dog')` and `{'boat', 'dog'}` are lists
-    wherever they are. With `allow_bare`, brackets without quotes are lists where all texts of the column have them, such
-    as `[boat, dog]` or `[1, 0]`.
+    wherever they are. With `allow_bare`, brackets without quotes are lists where all texts of the column have them,
+    such as `[boat, dog]` or `[1, 0]`.
     """
     texts = [cell.strip() for cell in column if isinstance(cell, str) and cell.strip()]
     if not any(_is_bracketed(text) for text in texts):

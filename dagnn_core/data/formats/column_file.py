@@ -26,7 +26,7 @@ class ColumnFile(Protocol):
 
     path: Path
     schema: pa.Schema
-    group_sizes: Sequence[int]
+    group_sizes: list[int]
     """Rows of each group."""
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

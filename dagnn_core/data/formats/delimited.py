@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from dagnn_core.data.formats.cells import Cell, check_columns, check_length
 from dagnn_core.errors import InputError
@@ -21,6 +21,14 @@ _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
 _MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _SEPARATOR_LINE = re.compile(r"sep=(.)")  # the first line of what a spreadsheet exports for itself
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+class _Reader(Protocol):
+    """What `csv.reader` makes."""
+
+    line_num: int
+
+    def __iter__(self) -> Iterator[list[str]]: ...
 
 
 class Delimited(NamedTuple):
@@ -76,7 +84,7 @@ def _large_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _read_rows(path: Path, reader: "csv._reader", columns: Mapping[str, str], dialect: _Dialect) -> Delimited:
+def _read_rows(path: Path, reader: _Reader, columns: Mapping[str, str], dialect: _Dialect) -> Delimited:
     header = _header(reader, dialect)
     if any("\0" in name for name in header):
         raise InputError(f"{path}, line 1: null characters in the header, expected UTF-8", "save the table as UTF-8")
@@ -102,11 +110,11 @@ def _read_rows(path: Path, reader: "csv._reader", columns: Mapping[str, str], di
     return Delimited(cells, lines)
 
 
-def _reader(stream: Iterator[str], dialect: _Dialect) -> "csv._reader":
+def _reader(stream: Iterator[str], dialect: _Dialect) -> _Reader:
     return csv.reader(stream, strict=True, delimiter=dialect.delimiter, skipinitialspace=dialect.skips_spaces)
 
 
-def _header(reader: "csv._reader", dialect: _Dialect) -> list[str]:
+def _header(reader: _Reader, dialect: _Dialect) -> list[str]:
     rows = (row for row in reader if row)
     if dialect.skips_line:
         next(rows, [])

@@ -60,7 +60,7 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Table:
         InputError: the file is missing, damaged, empty, not UTF-8, of another type, lacks a column, has one twice, or a
             cell in it is too long.
     """
-    readers = {suffix: _read_lines for suffix in (".csv", ".tsv")} | dict.fromkeys((".jsonl", ".ndjson"), _read_jsonl)
+    readers = dict.fromkeys((".csv", ".tsv"), _read_lines) | dict.fromkeys((".jsonl", ".ndjson"), _read_jsonl)
     readers |= dict.fromkeys((*PARQUET, *ARROW), _read_column_file)
     suffix = path.suffix.lower()
     if suffix not in readers:

@@ -126,7 +126,8 @@ def _check_ids(table: Table, ids: Sequence[str], path: Path, others: Mapping[str
     strangers = others.keys() - set(ids)
     if strangers and len(strangers) == len(others):
         raise InputError(
-            f"none of the ids in {path} (such as {quote(next(iter(others)))}) is in {table.path} (such as {quote(ids[0])})",
+            f"none of the ids in {path} (such as {quote(next(iter(others)))}) is in {table.path} "
+            f"(such as {quote(ids[0])})",
             "expected the same ids in both: check dataset.folder.id_column",
         )
     if strangers:

@@ -1,7 +1,7 @@
 """Files of a Hugging Face data set, and their splits by name, as the library `datasets` knows them.
 
-`datasets` looks for a keyword between separators, in the names of folders first and then in those of files; case matters
-to it and not to us. Its own splits of other names (`unsupervised`) have no place here: they are refused.
+`datasets` looks for a keyword between separators, in the names of folders first and then in those of files; case
+matters to it and not to us. Its own splits of other names (`unsupervised`) have no place here: they are refused.
 """
 
 import json
@@ -75,8 +75,8 @@ def find_files(source: Path) -> dict[Path, str]:
     lacking = next((split for split in ("train", "test") if split not in names), "")
     if lacking:
         raise InputError(
-            f"{source} has {' and '.join(sorted(names))} but no {lacking}, expected files of train and test, and perhaps "
-            "validation",
+            f"{source} has {' and '.join(sorted(names))} but no {lacking}, expected files of train and test, and "
+            "perhaps of validation",
             f"rename the files of another split to {lacking}; validation is drawn from train where it is missing",
         )
     return splits

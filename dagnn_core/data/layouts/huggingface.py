@@ -1,6 +1,6 @@
-"""Layout `huggingface`: a local folder with the Parquet or Arrow files of a Hugging Face data set, images inside or beside.
+"""Layout `huggingface`: a local folder with the files of a Hugging Face data set, images inside or beside.
 
-Arrow files are those of the library's `save_to_disk`.
+The files are Parquet, or Arrow as the library's `save_to_disk` writes it.
 """
 
 import json
@@ -203,7 +203,8 @@ def _are_vectors(source: Path, files: Sequence[_File], config: HuggingFaceConfig
     found, size, number = sorted(values), next(iter(sizes)), " or ".join(map(str, sorted(counts)))
     raise InputError(
         f"{source}: the lists in column {config.label_column!r} all have {size} values, which are only "
-        f"{', '.join(map(quote, found))}, and there are {number} label names: 0 or 1 for each label, or labels' numbers?",
+        f"{', '.join(map(quote, found))}, and there are {number} label names: is it 0 or 1 for each label, or the "
+        "numbers of labels?",
         "set dataset.huggingface.label_format to indicator or to values, and check the label names",
     )
 
@@ -237,7 +238,9 @@ def _labels_of_vector(cell: Cell, file: _File, row: int) -> list[str]:
     if isinstance(cell, str) and cell:
         raise InputError(f"{where}: the label {quote(cell)}, expected a list with 0 or 1 for each label")
     if values and len(values) != len(names):
-        raise InputError(f"{where}: a list of {len(values)} labels, expected {len(names)}, since there are so many names")
+        raise InputError(
+            f"{where}: a list of {len(values)} labels, expected {len(names)}, since there are so many names"
+        )
     wrong = next((value for value in values if value.casefold() not in _BITS), None)
     if wrong is not None:
         raise InputError(f"{where}: the value {quote(wrong)} in a list of 0 and 1 for each label, expected 0 or 1")
@@ -268,9 +271,9 @@ def _image_reader(source: Path, files: Sequence[_File], column: str) -> Callable
         cell = images.cell(item.row)
         if isinstance(cell, dict):
             cell = cell["bytes"] or cell.get("path") or ""
-        if not isinstance(cell, str):
+        if cell is None or isinstance(cell, bytes):
             return cell
-        encoded = folder.read(cell)
+        encoded: bytes | None = folder.read(cell)
         if encoded is None and Path(cell).is_absolute():  # as `save_to_disk` leaves images that were files
             raise ImageError(f"the image is at {quote(cell)}, outside of the data set; {WRITE_PARQUET}, images inside")
         return encoded

@@ -14,6 +14,7 @@ from dagnn_core.text import one_line
 
 PARQUET, ARROW = (".parquet",), (".arrow", ".feather")
 BATCH_ROWS = 1024
+NESTED_BATCH_ROWS = 64  # of lists, which are unpacked whole
 MAX_EXPANSION = 50  # times the size of the file: texts compress tenfold, a bomb a thousandfold
 SMALL_BYTES = 256 << 20  # what any file may expand to
 
@@ -74,6 +75,11 @@ def read_texts(file: ColumnFile, columns: Sequence[str]) -> dict[str, list[Cell]
                 kind = one_line(file.schema.field(name).type)
                 cells[name] += _cells(values, f"{file.path}: column {name!r} has the type {kind}")
     except (pa.ArrowException, OSError) as error:
+        if "Expected all lists to be of size" in str(error):
+            raise InputError(
+                f"{file.path}: a list of fixed size is missing in a row, which Arrow cannot read from Parquet",
+                f"write {' or '.join(columns)} as lists without a fixed size",
+            ) from error
         raise InputError(f"{file.path} is damaged ({one_line(error)})", "write or copy it again") from error
     return cells
 
@@ -86,14 +92,17 @@ class _Parquet:
             self._groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
             leaves = [file.schema.column(place) for place in range(len(file.schema))]
         self.group_sizes = [group.num_rows for group in self._groups]
-        self._texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        flat = [leaf for leaf in leaves if leaf.path == leaf.name]
+        self._flat = {leaf.name for leaf in flat}
+        self._texts = [leaf.name for leaf in flat if leaf.physical_type == "BYTE_ARRAY"]
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for group in self._groups:
             self._check_size(group, columns)
-        # as dictionaries, so that a text that many rows share is in memory once
+        batch_rows = BATCH_ROWS if self._flat.issuperset(columns) else NESTED_BATCH_ROWS
+        # as dictionaries, so that a text that many rows share is in memory once; Arrow can't do so in lists
         with pq.ParquetFile(self.path, read_dictionary=self._texts) as file:
-            yield from file.iter_batches(batch_size=BATCH_ROWS, columns=list(dict.fromkeys(columns)))
+            yield from file.iter_batches(batch_size=batch_rows, columns=list(dict.fromkeys(columns)))
 
     def read_group(self, number: int, column: str) -> pa.ChunkedArray:
         self._check_size(self._groups[number], [column])
@@ -127,13 +136,12 @@ class _Arrow:
                 if stream.read() != _STREAM_END:
                     raise pa.ArrowInvalid("it ends too early")
         self.schema = self._open(()).schema
-        # a column of few bytes says how many rows each batch has; of a mapped file nothing is copied
-        self.group_sizes = [batch.num_rows for batch in self._all_batches(self.schema.names[:1])]
-        self._held: tuple[str, list[pa.RecordBatch]] = ("", [])
+        self.group_sizes = [batch.num_rows for batch in self._all_batches([0])]
+        self._held: dict[str, list[pa.RecordBatch]] = {}
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         size, most = 0, _most_bytes(self.path)
-        for batch in self._all_batches(columns):
+        for batch in self._all_batches(self._places(columns)):
             size += batch.nbytes
             if size > most:
                 raise _bomb(self.path, f"its columns are {size >> 20:,} MiB unpacked", most)
@@ -143,25 +151,27 @@ class _Arrow:
     def read_group(self, number: int, column: str) -> pa.ChunkedArray:
         try:
             if not self._is_stream:
-                return pa.chunked_array([self._open([column]).get_batch(number).column(column)])
-            if self._held[0] != column:
-                self._held = (column, list(self._all_batches([column])))
-            return pa.chunked_array([self._held[1][number].column(column)])
+                return pa.chunked_array([self._open(self._places([column])).get_batch(number).column(column)])
+            if column not in self._held:  # a stream is read from its start; of a mapped file nothing is copied
+                self._held[column] = list(self._all_batches(self._places([column])))
+            return pa.chunked_array([self._held[column][number].column(column)])
         except (pa.ArrowException, OSError) as error:
             raise _damaged_group(self.path, number, error) from error
 
-    def _all_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        reader = self._open(columns)
+    def _places(self, columns: Sequence[str]) -> list[int]:
+        return sorted({self.schema.get_field_index(name) for name in columns})
+
+    def _all_batches(self, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        reader = self._open(places)
         if self._is_stream:
             yield from reader
         else:
             for number in range(reader.num_record_batches):
                 yield reader.get_batch(number)
 
-    def _open(self, columns: Sequence[str]) -> Any:
+    def _open(self, places: Sequence[int]) -> Any:
         mapped = pa.memory_map(str(self.path))
-        fields = [self.schema.get_field_index(name) for name in columns]
-        options = pa.ipc.IpcReadOptions(included_fields=sorted(set(fields)))
+        options = pa.ipc.IpcReadOptions(included_fields=list(places))
         return (pa.ipc.open_stream if self._is_stream else pa.ipc.open_file)(mapped, options=options)
 
 

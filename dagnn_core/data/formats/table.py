@@ -72,8 +72,7 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Table:
     try:
         table = readers[suffix](path, columns)
     except UnicodeDecodeError as error:
-        line = _undecodable_line(path)
-        where = f", line {line}" if line else ""
+        where = f", line {_undecodable_line(path)}" if error.encoding == "utf-8" else ""
         raise InputError(
             f"{path}{where}: not valid {error.encoding.upper()} ({error.reason})", "save the table as UTF-8"
         ) from error
@@ -170,4 +169,4 @@ def _undecodable_line(path: Path) -> int:
                 line.decode()
             except UnicodeDecodeError:
                 return number
-    return 0  # the file is in another encoding, as its byte order mark says
+    raise AssertionError("the caller met a line that is not UTF-8")

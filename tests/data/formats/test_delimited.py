@@ -64,7 +64,7 @@ def test_long_cells_are_read_in_columns_that_are_used_and_in_others(tmp_path, co
         ("id,labels\n1,a\n".encode("utf-16-le"), r"t\.csv, line 1: null characters in the header, expected UTF-8"),
         (
             "id,labels\n1,".encode("utf-16") + b"\x00\xd8a\x00",
-            r"t\.csv.*: not valid UTF-16 .*; save the table as UTF-8",
+            r"t\.csv: not valid UTF-16-LE .*; save the table as UTF-8",
         ),
         (b"id;labels\n1;a;b\n", r"line 2: 3 cells, expected 2 as in the header; quote cells that contain semicolons"),
         (b'id,labels\n1,"a \\"b\\" c"\n', r"line 2: not valid CSV .*a quote inside a quoted cell is written twice"),

@@ -3,13 +3,14 @@
 import errno
 import os
 import posixpath
+import re
 import stat
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from dagnn_core.data.formats.spellings import AnySpelling
@@ -20,6 +21,7 @@ MAX_ZIP_RATIO = 200  # a zip bomb packs a thousandfold, an image hardly at all
 
 _ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")  # a member's header first, or the end of an empty zip
 _ZIP_HEADER = struct.Struct("<4s22xHH")  # magic, what the directory says as well, size of the name, size of extras
+_DRIVE = re.compile(r"[A-Za-z]:")  # of Windows
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
@@ -217,4 +219,4 @@ def _check_size(size: int) -> None:
 def leaves_folder(path: str) -> bool:
     """Whether a relative path points out of its folder (`../x`, `/x`, `C:/x`)."""
     normal = posixpath.normpath(path.replace("\\", "/"))
-    return posixpath.isabs(normal) or PureWindowsPath(path).drive != "" or normal == ".." or normal.startswith("../")
+    return posixpath.isabs(normal) or _DRIVE.match(normal) is not None or normal == ".." or normal.startswith("../")

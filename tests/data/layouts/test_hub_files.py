@@ -28,7 +28,7 @@ def splits_of(folder):
         (
             "data/train-00000-of-00002.parquet",
             "data/dev-00000-of-00001.parquet",
-            "data/test-00000-of-00001-ab12.parquet",
+            "data/test-0-of-1.parquet",
         ),
         ("train/0000.parquet", "validation/0000.parquet", "test/0000.parquet"),
         ("train/a.parquet", "validation/b.parquet", "test/c.parquet"),
@@ -83,7 +83,7 @@ def test_where_files_are_of_one_split_all_are_drawn_and_that_is_said(tmp_path, n
         (["test/train.parquet", "val/0.parquet"], r"names several splits: test \(test\) and train \(train\.parquet\)"),
         (
             ["train.parquet", "dev.parquet"],
-            r"has train and val but no test, .*; rename the files of another split to test",
+            r"has train and val but no test, .*; rename the files of another split",
         ),
         (["dev.parquet", "test.parquet"], "has test and val but no train"),
         (["README.md", "metadata.csv"], r"has no \.parquet file.*split\.to_parquet.*for CSV.* use the layout folder"),
@@ -103,7 +103,7 @@ def save_to_disk(folder, *splits, state=None):
         kept = {"_data_files": [{"filename": name} for name in files], "_split": None} if state is None else state
         (folder / split / "state.json").write_text(json.dumps(kept))
         (folder / split / "dataset_info.json").write_text("{}")
-    if "" not in splits:
+    if "." not in splits:
         (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}))
 
 
@@ -116,7 +116,7 @@ def test_saved_splits_are_those_of_their_folders(tmp_path, state):
 
 
 def test_one_saved_split_is_drawn(tmp_path):
-    save_to_disk(tmp_path, "")
+    save_to_disk(tmp_path, ".")
     assert splits_of(tmp_path) == {"data-00000-of-00002.arrow": "", "data-00001-of-00002.arrow": ""}
 
 

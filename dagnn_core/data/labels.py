@@ -175,12 +175,11 @@ def fold_case(items: Sequence[RawItem], order: Sequence[str]) -> list[RawItem]:
         order: all labels in the order wanted; empty: no spelling is preferred.
     """
     counts = Counter(label for item in items for label in item.labels)
-    spelling = {name: same[0] for same in same_but_for_case(counts) for name in same}
-    spelling |= {name: listed for name, listed in _listed_spellings(counts, order).items() if name not in order}
-    if not spelling:
-        return list(items)
+    spelling: dict[str, str] = {}
+    for name in (*order, *sorted(counts, key=lambda name: (-counts[name], name))):
+        spelling.setdefault(name.casefold(), name)
     return [
-        item._replace(labels=tuple(dict.fromkeys(spelling.get(label, label) for label in item.labels)))
+        item._replace(labels=tuple(dict.fromkeys(spelling[label.casefold()] for label in item.labels)))
         for item in items
     ]
 
@@ -244,12 +243,6 @@ def _normal(label: str) -> str:
     return unicodedata.normalize("NFC", label.strip())
 
 
-def _listed_spellings(counts: Mapping[str, int], order: Sequence[str]) -> dict[str, str]:
-    """Label -> the label of `order` that it is but for its case."""
-    listed = {name.casefold(): name for name in reversed(order)}
-    return {name: listed[name.casefold()] for name in counts if name.casefold() in listed}
-
-
 def _unsplit_hint(counts: Mapping[str, int], rare: str = "") -> str:
     """The remedy where labels look like several that were not split, before another one; empty where they do not.
 
@@ -258,16 +251,16 @@ def _unsplit_hint(counts: Mapping[str, int], rare: str = "") -> str:
         rare: a label that looks so is enough; empty: many must.
     """
     bracketed = [name for name in counts if any(name[0] == pair[0] or name[-1] == pair[1] for pair in _BRACKETS)]
-    if rare in bracketed or 2 * len(bracketed) > len(counts):
+    if rare in bracketed or (not rare and 2 * len(bracketed) > len(counts)):
         return (
-            f"{len(bracketed)} of {len(counts)} labels have brackets, such as {quote(bracketed[0])}: if they are "
+            f"{len(bracketed)} of {len(counts)} labels have brackets, such as {quote(rare or bracketed[0])}: if they are "
             'lists, write every cell as ["a", "b"], which label_format auto reads; else '
         )
     for separator in _SEPARATORS:
         whole = [name for name in counts if separator in name]
-        if separator in rare or (4 * len(whole) > len(counts) and _share_parts(whole, separator)):
+        if separator in rare or (not rare and 4 * len(whole) > len(counts) and _share_parts(whole, separator)):
             return (
-                f"{len(whole)} of {len(counts)} labels contain {separator!r}, such as {quote(whole[0])}: if it "
+                f"{len(whole)} of {len(counts)} labels contain {separator!r}, such as {quote(rare or whole[0])}: if it "
                 f"separates labels, set label_separator to {separator!r}; else "
             )
     return ""

@@ -143,7 +143,7 @@ def _read_file(path: Path, split: str, config: HuggingFaceConfig, names: tuple[s
 def _is_image(kind: pa.DataType) -> bool:
     """Whether a column holds encoded images: alone, or beside their paths."""
     if pa.types.is_struct(kind):
-        return any(field.name == "bytes" and _is_image(field.type) for field in kind)
+        return any(field.name == "bytes" and (_is_image(field.type) or pa.types.is_null(field.type)) for field in kind)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 

@@ -251,17 +251,19 @@ def _unsplit_hint(counts: Mapping[str, int], rare: str = "") -> str:
         rare: a label that looks so is enough; empty: many must.
     """
     bracketed = [name for name in counts if any(name[0] == pair[0] or name[-1] == pair[1] for pair in _BRACKETS)]
-    if rare in bracketed or (not rare and 2 * len(bracketed) > len(counts)):
+    if rare in bracketed or 2 * len(bracketed) > len(counts):
+        such = quote(rare if rare in bracketed else bracketed[0])
         return (
-            f"{len(bracketed)} of {len(counts)} labels have brackets, such as {quote(rare or bracketed[0])}: if they are "
-            'lists, write every cell as ["a", "b"], which label_format auto reads; else '
+            f"{len(bracketed)} of {len(counts)} labels have brackets, such as {such}: if they are lists, write every "
+            'cell as ["a", "b"], which label_format auto reads; else '
         )
     for separator in _SEPARATORS:
         whole = [name for name in counts if separator in name]
-        if separator in rare or (not rare and 4 * len(whole) > len(counts) and _share_parts(whole, separator)):
+        if separator in rare or (4 * len(whole) > len(counts) and _share_parts(whole, separator)):
+            such = quote(rare if separator in rare else whole[0])
             return (
-                f"{len(whole)} of {len(counts)} labels contain {separator!r}, such as {quote(rare or whole[0])}: if it "
-                f"separates labels, set label_separator to {separator!r}; else "
+                f"{len(whole)} of {len(counts)} labels contain {separator!r}, such as {such}: if it separates labels, "
+                f"set label_separator to {separator!r}; else "
             )
     return ""
 

@@ -141,7 +141,7 @@ class _Arrow:
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         size, most = 0, _most_bytes(self.path)
-        for batch in self._all_batches(self._places(columns)):
+        for batch in self._sound_batches(columns):
             size += batch.nbytes
             if size > most:
                 raise _bomb(self.path, f"its columns are {size >> 20:,} MiB unpacked", most)
@@ -150,16 +150,16 @@ class _Arrow:
 
     def read_group(self, number: int, column: str) -> pa.ChunkedArray:
         try:
-            if not self._is_stream:
-                return pa.chunked_array([self._open(self._places([column])).get_batch(number).column(column)])
-            if column not in self._held:  # a stream is read from its start; of a mapped file nothing is copied
-                self._held[column] = list(self._all_batches(self._places([column])))
+            if column not in self._held:  # of a mapped file nothing is copied
+                self._held[column] = list(self._sound_batches([column]))
             return pa.chunked_array([self._held[column][number].column(column)])
         except (pa.ArrowException, OSError) as error:
             raise _damaged_group(self.path, number, error) from error
 
-    def _places(self, columns: Sequence[str]) -> list[int]:
-        return sorted({self.schema.get_field_index(name) for name in columns})
+    def _sound_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for batch in self._all_batches(sorted({self.schema.get_field_index(name) for name in columns})):
+            batch.validate(full=True)  # a damaged offset would be read outside of the file
+            yield batch
 
     def _all_batches(self, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
         reader = self._open(places)

@@ -1,25 +1,13 @@
-import io
 import os
 import tarfile
-import threading
 import zipfile
-from itertools import count
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from dagnn_core.data.formats import archives
 from dagnn_core.data.formats.archives import ImageError, leaves_folder, open_images
-from dagnn_core.data.images import READ_AHEAD, decoding_fault, map_in_order, refuse_huge_images
+from dagnn_core.data.images import map_in_order
 from dagnn_core.errors import InputError
-
-
-def encode(kind="PNG", size=(9, 7)):
-    file = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(file, kind)
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -201,48 +189,3 @@ def test_paths_that_leave_the_folder(path):
 @pytest.mark.parametrize("path", ["a.png", "x/../a.png", "..a.png", "", "./x//a.png"])
 def test_paths_that_stay_in_the_folder(path):
     assert not leaves_folder(path)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_whole_images_decode_and_truncated_ones_do_not(kind):
-    encoded = encode(kind)
-    assert decoding_fault(encoded) == ""
-    assert decoding_fault(encoded[: len(encoded) // 2]) != ""
-
-
-@pytest.mark.parametrize("encoded", [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
-def test_what_is_no_image_says_so(encoded):
-    assert decoding_fault(encoded).startswith("not an image in one of the formats JPEG, PNG")
-
-
-@pytest.mark.parametrize("pixels", [40, 20])
-def test_images_above_the_limit_of_pixels_are_faults(monkeypatch, pixels):
-    """Pillow warns up to twice its limit and raises beyond."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
-    with refuse_huge_images():
-        assert decoding_fault(encode()).startswith("DecompressionBomb")
-
-
-def test_map_in_order_keeps_the_order_and_bounds_what_is_in_flight():
-    taken = count()
-    release = threading.Event()
-
-    def slow_first(item):
-        if item == 0:
-            release.wait(5)
-        return item * 2
-
-    def items():
-        for item in range(4 * READ_AHEAD):
-            if next(taken) >= READ_AHEAD:  # nobody has asked for a result yet, so the window must not be exceeded
-                assert release.is_set()
-            yield item
-
-    results = map_in_order(slow_first, items())
-    threading.Timer(0.2, release.set).start()
-    assert list(results) == [item * 2 for item in range(4 * READ_AHEAD)]
-
-
-def test_map_in_order_raises_what_a_thread_raises():
-    with pytest.raises(ZeroDivisionError):
-        list(map_in_order(lambda item: 1 / item, [1, 0]))

@@ -172,6 +172,66 @@ def test_truncated_encrypted_and_oddly_packed_zips_are_refused(folder, tmp_path)
         open_images(path)
 
 
+def zip_of(path, names):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, name.encode())
+    return open_images(path)
+
+
+@pytest.mark.parametrize("name", ["sub/a.png", "sub\\a.png", ".\\sub/a.png", "images\\sub\\a.png"])
+def test_backslashes_are_slashes(tmp_path, name):
+    images = zip_of(tmp_path / "images.zip", [name, "b\\"])
+    assert images.read("sub/a.png") == images.read("sub\\a.png") == images.read("./sub/x/../a.png") == name.encode()
+    assert images.read("..\\sub\\a.png") is None
+    assert images.read("a.png") is None
+
+
+COMPOSED, DECOMPOSED = "\u00c9t\u00e9 \uac00.png", "E\u0301te\u0301 \u1100\u1161.png"
+
+
+@pytest.mark.parametrize("prefix", ["", "images/", "images\\"])
+@pytest.mark.parametrize("name", [COMPOSED, DECOMPOSED])
+def test_composed_and_decomposed_names_are_the_same(tmp_path, name, prefix):
+    images = zip_of(tmp_path / "images.zip", [prefix + name])
+    assert images.read(COMPOSED) == images.read(DECOMPOSED) == (prefix + name).encode()
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        (tmp_path / "x").write_bytes(b"T")
+        archive.add(tmp_path / "x", name)
+    tar = open_images(tmp_path / "images.tar")
+    assert tar.read(COMPOSED) == tar.read(DECOMPOSED) == b"T"
+
+
+def test_a_name_that_is_there_exactly_comes_first(tmp_path):
+    names = [COMPOSED, DECOMPOSED, "a\\b.png", "a/b.png"]
+    images = zip_of(tmp_path / "images.zip", names)
+    assert [images.read(name) for name in names] == [name.encode() for name in names]
+
+
+def undeclared_utf8(path):
+    """Make `e__` in a zip the two characters of a decomposed letter, without the flag that says that it is UTF-8."""
+    path.write_bytes(path.read_bytes().replace(b"e__.png", "e\u0301.png".encode()))
+
+
+def test_a_zip_of_macos_has_names_of_utf8_that_it_does_not_declare(tmp_path):
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("e__.png", b"A")
+        archive.writestr("__MACOSX/._e__.png", b"B")
+    undeclared_utf8(path)
+    images = open_images(path)
+    assert images.read("\u00e9.png") == images.read("e\u0301.png") == b"A"
+    assert images.read("__MACOSX/._\u00e9.png") is None
+
+
+def test_letters_of_the_first_pcs_stay(tmp_path):
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("e__.png", b"A")
+    path.write_bytes(path.read_bytes().replace(b"e__.png", "\u00fc__.png".encode("cp437")))
+    assert open_images(path).read("\u00fc__.png") == b"A"
+
+
 def test_threads_read_a_zip_at_the_same_time(tmp_path):
     path = tmp_path / "images.zip"
     contents = {f"{number}.png": bytes([number]) * (1000 + number) for number in range(200)}

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -43,6 +44,7 @@ def run_command(command: Callable[[], object]) -> NoReturn:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for chatty in ("alembic", "botocore", "mlflow", "matplotlib", "git"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata; what it cannot decode, it raises
     try:
         command()
     except DagnnError as error:

@@ -20,6 +20,7 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from dagnn_core.data.formats.archives import MACOS_FOLDER, zip_name
 from dagnn_core.errors import BackendError, InputError
 from dagnn_core.progress import track
 
@@ -184,17 +185,19 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
                 regular = member.isreg() and not member.issparse()
                 fault = "" if regular else "is a link or a device, expected regular files only"
                 yield _Member(member.name, fault, lambda member=member: tar.extractfile(member))  # type: ignore[misc]
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all in memory
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            if not member.is_dir() and not member.filename.startswith("__MACOSX/"):
+            name = zip_name(member).replace("\\", "/")  # old programs of Windows write backslashes
+            if not name.endswith("/") and not name.startswith(MACOS_FOLDER):
                 mode = stat.S_IFMT(member.external_attr >> 16)
                 fault = "" if mode in (0, stat.S_IFREG) else "is a link or a device, expected regular files only"
                 if member.flag_bits & 1:
                     fault = "is encrypted; unpack the archive yourself"
-                yield _Member(member.filename, fault, lambda member=member: file.open(member))  # type: ignore[misc]
+                yield _Member(name, fault, lambda member=member: file.open(member))  # type: ignore[misc]
 
 
 def _content_folder(folder: Path) -> Path:

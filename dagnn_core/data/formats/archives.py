@@ -7,9 +7,11 @@ import re
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -19,6 +21,9 @@ from dagnn_core.errors import InputError
 MAX_IMAGE_BYTES = 256 << 20  # larger ones are faults, not allocations
 MAX_ZIP_RATIO = 200  # a zip bomb packs a thousandfold, an image hardly at all
 
+MACOS_FOLDER = "__MACOSX/"  # of a zip: what macOS knows of the files beside their content
+
+_UTF8_NAME = 0x800  # flag of a zip's member
 _ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")  # a member's header first, or the end of an empty zip
 _ZIP_HEADER = struct.Struct("<4s22xHH")  # magic, what the directory says as well, size of the name, size of extras
 _DRIVE = re.compile(r"[A-Za-z]:")  # of Windows
@@ -110,8 +115,9 @@ class _Extent(NamedTuple):
 class ImageArchive:
     """Images in an uncompressed tar or in a zip, read in place; only regular files count, links are left alone.
 
-    Every read opens the file anew, so threads do not meet. The images may lie below a folder with the archive's own
-    name, as `zip -r train2017.zip train2017` packs them.
+    Every read opens the file again, so threads do not meet. The images may lie below a folder with the archive's own
+    name, as `zip -r train2017.zip train2017` packs them. A path that no member has exactly is that of one whose name
+    has backslashes for slashes, or is composed otherwise (Unicode's NFC and NFD).
 
     Raises:
         InputError: neither of the two, or a truncated one.
@@ -125,6 +131,8 @@ class ImageArchive:
         try:
             members = _zip_members(path) if self._is_zip else _tar_members(path)
             self._extents = {posixpath.normpath(name): extent for name, extent in members}
+            plain = {_plain(name): name for name in self._extents}
+            self._name_of = {key: name for key, name in plain.items() if key != name}
         except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError) as error:
             raise InputError(
                 f"{path} is not a whole zip or uncompressed tar file ({error})",
@@ -137,8 +145,7 @@ class ImageArchive:
         Raises:
             ImageError: it is too large, or damaged.
         """
-        normal = posixpath.normpath(path)
-        extent = self._extents.get(normal) or self._extents.get(f"{self._path.stem}/{normal}")
+        extent = self._find(path)
         if extent is None:
             return None
         for size in (extent.size, extent.stored_size):
@@ -150,6 +157,15 @@ class ImageArchive:
     def state(self, path: str) -> FileState:
         """The state of the archive when it was opened."""
         return self._state
+
+    def _find(self, path: str) -> _Extent | None:
+        normal, stem = posixpath.normpath(path), self._path.stem
+        plain = _plain(normal)
+        for name in (normal, f"{stem}/{normal}", plain, f"{_plain(stem)}/{plain}"):
+            extent = self._extents.get(name) or self._extents.get(self._name_of.get(name, ""))
+            if extent is not None:
+                return extent
+        return None
 
 
 def open_images(path: Path) -> Images:
@@ -177,7 +193,7 @@ def _tar_members(path: Path) -> Iterator[tuple[str, _Extent]]:
 def _zip_members(path: Path) -> Iterator[tuple[str, _Extent]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16):
+            if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16) or member.filename.startswith(MACOS_FOLDER):
                 continue
             if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise InputError(
@@ -187,7 +203,23 @@ def _zip_members(path: Path) -> Iterator[tuple[str, _Extent]]:
                 )
             is_deflated = member.compress_type == zipfile.ZIP_DEFLATED
             sizes = (member.compress_size, member.file_size)
-            yield member.filename, _Extent(member.header_offset, *sizes, is_deflated, member.CRC)
+            yield zip_name(member), _Extent(member.header_offset, *sizes, is_deflated, member.CRC)
+
+
+def zip_name(member: zipfile.ZipInfo) -> str:
+    """The name of a zip's member; macOS writes UTF-8 without saying so, which reads as letters of the first PCs."""
+    name = member.filename
+    if not name.isascii() and not member.flag_bits & _UTF8_NAME:
+        with suppress(UnicodeError):
+            return name.encode("cp437").decode()
+    return name
+
+
+def _plain(name: str) -> str:
+    """A member's name with slashes and in composed form, by which it is found as well."""
+    if name.isascii() and "\\" not in name:
+        return name
+    return posixpath.normpath(unicodedata.normalize("NFC", name.replace("\\", "/")))
 
 
 def _read_zip_member(stream: BinaryIO, extent: _Extent) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import SPLITS, Item, Rejection
 from dagnn_core.data.formats.archives import ImageError
-from dagnn_core.data.images import decoding_fault, map_in_order, refuse_huge_images
+from dagnn_core.data.images import decoding_fault, map_in_order
 from dagnn_core.data.ingest.incomplete import take_away
 from dagnn_core.data.ingest.journal import CheckJournal, UnusableImage
 from dagnn_core.data.ingest.work import rows_digest
@@ -142,7 +142,7 @@ def _image_faults(raw: RawData, journal_path: Path) -> Mapping[int, UnusableImag
         why = decoding_fault(encoded)
         return UnusableImage(Reason.IMAGE_UNDECODABLE, f"{item.image_path}: {why}") if why else None
 
-    with CheckJournal(journal_path) as journal, refuse_huge_images():
+    with CheckJournal(journal_path) as journal:
         done, total = journal.num_checked, len(raw.items)
         if done:
             log.info("resuming: %s of %s images were checked before", f"{done:,}", f"{total:,}")

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from dagnn_core.artifacts import sha256_of
 from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.data.images import decoded, trim
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.backbone import encode_images
-from dagnn_core.features.encoders.decoding import decode
 from dagnn_core.features.encoders.state import STATE, read_state, write_state
 from dagnn_core.text import first_line
 
@@ -167,9 +167,11 @@ def crop(encoded: bytes) -> NDArray[np.uint8]:
     Raises:
         InputError: Pillow cannot decode it.
     """
-    image = decode(encoded, 2 * RESIZE)
-    short = min(image.size)
-    resized = image.resize((RESIZE * image.width // short, RESIZE * image.height // short), Image.Resampling.BILINEAR)
+    with decoded(encoded, 2 * RESIZE) as image:
+        shown = trim(image)
+        short = min(shown.size)
+        size = (RESIZE * shown.width // short, RESIZE * shown.height // short)
+        resized = shown.resize(size, Image.Resampling.BILINEAR)
     left, top = (round((side - CROP) / 2) for side in resized.size)
     pixels = np.asarray(resized.crop((left, top, left + CROP, top + CROP)))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -4,6 +4,7 @@ import io
 import os
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,23 @@ def test_a_lone_folder_of_images_keeps_its_name(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "train2017.zip", [(f"train2017/{i}.jpg", b"x") for i in range(101)])
     assert len(content(unpack(archive, tmp_path / "out"))) == 101
     assert "train2017/0.jpg" in content(tmp_path / "out")
+
+
+def test_names_as_old_programs_of_windows_and_macos_write_them(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", [("x\\table.csv", b"a"), ("x\\images\\", b""), ("x\\images\\e__.jpg", b"b")])
+    archive.write_bytes(archive.read_bytes().replace(b"e__.jpg", "e\u0301.jpg".encode()))
+    assert content(unpack(archive, tmp_path / "out")) == {"table.csv": b"a", "images/e\u0301.jpg": b"b"}
+    archive = make_zip(tmp_path / "b.zip", [("x\\..\\..\\table.csv", b"a")])
+    with pytest.raises(InputError, match="leads out of the folder"):
+        unpack(archive, tmp_path / "other")
+
+
+def test_the_memory_for_many_empty_files_in_a_tar_does_not_grow(tmp_path: Path) -> None:
+    archive = make_tar(tmp_path / "a.tar", [(f"{number}.jpg", b"") for number in range(4000)])
+    tracemalloc.start()
+    assert sum(1 for _ in module._tar_members(archive)) == 4000
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
 
 
 def test_what_a_mac_puts_into_a_zip_is_left_out(tmp_path: Path) -> None:

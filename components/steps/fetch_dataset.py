@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from components.command import run_step
+from components.services.data_versions.adding import fetch_source
 from components.services.data_versions.raw_version import RawLineage, read_lineage, write_lineage
-from components.services.data_versions.repository import Version, fetch_by_dvc, fetch_source, resolve
+from components.services.data_versions.repository import Version, fetch_by_dvc, resolve
 from components.services.data_versions.s3_remote import fetch_by_digest
 from components.services.storage.s3 import Storage
 from dagnn_core.errors import InputError

@@ -38,7 +38,7 @@ def add(
 
     Archives are unpacked; a folder of many images becomes one tar beside it (images/ becomes images.tar).
     """
-    from components.services.data_versions.repository import add as add_raw_data
+    from components.services.data_versions.adding import add as add_raw_data
     from components.services.storage.s3 import Storage
 
     added = add_raw_data(name, source, project=Path(), storage=Storage(endpoint_url=endpoint_url))

@@ -50,7 +50,7 @@ def open_coco(source: Path, config: CocoConfig, *, keep_incomplete: bool = False
         raise InputError(
             f"dataset.coco.test_parts names {strangers[0]!r}, which is not among the parts {', '.join(names)}"
         )
-    images = {name: open_images(source / config.images.replace("{part}", name)) for name in names}
+    images = {name: open_images(source / config.images.replace("{part}", name), source) for name in names}
     parts = [_read_part(folder, name) for name in names]
 
     def read(item: RawItem) -> bytes | None:

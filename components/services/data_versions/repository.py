@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from components.git import check_trusted
 from components.services.data_versions.archives import check_name
 from components.services.data_versions.layout import ListedFile, is_folder
 from components.services.data_versions.raw_version import RawLineage
@@ -277,6 +278,8 @@ def _open(repository: str, revision: str, path: str) -> "DVCFileSystem":
     from dvc.api import DVCFileSystem
 
     check_name(path, without_credentials(repository))
+    if Path(repository).is_dir():
+        check_trusted(Path(repository))
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
     try:
         return DVCFileSystem(repository, rev=revision)
@@ -295,9 +298,10 @@ def _not_opened(repository: str, revision: str, error: Exception) -> DagnnError:
 def _dvc_failures() -> tuple[type[Exception], ...]:
     from dvc.exceptions import DvcException
     from dvc_data.index import DataIndexDirError
+    from pygit2 import GitError
     from scmrepo.exceptions import SCMError
 
-    return (DvcException, DataIndexDirError, SCMError, OSError)
+    return (DvcException, DataIndexDirError, GitError, SCMError, OSError)
 
 
 def _root_cause(error: BaseException) -> str:

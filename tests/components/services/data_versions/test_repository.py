@@ -277,6 +277,13 @@ def test_fetch_by_revision(pushed: Pushed, out: Path, revision: str) -> None:
     )
 
 
+def test_fetch_from_a_checkout_of_another_user(pushed: Pushed, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(InputError, match=r"belongs to another user; if you trust it, run `git config --global --add"):
+        fetch_dataset.run(raw_out=out, repository=str(pushed.project.root), revision="HEAD", path="data/photos")
+    assert not out.exists()
+
+
 @pytest.mark.slow
 def test_credentials_that_only_dvc_knows(pushed: Pushed, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They stay in .dvc/config.local, which git ignores; the fetch then goes through DVC."""

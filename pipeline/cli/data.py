@@ -63,7 +63,7 @@ def fetch(
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "",
     path: Annotated[str, typer.Option(help="Path of the data in the repository: data/NAME.")] = "",
 ) -> None:
-    """Fetch raw data at one version, by digest or by revision; an interrupted fetch goes on."""
+    """Fetch raw data at one version, by digest or by revision; an interrupted fetch resumes."""
     from components.steps import fetch_dataset
 
     fetch_dataset.run(

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from botocore.retries.standard import ExponentialBackoff
 from components.services.data_versions.adding import add
 from components.services.data_versions.raw_version import RawLineage
 from components.services.storage.s3 import Storage
+from tests.fixtures.locations import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +81,47 @@ def make_source(source: Path) -> Path:
     for number in range(110):
         (source / "images" / f"{number}.jpg").write_bytes(b"%d" % number * 50)
     return source
+
+
+KILLED = """
+import importlib, os, signal, sys
+from pathlib import Path
+
+place, when, count = sys.argv.pop().split()
+module, _, path = place.partition(":")
+owner = importlib.import_module(module)
+*owners, name = path.split(".")
+for part in owners:
+    owner = getattr(owner, part)
+original, calls = getattr(owner, name), 0
+
+def deadly(*arguments, **options):
+    global calls
+    calls += 1
+    if calls == int(count) and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    answer = original(*arguments, **options)
+    if calls == int(count):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+
+setattr(owner, name, deadly)
+"""
+
+
+def kill_at(point: str, call: str, *arguments: str, cwd: Path) -> None:
+    """Run code in a process of its own that is killed (SIGKILL) when it comes to a point.
+
+    Args:
+        point: `module:function before|after N`, the Nth call of it.
+        call: the code; `arguments` are `sys.argv[1:]`.
+        arguments: of the code.
+        cwd: where it runs.
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED + call, *arguments, point],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, point

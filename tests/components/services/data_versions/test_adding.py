@@ -25,7 +25,7 @@ from dagnn_core.config.dataset import FolderConfig
 from dagnn_core.data.layouts.folder import open_folder
 from dagnn_core.errors import BackendError, InputError
 from tests.components.fault_proxy import Fault, FaultProxy
-from tests.components.services.data_versions.conftest import Project, content
+from tests.components.services.data_versions.conftest import Project, content, kill_at
 from tests.fixtures.locations import ROOT
 from tests.fixtures.s3 import Bucket
 
@@ -399,43 +399,16 @@ POINTS = {
     "nothing is left but to forget": "components.services.data_versions.adding:_Change.close before 1",
     "all is done": "components.services.data_versions.adding:_Change.close after 1",
 }
-KILLED = """
-import importlib, os, signal, sys
-from pathlib import Path
-from components.services.data_versions import adding
-from components.services.storage.s3 import Storage
-
-place, when, count = sys.argv[2].split()
-module, _, path = place.partition(":")
-owner = importlib.import_module(module)
-*owners, name = path.split(".")
-for part in owners:
-    owner = getattr(owner, part)
-original, calls = getattr(owner, name), 0
-
-def deadly(*arguments, **options):
-    global calls
-    calls += 1
-    if calls == int(count) and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    answer = original(*arguments, **options)
-    if calls == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return answer
-
-setattr(owner, name, deadly)
-adding.add("photos", sys.argv[1], project=Path(), storage=Storage())
-"""
 
 
-def kill_at(point: str, project: Project, source: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KILLED, str(source), point],
+def kill_add(point: str, project: Project, source: Path) -> None:
+    kill_at(
+        point,
+        "from components.services.data_versions.adding import add; from components.services.storage.s3 import Storage;"
+        "add('photos', sys.argv[1], project=Path(), storage=Storage())",
+        str(source),
         cwd=project.root,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=False,
     )
-    assert done.returncode == -signal.SIGKILL
 
 
 def check_recovery(project: Project, source: Path, before: dict[str, bytes]) -> None:
@@ -458,7 +431,7 @@ def check_recovery(project: Project, source: Path, before: dict[str, bytes]) -> 
 
 @pytest.mark.parametrize("point", ["the new data is in place", "in DVC, before its file"])
 def test_a_kill_at_the_worst_moments(project: Project, source: Path, point: str) -> None:
-    kill_at(POINTS[point], project, source)
+    kill_add(POINTS[point], project, source)
     check_recovery(project, source, {})
 
 
@@ -478,7 +451,7 @@ def test_a_kill_at_every_point(project: Project, source: Path, replaces: bool, k
     for point in points:
         if kind == "copy" and "checkout:" in point:  # DVC leaves the files as they are
             continue
-        kill_at(point, project, source)
+        kill_add(point, project, source)
         check_recovery(project, source, before)
         shutil.rmtree(project.root)
         shutil.copytree(fresh, project.root, symlinks=True)
@@ -486,7 +459,7 @@ def test_a_kill_at_every_point(project: Project, source: Path, replaces: bool, k
 
 def test_data_that_is_added_in_place_after_a_kill(project: Project, source: Path) -> None:
     """The way out that the message of an earlier release named, which must not lose anything."""
-    kill_at(POINTS["the new data is in place"], project, source)
+    kill_add(POINTS["the new data is in place"], project, source)
     (project.root / "data/photos/table.csv").write_text("corrected")
     with pytest.raises(InputError, match=r"photos was changed after a `dagnn data add` that was interrupted; move"):
         project.add(source)

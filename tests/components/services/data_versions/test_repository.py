@@ -19,7 +19,7 @@ from components.services.data_versions.raw_version import LINEAGE, RawLineage, r
 from components.steps import fetch_dataset
 from dagnn_core.errors import BackendError, InputError
 from tests.components.fault_proxy import Fault, FaultProxy
-from tests.components.services.data_versions.conftest import Project, content, make_source
+from tests.components.services.data_versions.conftest import Project, content, kill_at, make_source
 from tests.fixtures.locations import ROOT
 from tests.fixtures.s3 import AWS, SECRET, Bucket, make_bucket
 
@@ -246,6 +246,39 @@ def test_a_killed_fetch_goes_on_and_fetches_nothing_twice(pushed: Pushed, out: P
     assert not [request for request in proxy.requests if request.method == "GET" and csv in request.path]
 
 
+FETCH_POINTS = [
+    "components.steps.fetch_dataset:write_lineage before 1",
+    "dagnn_core.artifacts:json.dumps after 1",
+    "components.steps.fetch_dataset:Path.replace before 3",
+    "components.steps.fetch_dataset:Path.replace after 3",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["digest", "revision", "uri"])
+def test_a_fetch_that_is_killed_at_any_point_never_counts_as_fetched(pushed: Pushed, out: Path, by: str) -> None:
+    bucket, files = pushed.bucket, pushed.second_files
+    for name, data in files.items():
+        bucket.put(f"plain/{name}", data)
+    arguments = {
+        "digest": {"md5": pushed.second.md5, "remote": pushed.remote, "endpoint_url": bucket.endpoint},
+        "revision": {"repository": str(pushed.project.root), "revision": "HEAD", "path": "data/photos"},
+        "uri": {"uri": f"{bucket.uri}/plain", "endpoint_url": bucket.endpoint},
+    }[by]
+    points = FETCH_POINTS if by != "uri" else ["shutil:rmtree before 1", *FETCH_POINTS[2:]]
+    for number, point in enumerate(points):
+        raw_out = out.with_name(f"{by}{number}")
+        call = (
+            f"from components.steps import fetch_dataset; fetch_dataset.run(raw_out=Path(sys.argv[1]), **{arguments})"
+        )
+        kill_at(point, call, str(raw_out), cwd=ROOT)
+        assert not raw_out.exists() or fetched(raw_out) == files
+        for _ in range(2 if by != "uri" else 1):
+            fetch_dataset.run(raw_out=raw_out, **arguments)
+            assert fetched(raw_out) == files
+        assert not list(out.parent.glob(f".{raw_out.name}*"))
+
+
 def test_leftovers_of_another_version_go(pushed: Pushed, out: Path) -> None:
     work = out.with_name(".raw.fetch")
     (work / "folder").mkdir(parents=True)
@@ -401,6 +434,17 @@ class TestFetchFromUri:
         (tmp_path / "mine").write_text("mine")
         with pytest.raises(InputError, match="holds something, which would be lost, expected a new folder"):
             self.fetch(bucket, tmp_path, f"{bucket.uri}/photos")
+
+    def test_a_kill_after_the_last_file_is_recovered_from(self, bucket: Bucket, tmp_path: Path) -> None:
+        bucket.put("photos/table.csv", b"id,text")
+        self.fetch(bucket, tmp_path / "out", f"{bucket.uri}/photos")
+        work = tmp_path / ".out.fetch"
+        work.mkdir()  # as a kill leaves it that comes before it goes
+        (work / "fetched").write_text(f"{bucket.uri}/photos")
+        with pytest.raises(InputError, match="holds something"):
+            self.fetch(bucket, tmp_path / "out", f"{bucket.uri}/other")
+        self.fetch(bucket, tmp_path / "out", f"{bucket.uri}/photos")
+        assert not work.exists() and content(tmp_path / "out") == {"table.csv": b"id,text"}
 
     def test_a_version_beside_it_is_refused(self, bucket: Bucket, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="and a version under DVC, expected either"):

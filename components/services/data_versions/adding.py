@@ -82,7 +82,7 @@ def add(name: str, source: str, *, project: Path, storage: Storage) -> RawLineag
         _check_apart(local, target)
         if local.resolve() != target.resolve():
             _check_replaceable(project, target)
-        _prepare(local, work, project=project, target=target)
+        _prepare(local, work, source, project=project, target=target)
         pointer = _pointer(target)
         before = pointer.read_text(encoding="utf-8") if pointer.is_file() else None
         _Change(project, target, work, list_folder(work / "new"), before).make()
@@ -161,7 +161,7 @@ def _check_replaceable(project: Path, target: Path) -> None:
             f"give another name, move it away, or add it as it is: `dagnn data add {target.name} {target}`",
         )
     present = {path.relative_to(target).as_posix(): path for path in target.rglob("*") if not path.is_dir()}
-    _check_ignored(sorted(present), target, project=project, target=target)
+    _check_ignored(sorted(present), str(target), project=project, target=target)
     if not is_unchanged(project, target):
         raise InputError(
             f"{target} is not what {pointer.name} says, or DVC's cache does not have it, so it would be lost",
@@ -183,16 +183,15 @@ def _same_size(path: Path, kept: Path) -> bool:
     return kept.is_file() and path.is_file() and path.stat().st_size == kept.stat().st_size
 
 
-def _prepare(local: Path, work: Path, *, project: Path, target: Path) -> None:
+def _prepare(local: Path, work: Path, origin: str, *, project: Path, target: Path) -> None:
     """Make `new`: the data as DVC shall have it."""
-    origin = local
     if not local.exists():
         raise InputError(f"{local} does not exist, expected a folder, an archive or a file", "check its path")
     if local.is_file() and is_archive(local):
         check_space(work, 3 * local.stat().st_size)
         local = unpack(local, work / "unpacked")
     if local.is_file():
-        _check_names([local.name], origin.parent, project=project, target=target)
+        _check_names([local.name], origin, project=project, target=target)
         (work / "new").mkdir()
         shutil.copyfile(local, work / "new" / local.name)
         return
@@ -210,7 +209,7 @@ def _prepare(local: Path, work: Path, *, project: Path, target: Path) -> None:
         )
 
 
-def _check_names(names: Sequence[str], origin: Path, *, project: Path, target: Path) -> None:
+def _check_names(names: Sequence[str], origin: str, *, project: Path, target: Path) -> None:
     """See that DVC will keep all files, before long work."""
     _check_ignored(names, origin, project=project, target=target)
     if own := [name for name in names if any(PurePosixPath(name).match(pattern) for pattern in _FILES_OF_DVC)]:
@@ -220,7 +219,7 @@ def _check_names(names: Sequence[str], origin: Path, *, project: Path, target: P
         )
 
 
-def _check_ignored(names: Sequence[str], origin: Path, *, project: Path, target: Path) -> None:
+def _check_ignored(names: Sequence[str], origin: str, *, project: Path, target: Path) -> None:
     if ignored := ignored_files(project, target, names):
         first = ignored[0]
         where, remedy = (first.origin, "change the pattern, or ") if first.origin else ("built into DVC", "")

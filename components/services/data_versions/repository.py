@@ -18,6 +18,7 @@ from dagnn_core.text import one_line, without_credentials
 
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
+    from dvc.pathspec_math import PatternInfo
 
 _PLAIN_REMOTE = {"url", "endpointurl", "region"}
 # what DVC fills in for a remote that does not say
@@ -107,12 +108,14 @@ def ignored_files(project: Path, target: Path, names: Iterable[str]) -> list[Ign
     folder = project.resolve() / target.relative_to(project)
     with _dvc(project, "read .dvcignore") as repo:
         found = [(name, repo.dvcignore.check_ignore(str(folder / name))) for name in names]
-        # the last pattern is the one that decides
-        patterns = [(name, result.pattern_infos[-1]) for name, result in found if result.match]
-        return [
-            IgnoredFile(name, pattern.patterns, ":".join(pattern.file_info.split(":", 2)[:2]))
-            for name, pattern in patterns
-        ]
+    # the last pattern is the one that decides
+    return [_ignored_file(name, result.pattern_infos[-1]) for name, result in found if result.match]
+
+
+def _ignored_file(name: str, pattern: "PatternInfo") -> IgnoredFile:
+    if pattern.file_info.startswith("in sub_repo:"):  # a folder that holds a .dvc
+        return IgnoredFile(name, ".dvc/", "")
+    return IgnoredFile(name, pattern.patterns, ":".join(pattern.file_info.split(":", 2)[:2]))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def add(
 
     Archives are unpacked; a folder of many images becomes one tar beside it (images/ becomes images.tar).
     """
-    from components.services.data_versions.repository import add as add_raw_data
+    from components.services.data_versions.adding import add as add_raw_data
     from components.services.storage.s3 import Storage
 
     added = add_raw_data(name, source, project=Path(), storage=Storage(endpoint_url=endpoint_url))
@@ -63,7 +63,7 @@ def fetch(
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "",
     path: Annotated[str, typer.Option(help="Path of the data in the repository: data/NAME.")] = "",
 ) -> None:
-    """Fetch raw data at one version, by digest or by revision; an interrupted fetch goes on."""
+    """Fetch raw data at one version, by digest or by revision; an interrupted fetch resumes."""
     from components.steps import fetch_dataset
 
     fetch_dataset.run(

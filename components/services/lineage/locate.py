@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from components.git import try_git
+from components.git import UntrustedCheckoutError, check_trusted, try_git
 from components.locations import ARTIFACTS, RUNS
 from components.services.data_versions.object_stores import (
     ObjectStore,
@@ -73,8 +73,8 @@ class ArtifactLocator:
             commit: its 40 digits.
             changed: files that differed from it.
         """
-        if not self._is_checkout:
-            return Lookup(State.UNKNOWN, f"{self.project.resolve()} is not in a git checkout; run this in the project")
+        if self._no_checkout:
+            return Lookup(State.UNKNOWN, self._no_checkout)
         if not self._has(commit):
             return Lookup(State.MISSING, "this checkout does not have it; fetch it, if a clone of the project does")
         if lost := lost_changes(changed):
@@ -185,8 +185,14 @@ class ArtifactLocator:
         return finding
 
     @cached_property
-    def _is_checkout(self) -> bool:
-        return self._git("rev-parse", "--git-dir") is not None
+    def _no_checkout(self) -> str:
+        """Why git knows nothing of the project; empty where it does."""
+        try:
+            check_trusted(self.project)
+        except UntrustedCheckoutError as error:
+            return str(error)
+        is_checkout = self._git("rev-parse", "--git-dir") is not None
+        return "" if is_checkout else f"{self.project.resolve()} is not in a git checkout; run this in the project"
 
     @cached_property
     def _places(self) -> list[ObjectStore]:
@@ -200,8 +206,8 @@ class ArtifactLocator:
 
     def _kept(self, commit: str, is_wanted: Callable[[str, str], bool]) -> Lookup:
         """The first version that DVC tracks and that is the wanted one (path, md5), and which places have it."""
-        if not self._is_checkout:
-            return Lookup(State.UNKNOWN, f"{self.project.resolve()} is not in a git checkout; run this in the project")
+        if self._no_checkout:
+            return Lookup(State.UNKNOWN, self._no_checkout)
         seen: set[tuple[str, str]] = set()
         unreadable = ""
         revisions = self._commits(commit)

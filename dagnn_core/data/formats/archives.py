@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+from dagnn_core.data.formats.links import follow
 from dagnn_core.data.formats.spellings import AnySpelling
 from dagnn_core.errors import InputError
 
@@ -63,40 +64,44 @@ class ImageError(InputError):
 
 
 class ImageFolder:
-    """Images in a folder and the folders below it; links that lead out of it count as absent."""
+    """Images in a folder and the folders below it.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
+    Args:
+        root: the folder.
+        source: the raw data, in which links may lead anywhere; None: `root` alone.
+    """
+
+    def __init__(self, root: Path, source: Path | None = None) -> None:
+        self._root = root
+        self._roots = [folder.resolve() for folder in (root, source) if folder]
 
     def read(self, path: str) -> bytes | None:
         """The encoded image, or None where there is none.
 
         Raises:
             ImageError: it is too large.
+            LinkOutsideError: it is a link that leads out of the raw data.
         """
-        file = self._file(path)
-        if file is None:
+        if leaves_folder(path) or "\0" in path:
             return None
-        _check_size(file.stat().st_size)
-        return file.read_bytes()
-
-    def _file(self, path: str) -> Path | None:
         try:
-            file = (self._root / path).resolve(strict=True)
-        except (ValueError, RuntimeError):  # a null character, a loop of links
+            file = follow(self._root / path, self._roots)
+        except RuntimeError:  # a loop of links
             return None
         except OSError as error:
             if error.errno in _ABSENT:
                 return None
             raise
-        return file if file.is_relative_to(self._root) and file.is_file() else None
+        if not file.is_file():
+            return None
+        _check_size(file.stat().st_size)
+        return file.read_bytes()
 
     def state(self, path: str) -> FileState | None:
-        """The state of the image's file; None where there is none."""
+        """The state of the image's file, wherever links lead; None where there is none."""
         try:
-            file = self._file(path)
-            return FileState.of(file) if file else None
-        except OSError:  # read() says what is wrong
+            return FileState.of(self._root / path)
+        except (OSError, ValueError):  # read() says what is wrong
             return None
 
 
@@ -168,17 +173,21 @@ class ImageArchive:
         return None
 
 
-def open_images(path: Path) -> Images:
+def open_images(path: Path, source: Path | None = None) -> Images:
     """Open a folder, a tar or a zip of images; where `path` does not exist, `path.tar` or `path.zip` takes its place.
+
+    Args:
+        path: where the images are.
+        source: the raw data, in which links of single images may lead anywhere; None: `path` alone.
 
     Raises:
         InputError: there is none of them.
     """
     if path.is_dir():
-        return AnySpelling(ImageFolder(path))
+        return AnySpelling(ImageFolder(path, source))
     for archive in (path, path.with_name(f"{path.name}.tar"), path.with_name(f"{path.name}.zip")):
         if archive.is_file():
-            return AnySpelling(ImageArchive(archive))
+            return ImageArchive(archive)
     raise InputError(f"{path} does not exist, expected a folder, an uncompressed tar or a zip with the images")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import SPLITS, Item, Rejection
 from dagnn_core.data.formats.archives import ImageError
+from dagnn_core.data.formats.links import LinkOutsideError
 from dagnn_core.data.images import decoding_fault, map_in_order
 from dagnn_core.data.ingest.incomplete import take_away
 from dagnn_core.data.ingest.journal import CheckJournal, UnusableImage
@@ -135,6 +136,8 @@ def _image_faults(raw: RawData, journal_path: Path) -> Mapping[int, UnusableImag
             return None
         try:
             encoded = image(item)
+        except LinkOutsideError as error:
+            return UnusableImage(Reason.IMAGE_OUTSIDE, str(error))
         except ImageError as error:
             return UnusableImage(Reason.IMAGE_UNDECODABLE, f"{item.image_path}: {error}")
         if encoded is None:

@@ -72,7 +72,7 @@ def open_coco(source: Path, config: CocoConfig, *, keep_incomplete: bool = False
             f"dataset.coco.test_parts names {strangers[0]!r}, which is not among the parts {', '.join(names)}"
         )
     paths = {name: source / config.images.replace("{part}", name) for name in names}
-    images = {name: open_images(path) for name, path in paths.items()}
+    images = {name: open_images(path, source) for name, path in paths.items()}
     parts = [_read_part(folder, name) for name in names]
     of_part = _ids_restart(parts, paths)
 

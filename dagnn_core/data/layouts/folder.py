@@ -42,7 +42,7 @@ def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = F
     paths = _image_paths(table, ids, config)
     splits = _splits(table, ids, source, config)
     vectors = _vectors(table, ids, source, config)
-    images = open_images(source / config.images) if config.images else None
+    images = open_images(source / config.images, source) if config.images else None
     allowed = frozenset(label_order)
     label_columns = read_label_columns(table, config.label_columns, config.label_format)
     captions = read_list_column(table, config.text_column, allow_bare=False)

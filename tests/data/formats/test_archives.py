@@ -1,3 +1,4 @@
+import hashlib
 import os
 import tarfile
 import zipfile
@@ -5,7 +6,8 @@ import zipfile
 import pytest
 
 from dagnn_core.data.formats import archives
-from dagnn_core.data.formats.archives import ImageError, leaves_folder, open_images
+from dagnn_core.data.formats.archives import FileState, ImageError, leaves_folder, open_images
+from dagnn_core.data.formats.links import LinkOutsideError
 from dagnn_core.data.images import map_in_order
 from dagnn_core.errors import InputError
 
@@ -114,12 +116,49 @@ def test_links_must_not_lead_out_of_the_folder(folder, tmp_path):
     (folder / "up").symlink_to(tmp_path)
     (folder / "in.png").symlink_to("deep/b.png")
     (folder / "loop.png").symlink_to("loop.png")
+    (folder / "gone.png").symlink_to("nowhere.png")
     os.mkfifo(folder / "pipe.png")
     for root in (folder, tmp_path / "link"):
         images = open_images(root)
         assert images.read("in.png") == b"B" * 1000
-        for path in ("out.png", "up/secret.png", "../secret.png", "loop.png", "pipe.png"):
+        for path in ("../secret.png", "loop.png", "gone.png", "pipe.png"):
             assert images.read(path) is None, path
+        for path in ("out.png", "up/secret.png"):
+            with pytest.raises(
+                LinkOutsideError, match=rf"{path} is a link that leads out of .*images, to .*secret\.png"
+            ):
+                images.read(path)
+
+
+def test_links_may_lead_anywhere_in_the_raw_data(folder, tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "b0").write_bytes(b"0")
+    (folder / "out.png").symlink_to("../blobs/b0")
+    assert open_images(folder, tmp_path).read("out.png") == b"0"
+    assert open_images(folder, tmp_path).state("out.png") == FileState.of(tmp_path / "blobs" / "b0")
+
+
+STORED = {
+    "DVC": lambda content: f"files/md5/{hashlib.md5(content).hexdigest()[:2]}/{hashlib.md5(content).hexdigest()[2:]}",
+    "git-annex": lambda content: f"annex/SHA256E-s{len(content)}--{hashlib.sha256(content).hexdigest()}.png",
+    "git-annex, without ending": lambda content: f"annex/MD5-s{len(content)}--{hashlib.md5(content).hexdigest()}",
+    "the hub, in LFS": lambda content: f"blobs/{hashlib.sha256(content).hexdigest()}",
+    "the hub, in git": lambda content: (
+        f"blobs/{hashlib.sha1(b'blob %d' % len(content) + bytes(1) + content).hexdigest()}"
+    ),
+}
+
+
+@pytest.mark.parametrize("store", STORED)
+def test_links_to_what_a_store_keeps_under_its_digest_are_followed(folder, tmp_path, store):
+    kept = tmp_path / "elsewhere" / STORED[store]
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"content")
+    (folder / "kept.png").symlink_to(kept)
+    assert open_images(folder).read("kept.png") == b"content"
+    kept.write_bytes(b"other..")  # such a name alone does not make a store
+    with pytest.raises(LinkOutsideError, match=r"kept\.png is a link that leads out"):
+        open_images(folder).read("kept.png")
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar", "stored_zip", "deflated_zip"])

@@ -239,18 +239,39 @@ def test_a_tar_in_the_way(tmp_path: Path) -> None:
         copy_packed(source, list_files(source), tmp_path / "out")
 
 
-def test_links_and_devices_in_a_folder_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda path: path.symlink_to("/etc/passwd"),
+            r"thing is a link that leads out of .*source, to /etc/passwd; put",
+        ),
+        (lambda path: path.symlink_to("/etc"), r"thing is a link that leads out of .*source, to /etc; put the file"),
+        (lambda path: path.symlink_to("nowhere"), r"thing' is a link to 'nowhere', which is not there; bring"),
+        (lambda path: path.symlink_to("thing"), r"thing' is a link to 'thing', which is not there"),
+        (lambda path: path.symlink_to("."), r"thing' is a link to a folder that it lies in"),
+        (os.mkfifo, r"thing' is a device, expected regular files only; remove it"),
+    ],
+)
+def test_links_and_devices_in_a_folder_are_refused(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
     source = make_folder(tmp_path / "source")
-    for make in (
-        lambda path: path.symlink_to("/etc/passwd"),
-        lambda path: path.symlink_to("/etc"),
-        lambda path: path.symlink_to("nowhere"),
-        os.mkfifo,
-    ):
-        make(source / "thing")  # type: ignore[no-untyped-call]
-        with pytest.raises(InputError, match=r"thing' is a link or a device, expected regular files only"):
-            list_files(source)
-        (source / "thing").unlink()
+    make(source / "thing")
+    with pytest.raises(InputError, match=message):
+        list_files(source)
+
+
+def test_links_within_a_folder_are_followed(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "source")
+    files = {file.name for file in list_files(source)}
+    (source / "file").symlink_to("table.csv")
+    (source / "folder").symlink_to("images")
+    (tmp_path / "link").symlink_to(source)
+    images = {f"folder/{name.removeprefix('images/')}" for name in files if name.startswith("images/")}
+    assert {file.name for file in list_files(tmp_path / "link")} == files | images | {"file"}
+    copy_packed(source, list_files(source), tmp_path / "out")
+    assert (tmp_path / "out/file").read_bytes() == (source / "table.csv").read_bytes()
+    assert (tmp_path / "out/folder.tar").read_bytes() == (tmp_path / "out/images.tar").read_bytes()
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:

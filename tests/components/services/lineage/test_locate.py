@@ -115,7 +115,7 @@ def test_a_commit_that_no_branch_has(project: Checkout) -> None:
     assert finding == Lookup(State.FOUND, "in no branch and no tag, so git may remove it; tag it")
 
 
-def test_a_commit_of_elsewhere(project: Checkout, tmp_path: Path) -> None:
+def test_a_commit_of_elsewhere(project: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = ArtifactLocator(project.root).commit("c0ffee" * 6 + "c0ff", [])
     assert finding == (
         State.MISSING,
@@ -126,6 +126,10 @@ def test_a_commit_of_elsewhere(project: Checkout, tmp_path: Path) -> None:
     outside = ArtifactLocator(tmp_path).commit(project.code, [])
     assert outside.state is State.UNKNOWN
     assert outside.reason.endswith("is not in a git checkout; run this in the project")
+    with monkeypatch.context() as patched:
+        patched.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        untrusted = ArtifactLocator(project.root).commit(project.code, [])
+    assert untrusted.state is State.UNKNOWN and "run `git config --global --add safe.directory" in untrusted.reason
 
 
 def test_uncommitted_code_is_lost_and_what_is_recorded_is_not(project: Checkout) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+from dagnn_core.config.dataset import NEAR_DISTANCE
+
 Verdict = Literal["ok", "warning", "failed"]
 NUM_EXAMPLES = 3
 
@@ -25,7 +27,7 @@ class Limits:
     """Fraction of words that the other data set does not have, beyond those to be expected."""
     label_count: int = 10
     """Labels on fewer training items are called rare: a warning."""
-    near_distance: int = 4
+    near_distance: int = NEAR_DISTANCE
     """Bits out of 64 in which the perceptual hashes of near-identical images may differ."""
 
 

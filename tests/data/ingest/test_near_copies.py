@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from dagnn_core.data_check.near_copies import MAX_TILE_DIFFERENCE, find_near_copies, fingerprint, near_pairs
+from dagnn_core.data.ingest.near_copies import MAX_TILE_DIFFERENCE, find_near_copies, fingerprint, near_pairs
 
 hashes_near_each_other = st.lists(
     st.tuples(st.sampled_from([0, 0xF0F0F0F0F0F0F0F0, 2**64 - 1]), st.sets(st.integers(0, 63), max_size=5)), max_size=14

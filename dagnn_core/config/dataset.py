@@ -10,6 +10,8 @@ from dagnn_core.config.section import DEFAULT_SEED, Count, Named, Rate, Seed, Sh
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 NEAR_DISTANCE = 4
 """Bits out of 64 in which the perceptual hashes of near-identical images differ at most."""
+MAX_RELEVANT_PAIRS = 0.9
+"""Above this share of pairs of items with a label in common, every ranking is nearly right, a random one, too."""
 
 LAYOUTS = {
     "demo": "examples.demo_scenes.layout:open_demo",

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.data.images import decoded, map_in_order, read_header
 from dagnn_core.data.ingest.duplicates import content_key
-from dagnn_core.data_check.near_copies import TILES, Fingerprint, fingerprint
+from dagnn_core.data.ingest.near_copies import DECODED_PIXELS, TILES, Fingerprint, fingerprint
 from dagnn_core.errors import InputError
 from dagnn_core.progress import track
-
-DECODED_PIXELS = 128  # JPEG decodes to a fraction of its size that is at least this: many times faster
 
 
 class _Look(NamedTuple):

@@ -6,8 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from dagnn_core.data.ingest.work import naming
 from dagnn_core.data.raw import Reason
+from dagnn_core.disk import writing
 
 BLOCK_ITEMS = 512  # at most so many checks are lost; a block costs a call that waits for the disk
 
@@ -61,7 +61,7 @@ class CheckJournal:
         if not self._num_pending:
             return
         line = json.dumps({"num_checked": self.num_checked, "faults": self._pending}) + "\n"
-        with naming(self._path):
+        with writing(self._path):
             self._stream.write(line.encode())
             os.fsync(self._stream.fileno())
         self._pending, self._num_pending = [], 0

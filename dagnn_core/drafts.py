@@ -39,9 +39,10 @@ def draft_of(out: Path) -> Iterator[Path]:
         raise DiskError(_final_path(failure.path, out), failure.number, need=failure.need) from error
 
 
-def find_drafts(folder: Path, name: str = "*") -> list[Path]:
+def find_drafts(folder: Path, name: str = "") -> list[Path]:
     """Drafts in a folder, of one name or of all, whether or not somebody still writes them."""
-    return sorted(path for suffix in ("tmp", "old") for path in folder.glob(f".{name}.*.{suffix}") if path.is_dir())
+    form = _form(re.escape(name) if name else ".+")
+    return sorted(path for path in folder.glob(".*") if form.fullmatch(path.name) and path.is_dir())
 
 
 def remove_draft(draft: Path) -> bool:
@@ -116,7 +117,12 @@ def _final_path(path: Path, out: Path) -> Path:
     if not path.is_relative_to(out.parent):
         return path
     first, *rest = path.relative_to(out.parent).parts
-    return out.joinpath(*rest) if re.fullmatch(rf"\.{re.escape(out.name)}\.\w+\.(tmp|old)", first) else path
+    return out.joinpath(*rest) if _form(re.escape(out.name)).fullmatch(first) else path
+
+
+def _form(name: str) -> re.Pattern[str]:
+    """What the drafts of a name (a pattern) are called."""
+    return re.compile(rf"\.{name}\.[a-z0-9_]+\.(tmp|old)")
 
 
 def _put_back(folder: Path) -> None:

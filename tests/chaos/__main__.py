@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from tests.chaos.attacks import ATTACKS, NEED_MOUNTS, Attacker, Violation, make_baseline
-from tests.chaos.project import Project, preload
+from tests.chaos.project import Project
 
 _PRIVATE = "DAGNN_CHAOS_PRIVATE_MOUNTS"
 
@@ -41,7 +41,6 @@ def main(
     home = Path(tempfile.mkdtemp(prefix="dagnn-chaos-"))
     try:
         began = time.monotonic()
-        preload()
         project = Project(home)
         baseline = make_baseline(project)
         times = ", ".join(f"{step} {value:.1f} s" for step, value in baseline.seconds.items())

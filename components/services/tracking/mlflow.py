@@ -40,6 +40,9 @@ DEFAULT_EXPERIMENT = "dagnn"
 RECREATED_FROM = "dagnn.recreated_from"
 REQUEST = "dagnn.request"  # tag with a random value: finds again what was made by a request whose answer was lost
 
+EVERY_EPOCH = "val_map_mean"
+"""A metric that every epoch of a training has."""
+
 PROBE_SECONDS = 5
 MAX_DIGEST = 36  # characters of a data set's digest that MLflow takes
 MAX_PARAM = 6000  # and of a parameter
@@ -68,14 +71,19 @@ T = TypeVar("T")
 class Run:
     """An MLflow run that takes figures and files; a server lost while it is open costs one warning, not the work."""
 
-    def __init__(self, client: "MlflowClient", run_id: str, address: str) -> None:
+    def __init__(
+        self, client: "MlflowClient", run_id: str, address: str, *, logged_steps: frozenset[int] = frozenset()
+    ) -> None:
         self.run_id = run_id
+        self._logged_steps = logged_steps
         self._client = client
         self._address = address
         self._lost = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Add figures of one step (an epoch, for training)."""
+        """Add the metrics of one step (an epoch, for training), unless the run has that step from before."""
+        if step in self._logged_steps:
+            return
         self._send(self._client.log_batch, metrics=_metrics(metrics, step), synchronous=True)
 
     def log_dataset(self, dataset: "Dataset", *, context: str) -> None:
@@ -126,6 +134,7 @@ class Tracking:
             os.environ.setdefault(name, value)
         os.environ.setdefault(_RETRIES, "0" if self.patience else _MAX_RETRIES)  # they would multiply
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints tracebacks, too
 
     @classmethod
     def from_environment(cls) -> "Tracking":
@@ -323,7 +332,8 @@ class Tracking:
                 f"check that the server and the store of its files are not overloaded, and run again{more}",
             )
         if _sqlite_file(self.uri):
-            remedy = "end the program that uses the file, or move a damaged file away"
+            remedies = (remedy for sign, remedy in _SQLITE_REMEDIES.items() if sign in words)
+            remedy = next(remedies, "end the program that uses the file, or move a damaged file away")
         elif _ANSWERED.search(words):
             remedy = "the server's log says why; check that it reaches its database and the store of its files"
         else:
@@ -400,7 +410,8 @@ class Tracking:
             raise
 
     def _adopt(self, run_id: str | None, params: Mapping[str, str]) -> Run | None:
-        if run_id is None or not self.knows(run_id):
+        resumes = run_id is not None and self.knows(run_id)
+        if run_id is None or not resumes:
             run_id = self.injected_run_id
             if run_id is None:
                 return None
@@ -416,7 +427,9 @@ class Tracking:
                     "unset MLFLOW_RUN_ID for a new run",
                 )
         self.client.update_run(run_id, status="RUNNING")
-        return Run(self.client, run_id, self.address)
+        # a training that resumes repeats the epochs since its last checkpoint
+        history = self.client.get_metric_history(run_id, EVERY_EPOCH) if resumes else []
+        return Run(self.client, run_id, self.address, logged_steps=frozenset(metric.step for metric in history))
 
     def _describe(
         self, run: Run, params: Mapping[str, str], ancestors: Mapping[str, str], tags: Mapping[str, str]
@@ -570,6 +583,13 @@ def _not_permitted(error: Exception) -> bool:
     return code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or bool(re.search(r"\b40[13] Client Error", str(error)))
 
 
+# what SQLite says -> what the user can do
+_SQLITE_REMEDIES = {
+    "disk is full": "free some space on the disk of the file and run again",
+    "disk I/O error": "check the disk of the file, its free space and `ulimit -f`, and run again",
+    "readonly database": "change the permissions of the file and of its folder",
+    "unable to open database file": "check that its folder can be written, and that `ulimit -n` is not used up",
+}
 # MLflow hands on failures of transfers as words alone
 _DIRECT = re.compile(r"Failed to download \d+ chunk|Failed to upload at least one part")
 _HOST = re.compile(r"host='([^']+)'")

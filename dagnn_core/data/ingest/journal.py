@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagnn_core.data.ingest.near_copies import TILES, Fingerprint
-from dagnn_core.data.ingest.work import naming
 from dagnn_core.data.raw import Reason
+from dagnn_core.disk import writing
 
 BLOCK_ITEMS = 512  # at most so many checks are lost; a block costs a call that waits for the disk
 _PRINT = np.dtype([("hash", "<u8"), ("tiles", "u1", (TILES * TILES * 3,))])
@@ -101,11 +101,11 @@ class CheckJournal:
             return
         line = json.dumps({"num_checked": self.num_checked, "faults": self._pending}) + "\n"
         if self._prints_path is not None:
-            with naming(self._prints_path), self._prints_path.open("ab") as prints:
+            with writing(self._prints_path), self._prints_path.open("ab") as prints:
                 prints.write(np.array(self._pending_prints, _PRINT).tobytes())
                 prints.flush()
                 os.fsync(prints.fileno())
-        with naming(self._path):
+        with writing(self._path):
             self._stream.write(line.encode())
             os.fsync(self._stream.fileno())
         self._pending, self._pending_prints, self._num_pending = [], [], 0

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagnn_core.data.dataset import ROW_GROUP_ITEMS, SCHEMA, Item
-from dagnn_core.data.ingest.work import naming
+from dagnn_core.disk import writing
 
 ROW_GROUP_BYTES = 16 << 20  # large images: fewer of them in a row group, which is held in memory
 
@@ -65,7 +65,8 @@ class ShardWriter:
             try:
                 target.hardlink_to(source)
             except OSError:
-                shutil.copyfile(source, target)
+                with writing(target, need=source.stat().st_size):
+                    shutil.copyfile(source, target)
 
     @property
     def _path(self) -> Path:
@@ -78,7 +79,7 @@ class ShardWriter:
     def _flush_group(self) -> None:
         if not self._group:
             return
-        with naming(self._path):
+        with writing(self._path):
             if self._shard is None:
                 # images are compressed already; dictionaries and statistics of them would only cost time
                 self._shard = pq.ParquetWriter(
@@ -93,7 +94,7 @@ class ShardWriter:
     def _finish_shard(self) -> None:
         if self._shard is None:
             return
-        with naming(self._path):
+        with writing(self._path):
             self._shard.close()
             with self._temporary.open("rb") as stream:
                 os.fsync(stream.fileno())

@@ -19,9 +19,10 @@ from dagnn_core.data.dataset import KIND, SPLITS, Dataset
 from dagnn_core.data.ingest import journal as journal_module
 from dagnn_core.data.ingest import shards as shards_module
 from dagnn_core.data.ingest.build import write_dataset
-from dagnn_core.data.ingest.work import images_digest, work_folder
+from dagnn_core.data.ingest.work import images_digest
 from dagnn_core.data.raw import RawData, RawItem
 from dagnn_core.errors import InputError
+from dagnn_core.work import work_folder
 
 NUM_ITEMS = 60
 CONFIG = DatasetConfig(max_rejected=0.1)
@@ -77,7 +78,10 @@ class Source:
 
 def ingest(source, root, config=CONFIG):
     folder = root / "work" / images_digest(source.raw, {})
-    with work_folder(folder), write_artifact(root / "out", kind=KIND, provenance={}) as draft:
+    with (
+        work_folder(folder, busy="another import of the same images is running"),
+        write_artifact(root / "out", kind=KIND, provenance={}) as draft,
+    ):
         draft.content = write_dataset(draft.path, source.raw, config, work=folder)
     return read_artifact(root / "out", KIND, verify=True)
 

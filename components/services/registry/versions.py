@@ -16,7 +16,7 @@ from uuid import uuid4
 import dagnn_core
 from components.services.registry.models import LEDGER_SUFFIX, ensure_registered_model
 from components.services.registry.own_code import OwnCode, copy_code, find_own_code
-from components.services.registry.stored_model import find_fault
+from components.services.registry.stored_model import MANIFEST_DIGEST, find_fault
 from components.services.tracking.mlflow import REQUEST, Run, Tracking, split_of_data
 from components.services.tracking.tags import Lineage, known_raw
 from dagnn_core.artifacts import Artifact, canonical_json
@@ -117,6 +117,8 @@ def register_version(
             tags = lineage.tags() | _setup_tags(model.artifact) | evaluation | uris
             # not `models:/<id>`, which MLflow looks up on whatever server is its global default
             source = client.get_logged_model(model_id).artifact_location
+            if model.artifact.manifest_digest:
+                tags[MANIFEST_DIGEST] = model.artifact.manifest_digest
             tags |= {MODEL_ID: model_id, "mlflow_run_id": run.run_id, "registered_by": tracking.who}
             tracking.make_once(
                 lambda: next(iter(_versions_with(client, name, MODEL_ID, model_id)), None),

@@ -1,6 +1,5 @@
 """How a command ends: exit status, one clear line for a failure, logging set up once."""
 
-import errno
 import logging
 import os
 import sys
@@ -11,7 +10,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dagnn_core.errors import BackendError, DagnnError
+from dagnn_core.disk import disk_failure
+from dagnn_core.errors import DagnnError
 
 ParamsOption = Annotated[str, typer.Option(help="The configuration file.")]
 WorkOption = Annotated[Path, typer.Option(help="Folder for unfinished work, from which an interrupted run goes on.")]
@@ -19,15 +19,6 @@ INTERRUPTED = 130
 
 _OPTIONAL = {"dvc": "dvc[s3]", "dvc_data": "dvc[s3]", "scmrepo": "dvc[s3]", "docker": "docker"}
 """Package that only some commands need -> what brings it."""
-
-_DISK_ERRORS = {
-    errno.ENOSPC: "no space is left; free some and run again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run again",
-    errno.EFBIG: "the file would be larger than the system allows (ulimit -f)",
-    errno.EACCES: "permission denied; choose another folder or change its permissions",
-    errno.EPERM: "not permitted; choose another folder or change its permissions",
-    errno.EROFS: "the file system is read-only; choose another folder",
-}
 
 
 def run_command(command: Callable[[], object]) -> NoReturn:
@@ -56,19 +47,12 @@ def run_command(command: Callable[[], object]) -> NoReturn:
         if name not in _OPTIONAL:
             raise
         _fail(f"this needs {name}, which is not installed; run `pip install '{_OPTIONAL[name]}'`", 2, debug)
-    except OSError as error:
+    except Exception as error:
         failure = disk_failure(error)
         if failure is None:
             raise
         _fail(str(failure), failure.exit_status, debug)
     sys.exit(0)
-
-
-def disk_failure(error: OSError) -> BackendError | None:
-    """What an error of the disk means to the user; None where it is something else."""
-    if error.errno not in _DISK_ERRORS:
-        return None
-    return BackendError(f"{error.filename or 'writing'}: {_DISK_ERRORS[error.errno]}")
 
 
 def run_step(main: Callable[..., object]) -> NoReturn:

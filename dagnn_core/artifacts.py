@@ -1,28 +1,26 @@
 """Artifacts: directories of plain files with a `manifest.json` that says what they hold.
 
-Writers are atomic (a temporary directory beside the target, then a rename): a reader sees the whole artifact or
-none. Readers check the manifest, by its own digest, and file sizes at every read and, where a step begins, the sha256
-of every file.
+Writers are atomic (see `drafts`): a reader sees the whole artifact or none. Readers check the manifest, by its own
+digest, and file sizes at every read and, where a step begins, the sha256 of every file.
 """
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dagnn_core.errors import ArtifactError, BackendError, DagnnError, InputError
+from dagnn_core.disk import writing
+from dagnn_core.drafts import draft_of
+from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.records import CONTENTS, FileRecord, Manifest, Provenance, parse_json, parse_shape
 
 SCHEMA_VERSION = 3
 READABLE_VERSIONS = (2, SCHEMA_VERSION)
 """Manifests of version 2 have no `manifest_digest`."""
 MANIFEST = "manifest.json"
-FULL_BELOW_BYTES = 1 << 20
 
 # kind of artifact -> the step that makes it, so that an error can name the remedy
 MADE_BY = {
@@ -114,8 +112,14 @@ def canonical_json(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON with a final newline."""
-    path.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write indented JSON with a final newline.
+
+    Raises:
+        DiskError: the disk refuses it.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    with writing(path):
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:
@@ -133,11 +137,12 @@ def digest_of(files: Mapping[str, FileRecord]) -> str:
 def write_artifact(out: Path, *, kind: str, provenance: Mapping[str, Any]) -> Iterator[ArtifactDraft]:
     """Make an artifact at `out`: yield a draft, then seal it with a manifest and move it into place.
 
-    When the body raises, also by Ctrl-C, nothing is left behind and what stood at `out` stays as it was.
+    When the body raises, also by Ctrl-C, nothing is left behind and what stood at `out` stays as it was. What a killed
+    writer of `out` has left is removed.
 
     Raises:
         InputError: `out` exists and is neither empty nor an artifact of this kind, or cannot be a folder.
-        BackendError: the disk is full.
+        DiskError: the disk refuses a file, which is named by where it would have gone.
     """
     out = Path(out)
     _check_replaceable(out, kind)
@@ -147,20 +152,10 @@ def write_artifact(out: Path, *, kind: str, provenance: Mapping[str, Any]) -> It
         raise InputError(
             f"{out.parent} cannot be a folder: it or what it lies in is a file", "name another folder"
         ) from error
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
-    try:
-        temporary.chmod(0o755)
-        draft = ArtifactDraft(path=temporary, content={})
+    with draft_of(out) as folder:
+        draft = ArtifactDraft(path=folder, content={})
         yield draft
         _seal(draft, kind, provenance)
-        _move_into_place(temporary, out)
-    except Exception as error:
-        # numpy and safetensors do not say why they could not write, so ask the disk
-        if not isinstance(error, DagnnError) and shutil.disk_usage(out.parent).free < FULL_BELOW_BYTES:
-            raise BackendError(f"{out}: no space is left on its disk", "free some and run again") from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
@@ -306,19 +301,3 @@ def _check_replaceable(out: Path, kind: str) -> None:
             f"{out} holds {what}, which would be lost, expected a new folder or a {kind} artifact",
             "name another folder or remove it yourself",
         )
-
-
-def _move_into_place(temporary: Path, out: Path) -> None:
-    if not out.exists():
-        temporary.rename(out)
-        return
-    # a directory cannot replace another in one call: set the old one aside, and back if the second rename fails
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent)) / out.name
-    out.rename(aside)
-    try:
-        temporary.rename(out)
-    except BaseException:
-        aside.rename(out)
-        raise
-    finally:
-        shutil.rmtree(aside.parent, ignore_errors=True)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from components.command import disk_failure
 from dagnn_core import errors
+from dagnn_core.disk import disk_failure
 from dagnn_core.errors import DagnnError, InputError
 from dagnn_core.text import one_line
 
@@ -38,14 +38,19 @@ def task(name: str) -> Iterator[None]:
         logging.getLogger(package).setLevel(logging.INFO)
     try:
         yield
-    except (DagnnError, OSError) as error:
-        failure = disk_failure(error) if isinstance(error, OSError) else error
+    except Exception as error:
+        failure = error if isinstance(error, DagnnError) else disk_failure(error)
         if failure is None:
             raise
         if os.environ.get("DAGNN_DEBUG") == "1":
             traceback.print_exc()
-        print(f"[{name}] {type(failure).__name__}: {failure}")
+        print(f"[{name}] {_class_name(failure)}: {failure}")
         sys.exit(failure.exit_status)
+
+
+def _class_name(failure: DagnnError) -> str:
+    """The class by which `parse_task_line` knows a failure."""
+    return next(cls.__name__ for cls in type(failure).__mro__ if cls.__module__ == errors.__name__)
 
 
 def seed_of(text: str, default: int) -> int:

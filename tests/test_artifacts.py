@@ -119,9 +119,7 @@ def test_another_kind_or_schema_version_is_refused(tmp_path: Path) -> None:
         artifact.file("b.bin")
     manifest = json.loads((out / "manifest.json").read_text())
     (out / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 99}))
-    with pytest.raises(
-        ArtifactError, match="schema version 99, but this program reads versions 2 and 3; make it again"
-    ):
+    with pytest.raises(ArtifactError, match="schema version 99, but this program reads versions 2 and 3; make"):
         read_artifact(out, "dataset")
 
 
@@ -146,29 +144,15 @@ def test_a_file_is_called_a_file(tmp_path):
         read_artifact(tmp_path / "dataset", "dataset")
 
 
+RECORD = {"size": 3, "sha256": "0" * 64}
 NOT_A_SHAPE = {
     "content": [
         [],
         "",
-        {"label_names": "ab"},
-        {"label_names": [1]},
-        {"splits": [1]},
-        {"num_items": -1},
-        {"num_items": 1.5},
+        *({key: value} for key in ("label_names", "splits", "num_items") for value in ("ab", [1], 1.5)),
     ],
-    "files": [
-        [],
-        {"a.bin": 3},
-        {"../a.bin": {"size": 3, "sha256": "0" * 64}},
-        {"x" * 300: {"size": 3, "sha256": "0" * 64}},
-    ],
-    "provenance": [
-        [],
-        {"ancestors": []},
-        {"origins": {"raw": {"git": 1}}},
-        {"params": {"train": 3}},
-        {"git": {"commit": 1}},
-    ],
+    "files": [[], {"a.bin": 3}, {"../a.bin": RECORD}, {"/a.bin": RECORD}, {"x" * 300: RECORD}],
+    "provenance": [[], *({key: 1} for key in ("ancestors", "origins", "git")), {"origins": {"raw": {"git": 1}}}],
     "kind": [1, None, {}],
     "content_digest": ["", "0", 7],
     "extra": [1],
@@ -201,23 +185,22 @@ def test_values_that_no_manifest_has(tmp_path, text):
         if (old, text) == ('"count": 1', "0"):
             assert read_artifact(out, "dataset").content == {"num_items": 0}
         else:
-            with pytest.raises(ArtifactError, match="manifest.json is damaged"):
+            with pytest.raises(ArtifactError, match=r"manifest\.json is damaged"):
                 read_artifact(out, "dataset")
         (out / "manifest.json").write_text(whole)
 
 
-def test_every_flipped_bit_of_a_manifest_is_found(tmp_path):
+def test_a_flipped_bit_of_a_manifest_is_found_wherever_it_is(tmp_path):
     out = tmp_path / "artifact"
     before = write(out, {"a.bin": b"abc"}, {"step": "one"})
     manifest = out / "manifest.json"
     whole = manifest.read_bytes()
     for at in range(len(whole)):
-        for bit in range(8):
-            manifest.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
-            try:
-                assert read_artifact(out, "dataset") == before, "white space alone says the same"
-            except ArtifactError:
-                continue
+        manifest.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            assert read_artifact(out, "dataset") == before, "white space alone says the same"
+        except ArtifactError:
+            continue
 
 
 def test_an_artifact_of_the_program_before_is_read(tmp_path):

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -25,13 +24,15 @@ from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import section_json
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.devices import choose_device, describe_machine
+from dagnn_core.disk import folder_bytes, writing
 from dagnn_core.errors import ArtifactError, InputError
-from dagnn_core.features.features import Features
+from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model.files import KIND, write_model
 from dagnn_core.parallel import is_main, joined_processes, num_processes
 from dagnn_core.training.inputs import graph_tensors, read_split
 from dagnn_core.training.loop import train
+from dagnn_core.work import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ def run(
         ArtifactError: an input is missing or damaged, or the two do not belong together.
         InputError: no GPU where one is asked for, the loss is no longer finite, or several processes have
             `checkpoints_uri`.
-        BackendError: the tracking server or S3 cannot be reached.
+        BackendError: the tracking server or S3 cannot be reached, the disk has no room for checkpoints and model or
+            refuses a file, or another process trains from the same inputs.
     """
     if checkpoints_uri and num_processes() > 1:
         raise InputError(
@@ -92,6 +94,7 @@ def run(
     )
     inputs = [record["ancestors"], section_json(model_params), section_json(params)]
     checkpoints = work / hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:16]
+    encoders = (data.artifact.path / name for name in (IMAGE_ENCODER, TEXT_ENCODER))
     training = partial(
         train,
         train_split=read_split(data, "train", device=device),
@@ -100,12 +103,15 @@ def run(
         model_config=model_params,
         config=params,
         checkpoint=checkpoints / "checkpoint.safetensors",
+        model_out=model_out,
+        encoder_bytes=sum(map(folder_bytes, encoders)),
     )
     if not is_main():
         training()  # of several processes the first one tracks
         return
     run_id_file = checkpoints / "mlflow_run_id"
     with (
+        work_folder(checkpoints, busy="another training of the same inputs is running"),
         mirrored(checkpoints, f"{checkpoints_uri.rstrip('/')}/{checkpoints.name}", storage=Storage())
         if checkpoints_uri
         else nullcontext(),
@@ -117,8 +123,8 @@ def run(
             run_id=run_id_file.read_text() if run_id_file.is_file() else None,
         ) as tracked,
     ):
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        run_id_file.write_text(tracked.run_id)
+        with writing(run_id_file):
+            run_id_file.write_text(tracked.run_id)
         result = training(logger=tracked)
         with write_artifact(model_out, kind=KIND, provenance=record | {"mlflow_run_id": tracked.run_id}) as draft:
             draft.content = write_model(
@@ -130,7 +136,6 @@ def run(
                 history=result.history,
                 val_metrics=result.val_metrics,
             )
-    shutil.rmtree(checkpoints)
     log.info(
         "model of epoch %d, val MAP %.4f: %s",
         result.val_metrics["best_epoch"],

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dagnn_core.disk import writing
 from dagnn_core.errors import InputError
 
 BLOCK_ROWS = 4096  # rows that are looked at together
@@ -48,13 +49,26 @@ def write_matrix(path: Path, blocks: Iterable[NDArray[Any]], *, shape: Sequence[
     """Write an `.npy` file, given by its rows or by blocks of rows, without ever holding it in memory.
 
     By plain writes: where the disk is full they raise an error, a memory map kills the process.
+
+    Raises:
+        DiskError: the disk refuses it.
     """
     stored = np.dtype(dtype).newbyteorder("<")
     header = {"descr": np.lib.format.dtype_to_descr(stored), "fortran_order": False, "shape": tuple(shape)}
-    with path.open("wb") as file:
+    with writing(path), path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
             file.write(np.ascontiguousarray(block, dtype=stored).data)
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an `.npy` file of an array.
+
+    Raises:
+        DiskError: the disk refuses it.
+    """
+    with writing(path, need=array.nbytes), path.open("w+b") as file:  # with "wb", numpy would hide the disk's reason
+        np.save(file, array, allow_pickle=False)
 
 
 def read_vectors(path: Path) -> PrecomputedVectors:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dagnn_core.artifacts import Artifact, read_artifact
+from dagnn_core.disk import writing
 
 KIND = "features"
 IMAGE_ENCODER = "image_encoder"
@@ -76,4 +77,5 @@ def write_samples(
 ) -> None:
     """Write `samples.parquet`."""
     columns = {"id": ids, "split": splits, "has_image": has_image, "has_text": has_text}
-    pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), path)
+    with writing(path):
+        pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), path)

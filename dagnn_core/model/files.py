@@ -15,17 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dagnn_core.artifacts import Artifact, read_artifact, write_json
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import parse_section
+from dagnn_core.disk import folder_bytes, writing
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER
 from dagnn_core.model.kinds import build_network, kind_of
 from dagnn_core.nn.cross_modal import CrossModalNetwork
 from dagnn_core.nn.label_graphs import GraphTensors
+from dagnn_core.tensors import save_tensors
 
 KIND = "model"
 EMBEDDING_BATCH = 1024
@@ -127,7 +129,7 @@ def write_model(
         history: one mapping an epoch.
         val_metrics: figures of the kept epoch on the validation split.
     """
-    save_file({name: value.contiguous() for name, value in state.items()}, directory / "model.safetensors")
+    save_tensors(directory / "model.safetensors", state)
     if kind_of(config).fit:  # the fit has chosen the dimension
         config = replace(config, embedding_dim=len(state["image_encoder.bias"]))
     record = {
@@ -141,9 +143,11 @@ def write_model(
     write_json(directory / "model.json", record)
     write_json(directory / "val_metrics.json", dict(val_metrics))
     lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in history)
-    (directory / "history.jsonl").write_text(lines, encoding="utf-8")
+    with writing(directory / "history.jsonl"):
+        (directory / "history.jsonl").write_text(lines, encoding="utf-8")
     for encoder in (IMAGE_ENCODER, TEXT_ENCODER):
-        shutil.copytree(features.path / encoder, directory / encoder)
+        with writing(directory / encoder, need=folder_bytes(features.path / encoder)):
+            shutil.copytree(features.path / encoder, directory / encoder)
     # ranking by labels makes vectors of another dimension than the common space
     output_dim = len(record["label_names"]) + 2 if config.ranking == "labels" else config.embedding_dim
     return record | {

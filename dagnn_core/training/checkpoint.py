@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from dagnn_core.errors import BackendError
+from dagnn_core.disk import writing
 from dagnn_core.nn.cross_modal import CrossModalNetwork
+from dagnn_core.tensors import num_bytes
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
     """Write the state to `path`; a kill at any moment leaves the old checkpoint or the new one.
 
     Raises:
-        BackendError: the disk does not take it.
+        DiskError: the disk refuses it.
     """
     # cloned, since safetensors takes no weights that two layers share
     tensors = {f"network.{name}": value.clone() for name, value in state.network.state_dict().items()}
@@ -59,13 +60,23 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     try:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata={"record": record})
-    except SafetensorError as error:
+        with writing(path, need=num_bytes(tensors)):
+            save_file(
+                {name: value.contiguous() for name, value in tensors.items()}, temporary, metadata={"record": record}
+            )
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        raise BackendError(f"{path}: the checkpoint cannot be written ({error})", "free space, run again") from error
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+        raise
+
+
+def checkpoint_bytes(state: TrainingState) -> int:
+    """Size of a checkpoint but for its header: weights, their average, the best ones, and the optimizer's moments."""
+    weights = num_bytes(state.network.state_dict())
+    trained = sum(parameter.nbytes for parameter in state.network.parameters())
+    return (2 if state.average is None else 3) * weights + 2 * trained
 
 
 def restore_checkpoint(path: Path, state: TrainingState) -> None:

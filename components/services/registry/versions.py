@@ -95,19 +95,12 @@ def register_version(
     uris = Lineage(uris=report.provenance.get("uris", {})).tags()
     with tracking.answering():
         ensure_registered_model(client, name, "Texts and images to embeddings in one space (DAGNN)")
-        known = _versions_with(client, name, "model_digest", digest)
-        found = next((version for version in known if find_fault(tracking, version) is None), None)
+        found = _find_whole(tracking, name, digest)
         model_id = found.tags[MODEL_ID] if found else _log_model(tracking, run, name, model, code)
         # all that a version holds is in the store before there is a version
         _log_card(client, model_id, card)
         _log_evaluation(client, run, model_id, metrics, report.content["data"])
-        if found:
-            version = str(found.version)
-            same_ancestors = Lineage(digests=provenance["ancestors"]).tags().items() <= found.tags.items()
-            for tag, value in (evaluation | (uris if same_ancestors else {})).items():
-                client.set_model_version_tag(name, version, tag, value)
-            client.update_model_version(name, version, description)
-        else:
+        if found is None:
             lineage = Lineage(
                 digests=provenance["ancestors"] | {"model": digest},
                 git=provenance["git"],
@@ -127,7 +120,19 @@ def register_version(
                 ),
             )
             # a request that MLflow itself has sent twice has made two: as always, the first is the one
-            version = str(_versions_with(client, name, MODEL_ID, model_id)[0].version)
+            created = str(_versions_with(client, name, MODEL_ID, model_id)[0].version)
+            # another process may have registered the same model meanwhile: whoever comes later sees both
+            found = _find_whole(tracking, name, digest)
+            version = str(found.version) if found else created
+            if version != created:
+                client.delete_model_version(name, created)
+                client.delete_logged_model(model_id)
+        else:
+            version = str(found.version)
+            same_ancestors = Lineage(digests=provenance["ancestors"]).tags().items() <= found.tags.items()
+            for tag, value in (evaluation | (uris if same_ancestors else {})).items():
+                client.set_model_version_tag(name, version, tag, value)
+            client.update_model_version(name, version, description)
         client.set_registered_model_alias(name, CHALLENGER, version)
     return RegisteredVersion(name, version)
 
@@ -208,6 +213,12 @@ def read_versions(tracking: Tracking, name: str) -> "tuple[RegisteredModel, dict
 def _versions_with(client: "MlflowClient", name: str, tag: str, value: str) -> "list[ModelVersion]":
     found = client.search_model_versions(f"name = '{name}' and tag.`{tag}` = '{value}'")
     return sorted(found, key=lambda version: int(version.version))
+
+
+def _find_whole(tracking: Tracking, name: str, digest: str) -> "ModelVersion | None":
+    """The first version that holds a model and can be served; None where there is none."""
+    known = _versions_with(tracking.client, name, "model_digest", digest)
+    return next((version for version in known if find_fault(tracking, version) is None), None)
 
 
 def _setup_tags(model: Artifact) -> dict[str, str]:

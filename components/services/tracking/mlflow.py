@@ -40,6 +40,9 @@ DEFAULT_EXPERIMENT = "dagnn"
 RECREATED_FROM = "dagnn.recreated_from"
 REQUEST = "dagnn.request"  # tag with a random value: finds again what was made by a request whose answer was lost
 
+EVERY_EPOCH = "val_map_mean"
+"""A metric that every epoch of a training has."""
+
 PROBE_SECONDS = 5
 MAX_DIGEST = 36  # characters of a data set's digest that MLflow takes
 MAX_PARAM = 6000  # and of a parameter
@@ -68,14 +71,19 @@ T = TypeVar("T")
 class Run:
     """An MLflow run that takes figures and files; a server lost while it is open costs one warning, not the work."""
 
-    def __init__(self, client: "MlflowClient", run_id: str, address: str) -> None:
+    def __init__(
+        self, client: "MlflowClient", run_id: str, address: str, *, logged_steps: frozenset[int] = frozenset()
+    ) -> None:
         self.run_id = run_id
+        self._logged_steps = logged_steps
         self._client = client
         self._address = address
         self._lost = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Add figures of one step (an epoch, for training)."""
+        """Add the metrics of one step (an epoch, for training), unless the run has that step from before."""
+        if step in self._logged_steps:
+            return
         self._send(self._client.log_batch, metrics=_metrics(metrics, step), synchronous=True)
 
     def log_dataset(self, dataset: "Dataset", *, context: str) -> None:
@@ -400,7 +408,8 @@ class Tracking:
             raise
 
     def _adopt(self, run_id: str | None, params: Mapping[str, str]) -> Run | None:
-        if run_id is None or not self.knows(run_id):
+        resumes = run_id is not None and self.knows(run_id)
+        if run_id is None or not resumes:
             run_id = self.injected_run_id
             if run_id is None:
                 return None
@@ -416,7 +425,9 @@ class Tracking:
                     "unset MLFLOW_RUN_ID for a new run",
                 )
         self.client.update_run(run_id, status="RUNNING")
-        return Run(self.client, run_id, self.address)
+        # a training that resumes repeats the epochs since its last checkpoint
+        history = self.client.get_metric_history(run_id, EVERY_EPOCH) if resumes else []
+        return Run(self.client, run_id, self.address, logged_steps=frozenset(metric.step for metric in history))
 
     def _describe(
         self, run: Run, params: Mapping[str, str], ancestors: Mapping[str, str], tags: Mapping[str, str]

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from dagnn_core.data.ingest.work import naming
 from dagnn_core.data.raw import Reason
+from dagnn_core.disk import writing
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class CheckJournal:
             return
         block = json.dumps({"num_checked": self.num_checked, "faults": self._pending}).encode()
         checksum = _checksum(self._checksum, block)
-        with naming(self._path):
+        with writing(self._path):
             self._stream.write(checksum.encode() + b" " + block + b"\n")
             os.fsync(self._stream.fileno())
         self._checksum = checksum

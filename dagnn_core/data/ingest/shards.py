@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from dagnn_core.artifacts import sha256_of
 from dagnn_core.data.dataset import ROW_GROUP_ITEMS, SCHEMA, Item
-from dagnn_core.data.ingest.work import naming
+from dagnn_core.disk import writing
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ class ShardWriter:
             try:
                 target.hardlink_to(source)
             except OSError:
-                shutil.copyfile(source, target)
+                with writing(target, need=source.stat().st_size):
+                    shutil.copyfile(source, target)
 
     @property
     def _stem(self) -> str:
@@ -93,7 +94,7 @@ class ShardWriter:
     def _flush_group(self) -> None:
         if not self._group:
             return
-        with naming(self._temporary):
+        with writing(self._temporary.with_suffix(".parquet")):
             if self._shard is None:
                 # images are compressed already; dictionaries and statistics of them would only cost time
                 self._shard = pq.ParquetWriter(
@@ -108,7 +109,7 @@ class ShardWriter:
     def _finish_shard(self) -> None:
         if self._shard is None:
             return
-        with naming(self._temporary):
+        with writing(self._temporary.with_suffix(".parquet")):
             self._shard.close()
             with self._temporary.open("rb") as stream:
                 os.fsync(stream.fileno())

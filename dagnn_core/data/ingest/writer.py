@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dagnn_core.data.dataset import REJECTED_SCHEMA, SHARD_BYTES, SPLITS, Item, Modality, Rejection
 from dagnn_core.data.ingest.shards import ShardWriter
 from dagnn_core.data.vectors import BLOCK_ROWS, take_rows, write_matrix
+from dagnn_core.disk import writing
 
 MODALITIES = {(True, True): "complete", (True, False): "image_only", (False, True): "text_only"}
 """Whether an item has an image, and a text -> what the manifest counts it as."""
@@ -88,7 +89,9 @@ class DatasetWriter:
         """Write the rows that cannot be used."""
         columns = zip(*rejections, strict=True) if rejections else ([] for _ in REJECTED_SCHEMA)
         table = pa.table([list(column) for column in columns], schema=REJECTED_SCHEMA)
-        pq.write_table(table, self._folder / "rejected.parquet")
+        path = self._folder / "rejected.parquet"
+        with writing(path):
+            pq.write_table(table, path)
         self._rejected.update(rejection.reason for rejection in rejections)
 
     def write_vectors(

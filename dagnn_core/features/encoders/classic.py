@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagnn_core.data.images import map_in_order
+from dagnn_core.data.vectors import save_array
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.descriptors import DIM, VERSION, describe
 from dagnn_core.features.encoders.state import read_state, write_state
@@ -71,8 +72,8 @@ class ClassicEncoder:
     def save(self, directory: Path) -> None:
         """Write the state into a directory."""
         write_state(directory, {"kind": self.kind, "dim": self.dim, "version": VERSION})
-        np.save(directory / "mean.npy", self.mean, allow_pickle=False)
-        np.save(directory / "deviation.npy", self.deviation, allow_pickle=False)
+        save_array(directory / "mean.npy", self.mean)
+        save_array(directory / "deviation.npy", self.deviation)
 
     def standardise(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Standardise descriptors.

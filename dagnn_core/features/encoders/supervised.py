@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.disk import writing
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.state import write_state
 from dagnn_core.features.encoders.words import LabelledTexts, WordEncoder
@@ -152,7 +153,8 @@ class SupervisedEncoder:
         write_state(directory, {"kind": self.kind, "dim": self.dim})
         (directory / WORDS).mkdir()
         self.words.save(directory / WORDS)
-        save_file({"weight": self.weight, "bias": self.bias}, directory / LAYER)
+        with writing(directory / LAYER):
+            save_file({"weight": self.weight, "bias": self.bias}, directory / LAYER)
 
 
 def _tensors(words: WordEncoder, data: LabelledTexts, rows: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dagnn_core.artifacts import sha256_of
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import SPLITS, Dataset, Modality
-from dagnn_core.data.vectors import write_matrix
+from dagnn_core.data.vectors import save_array, write_matrix
 from dagnn_core.errors import InputError
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.encoders.classic import ClassicEncoder
@@ -60,7 +60,7 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *,
         (directory / name).mkdir()
         encoder.save(directory / name)
         _check_saved(directory / name, kind)
-    np.save(directory / "labels.npy", dataset.labels, allow_pickle=False)
+    save_array(directory / "labels.npy", dataset.labels)
     write_samples(
         directory / "samples.parquet",
         *(dataset.ids, dataset.splits.tolist(), dataset.has_image.tolist(), dataset.has_text.tolist()),

@@ -24,6 +24,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from dagnn_core.artifacts import canonical_json
+from dagnn_core.disk import writing
 from dagnn_core.errors import BackendError
 
 log = logging.getLogger(__name__)
@@ -107,10 +108,11 @@ class VectorCache:
     def _write(self, rows: range, vectors: Tensor) -> None:
         values = vectors.cpu().numpy()
         path = self._path(rows)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")  # another run may be writing the same shard
         try:
-            with temporary.open("wb") as stream:
+            with writing(path, need=values.nbytes), temporary.open("wb") as stream:
                 stream.write(save({"vectors": values}, metadata={"sha256": _sha256(values)}))
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -8,6 +8,7 @@ import numpy as np
 
 from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.data.dataset import SPLITS, Dataset
+from dagnn_core.disk import writing
 from dagnn_core.label_graph.cooccurrence import conditional_probabilities, count_cooccurrences
 from dagnn_core.reports.data_card.facts import QUANTILES, SampleItem, gather_facts
 from dagnn_core.reports.data_card.matrix import MAX_LABELS, draw_matrix, order_labels
@@ -76,14 +77,16 @@ def write_card(dataset: Dataset) -> None:
             matrix=matrix,
             quantiles=list(QUANTILES),
         )
-        (out / template.stem).write_text(page.rstrip() + "\n", encoding="utf-8")
+        with writing(out / template.stem):
+            (out / template.stem).write_text(page.rstrip() + "\n", encoding="utf-8")
 
 
 def _sample(out: Path, number: int, sample: SampleItem) -> _Sample:
     image = None
     if sample.image is not None:
         image = _Image(f"{FOLDER}/sample-{number:02d}.jpg", data_uri(sample.image, "jpeg"))
-        (out / image.file).write_bytes(sample.image)
+        with writing(out / image.file):
+            (out / image.file).write_bytes(sample.image)
     text = sample.text if len(sample.text) <= MAX_TEXT else f"{sample.text[: MAX_TEXT - 1]}…"
     return _Sample(sample.id, text, sample.labels, image)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from dagnn_core.artifacts import ArtifactDraft, write_json
 from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
+from dagnn_core.disk import writing
 from dagnn_core.features.features import Features
 from dagnn_core.model.files import TrainedNetwork
 from dagnn_core.reports.evaluation.html import render_report
@@ -51,7 +52,8 @@ def write_report(
         artifacts=[dataset.artifact, features.artifact, model.artifact],
         config=config,
     )
-    (draft.path / PAGE).write_text(page, encoding="utf-8")
+    with writing(draft.path / PAGE):
+        (draft.path / PAGE).write_text(page, encoding="utf-8")
     data = dataset.artifact
     draft.content |= {
         "metrics": metrics,
@@ -73,7 +75,7 @@ def _precision_recall(evaluation: Evaluation) -> list[dict[str, float]]:
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
+    with writing(path), path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

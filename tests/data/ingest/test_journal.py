@@ -69,12 +69,9 @@ def test_a_block_is_one_line_on_disk_before_the_next_begins(tmp_path):
         assert [json.loads(line.partition(" ")[2]) for line in lines] == [{"num_checked": 2, "faults": [[1, *TORN]]}]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [lambda lines: [lines[1], lines[0]], lambda lines: lines[1:], lambda lines: [lines[0], lines[0], lines[1]]],
-)
-def test_a_line_counts_after_the_lines_before_it_alone(tmp_path, change):
+@pytest.mark.parametrize("order", [(1, 0), (1,), (0, 0, 1)])
+def test_a_line_counts_after_the_lines_before_it_alone(tmp_path, order):
     record(tmp_path / "j", [None, MISSING, TORN, None])
     lines = (tmp_path / "j").read_bytes().splitlines(keepends=True)
-    (tmp_path / "j").write_bytes(b"".join(change(lines)))
+    (tmp_path / "j").write_bytes(b"".join(lines[number] for number in order))
     assert read(tmp_path / "j") in ((0, {}), (2, {1: MISSING}))

@@ -68,8 +68,24 @@ class Artifact:
         """
         for key in keys:
             if key not in self.content:
-                raise ArtifactError(f"{self.path / MANIFEST} has no content.{key}", _remedy(self.kind))
+                raise ArtifactError(f"{self.path / MANIFEST} has no content.{key}", self.remedy)
         return self.content
+
+    def recorded(self, *keys: str) -> Any:
+        """An entry of its provenance.
+
+        Args:
+            keys: of one mapping within the other.
+
+        Raises:
+            ArtifactError: the manifest lacks it.
+        """
+        value: Any = self.provenance
+        for key in keys:
+            if not isinstance(value, Mapping) or key not in value:
+                raise ArtifactError(f"{self.path / MANIFEST} has no provenance.{'.'.join(keys)}", self.remedy)
+            value = value[key]
+        return value
 
     @property
     def remedy(self) -> str:

@@ -6,7 +6,7 @@ shape that is stated here; keys that are not stated here are passed over.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -96,15 +96,33 @@ class Vectors:
 
 
 @dataclass(frozen=True, kw_only=True, config=_SHAPE)
+class Splits:
+    """Items of each split."""
+
+    train: Number
+    val: Number
+    test: Number
+
+
+@dataclass(frozen=True, kw_only=True, config=_SHAPE)
+class LabelCounts:
+    """Items of each split by label."""
+
+    train: Mapping[str, Number]
+    val: Mapping[str, Number]
+    test: Mapping[str, Number]
+
+
+@dataclass(frozen=True, kw_only=True, config=_SHAPE)
 class DatasetContent:
     """Content of a `dataset`."""
 
     label_names: tuple[str, ...] = ()
     num_items: Number = 0
     num_rows: Number = 0
-    splits: Mapping[str, Number] = Field(default_factory=dict)
+    splits: Splits | None = None
     modalities: Mapping[str, Number] = Field(default_factory=dict)
-    label_counts: Mapping[str, Mapping[str, Number]] = Field(default_factory=dict)
+    label_counts: LabelCounts | None = None
     rejected: Mapping[str, Number] = Field(default_factory=dict)
     dropped_labels: Mapping[str, Number] = Field(default_factory=dict)
     vectors: Mapping[str, Vectors] = Field(default_factory=dict)
@@ -117,7 +135,7 @@ class FeaturesContent:
 
     label_names: tuple[str, ...] = ()
     num_items: Number = 0
-    splits: Mapping[str, Number] = Field(default_factory=dict)
+    splits: Splits | None = None
     image: Vectors = Field(default_factory=Vectors)
     text: Vectors = Field(default_factory=Vectors)
 
@@ -153,8 +171,11 @@ class ModelContent:
 class ReportedData(DatasetContent):
     """The data set that a report is about."""
 
-    content_digest: str = ""
-    raw: dict[str, Any] | None = None
+    splits: Splits
+    label_counts: LabelCounts
+    rejected: Mapping[str, Number]
+    content_digest: str
+    raw: dict[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True, config=_SHAPE)
@@ -163,7 +184,7 @@ class ReportContent:
 
     metrics: Mapping[str, float] = Field(default_factory=dict)
     num_test: Number = 0
-    data: ReportedData = Field(default_factory=ReportedData)
+    data: ReportedData | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_SHAPE)
@@ -177,6 +198,10 @@ class ModelFile:
     text_dim: Dim
     label_names: Annotated[tuple[str, ...], Field(min_length=1)]
 
+
+_StrictNumber = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Metrics: Any = dict[str, _StrictNumber]
+_History: Any = Annotated[list[_Metrics], Field(min_length=1)]
 
 CONTENTS: Mapping[str, type[Any]] = {
     "dataset": DatasetContent,
@@ -225,16 +250,25 @@ def parse_shape(kind: type[T], value: object, key: str = "") -> T:
     return parsed
 
 
-def read_metrics(path: Path, remedy: str) -> dict[str, float]:
+def read_metrics(path: Path, remedy: str, needed: Iterable[str] = ()) -> dict[str, float]:
     """Read a JSON object of names and finite numbers, such as `metrics.json`.
 
+    Args:
+        path: the file.
+        remedy: what makes it again.
+        needed: metrics that it must have.
+
     Raises:
-        ArtifactError: it is something else, or cannot be read.
+        ArtifactError: it is something else, or lacks one of them.
     """
     try:
-        return parse_shape(dict[str, Annotated[float, Field(strict=True)]], parse_json(path.read_bytes()))
+        metrics: dict[str, float] = parse_shape(_Metrics, parse_json(path.read_bytes()))
     except ValueError as error:
         raise ArtifactError(f"{path} is damaged ({error}), expected an object of metrics", remedy) from error
+    lacking = [name for name in needed if name not in metrics]
+    if lacking:
+        raise ArtifactError(f"{path} has no {lacking[0]}, expected it among the metrics", remedy)
+    return metrics
 
 
 def read_history(path: Path, remedy: str) -> list[dict[str, float]]:
@@ -245,12 +279,10 @@ def read_history(path: Path, remedy: str) -> list[dict[str, float]]:
     """
     try:
         lines = [parse_json(line) for line in path.read_bytes().splitlines()]
-        return parse_shape(
-            Annotated[list[dict[str, Annotated[float, Field(strict=True)]]], Field(min_length=1)],  # type: ignore[arg-type]
-            lines,
-        )
+        history: list[dict[str, float]] = parse_shape(_History, lines)
     except ValueError as error:
         raise ArtifactError(f"{path} is damaged ({error}), expected a line for each epoch", remedy) from error
+    return history
 
 
 def _finite(text: str) -> float:

@@ -91,6 +91,8 @@ def register_version(
     evaluation = {metric: repr(metrics[metric]) for metric in MAP_METRICS}
     evaluation |= {"report_digest": report.content_digest, "data_licence": data_licence}
     provenance = model.artifact.provenance
+    git, ancestors = (model.artifact.recorded(key) for key in ("git", "ancestors"))
+    setup = _setup_tags(model.artifact)
     # the report has the model among its ancestors, so its record names every artifact
     uris = Lineage(uris=report.provenance.get("uris", {})).tags()
     with tracking.answering():
@@ -102,12 +104,12 @@ def register_version(
         _log_evaluation(client, run, model_id, metrics, report.content["data"])
         if found is None:
             lineage = Lineage(
-                digests=provenance["ancestors"] | {"model": digest},
-                git=provenance["git"],
+                digests=ancestors | {"model": digest},
+                git=git,
                 execution=provenance.get("execution", {}),
                 raw=report.content["data"]["raw"] or {},
             )
-            tags = lineage.tags() | _setup_tags(model.artifact) | evaluation | uris
+            tags = lineage.tags() | setup | evaluation | uris
             # not `models:/<id>`, which MLflow looks up on whatever server is its global default
             source = client.get_logged_model(model_id).artifact_location
             if model.artifact.manifest_digest:
@@ -129,7 +131,7 @@ def register_version(
                 client.delete_logged_model(model_id)
         else:
             version = str(found.version)
-            same_ancestors = Lineage(digests=provenance["ancestors"]).tags().items() <= found.tags.items()
+            same_ancestors = Lineage(digests=ancestors).tags().items() <= found.tags.items()
             for tag, value in (evaluation | (uris if same_ancestors else {})).items():
                 client.set_model_version_tag(name, version, tag, value)
             client.update_model_version(name, version, description)
@@ -223,13 +225,12 @@ def _find_whole(tracking: Tracking, name: str, digest: str) -> "ModelVersion | N
 
 def _setup_tags(model: Artifact) -> dict[str, str]:
     """What a model was trained with: seed, parameters, packages."""
-    provenance = model.provenance
-    params = hashlib.sha256(canonical_json(provenance["params"]).encode()).hexdigest()
+    params = hashlib.sha256(canonical_json(model.recorded("params")).encode()).hexdigest()
     return {
-        "seed": str(provenance["params"]["train"]["seed"]),
+        "seed": str(model.recorded("params", "train", "seed")),
         "params_digest": params,
-        "python_version": provenance["packages"]["python"],
-        "torch_version": provenance["packages"]["torch"],
+        "python_version": model.recorded("packages", "python"),
+        "torch_version": model.recorded("packages", "torch"),
     }
 
 

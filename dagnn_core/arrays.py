@@ -1,9 +1,12 @@
-"""Arrays and tables of artifacts: files whose type, shape and columns are checked when they are opened."""
+"""Files of arrays and columns, whose type, shape and size are checked when they are opened."""
 
-from collections.abc import Iterator, Sequence
+import math
+import zipfile
+import zlib
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import DTypeLike, NDArray
 
 from dagnn_core.disk import disk_failure
-from dagnn_core.errors import ArtifactError, BackendError
+from dagnn_core.errors import ArtifactError, DagnnError
 
 
 @contextmanager
@@ -27,7 +30,7 @@ def opening(path: Path, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ArtifactError, BackendError, MemoryError):
+    except (DagnnError, MemoryError):
         raise
     except Exception as error:  # of a damaged file the readers raise nearly anything
         if disk_failure(error) is not None:
@@ -92,3 +95,40 @@ def read_columns(
         if column.null_count:
             raise ArtifactError(f"{path}: column {name} is null in {column.null_count} rows, expected values", remedy)
     return table
+
+
+def read_npz(path: Path, wanted: Container[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Read arrays of an `.npz` file; each takes as much memory as the file has of it, whatever it claims.
+
+    Args:
+        path: the file.
+        wanted: names of arrays; None: all.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else than plain arrays.
+    """
+    arrays = {}
+    try:
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                with archive.open(member) as content:
+                    claimed = _claimed_bytes(content)
+                if claimed > member.file_size:
+                    raise ValueError(f"{name} claims {claimed} bytes, but has {member.file_size}")
+                if wanted is None or name in wanted:
+                    with archive.open(member) as content:
+                        arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
+    # what zipfile, zlib and numpy raise about damage; of encryption and of compressions that they do not know
+    except (EOFError, TypeError, zipfile.BadZipFile, zlib.error, RuntimeError, OverflowError) as error:
+        raise ValueError(str(error) or "it ends too early") from error
+    return arrays
+
+
+def _claimed_bytes(stream: IO[bytes]) -> int:
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"version {version} of the format .npy, expected 1 or 2")
+    shape, _, dtype = read(stream)
+    return math.prod(shape) * dtype.itemsize

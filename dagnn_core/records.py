@@ -89,7 +89,7 @@ class Vectors:
     """A matrix of vectors."""
 
     kind: str = ""
-    dim: Dim = 1
+    dim: Number = 0
     dtype: str = ""
     num_zero_vectors: Mapping[str, Number] = Field(default_factory=dict)
     vectors_sha256: Digest = ""

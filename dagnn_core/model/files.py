@@ -63,7 +63,10 @@ class TrainedNetwork:
         file, weights = artifact.file("model.json"), artifact.file("model.safetensors")
         with opening(file, artifact.remedy):
             record = parse_shape(ModelFile, parse_json(file.read_bytes()))
-            config = parse_section(ModelConfig, record.model, "model")
+            try:
+                config = parse_section(ModelConfig, record.model, "model")
+            except InputError as error:
+                raise ValueError(str(error)) from error
         with opening(weights, artifact.remedy):
             state = load_file(weights)
         num_labels = len(record.label_names)

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 MAX_CHARACTERS = 300
 """Of what a server or a library says, in one of our messages."""
+MAX_QUOTED = 80
+"""Characters of a value from the user's data, in a message: an id, a text, a label, a cell, a column."""
+MAX_NAMED = 120
 NUM_NAMED = 3
 _USER_INFO = re.compile(r"""://[^/?#\s"'<>]+@""")
 
@@ -23,7 +26,24 @@ def one_line(words: object, limit: int = MAX_CHARACTERS) -> str:
     """
     said = str(words) or (type(words).__name__ if isinstance(words, BaseException) else "")
     line = " ".join(without_credentials(said).split())
-    return line if len(line) <= limit else line[:limit] + " ..."
+    return clip(line, limit)
+
+
+def clip(text: str, limit: int = MAX_QUOTED) -> str:
+    """The first characters of a text that may be of any length; ` ...` stands for the others."""
+    return text if len(text) <= limit else text[:limit] + " ..."
+
+
+def quote(value: object, limit: int = MAX_QUOTED) -> str:
+    """A value from the user's data for a message: like `repr`, so on one line, and of bounded length.
+
+    Args:
+        value: a text is cut before it is quoted, so that one of gigabytes costs nothing.
+        limit: characters of the value that are kept.
+    """
+    if not isinstance(value, str | bytes):
+        return clip(repr(value), limit)
+    return repr(value) if len(value) <= limit else repr(value[:limit]) + " ..."
 
 
 def first_line(words: object) -> str:
@@ -34,4 +54,4 @@ def first_line(words: object) -> str:
 def name_first(names: Sequence[str]) -> str:
     """The first few of many names, for a message, and how many more there are."""
     rest = len(names) - NUM_NAMED
-    return ", ".join(names[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(clip(name, MAX_NAMED) for name in names[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -3,7 +3,7 @@
 import pytest
 
 from dagnn_core.errors import causes
-from dagnn_core.text import first_line, name_first, one_line, without_credentials
+from dagnn_core.text import clip, first_line, name_first, one_line, quote, without_credentials
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,16 @@ def test_an_error_without_words_is_named() -> None:
 def test_the_first_of_many_names() -> None:
     assert name_first(["a", "b", "c"]) == "a, b, c"
     assert name_first(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+
+
+def test_values_from_data_are_quoted_and_cut() -> None:
+    assert quote("a\nb") == r"'a\nb'"
+    assert quote("x" * 80) == "'" + "x" * 80 + "'"
+    assert quote("x" * 50_000_000) == "'" + "x" * 80 + "' ..."
+    assert quote(b"x" * 81, limit=3) == "b'xxx' ..."
+    assert quote(["x" * 100]) == "['" + "x" * 78 + " ..."
+    assert quote(float("nan")) == "nan" and clip("abc", 2) == "ab ..."
+    assert len(name_first(["x" * 10**6] * 9)) < 400
 
 
 def test_causes_lead_to_the_root() -> None:

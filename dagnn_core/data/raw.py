@@ -8,16 +8,24 @@ from typing import NamedTuple
 from dagnn_core.data.dataset import SHARD_BYTES, Modality, Rejection
 from dagnn_core.data.vectors import PrecomputedVectors
 
+MAX_ID_CHARACTERS = MAX_LABEL_CHARACTERS = 1_000
+MAX_TEXT_CHARACTERS = 1_000_000
+MAX_PATH_CHARACTERS = 4_096
+
 
 class Reason(StrEnum):
     """Why a row cannot be used. A row with several faults has the one that comes first here."""
 
     NO_ID = "no id"
+    ID_TOO_LONG = "id of more than 1,000 characters"
     DUPLICATE_ID = "duplicate id"
     EMPTY_TEXT = "empty text"
+    TEXT_TOO_LONG = "text of more than 1,000,000 characters"
     NO_LABEL = "no label"
+    LABEL_TOO_LONG = "label of more than 1,000 characters"
     NO_SPLIT = "in no split"
     IMAGE_OUTSIDE = "image path leaves the folder"
+    PATH_TOO_LONG = "image path of more than 4,096 characters"
     NO_VECTOR = "no precomputed vector"
     BAD_VECTOR = "NaN or infinity in a precomputed vector"
     IMAGE_MISSING = "image missing"

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from dagnn_core.arrays import read_npz
 from dagnn_core.disk import writing
 from dagnn_core.errors import InputError
+from dagnn_core.text import quote
 
 BLOCK_ROWS = 4096  # rows that are looked at together
 
@@ -88,7 +89,7 @@ def read_vectors(path: Path) -> PrecomputedVectors:
         )
     if features.dtype.kind != "f":
         raise InputError(f"{path}: `features` is {features.dtype}, expected floating-point numbers")
-    return precomputed_vectors(path, [str(item_id) for item_id in ids.tolist()], features)
+    return precomputed_vectors(path, [str(item_id).strip() for item_id in ids.tolist()], features)
 
 
 def precomputed_vectors(path: Path, ids: Sequence[str], features: NDArray[Any]) -> PrecomputedVectors:
@@ -105,7 +106,9 @@ def precomputed_vectors(path: Path, ids: Sequence[str], features: NDArray[Any]) 
     row_of = {name: row for row, name in enumerate(ids)}
     if len(row_of) < len(ids):
         twice = next(name for row, name in enumerate(ids) if row_of[name] != row)
-        raise InputError(f"{path}: the id {twice!r} is there twice, expected each id once", "remove one of its rows")
+        raise InputError(
+            f"{path}: the id {quote(twice)} is there twice, expected each id once", "remove one of its rows"
+        )
     blocks = range(0, len(ids), BLOCK_ROWS)
     finite = [np.isfinite(features[start : start + BLOCK_ROWS]).all(axis=1) for start in blocks]
     is_finite = np.concatenate(finite) if finite else ()

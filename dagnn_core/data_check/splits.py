@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagnn_core.data.dataset import SPLITS, Dataset
+from dagnn_core.data.labels import same_but_for_case
 from dagnn_core.data_check.copies import CopyRates, Items, copy_rates, text_keys
 from dagnn_core.data_check.findings import Finding, Limits, judge
 from dagnn_core.data_check.statistics import label_shifts
@@ -99,6 +100,16 @@ def _labels(dataset: Dataset, limits: Limits) -> Iterator[Finding]:
         0,
         f"labels on fewer than {limits.label_count} training items; collect more, or raise dataset.min_label_count",
         examples=rare,
+        above="warning",
+    )
+    on_items = dict(zip(names, dataset.labels.sum(axis=0, dtype=np.int64).tolist(), strict=True))
+    alike = same_but_for_case(on_items)
+    yield judge(
+        "labels_alike_but_for_case",
+        sum(map(len, alike)) - len(alike),
+        0,
+        "labels that differ from another in case alone; to make them one, import again with dataset.label_case: fold",
+        examples=(" and ".join(f"{name} ({on_items[name]})" for name in same) for same in alike),
         above="warning",
     )
     for split in ("val", "test"):

@@ -54,7 +54,7 @@ SOUND = Limits(label_count=1)
 def test_sound_data_passes(write, items) -> None:
     findings = findings_of(write(items, LABELS, image_vectors=np.random.default_rng(0).normal(size=(40, 5))), SOUND)
     assert not_ok(findings) == {}
-    assert len(findings) == 19
+    assert len(findings) == 20
 
 
 def repeat_image(items: list[Item], source: int, target: int) -> list[Item]:
@@ -138,6 +138,20 @@ def test_rare_labels(write, items) -> None:
     findings = findings_of(write(items, LABELS), Limits(label_count=1000))
     assert not_ok(findings) == {"rare_labels": "warning"}
     assert findings["rare_labels"].value == 4
+
+
+def test_labels_that_differ_in_case_alone(write, items) -> None:
+    names = [name.upper() if number == 0 else name for number, name in enumerate(LABELS)]
+    names = [*names, LABELS[0], LABELS[0].title()]
+    spoiled = [
+        item._replace(labels=tuple(names[0] if label == LABELS[0] and number % 2 else label for label in item.labels))
+        for number, item in enumerate(items)
+    ]
+    findings = findings_of(write(spoiled, names), SOUND)
+    finding = findings["labels_alike_but_for_case"]
+    assert (finding.verdict, finding.value) == ("warning", 2)
+    assert names[0] in finding.examples[0]
+    assert "dataset.label_case: fold" in finding.explanation
 
 
 def test_vectors(write, items) -> None:

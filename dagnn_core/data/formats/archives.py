@@ -3,6 +3,7 @@
 import errno
 import os
 import posixpath
+import re
 import stat
 import struct
 import tarfile
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+from dagnn_core.data.formats.spellings import AnySpelling
 from dagnn_core.errors import InputError
 
 MAX_IMAGE_BYTES = 256 << 20  # larger ones are faults, not allocations
@@ -19,6 +21,7 @@ MAX_ZIP_RATIO = 200  # a zip bomb packs a thousandfold, an image hardly at all
 
 _ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")  # a member's header first, or the end of an empty zip
 _ZIP_HEADER = struct.Struct("<4s22xHH")  # magic, what the directory says as well, size of the name, size of extras
+_DRIVE = re.compile(r"[A-Za-z]:")  # of Windows
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
@@ -156,10 +159,10 @@ def open_images(path: Path) -> Images:
         InputError: there is none of them.
     """
     if path.is_dir():
-        return ImageFolder(path)
+        return AnySpelling(ImageFolder(path))
     for archive in (path, path.with_name(f"{path.name}.tar"), path.with_name(f"{path.name}.zip")):
         if archive.is_file():
-            return ImageArchive(archive)
+            return AnySpelling(ImageArchive(archive))
     raise InputError(f"{path} does not exist, expected a folder, an uncompressed tar or a zip with the images")
 
 
@@ -214,6 +217,6 @@ def _check_size(size: int) -> None:
 
 
 def leaves_folder(path: str) -> bool:
-    """Whether a relative path points out of its folder (`../x`, `/x`)."""
-    normal = posixpath.normpath(path)
-    return posixpath.isabs(normal) or normal == ".." or normal.startswith("../")
+    """Whether a relative path points out of its folder (`../x`, `/x`, `C:/x`)."""
+    normal = posixpath.normpath(path.replace("\\", "/"))
+    return posixpath.isabs(normal) or _DRIVE.match(normal) is not None or normal == ".." or normal.startswith("../")

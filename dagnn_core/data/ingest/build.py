@@ -15,11 +15,12 @@ from dagnn_core.data.ingest.incomplete import take_away
 from dagnn_core.data.ingest.journal import CheckJournal, UnusableImage
 from dagnn_core.data.ingest.work import rows_digest
 from dagnn_core.data.ingest.writer import DatasetWriter
-from dagnn_core.data.labels import choose_labels
+from dagnn_core.data.labels import choose_labels, fold_case
 from dagnn_core.data.raw import RawData, RawItem, Reason
 from dagnn_core.data.splits import draw_split
 from dagnn_core.errors import InputError
 from dagnn_core.progress import track
+from dagnn_core.text import quote
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
         items, Reason.HELD_OUT_INCOMPLETE, lambda item: item.split != "train" and not _can_be_held_out(raw, item)
     )
     _check_splits(raw, items)
+    if config.label_case == "fold":
+        items = fold_case(items, raw.label_order)
     labels = choose_labels(items, raw.label_order, config.min_label_count)
     items = [item._replace(labels=tuple(name for name in item.labels if name not in labels.dropped)) for item in items]
     items = quarantine(items, Reason.RARE_LABELS, lambda item: not item.labels)
@@ -190,7 +193,7 @@ def _check_rejected(raw: RawData, rejections: Sequence[Rejection], config: Datas
         return
     counts = Counter(rejection.reason for rejection in rejections).most_common()
     shown = [
-        f"{raw.place(rejection.row)} {rejection.id!r}: {rejection.reason}"
+        f"{raw.place(rejection.row)} {quote(rejection.id)}: {rejection.reason}"
         + (f" ({rejection.detail})" if rejection.detail else "")
         for rejection in rejections[:NUM_SHOWN]
     ]

@@ -1,6 +1,7 @@
 """What differs from cluster to cluster: addresses, names of secrets, kinds of nodes; read from a YAML file."""
 
 import re
+from dataclasses import asdict
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from pydantic import Field
 
 from dagnn_core.config.section import Expected, require, section
 from dagnn_core.errors import InputError
+from pipeline.placeholders import refuse_placeholders
 from pipeline.shipped import CONFIGS, find_configs
 
 FOLDER = CONFIGS / "clusters"
@@ -151,6 +153,7 @@ def read_target(name: str) -> Target:
         names = ", ".join(sorted(known))
         raise InputError(f"{path} does not exist, expected a cluster ({names}) or the path of a YAML file")
     target = load_spec(path, Target)
+    refuse_placeholders(asdict(target), where=path)
     for key in ("mlflow_uri", "s3_endpoint_url", "data_endpoint_url"):
         if is_loopback(url := getattr(target, key)):
             raise InputError(

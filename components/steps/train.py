@@ -21,8 +21,9 @@ from components.services.storage.mirror import mirrored
 from components.services.storage.s3 import Storage
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.artifacts import canonical_json, write_artifact
+from dagnn_core.config.dataset import MAX_RELEVANT_PAIRS
 from dagnn_core.config.model import ModelConfig
-from dagnn_core.config.section import section_json
+from dagnn_core.config.section import DEFAULT_SEED, section_json
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.devices import choose_device, describe_machine
 from dagnn_core.disk import folder_bytes, writing
@@ -31,6 +32,7 @@ from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model.files import KIND, write_model
 from dagnn_core.parallel import is_main, joined_processes, num_processes
+from dagnn_core.retrieval.relevance import relevant_pairs
 from dagnn_core.training.inputs import graph_tensors, read_split
 from dagnn_core.training.loop import train
 from dagnn_core.work import work_folder
@@ -81,6 +83,8 @@ def run(
     data = Features.read(features, verify=True)
     graph = LabelGraph.read(label_graph, verify=True)
     _check_same_dataset(data, graph)
+    if is_main():
+        _warn_of_easy_labels(data)
     device = choose_device(params.device, key="train.device")
     if params.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
@@ -162,6 +166,17 @@ def _check_same_dataset(features: Features, graph: LabelGraph) -> None:
         raise ArtifactError(
             f"{features.artifact.path} and {graph.artifact.path} were made from different data sets",
             "run `dvc repro build_label_graph`",
+        )
+
+
+def _warn_of_easy_labels(features: Features) -> None:
+    share = relevant_pairs(features.labels[features.splits != "train"], seed=DEFAULT_SEED)
+    if share > MAX_RELEVANT_PAIRS:
+        log.warning(
+            "%.1f %% of the pairs of val and test items have a label in common, expected at most %.0f %%: MAP is near "
+            "1 whatever the model learns; `dagnn data check` names the labels",
+            100 * share,
+            100 * MAX_RELEVANT_PAIRS,
         )
 
 

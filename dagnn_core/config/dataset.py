@@ -8,6 +8,10 @@ from pydantic import Field
 from dagnn_core.config.section import DEFAULT_SEED, Count, Named, Rate, Seed, Share, require, section
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+NEAR_DISTANCE = 4
+"""Bits out of 64 in which the perceptual hashes of near-identical images differ at most."""
+MAX_RELEVANT_PAIRS = 0.9
+"""Above this share of pairs of items with a label in common, every ranking is nearly right, a random one, too."""
 
 LAYOUTS = {
     "demo": "examples.demo_scenes.layout:open_demo",
@@ -190,6 +194,9 @@ class DatasetConfig:
     """Fraction of the items drawn for the test, where the data has no splits of its own."""
     seed: Seed = DEFAULT_SEED
     """Draws the splits, and the items that lose image or text."""
+    copies: Literal["group", "drop", "keep"] = "group"
+    """Identical and near-identical images where splits are drawn: in one split, dropped but the first, or kept as they
+    come. Splits that the data has stay as they are."""
     min_label_count: Count = 1
     """Labels on fewer training items than this are dropped; 1 drops none (a label never trained on is an error)."""
     label_case: Literal["keep", "fold"] = "keep"

@@ -32,7 +32,13 @@ class Reason(StrEnum):
     IMAGE_UNDECODABLE = "undecodable image"
     NO_MODALITY = "neither image nor text"
     HELD_OUT_INCOMPLETE = "no image or no text, though in val or test"
+    COPY = "copy of another image"
     RARE_LABELS = "rare labels only"
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether something is wrong with the row, which counts against `dataset.max_rejected`."""
+        return self not in (Reason.COPY, Reason.RARE_LABELS)
 
 
 class RawItem(NamedTuple):
@@ -78,7 +84,7 @@ class RawData:
     """What has another `repr` when the image of an item has changed, without reading it: see `Images.state`.
     None where `image` is."""
     trusted_images: bool = False
-    """Whether every image is known to decode, since this program has just made it."""
+    """Whether every image is known to decode and to be no copy, since this program has just made it."""
     shard_bytes: int = SHARD_BYTES
     """Images of at least so many bytes make a shard; an interruption loses one at most."""
     label_order: tuple[str, ...] = ()

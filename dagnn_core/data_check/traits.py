@@ -2,21 +2,17 @@
 
 # N items
 
-import io
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.data.images import FORMATS, map_in_order, refuse_huge_images
+from dagnn_core.data.images import map_in_order, refuse_huge_images
 from dagnn_core.data.ingest.duplicates import content_key
-from dagnn_core.data_check.near_copies import TILES, Fingerprint, fingerprint
+from dagnn_core.data.ingest.near_copies import TILES, Fingerprint, decode_small, fingerprint
 from dagnn_core.progress import track
-
-DECODED_PIXELS = (128, 128)  # JPEG decodes to a fraction of its size that is at least this: many times faster
 
 
 class _Decoded(NamedTuple):
@@ -91,10 +87,7 @@ def _trait(encoded: bytes | None) -> tuple[int, _Decoded | None] | None:
         return None
     key = content_key(encoded)
     try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            width, height = image.size
-            image.draft("RGB", DECODED_PIXELS)
-            small = image.convert("RGB")
+        small, num_pixels = decode_small(encoded)
     except Exception:  # a damaged file makes the decoders raise nearly anything
         return key, None
-    return key, _Decoded(fingerprint(small), float(np.asarray(small.convert("L")).mean()), width * height)
+    return key, _Decoded(fingerprint(small), float(np.asarray(small.convert("L")).mean()), num_pixels)

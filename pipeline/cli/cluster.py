@@ -73,13 +73,13 @@ def submit(
 
     Everything is checked before anything is made there.
     """
-    from components.params_file import load_params
     from components.services.lineage.provenance import git_state
     from pipeline.compiling import write_pipeline
     from pipeline.cron import read_cron
     from pipeline.doctor import require_secrets
     from pipeline.graph import PipelineOptions
     from pipeline.images import Images, check_commit, pullable, read_images
+    from pipeline.placeholders import load_parameters, refuse_placeholders
     from pipeline.raw_data import find_raw_data
     from pipeline.submit import Job, check_clean, connect, disable_caching, version_name
     from pipeline.submit import submit as submit_job
@@ -88,7 +88,17 @@ def submit(
     if wait and recurring:
         raise InputError("--wait follows a run that starts now, and --recurring starts none", "leave one out")
     cron = read_cron(recurring) if recurring else None
-    sections = load_params(params)
+    refuse_placeholders(
+        {
+            "--experiment": experiment,
+            "--image": image,
+            "--data": data,
+            "--revision": revision,
+            "--repository": repository,
+            "--service-account": service_account,
+        }
+    )
+    sections = load_parameters(params, cluster=True)
     cluster = read_target(target)
     images = pullable(Images(tasks=image, train=image) if image else read_images())
     git = git_state()

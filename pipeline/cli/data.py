@@ -124,6 +124,9 @@ def check(
     min_label_count: Annotated[
         int, typer.Option(min=0, help="Labels on fewer training items are rare: a warning.")
     ] = _LIMITS.label_count,
+    max_relevant_pairs: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest share of pairs of held-out items with a label in common.")
+    ] = _LIMITS.relevant_pairs,
     near_distance: Annotated[
         int, typer.Option(min=0, max=16, help="Bits of 64 in which hashes of nearly identical images may differ.")
     ] = _LIMITS.near_distance,
@@ -142,6 +145,7 @@ def check(
         drift=max_drift,
         unseen_words=max_unseen_words,
         label_count=min_label_count,
+        relevant_pairs=max_relevant_pairs,
         near_distance=near_distance,
     )
     findings = check_data.run(dataset=dataset, against=against, limits=limits)

@@ -28,7 +28,9 @@ LAYOUTS = {
 }
 """Layout -> what it is, in its command's help."""
 
-SHARED = ("seed", "val_fraction", "test_fraction", "min_label_count", "label_case", "max_rejected", "incomplete")
+SHARED = (
+    *("seed", "val_fraction", "test_fraction", "copies", "min_label_count", "label_case", "max_rejected", "incomplete"),
+)
 """Keys of `dataset` that are options of every layout."""
 
 Out = Annotated[Path, typer.Argument(help="Folder for the data set; a data set that is there is replaced.")]

@@ -63,9 +63,11 @@ def promote_there(
     from components.services.tracking.mlflow import Tracking
     from pipeline.doctor import require_secrets
     from pipeline.images import Images, check_commit, read_images
+    from pipeline.placeholders import refuse_placeholders
     from pipeline.promotion import DESCRIPTION, PIPELINE, find_stored_dataset, read_verdict, write_promotion
     from pipeline.submit import Job, connect, submit, version_name
 
+    refuse_placeholders({"NAME": name, "--reason": reason, "--image": place.image})
     images = Images(tasks=place.image, train=place.image) if place.image else read_images()
     git = git_state()
     if not place.image and not place.any_commit:

@@ -5,6 +5,7 @@ import math
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,8 +102,10 @@ def promote(
     if target:
         if dataset or dry_run:
             raise InputError("--dataset and --dry-run are for a promotion on this machine", "leave out --target")
+        from pipeline.placeholders import refuse_placeholders
         from pipeline.target import read_target
 
+        refuse_placeholders({"register": asdict(config)}, where=Path(params))
         cluster = read_target(target)
         server = server_of(host, namespace or cluster.namespace, token, cookies)
         promote_there(

@@ -54,6 +54,8 @@ from dagnn_core.training.inputs import graph_tensors, read_split
 from dagnn_core.training.loop import train
 from tests.chaos.damage import damage, spoil_json, swap
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of numpy, about the numbers that damage makes
+
 KINDS = ("dataset", "features", "label_graph", "model", "report")
 LABELS = ("boat", "car", "sea")
 SPLITS = ("train", "train", "train", "val", "test")
@@ -277,7 +279,6 @@ def user_files(folder: Path) -> dict[str, Callable[[Path], Any]]:
     }
 
 
-@pytest.mark.filterwarnings("ignore")  # of numpy, about the numbers that damage makes
 def check_user_files(folder: Path, first: int, rounds: int) -> None:
     for name, read in user_files(folder).items():
         whole = (folder / name).read_bytes()
@@ -293,13 +294,11 @@ def check_user_files(folder: Path, first: int, rounds: int) -> None:
             (folder / name).write_bytes(whole)
 
 
-@pytest.mark.filterwarnings("ignore")  # of numpy, about the numbers that damage makes
 def test_files_of_users_are_read_or_refused(tmp_path: Path) -> None:
     check_user_files(tmp_path, 0, 30)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 def test_files_of_users_are_read_or_refused_long(tmp_path: Path) -> None:
     check_user_files(tmp_path, random.SystemRandom().randrange(10**9), 2000)
 

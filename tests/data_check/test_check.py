@@ -49,6 +49,7 @@ def not_ok(findings: dict[str, Finding]) -> dict[str, str]:
 
 
 SOUND = Limits(label_count=1)
+ONE_LABEL = Limits(label_count=1, relevant_pairs=1)
 
 
 def test_sound_data_passes(write, items) -> None:
@@ -90,6 +91,11 @@ FAULTS: dict[str, tuple[Callable[[list[Item]], list[Item]], dict[str, str], str]
         ],
         {"leaked_texts": "warning"},
         "i0 (train) = i3 (val)",
+    ),
+    "a label on nearly every item": (
+        lambda items: [item._replace(labels=("boat", *item.labels)) for item in items],
+        {"relevant_pairs": "failed"},
+        "boat: 100.0% of them",
     ),
     "a damaged image": (
         lambda items: [items[0]._replace(image=items[0].image[:500]), *items[1:]],
@@ -169,12 +175,12 @@ def test_vectors_of_items_that_lack_the_modality_are_zero_rightly(write) -> None
     ]
     vectors = np.ones((20, 2), np.float32)
     vectors[0] = 0
-    assert not_ok(findings_of(write(items, ("boat",), image_vectors=vectors), SOUND)) == {}
+    assert not_ok(findings_of(write(items, ("boat",), image_vectors=vectors), ONE_LABEL)) == {}
 
 
 def test_texts_alone(write) -> None:
     items = [Item(str(row), f"text {row}", ("boat",), None, "", SPLITS[row % 5], has_image=False) for row in range(20)]
-    findings = findings_of(write(items, ("boat",)), SOUND)
+    findings = findings_of(write(items, ("boat",)), ONE_LABEL)
     assert not_ok(findings) == {}
     assert not [name for name in findings if name.endswith("_images") and name != "undecodable_images"]
 

@@ -39,7 +39,7 @@ def source(tmp_path):
         for i in range(10):
             Image.new("RGB", (8, 8), (25 * i, 0, 0)).save(folder / "images" / f"{i}.png")
             part = ("train", "val", "test")[max(0, i - 7)]
-            writer.writerow([i, f"caption {i}", "boat", "red" if i % 2 else "blue;dark", part])
+            writer.writerow([i, f"caption {i}", "boat" if i < 9 else "", "red" if i % 2 else "blue;dark", part])
     return folder
 
 

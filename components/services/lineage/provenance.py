@@ -16,7 +16,7 @@ from dagnn_core.artifacts import Artifact
 _CHECKOUT = Path(__file__).resolve().parents[3]  # of the code that runs, wherever it is called from
 # what is set where a step runs in an image or as a task of a pipeline -> its name in the record
 _EXECUTION = {"DAGNN_IMAGE": "image", "DAGNN_PIPELINE_RUN": "pipeline_run"}
-_PACKAGES = ("numpy", "pillow", "pyarrow", "safetensors", "torch")
+_PACKAGES = ("imagehash", "numpy", "pillow", "pyarrow", "safetensors", "scipy", "torch")
 
 
 def provenance(

@@ -57,6 +57,20 @@ def start(
     )
 
 
+@pytest.mark.parametrize(("share", "warns"), [(0.9, False), (1.0, True)])
+def test_labels_on_nearly_every_item_are_warned_of(
+    inputs: dict[str, Path], caplog: pytest.LogCaptureFixture, share: float, warns: bool
+) -> None:
+    features = Features.read(inputs["features"])
+    labels = np.zeros_like(features.labels)
+    held_out = np.flatnonzero(features.splits != "train")
+    labels[held_out[: round(share * len(held_out))], 0] = 1
+    train._warn_of_easy_labels(replace(features, labels=labels))
+    warnings = [line for line in caplog.messages if "of val and test items have a label in common" in line]
+    assert len(warnings) == warns
+    assert all("100.0 % of the pairs" in line and "expected at most 90 %" in line for line in warnings)
+
+
 def test_the_model_is_self_sufficient_and_tracked(inputs: dict[str, Path], tracking: Tracking, tmp_path: Path) -> None:
     path = run(inputs, tracking, tmp_path)
     moved = shutil.move(path, tmp_path / "elsewhere")

@@ -67,7 +67,7 @@ def run(
 
 
 def _check_made_from(artifact: Artifact, parent: Artifact, *, remedy: str) -> None:
-    found = artifact.provenance["ancestors"].get(parent.kind)
+    found = artifact.provenance.get("ancestors", {}).get(parent.kind)
     if found != parent.content_digest:
         raise ArtifactError(
             f"{artifact.path} was made from another {parent.kind} artifact than {parent.path} "

@@ -3,7 +3,6 @@
 Only a Kubeflow run that trains with several seeds has it.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from dagnn_core.artifacts import read_artifact
 from dagnn_core.drafts import draft_of
 from dagnn_core.errors import InputError
 from dagnn_core.model.files import KIND
+from dagnn_core.records import read_metrics
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,9 @@ def run(*, models: Sequence[Path], model_out: Path) -> None:
     if not models:
         raise InputError("there is no model to select from, expected one of each training")
     artifacts = [read_artifact(path, KIND, verify=True) for path in models]
-    figures = [json.loads(artifact.file("val_metrics.json").read_text())[_FIGURE] for artifact in artifacts]
+    figures = [
+        read_metrics(artifact.file("val_metrics.json"), artifact.remedy, [_FIGURE])[_FIGURE] for artifact in artifacts
+    ]
     best = max(range(len(models)), key=figures.__getitem__)
     # the whole artifact, so that it keeps its provenance: which training and which MLflow run it came from
     with draft_of(model_out) as draft:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -124,7 +125,7 @@ def run(
             ancestors=record["ancestors"],
             git=record["git"],
             execution=record["execution"],
-            run_id=run_id_file.read_text() if run_id_file.is_file() else None,
+            run_id=_read_run_id(run_id_file),
         ) as tracked,
     ):
         with writing(run_id_file):
@@ -148,9 +149,20 @@ def run(
     )
 
 
+def _read_run_id(file: Path) -> str | None:
+    """The MLflow run of an interrupted training; None where there is none, or the file is damaged."""
+    if not file.is_file():
+        return None
+    text = file.read_bytes().decode(errors="replace")
+    if not re.fullmatch(r"[\w-]{1,64}", text):
+        log.warning("%s is damaged: the training goes into a new MLflow run", file)
+        return None
+    return text
+
+
 def _check_same_dataset(features: Features, graph: LabelGraph) -> None:
-    datasets = [artifact.provenance["ancestors"].get("dataset") for artifact in (features.artifact, graph.artifact)]
-    if datasets[0] != datasets[1] or features.label_names != graph.label_names:
+    ancestors = [artifact.provenance.get("ancestors", {}) for artifact in (features.artifact, graph.artifact)]
+    if ancestors[0].get("dataset") != ancestors[1].get("dataset") or features.label_names != graph.label_names:
         raise ArtifactError(
             f"{features.artifact.path} and {graph.artifact.path} were made from different data sets",
             rerun("build_label_graph"),

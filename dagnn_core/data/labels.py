@@ -143,7 +143,7 @@ def read_label_names(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         names = _json_names(json.loads(text)) if path.suffix == ".json" else text.splitlines()
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} does not hold label names ({error!r}), expected a JSON list of texts, "
             '{"labels": [{"name": ...}]}, or a .txt file with one label a line'

@@ -1,7 +1,6 @@
 """Precomputed vectors that come with raw data, such as an `.npz` file with `ids` [N] and `features` [N, dim]."""
 
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dagnn_core.arrays import read_npz
 from dagnn_core.disk import writing
 from dagnn_core.errors import InputError
 from dagnn_core.text import quote
@@ -120,11 +120,9 @@ def _read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is not an .npz file, {_EXPECTED}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name in ("ids", "features")}
-            listed = ", ".join(archive.files) or "none"
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_npz(path)
+    except ValueError as error:
         raise InputError(f"{path} cannot be read ({error})", _EXPECTED) from error
-    if len(arrays) < 2:
-        raise InputError(f"{path} holds the arrays {listed}", _EXPECTED)
+    if not arrays.keys() >= {"ids", "features"}:
+        raise InputError(f"{path} holds the arrays {', '.join(arrays) or 'none'}", _EXPECTED)
     return arrays["ids"], arrays["features"]

@@ -1,7 +1,6 @@
 """What DVC tracks at a commit, and which of it lies in DVC's cache and in its remote."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from components.services.data_versions.layout import (
 )
 from components.services.data_versions.repository import remote_of
 from components.services.storage.s3 import Digest, Storage
-from dagnn_core.artifacts import MANIFEST
+from dagnn_core.artifacts import MANIFEST, parse_manifest
 
 
 class ObjectStore(Protocol):
@@ -146,6 +145,6 @@ def content_digest(place: ObjectStore, md5: str) -> str | None:
     """Content digest of an artifact, as its manifest in this place says; None where that is lost or damaged."""
     try:
         manifest = dict(objects_of(place, md5))[MANIFEST]
-        return str(json.loads(place.read(manifest))["content_digest"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return parse_manifest(place.read(manifest), MANIFEST).content_digest
+    except (FileNotFoundError, ValueError, KeyError):
         return None

@@ -137,7 +137,7 @@ def _vectors(cells: list[Cell], column: str, dim: int) -> NDArray[np.float32]:
     for index, cell in enumerate(cells):
         try:
             vector = np.asarray(json.loads(cell.value), dtype=np.float64)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError, OverflowError):
             vector = np.empty(0)
         if vector.shape != (dim,) or not np.isfinite(vector).all():
             raise InputError(

@@ -16,7 +16,7 @@ from uuid import uuid4
 from components.services.registry.models import LEDGER_SUFFIX, ensure_registered_model
 from components.services.registry.own_code import OwnCode, copy_code, find_own_code, import_paths
 from components.services.registry.served_code import PYFUNC_MODEL, copy_served_code
-from components.services.registry.stored_model import find_fault
+from components.services.registry.stored_model import MANIFEST_DIGEST, find_fault
 from components.services.tracking.mlflow import REQUEST, Run, Tracking, split_of_data
 from components.services.tracking.tags import Lineage, known_raw
 from dagnn_core.artifacts import Artifact, canonical_json
@@ -91,6 +91,8 @@ def register_version(
     evaluation = {metric: repr(metrics[metric]) for metric in MAP_METRICS}
     evaluation |= {"report_digest": report.content_digest, "data_licence": data_licence}
     provenance = model.artifact.provenance
+    git, ancestors = (model.artifact.recorded(key) for key in ("git", "ancestors"))
+    setup = _setup_tags(model.artifact)
     # the report has the model among its ancestors, so its record names every artifact
     uris = Lineage(uris=report.provenance.get("uris", {})).tags()
     with tracking.answering():
@@ -102,14 +104,16 @@ def register_version(
         _log_evaluation(client, run, model_id, metrics, report.content["data"])
         if found is None:
             lineage = Lineage(
-                digests=provenance["ancestors"] | {"model": digest},
-                git=provenance["git"],
+                digests=ancestors | {"model": digest},
+                git=git,
                 execution=provenance.get("execution", {}),
                 raw=report.content["data"]["raw"] or {},
             )
-            tags = lineage.tags() | _setup_tags(model.artifact) | evaluation | uris
+            tags = lineage.tags() | setup | evaluation | uris
             # not `models:/<id>`, which MLflow looks up on whatever server is its global default
             source = client.get_logged_model(model_id).artifact_location
+            if model.artifact.manifest_digest:
+                tags[MANIFEST_DIGEST] = model.artifact.manifest_digest
             tags |= {MODEL_ID: model_id, "mlflow_run_id": run.run_id, "registered_by": tracking.who}
             tracking.make_once(
                 lambda: next(iter(_versions_with(client, name, MODEL_ID, model_id)), None),
@@ -127,7 +131,7 @@ def register_version(
                 client.delete_logged_model(model_id)
         else:
             version = str(found.version)
-            same_ancestors = Lineage(digests=provenance["ancestors"]).tags().items() <= found.tags.items()
+            same_ancestors = Lineage(digests=ancestors).tags().items() <= found.tags.items()
             for tag, value in (evaluation | (uris if same_ancestors else {})).items():
                 client.set_model_version_tag(name, version, tag, value)
             client.update_model_version(name, version, description)
@@ -221,13 +225,12 @@ def _find_whole(tracking: Tracking, name: str, digest: str) -> "ModelVersion | N
 
 def _setup_tags(model: Artifact) -> dict[str, str]:
     """What a model was trained with: seed, parameters, packages."""
-    provenance = model.provenance
-    params = hashlib.sha256(canonical_json(provenance["params"]).encode()).hexdigest()
+    params = hashlib.sha256(canonical_json(model.recorded("params")).encode()).hexdigest()
     return {
-        "seed": str(provenance["params"]["train"]["seed"]),
+        "seed": str(model.recorded("params", "train", "seed")),
         "params_digest": params,
-        "python_version": provenance["packages"]["python"],
-        "torch_version": provenance["packages"]["torch"],
+        "python_version": model.recorded("packages", "python"),
+        "torch_version": model.recorded("packages", "torch"),
     }
 
 

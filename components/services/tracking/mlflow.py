@@ -5,7 +5,6 @@ MLflow takes a second to import, so it is imported when a server is first needed
 """
 
 import getpass
-import json
 import logging
 import os
 import re
@@ -26,6 +25,7 @@ from components.services.tracking.patience import end_silent_transfers, passing_
 from components.services.tracking.tags import PIPELINE_RUN, Lineage
 from dagnn_core.artifacts import Artifact, rerun
 from dagnn_core.errors import ArtifactError, BackendError, InputError, causes
+from dagnn_core.records import read_history
 from dagnn_core.text import one_line, without_credentials
 
 if TYPE_CHECKING:
@@ -454,12 +454,11 @@ class Tracking:
 
     def _recreate(self, model: Artifact, original: str) -> str:
         run = Run(self.client, self._create_run(), self.address)
-        ancestors, git = model.provenance["ancestors"], model.provenance["git"]
+        ancestors, git = model.recorded("ancestors"), model.recorded("git")
         lineage = Lineage(digests=ancestors, git=git, execution=model.provenance.get("execution", {}))
-        self._describe(run, _flatten(model.provenance["params"]), ancestors, lineage.tags())
-        for line in model.file("history.jsonl").read_text(encoding="utf-8").splitlines():
-            epoch = json.loads(line)
-            step = epoch.pop("epoch")
+        self._describe(run, _flatten(model.recorded("params")), ancestors, lineage.tags())
+        for number, epoch in enumerate(read_history(model.file("history.jsonl"), model.remedy), start=1):
+            step = int(epoch.pop("epoch", number))
             self.client.log_batch(run.run_id, metrics=_metrics(epoch, step), synchronous=True)
         self.client.set_terminated(run.run_id, status="FINISHED")
         # last, so that a recreation that was interrupted is not taken for a whole one

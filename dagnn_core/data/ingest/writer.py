@@ -45,7 +45,6 @@ class DatasetWriter:
         """
         self._folder = folder
         self._label_names = tuple(label_names)
-        self._unfinished = unfinished
         self._shards = ShardWriter(unfinished or folder, shard_bytes=shard_bytes)
         self._label_counts = {split: Counter[str]() for split in SPLITS}
         self._split_sizes = Counter[str]()
@@ -64,8 +63,8 @@ class DatasetWriter:
                 self._shards.finish()
         finally:
             self._shards.drop_unfinished()
-        if error is None and self._unfinished is not None:
-            self._shards.link_into(self._folder)
+        if error is None:
+            self._shards.publish(self._folder)
 
     def take_finished(self, items: Iterable[Item]) -> int:
         """Take the first items as added that an interrupted writer of the same items has left in finished shards.

@@ -108,7 +108,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}), expected a JSON object", "get the file again") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} is damaged, expected a JSON object", "get the file again")

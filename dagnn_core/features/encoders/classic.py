@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.arrays import read_array
 from dagnn_core.data.images import map_in_order
 from dagnn_core.data.vectors import save_array
 from dagnn_core.errors import ArtifactError, InputError
@@ -121,10 +122,4 @@ def _describe_named(image: tuple[str, bytes]) -> NDArray[np.float32]:
 
 
 def _load_vector(path: Path) -> NDArray[np.float32]:
-    try:
-        vector = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}), expected {DIM} values", "make it again") from error
-    if vector.shape != (DIM,) or vector.dtype != np.float32:
-        raise ArtifactError(f"{path}: {vector.dtype} {list(vector.shape)}, expected float32 [{DIM}]", "make it again")
-    return np.asarray(vector)
+    return read_array(path, np.float32, (DIM,), remedy="make it again")

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dagnn_core.arrays import opening
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.disk import writing
 from dagnn_core.errors import ArtifactError, InputError
@@ -133,13 +133,9 @@ class SupervisedEncoder:
             ArtifactError: a file is missing or damaged.
         """
         words, path = WordEncoder.load(directory / WORDS), directory / LAYER
-        try:
+        with opening(path, "make it again"):
             state = load_file(path)
-            weight, bias = state["weight"], state["bias"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise ArtifactError(
-                f"{path} cannot be read ({error}), expected weight and bias", "make it again"
-            ) from error
+            weight, bias = state["weight"].float(), state["bias"].float()
         if weight.shape != (*bias.shape, words.dim):
             raise ArtifactError(
                 f"{path}: weight {list(weight.shape)} and bias {list(bias.shape)} do not fit each other and the "

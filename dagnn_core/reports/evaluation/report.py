@@ -1,7 +1,6 @@
 """The `report` artifact: `metrics.json` (flat), `history.csv`, `precision_recall.csv`, and `report.html`."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from dagnn_core.data.dataset import Dataset
 from dagnn_core.disk import writing
 from dagnn_core.features.features import Features
 from dagnn_core.model.files import TrainedNetwork
+from dagnn_core.records import read_history
 from dagnn_core.reports.evaluation.html import render_report
 from dagnn_core.reports.evaluation.measure import Evaluation
 from dagnn_core.retrieval.directions import DIRECTIONS
@@ -39,8 +39,7 @@ def write_report(
         model: the model.
         config: how many examples, and their seed.
     """
-    lines = model.artifact.file("history.jsonl").read_text(encoding="utf-8").splitlines()
-    history = [json.loads(line) for line in lines]
+    history = read_history(model.artifact.file("history.jsonl"), model.artifact.remedy)
     metrics = evaluation.metrics
     write_json(draft.path / "metrics.json", metrics)
     _write_csv(draft.path / "history.csv", history)

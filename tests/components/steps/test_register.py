@@ -20,7 +20,7 @@ from components.services.promotion.promotion import promote
 from components.services.registry.stored_model import find_fault
 from components.services.registry.versions import CHALLENGER, CHAMPION, RegisteredVersion
 from components.steps.register import run
-from dagnn_core.artifacts import read_artifact, write_artifact, write_json
+from dagnn_core.artifacts import manifest_digest_of, read_artifact, write_artifact, write_json
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.register import GateConfig, RegisterConfig
@@ -197,6 +197,7 @@ def test_version_has_its_lineage(tracking, model, report):
         "features_digest": "f" * 64,
         "label_graph_digest": "9" * 64,
         "model_digest": read_artifact(model, "model").content_digest,
+        "model_manifest_digest": read_artifact(model, "model").manifest_digest,
         "report_digest": read_artifact(report, "report").content_digest,
         "mlflow_run_id": version.run_id,
         "params_digest": hashlib.sha256(params).hexdigest(),
@@ -330,6 +331,7 @@ def test_version_says_where_pipeline_runs_stored_its_artifacts(tracking, tmp_pat
     assert register_from("8") == ("1", uris_of("8"))
     manifest = json.loads((model / "manifest.json").read_text())
     manifest["provenance"]["ancestors"]["dataset"] = "e" * 64
+    manifest["manifest_digest"] = manifest_digest_of(manifest)
     write_json(model / "manifest.json", manifest)
     assert register_from("9") == ("1", uris_of("8")), "the same model of other data"
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+import random
+import shutil
 from collections import Counter
 from dataclasses import replace
 from itertools import count
@@ -23,6 +25,7 @@ from dagnn_core.data.ingest.work import images_digest
 from dagnn_core.data.raw import RawData, RawItem
 from dagnn_core.errors import InputError
 from dagnn_core.work import work_folder
+from tests.chaos.damage import DAMAGES, swap
 
 NUM_ITEMS = 60
 CONFIG = DatasetConfig(max_rejected=0.1)
@@ -89,7 +92,7 @@ def ingest(source, root, config=CONFIG):
 def num_checked(root):
     journals = (root / "work").rglob("checks.jsonl")
     lines = [line for journal in journals for line in journal.read_text().splitlines()]
-    return json.loads(lines[-1])["num_checked"] if lines else 0
+    return json.loads(lines[-1].partition(" ")[2])["num_checked"] if lines else 0
 
 
 def written(root):
@@ -178,11 +181,29 @@ def test_nothing_stale_is_reused(tmp_path, change):
     assert resumed.content == fresh.content
 
 
-def test_a_damaged_shard_is_written_anew(tmp_path):
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("pattern", ["data-00000-*", "data-00001-*", "checks.jsonl"])
+def test_damaged_work_is_done_again_and_said(tmp_path, caplog, pattern, damage):
     expected = ingest(Source(), tmp_path / "whole")
     interrupted(tmp_path, at=50 + NUM_ITEMS)
-    shard = sorted((tmp_path / "work").rglob("data-*.parquet"))[1]
-    shard.write_bytes(shard.read_bytes()[:-5])
+    [file] = (tmp_path / "work").rglob(pattern)
+    for seed in range(3):
+        caplog.clear()
+        shutil.copytree(tmp_path / "work", tmp_path / str(seed) / "work")
+        damaged = tmp_path / str(seed) / file.relative_to(tmp_path)
+        DAMAGES[damage](damaged, random.Random(seed))
+        is_torn = file.suffix == ".jsonl" and not damaged.read_bytes().endswith(b"\n")  # by a kill, which is no news
+        result = ingest(Source(), tmp_path / str(seed))
+        assert (result.content_digest, result.content) == (expected.content_digest, expected.content)
+        if not is_torn:
+            assert f"{damaged} is damaged: " in caplog.text or f"{damaged}, line " in caplog.text
+
+
+def test_finished_shards_that_changed_places_are_not_taken(tmp_path):
+    expected = ingest(Source(), tmp_path / "whole")
+    interrupted(tmp_path, at=55 + NUM_ITEMS)
+    first, second = sorted((tmp_path / "work").rglob("data-*.parquet"))[:2]
+    swap(first, second)
     assert ingest(Source(), tmp_path).content_digest == expected.content_digest
 
 

@@ -68,7 +68,15 @@ def test_a_block_is_one_line_on_disk_before_the_next_begins(tmp_path):
         for fault in (None, TORN, MISSING):
             journal.record(fault)
         lines = (tmp_path / "j").read_text().splitlines()
-        assert [json.loads(line) for line in lines] == [{"num_checked": 2, "faults": [[1, *TORN]]}]
+        assert [json.loads(line.partition(" ")[2]) for line in lines] == [{"num_checked": 2, "faults": [[1, *TORN]]}]
+
+
+@pytest.mark.parametrize("order", [(1, 0), (1,), (0, 0, 1)])
+def test_a_line_counts_after_the_lines_before_it_alone(tmp_path, order):
+    record(tmp_path / "j", [None, MISSING, TORN, None])
+    lines = (tmp_path / "j").read_bytes().splitlines(keepends=True)
+    (tmp_path / "j").write_bytes(b"".join(lines[number] for number in order))
+    assert read(tmp_path / "j") in ((0, {}), (2, {1: MISSING}))
 
 
 PRINTS = [Fingerprint(2**64 - 1 - number, np.full(192, number, np.uint8)) for number in range(5)]
@@ -112,7 +120,19 @@ def test_what_has_lost_its_fingerprints_is_checked_again(tmp_path, lost):
     record_prints(tmp_path / "j", PRINTS)
     whole = (tmp_path / "j.prints").read_bytes()
     (tmp_path / "j.prints").write_bytes(whole[:-lost])
-    assert record_prints(tmp_path / "j", PRINTS) == 0
+    assert record_prints(tmp_path / "j", PRINTS) == (4 if lost == 1 else 0)
+    assert (tmp_path / "j.prints").read_bytes() == whole
+
+
+@pytest.mark.parametrize("at", [0, 500, -1])
+def test_damaged_fingerprints_are_made_again(tmp_path, caplog, at):
+    record_prints(tmp_path / "j", PRINTS)
+    whole = (tmp_path / "j.prints").read_bytes()
+    content = bytearray(whole)
+    content[at] ^= 1
+    (tmp_path / "j.prints").write_bytes(content)
+    assert record_prints(tmp_path / "j", PRINTS) == {0: 0, 500: 2, -1: 4}[at]
+    assert f"{tmp_path}/j.prints is damaged: the images from there on are checked again" in caplog.text
     assert (tmp_path / "j.prints").read_bytes() == whole
 
 

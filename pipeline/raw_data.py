@@ -6,7 +6,7 @@ from pathlib import Path
 
 from components.git import try_git
 from dagnn_core.errors import InputError
-from dagnn_core.text import without_credentials
+from dagnn_core.redaction import redact
 from pipeline.graph import RawDataVersion
 from pipeline.target import Target, is_loopback
 
@@ -86,4 +86,4 @@ def _origin(repository: str) -> str:
     """Where a local repository was cloned from, if anywhere: its path means nothing on a cluster."""
     if not Path(repository).is_dir():
         return repository
-    return without_credentials(try_git(Path(repository), "remote", "get-url", "origin") or repository)
+    return redact(try_git(Path(repository), "remote", "get-url", "origin") or repository)

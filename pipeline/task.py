@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from components.command import disk_failure
+from components.command import failure_of
+from components.output import LineFormatter, error_line, guarded_output
 from dagnn_core import errors
 from dagnn_core.errors import DagnnError, InputError
 from dagnn_core.text import one_line
@@ -28,24 +29,25 @@ NUM_LAST_LINES = 200  # at the end of a log, among which the cause of a failure 
 def task(name: str) -> Iterator[None]:
     """Log the block's progress as lines `[name] message`; end a failure as one such line with its exit status.
 
+    Nothing of what is said has a secret in it.
+
     Raises:
-        SystemExit: the body raised a `DagnnError`, or the disk failed; DAGNN_DEBUG=1 shows the traceback too.
+        SystemExit: the body raised an exception; DAGNN_DEBUG=1 shows the traceback too.
     """
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_TaskFormatter(name))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)  # other packages stay at WARNING
-    for package in ("components", "dagnn_core"):
-        logging.getLogger(package).setLevel(logging.INFO)
-    try:
-        yield
-    except (DagnnError, OSError) as error:
-        failure = disk_failure(error) if isinstance(error, OSError) else error
-        if failure is None:
-            raise
-        if os.environ.get("DAGNN_DEBUG") == "1":
-            traceback.print_exc()
-        print(f"[{name}] {type(failure).__name__}: {failure}")
-        sys.exit(failure.exit_status)
+    with guarded_output():
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(_TaskFormatter(name))
+        logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)  # other packages stay at WARNING
+        for package in ("components", "dagnn_core"):
+            logging.getLogger(package).setLevel(logging.INFO)
+        try:
+            yield
+        except Exception as error:
+            failure = failure_of(error)
+            if os.environ.get("DAGNN_DEBUG") == "1":
+                traceback.print_exc()
+            print(f"[{name}] {type(failure).__name__}: {error_line(failure)}")
+            sys.exit(failure.exit_status)
 
 
 def seed_of(text: str, default: int) -> int:
@@ -61,7 +63,7 @@ def seed_of(text: str, default: int) -> int:
     return int(text)
 
 
-class _TaskFormatter(logging.Formatter):
+class _TaskFormatter(LineFormatter):
     """Begins every line with the task, those inside a message too."""
 
     def __init__(self, name: str) -> None:

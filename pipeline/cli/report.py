@@ -1,4 +1,4 @@
-"""`dagnn results`: the figures of a report."""
+"""`dagnn results`: the metrics of a report."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from components.locations import REPORT
+from dagnn_core.text import one_line
 
 
 def results(
@@ -15,7 +16,15 @@ def results(
 ) -> None:
     """Print the results on the test split, beside CCA and chance."""
     from dagnn_core.artifacts import read_artifact
+    from dagnn_core.errors import ArtifactError
     from dagnn_core.reports.evaluation.table import results_table
 
-    metrics = read_artifact(report, "report").file("metrics.json").read_text(encoding="utf-8")
-    typer.echo(metrics.strip() if as_json else results_table(json.loads(metrics)))
+    path = read_artifact(report, "report").file("metrics.json")
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        table = results_table(metrics)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ArtifactError(
+            f"{path} is damaged ({one_line(repr(error))})", "run `dvc repro --force evaluate`"
+        ) from error
+    typer.echo(json.dumps(metrics, indent=2) if as_json else table)

@@ -30,7 +30,8 @@ from components.services.storage.s3 import Download, Storage, parse_uri
 from dagnn_core.errors import BackendError, DagnnError, InputError
 from dagnn_core.locks import hold_lock
 from dagnn_core.progress import track
-from dagnn_core.text import one_line, without_credentials
+from dagnn_core.redaction import redact
+from dagnn_core.text import one_line
 
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
@@ -260,7 +261,7 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         InputError: no such repository, revision or path, or the path is not under DVC.
         BackendError: the repository cannot be cloned.
     """
-    files, name = _open(repository, revision, path), without_credentials(repository)
+    files, name = _open(repository, revision, path), redact(repository)
     try:
         md5 = files.info(path).get("md5")
         config, commit = files.repo.config, files.repo.get_rev()
@@ -309,9 +310,7 @@ def remote_of(config: Mapping[str, Any]) -> Remote:
     remote = config["remote"].get(config["core"].get("remote"), {})
     url = remote.get("url", "")
     said = {key for key, value in remote.items() if _REMOTE_DEFAULTS.get(key) != value}
-    return Remote(
-        without_credentials(url), remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE
-    )
+    return Remote(redact(url), remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE)
 
 
 def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLineage:
@@ -367,7 +366,7 @@ def _entries(files: "DVCFileSystem", lineage: RawLineage) -> Sequence[ListedFile
 def _open(repository: str, revision: str, path: str) -> "DVCFileSystem":
     from dvc.api import DVCFileSystem
 
-    check_name(path, without_credentials(repository))
+    check_name(path, redact(repository))
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
     try:
         return DVCFileSystem(repository, rev=revision)
@@ -379,7 +378,7 @@ def _not_opened(repository: str, revision: str, error: Exception) -> DagnnError:
     from dvc.scm import CloneError
 
     kind = BackendError if isinstance(error, CloneError) and "://" in repository else InputError
-    name = without_credentials(repository)
+    name = redact(repository)
     return kind(f"{name} at {revision} cannot be opened: {_root_cause(error)}; check repository and revision")
 
 

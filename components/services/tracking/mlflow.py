@@ -18,15 +18,16 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from components.services.storage.patience import Patience, patience_of_environment
 from components.services.tracking.patience import end_silent_transfers, passing_failure_of_mlflow
 from components.services.tracking.tags import PIPELINE_RUN, Lineage
+from components.urls import split_url
 from dagnn_core.artifacts import Artifact
 from dagnn_core.errors import ArtifactError, BackendError, InputError, causes
-from dagnn_core.text import one_line, without_credentials
+from dagnn_core.redaction import redact
+from dagnn_core.text import one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -141,7 +142,7 @@ class Tracking:
     @property
     def address(self) -> str:
         """The URI without credentials, fit to be shown."""
-        return without_credentials(self.uri)
+        return redact(self.uri)
 
     @cached_property
     def who(self) -> str:
@@ -332,13 +333,17 @@ class Tracking:
 
     @property
     def _is_http(self) -> bool:
-        return urlsplit(self.uri).scheme in ("http", "https")
+        return self._scheme in ("http", "https")
 
     @property
     def _is_database(self) -> bool:
         from mlflow.store.db.db_types import DATABASE_ENGINES
 
-        return urlsplit(self.uri).scheme.split("+")[0] in DATABASE_ENGINES
+        return self._scheme.split("+")[0] in DATABASE_ENGINES
+
+    @cached_property
+    def _scheme(self) -> str:
+        return split_url(self.uri, name="MLFLOW_TRACKING_URI").scheme
 
     @cached_property
     def _experiment_id(self) -> str:

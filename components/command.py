@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from components.output import LineFormatter, error_line, guarded_output
-from dagnn_core.errors import BackendError, DagnnError, InputError
+from dagnn_core.errors import BackendError, DagnnError, InputError, UnexpectedError
 from dagnn_core.text import one_line
 
 ParamsOption = Annotated[str, typer.Option(help="The configuration file.")]
@@ -86,7 +86,7 @@ def failure_of(error: Exception) -> DagnnError:
         return failure
     said, kind = one_line(error), type(error).__name__
     what = said if said.startswith(kind) else f"{kind}: {said}"
-    return BackendError(f"unexpected failure ({what})", "add --debug to see where, and report it")
+    return UnexpectedError(f"unexpected failure ({what})", "add --debug to see where, and report it")
 
 
 def _failure_of_system(error: OSError) -> DagnnError | None:

@@ -19,11 +19,20 @@ def split_url(url: str, *, name: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError:
-        # without its cause, which may show a part of a password
-        raise InputError(
-            f"{name} is {redact(url)!r}, which has no port from 0 to 65535 or no valid host, expected "
-            "http://HOST:PORT or https://HOST",
-            f"correct {name}; in a password `@`, `/`, `?` and `#` are written %40, %2F, %3F and %23",
-        ) from None
+    except ValueError as error:
+        raise no_url(url, name=name) from error
     return parts
+
+
+def no_url(url: str, *, name: str) -> InputError:
+    """The error about a setting that is no URL of a server, without the words of a library: they may have a password.
+
+    Args:
+        url: what was given.
+        name: of the setting.
+    """
+    return InputError(
+        f"{name} is {redact(url)!r}, whose host and port cannot be read, expected an address as "
+        "http://localhost:5000, with a port from 0 to 65535",
+        f"correct {name}; in a password, write %40 for `@`, %2F for `/`, %3F for `?`, %23 for `#`",
+    )

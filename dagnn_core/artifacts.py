@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dagnn_core.errors import ArtifactError, BackendError, DagnnError, InputError
+from dagnn_core.redaction import redact_all
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
@@ -225,7 +226,7 @@ def _seal(draft: ArtifactDraft, kind: str, provenance: Mapping[str, Any]) -> Non
             "content": draft.content,
             "files": {name: asdict(entry) for name, entry in files.items()},
             "content_digest": digest_of(files),
-            "provenance": dict(provenance),
+            "provenance": redact_all(provenance),
         },
     )
 

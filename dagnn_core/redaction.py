@@ -1,7 +1,8 @@
 """Secrets out of text: credentials in addresses, settings that are secrets by their names, and values that are known.
 
-What is shown or stored goes through `redact`; a connection gets the address as it is. The library reads no environment:
-a command tells it with `hide` which values are secret.
+What is shown or stored goes through `redact`; a connection gets the address as it is. What a task still has to use, as
+the parameters of a pipeline, goes through `without_credentials`, which knows no values, so no path or name changes.
+The library reads no environment: a command tells it with `hide` which values are secret.
 """
 
 import json
@@ -43,8 +44,11 @@ _HEADER = re.compile(
     r"""(?P<name>authorization\\{0,7}["']?\s{0,3}[:=]\s{0,3}\\{0,7}["']?(?:(?:basic|bearer|token)\s+)?)[^\s"',\\]+""",
     re.IGNORECASE,
 )
-# user:password@host:path, as of git over ssh; NAME:TAG@sha256:... is an image
-_ACCOUNT = re.compile(r"""(?<![\w/:.@-])[\w.+-]{1,64}:[^\s/@"'<>`]{1,200}@(?!sha\d+:)(?=[\w.-]{1,255}[:/])""")
+# user:password@host:path, as of git over ssh, and what a path makes of an address; NAME:TAG@sha256:... is an image
+_ACCOUNT = re.compile(
+    r"""(?<![\w/:.@-])[\w.+-]{1,64}:[^\s/@"'<>`]{1,200}@(?!sha\d+:)(?=[\w.-]{1,255}[:/])"""
+    r"""|(?<=\w:/)[\w.+-]{1,64}:[^\s"'<>`]{1,200}@"""
+)
 
 _known: set[str] = set()
 _KNOWN_OF_NOTHING = re.compile(r"(?!)")
@@ -53,9 +57,13 @@ _known_pattern = _KNOWN_OF_NOTHING
 
 def redact(text: str) -> str:
     """A text fit to be shown and stored: its addresses have no credentials, and secrets are `***`."""
-    text = _known_pattern.sub(HIDDEN, text)
+    return without_credentials(_known_pattern.sub(HIDDEN, text))
+
+
+def without_credentials(text: str) -> str:
+    """A text whose addresses, settings and headers have no credentials; values that were told to `hide` stay."""
     if "://" in text:
-        text = _ADDRESS.sub(_without_credentials, text)
+        text = _ADDRESS.sub(_without_user, text)
     if "=" in text or ":" in text:
         text = _QUERY.sub(rf"\g<name>{HIDDEN}", text)
         text = _SETTING.sub(rf"\g<name>\g<quote>\g<quoted>{HIDDEN}", text)
@@ -135,7 +143,7 @@ def secrets_of_address(text: str) -> Iterator[str]:
         yield text.partition(":")[2].partition("@")[0]
 
 
-def _without_credentials(match: re.Match[str]) -> str:
+def _without_user(match: re.Match[str]) -> str:
     user_info, rest = _split(_scheme(match), match["rest"])
     if not user_info or rest.startswith("@"):
         return "://" + rest.removeprefix("@")
@@ -152,6 +160,9 @@ def _split(scheme: str, address: str) -> tuple[str, str]:
 
     A password may have any of `@/?#` unquoted, so that what looks like a password reaches to the last `@`.
     """
+    if scheme == "databricks":  # profile:prefix, or what was meant as user and password: no host
+        user, colon, _ = address.partition(":")
+        return (address, "") if colon else ("", address)
     authority = re.split(r"[/?#]", address, maxsplit=1)[0]
     last = address.rfind("@")
     user, colon, password = authority.partition(":")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from components.command import failure_of
 from components.output import LineFormatter, error_line, guarded_output
 from dagnn_core import errors
-from dagnn_core.errors import DagnnError, InputError
+from dagnn_core.errors import DagnnError, InputError, UnexpectedError
 from dagnn_core.text import one_line
 
 # what tasks of older images call their failures
@@ -32,7 +32,8 @@ def task(name: str) -> Iterator[None]:
     Nothing of what is said has a secret in it.
 
     Raises:
-        SystemExit: the body raised an exception; DAGNN_DEBUG=1 shows the traceback too.
+        SystemExit: the body raised an exception. The traceback is shown where it is none that was foreseen, and with
+            DAGNN_DEBUG=1.
     """
     with guarded_output():
         handler = logging.StreamHandler(sys.stdout)
@@ -44,7 +45,7 @@ def task(name: str) -> Iterator[None]:
             yield
         except Exception as error:
             failure = failure_of(error)
-            if os.environ.get("DAGNN_DEBUG") == "1":
+            if isinstance(failure, UnexpectedError) or os.environ.get("DAGNN_DEBUG") == "1":
                 traceback.print_exc()
             print(f"[{name}] {type(failure).__name__}: {error_line(failure)}")
             sys.exit(failure.exit_status)

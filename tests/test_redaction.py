@@ -13,6 +13,7 @@ from dagnn_core.redaction import (
     redact_all,
     secrets_of_address,
     secrets_of_settings,
+    without_credentials,
 )
 
 
@@ -47,6 +48,7 @@ ADDRESSES = [
     ("s3://AKIA:secret@bucket", "s3://bucket"),
     # without a host
     ("databricks://me:password", "databricks://me:***"),
+    ("databricks://me:pa/ss@word", "databricks://me:***"),
     ("s3://key:secret/prefix", "s3://key:***/prefix"),
     ("http://host:abc/path", "http://host:***/path"),
     # in the query
@@ -65,6 +67,7 @@ ADDRESSES = [
     # without a scheme
     ("me:secret@host:path/x.git", "host:path/x.git"),
     ("me:secret@host/path", "host/path"),
+    ("https:/me:sec/ret@host/x.zip", "https:/host/x.zip"),
     # settings and headers
     ("{'url': 's3://b', 'secret_access_key': 'ab c'}", "{'url': 's3://b', 'secret_access_key': '***'}"),
     ('{"password": "a\\"bc", "user": "me"}', '{"password": "***", "user": "me"}'),
@@ -128,6 +131,12 @@ def test_known_values_are_hidden_in_every_form() -> None:
     assert redact("hunter2, 'hunter2' but hunter22") == "***, '***' but hunter22"
     assert redact("second-line-of-a-key") == "***"
     assert json.loads(redact(json.dumps({"key": text}))) == {"key": "***"}
+
+
+def test_what_is_still_used_loses_no_known_values() -> None:
+    hide(["mirflickr"])
+    text = '{"source":"data/mirflickr","url":"https://me:pw@host/"}'
+    assert without_credentials(text) == '{"source":"data/mirflickr","url":"https://host/"}'
 
 
 def test_trivial_values_are_no_secrets() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from components.params import read_yaml
 from dagnn_core.artifacts import write_json
 from dagnn_core.errors import InputError
+from dagnn_core.redaction import redact_all
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class RawLineage:
 
 def write_lineage(folder: Path, lineage: RawLineage) -> None:
     """Put the record into a folder of raw data."""
-    write_json(folder / LINEAGE, asdict(lineage))
+    write_json(folder / LINEAGE, redact_all(asdict(lineage)))
 
 
 def read_lineage(folder: Path) -> RawLineage | None:

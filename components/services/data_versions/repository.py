@@ -82,6 +82,11 @@ def add(name: str, source: str, *, project: Path, storage: Storage) -> RawLineag
         BackendError: DVC, the disk or the store failed.
     """
     _check_name(name)
+    if "://" in source and not source.startswith("s3://"):
+        raise InputError(
+            f"{redact(source)} is no source of data, expected a folder, an archive, a file or an s3:// URI of one",
+            "download it first",
+        )
     if not (project / ".dvc").is_dir():
         raise InputError(
             f"{project.resolve()} is not the root of a DVC repository", "go there, or run `git init && dvc init`"

@@ -23,10 +23,10 @@ from uuid import uuid4
 from components.services.storage.patience import Patience, patience_of_environment
 from components.services.tracking.patience import end_silent_transfers, passing_failure_of_mlflow
 from components.services.tracking.tags import PIPELINE_RUN, Lineage
-from components.urls import split_url
+from components.urls import no_url, split_url
 from dagnn_core.artifacts import Artifact
 from dagnn_core.errors import ArtifactError, BackendError, InputError, causes
-from dagnn_core.redaction import redact
+from dagnn_core.redaction import redact, redact_all
 from dagnn_core.text import one_line
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ class Tracking:
         with self.answering():
             # MLflow itself would try again for minutes, with a database even for an hour
             if self._is_http:
+                split_url(self.uri, name="MLFLOW_TRACKING_URI")
                 end_silent_transfers()
                 self._waiting.call(lambda: _probe_server(self.uri), passing_failure_of_mlflow)
             elif self._is_database:
@@ -343,7 +344,7 @@ class Tracking:
 
     @cached_property
     def _scheme(self) -> str:
-        return split_url(self.uri, name="MLFLOW_TRACKING_URI").scheme
+        return self.uri.partition(":")[0].lower()
 
     @cached_property
     def _experiment_id(self) -> str:
@@ -482,7 +483,7 @@ def split_of_data(
         name=f"{split}-{content_digest[:12]}",
         digest=raw.get("md5", content_digest)[:MAX_DIGEST],
         source_type="code",
-        source=CodeDatasetSource({"content_digest": content_digest, **raw}).to_json(),
+        source=CodeDatasetSource(redact_all({"content_digest": content_digest, **raw})).to_json(),
         schema=schema,
         profile=profile,
     )
@@ -510,7 +511,7 @@ def _flatten(sections: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= _flatten(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = str(value)[:MAX_PARAM]
+            flat[f"{prefix}{name}"] = redact(str(value))[:MAX_PARAM]
     return flat
 
 
@@ -533,8 +534,12 @@ def _ask_server(uri: str, path: str) -> Any:
 
 
 def _probe_database(uri: str) -> None:
-    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy import NullPool, create_engine, make_url
 
+    try:
+        make_url(uri)
+    except ValueError as error:  # of a port
+        raise no_url(uri, name="MLFLOW_TRACKING_URI") from error
     file = _sqlite_file(uri)
     if file is None:
         with create_engine(uri, poolclass=NullPool).connect():

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from components.output import LineFormatter, error_line, guarded_output
+from components.output import LineFormatter, error_line, guarded_output, is_debugging
 from dagnn_core.errors import BackendError, DagnnError, InputError, UnexpectedError
 from dagnn_core.text import one_line
 
@@ -38,7 +38,7 @@ _PATH_ERRORS = {
     errno.EISDIR: "it is a folder, expected a file; check the path",
     errno.ELOOP: "its links lead in a circle; check the path",
 }
-_LOUD = ("alembic", "botocore", "git", "matplotlib", "mlflow", "sqlalchemy")
+_PACKAGES = ("__main__", "components", "dagnn_core", "pipeline")
 
 
 def run_command(command: Callable[[], object]) -> NoReturn:
@@ -50,23 +50,22 @@ def run_command(command: Callable[[], object]) -> NoReturn:
     if "--debug" in sys.argv:
         sys.argv.remove("--debug")
         os.environ["DAGNN_DEBUG"] = "1"  # so that the tasks of `dagnn run` show theirs too
-    debug = os.environ.get("DAGNN_DEBUG") == "1"
     with guarded_output():
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(LineFormatter("%(message)s"))
-        logging.basicConfig(level=logging.INFO, handlers=[handler])
-        for name in _LOUD:
-            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])  # other packages stay at WARNING
+        for package in _PACKAGES:
+            logging.getLogger(package).setLevel(logging.INFO)
         try:
             command()
         except (KeyboardInterrupt, SystemExit) as end:
             if isinstance(end, SystemExit) and end.code != INTERRUPTED:  # typer makes an exit of an interruption
                 raise
             remark = "interrupted; nothing was left half written, run the same command again to resume"
-            _fail(DagnnError(remark), INTERRUPTED, debug)
+            _fail(DagnnError(remark), INTERRUPTED)
         except Exception as error:
             failure = failure_of(error)
-            _fail(failure, failure.exit_status, debug)
+            _fail(failure, failure.exit_status)
     sys.exit(0)
 
 
@@ -104,8 +103,8 @@ def run_step(main: Callable[..., object]) -> NoReturn:
     run_command(app)
 
 
-def _fail(failure: DagnnError, status: int, debug: bool) -> NoReturn:
-    if debug:
+def _fail(failure: DagnnError, status: int) -> NoReturn:
+    if is_debugging():
         traceback.print_exc()
     print(f"error: {error_line(failure)}", file=sys.stderr)
     sys.exit(status)

@@ -59,6 +59,11 @@ def guarded_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+def is_debugging() -> bool:
+    """Whether tracebacks are shown: `--debug` was given, or DAGNN_DEBUG=1."""
+    return os.environ.get("DAGNN_DEBUG") == "1"
+
+
 class LineFormatter(logging.Formatter):
     """Log records as text: what is put into a message stays on its line, only the message's own line ends count."""
 

@@ -19,13 +19,13 @@ def split_url(url: str, *, name: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise no_url(url, name=name) from error
+    except ValueError:
+        raise no_url(url, name=name) from None  # its words may have a part of a password
     return parts
 
 
 def no_url(url: str, *, name: str) -> InputError:
-    """The error about a setting that is no URL of a server, without the words of a library: they may have a password.
+    """The error about a setting that is no URL of a server.
 
     Args:
         url: what was given.

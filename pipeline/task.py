@@ -4,7 +4,6 @@ On a cluster the lines are the pod's log; `dagnn run` finds them in the output o
 """
 
 import logging
-import os
 import re
 import sys
 import traceback
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from components.command import failure_of
-from components.output import LineFormatter, error_line, guarded_output
+from components.output import LineFormatter, error_line, guarded_output, is_debugging
 from dagnn_core import errors
 from dagnn_core.errors import DagnnError, InputError, UnexpectedError
 from dagnn_core.text import one_line
@@ -45,7 +44,7 @@ def task(name: str) -> Iterator[None]:
             yield
         except Exception as error:
             failure = failure_of(error)
-            if isinstance(failure, UnexpectedError) or os.environ.get("DAGNN_DEBUG") == "1":
+            if isinstance(failure, UnexpectedError) or is_debugging():
                 traceback.print_exc()
             print(f"[{name}] {type(failure).__name__}: {error_line(failure)}")
             sys.exit(failure.exit_status)

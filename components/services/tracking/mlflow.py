@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
+from components.output import is_debugging
 from components.services.storage.patience import Patience, patience_of_environment
 from components.services.tracking.patience import end_silent_transfers, passing_failure_of_mlflow
 from components.services.tracking.tags import PIPELINE_RUN, Lineage
@@ -60,6 +61,8 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+_TRACEBACKS = ("mlflow.store.db", "sqlalchemy.pool")
+"""Loggers that show an exception with its traceback, which then reaches us all the same."""
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _MAX_RETRIES = "5"  # without patience: a server that restarts within a minute is waited for
 
@@ -127,6 +130,8 @@ class Tracking:
             os.environ.setdefault(name, value)
         os.environ.setdefault(_RETRIES, "0" if self.patience else _MAX_RETRIES)  # they would multiply
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
+        for name in _TRACEBACKS:
+            logging.getLogger(name).setLevel(logging.NOTSET if is_debugging() else logging.CRITICAL)
 
     @classmethod
     def from_environment(cls) -> "Tracking":
@@ -324,7 +329,9 @@ class Tracking:
                 f"MLflow at {self.address} moved no byte for {seconds} s",
                 f"check that the server and the store of its files are not overloaded, and run again{more}",
             )
-        if _sqlite_file(self.uri):
+        if "readonly database" in words:
+            remedy = "make the file and its folder writable, or set another MLFLOW_TRACKING_URI"
+        elif _sqlite_file(self.uri):
             remedy = "end the program that uses the file, or move a damaged file away"
         elif _ANSWERED.search(words):
             remedy = "the server's log says why; check that it reaches its database and the store of its files"
@@ -538,8 +545,8 @@ def _probe_database(uri: str) -> None:
 
     try:
         make_url(uri)
-    except ValueError as error:  # of a port
-        raise no_url(uri, name="MLFLOW_TRACKING_URI") from error
+    except ValueError:  # of a port; its words may have a part of a password
+        raise no_url(uri, name="MLFLOW_TRACKING_URI") from None
     file = _sqlite_file(uri)
     if file is None:
         with create_engine(uri, poolclass=NullPool).connect():

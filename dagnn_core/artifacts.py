@@ -16,6 +16,7 @@ from dagnn_core.disk import writing
 from dagnn_core.drafts import draft_of
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.records import CONTENTS, FileRecord, Manifest, Provenance, parse_json, parse_shape
+from dagnn_core.redaction import redact_all
 
 SCHEMA_VERSION = 3
 READABLE_VERSIONS = (2, SCHEMA_VERSION)
@@ -296,7 +297,7 @@ def _seal(draft: ArtifactDraft, kind: str, provenance: Mapping[str, Any]) -> Non
         "content": draft.content,
         "files": {name: asdict(entry) for name, entry in files.items()},
         "content_digest": digest_of(files),
-        "provenance": dict(provenance),
+        "provenance": redact_all(provenance),
     }
     write_json(draft.path / MANIFEST, manifest | {"manifest_digest": manifest_digest_of(manifest)})
 

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from dagnn_core.config.section import Expected, require, section
 from dagnn_core.errors import InputError
+from dagnn_core.redaction import without_credentials
 from pipeline.placeholders import refuse_placeholders
 from pipeline.shipped import CONFIGS, find_configs
 
@@ -26,6 +27,9 @@ Namespace = Annotated[
 Url = Annotated[str, Field(pattern=r"^(https?://.*)?$"), Expected("a URL, as https://s3.example.org")]
 Prefix = Annotated[str, Field(pattern=r"^(s3://[^/]+/.+)?$"), Expected("s3://bucket/prefix")]
 Seconds = Annotated[int, Field(gt=0)]
+
+# address -> the setting that names what it is reached with
+_SECRETS = {"mlflow_uri": "mlflow_secret", "s3_endpoint_url": "s3_secret", "data_endpoint_url": "s3_secret"}
 
 
 @section
@@ -110,7 +114,10 @@ class Target:
     def __post_init__(self) -> None:
         is_http = self.mlflow_uri.startswith(("http://", "https://"))
         require(is_http, "mlflow_uri", "a server's URL (a local file would vanish with its pod)", self.mlflow_uri)
-        require("@" not in self.mlflow_uri, "mlflow_uri", "without credentials: name mlflow_secret", "one with @")
+        for name, secret in _SECRETS.items():
+            url = getattr(self, name)
+            is_clean = "@" not in url and without_credentials(url) == url
+            require(is_clean, name, f"without credentials: name {secret}", without_credentials(url))
         is_http = not self.kubeflow_url or bool(re.fullmatch(r"https?://[^@?#\s]+", self.kubeflow_url))
         got = "one with @" if "@" in self.kubeflow_url else self.kubeflow_url
         require(is_http, "kubeflow_url", "a server's URL without credentials", got)

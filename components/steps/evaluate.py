@@ -62,7 +62,9 @@ def run(
             write_report(draft, evaluation, dataset=data, features=matrices, model=trained, config=params)
         tracked.log_metrics(evaluation.metrics)
         tracked.log_directory(report_out, KIND)
-    log.info("test split, %d pairs\n%s", len(evaluation.rows), results_table(evaluation.metrics))
+    log.info("test split, %d pairs", len(evaluation.rows))
+    for line in results_table(evaluation.metrics).splitlines():
+        log.info("%s", line)
     log.info("report: %s", report_out / PAGE)
 
 

@@ -17,7 +17,7 @@ from components.services.data_versions.repository import Version, fetch_by_dvc, 
 from components.services.data_versions.s3_remote import fetch_by_digest
 from components.services.storage.s3 import Storage
 from dagnn_core.errors import InputError
-from dagnn_core.text import without_credentials
+from dagnn_core.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def run(
             md5=md5,
             size=0,
             num_files=0,
-            repository=without_credentials(repository),
+            repository=redact(repository),
             revision=revision,
             path=path,
             remote=remote,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagnn_core.errors import CheckFailedError, InputError
+from dagnn_core.text import cell
 from pipeline.cli.kubeflow import Promote, Seeds
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def submit(
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        typer.echo("\n".join(f"{name:17}  {value}" for name, value in facts.items() if value))
+        typer.echo("\n".join(f"{name:17}  {cell(value)}" for name, value in facts.items() if value))
         typer.echo("nothing was made: --dry-run" if dry_run else "", nl=dry_run)
     if wait and done.run_id:
         follow_run(server, done.run_id)
@@ -277,7 +278,7 @@ def _mlflow_address() -> str | None:
 
 
 def _rows(check: "Diagnosis", *, width: int) -> str:
-    lines = [f"{check.status:7}  {check.name:{width}}  {check.what}"]
+    lines = [f"{check.status:7}  {check.name:{width}}  {cell(check.what)}"]
     if check.remedy:
-        lines.append(f"{'':7}  {'':{width}}  -> {check.remedy}")
+        lines.append(f"{'':7}  {'':{width}}  -> {cell(check.remedy)}")
     return "\n".join(lines)

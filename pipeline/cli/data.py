@@ -14,6 +14,7 @@ from components.locations import WORK
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data_check.findings import Finding, Limits
 from dagnn_core.errors import CheckFailedError
+from dagnn_core.text import cell
 from pipeline.cli import imports
 
 app = typer.Typer(help="Raw data under version control; data sets: made, imported, checked.", no_args_is_help=True)
@@ -170,7 +171,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
         print(f"{finding.verdict:<8} {finding.name:<{width}} {_figure(finding.value):>8} {_figure(finding.limit):>8}")
         if finding.verdict != "ok":
             for line in (finding.explanation, "; ".join(finding.examples)):
-                print(textwrap.fill(line, 100, initial_indent=" " * 9, subsequent_indent=" " * 9))
+                print(textwrap.fill(cell(line), 100, initial_indent=" " * 9, subsequent_indent=" " * 9))
 
 
 def _figure(value: float) -> str:

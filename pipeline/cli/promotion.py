@@ -11,6 +11,8 @@ import typer
 from dagnn_core.config.register import RegisterConfig
 from dagnn_core.config.section import section_json
 from dagnn_core.errors import CheckFailedError
+from dagnn_core.redaction import redact
+from dagnn_core.text import cell
 from pipeline.cli.cluster import follow_run
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def promote_there(
                 "version": number,
                 "dataset_uri": uri,
                 "register": section_json(config),
-                "reason": reason,
+                "reason": redact(reason),
                 "adopt": "yes" if adopt else "",
             },
             service_account=place.service_account,
@@ -100,7 +102,7 @@ def promote_there(
     facts = {"model": name, "version": number, "dataset": uri, "run": job.run, "run_id": run_id}
     facts["page"] = server.page(f"runs/details/{run_id}") or None
     if not as_json:
-        typer.echo("\n".join(f"{key:8} {value}" for key, value in facts.items() if value))
+        typer.echo("\n".join(f"{key:8} {cell(value)}" for key, value in facts.items() if value))
     decision = None
     if wait and run_id:
         follow_run(server, run_id)

@@ -1,4 +1,4 @@
-"""`dagnn results`: the figures of a report."""
+"""`dagnn results`: the metrics of a report."""
 
 import json
 from pathlib import Path

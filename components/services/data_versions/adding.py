@@ -37,6 +37,7 @@ from components.services.storage.s3 import Download, Storage, parse_uri
 from dagnn_core.artifacts import write_json
 from dagnn_core.errors import BackendError, InputError
 from dagnn_core.locks import hold_lock
+from dagnn_core.redaction import redact
 from dagnn_core.text import name_first
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,11 @@ def add(name: str, source: str, *, project: Path, storage: Storage) -> RawLineag
             f"{name!r} cannot be the name of a data set, expected letters, digits, `-`, `_` and `.`, beginning with a "
             "letter or digit, at most 100, not ending in .dvc",
             "choose another name",
+        )
+    if "://" in source and not source.startswith("s3://"):
+        raise InputError(
+            f"{redact(source)} is no source of data, expected a folder, an archive, a file or an s3:// URI of one",
+            "download it first",
         )
     if not (project / ".dvc").is_dir():
         raise InputError(

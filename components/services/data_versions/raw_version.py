@@ -9,6 +9,7 @@ from components.params import read_yaml
 from dagnn_core.artifacts import digest_of_values, write_json
 from dagnn_core.errors import InputError
 from dagnn_core.records import parse_json, parse_shape
+from dagnn_core.redaction import redact_all
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class RawLineage:
 
 def write_lineage(folder: Path, lineage: RawLineage) -> None:
     """Put the record into a folder of raw data."""
-    values = asdict(lineage)
+    values = redact_all(asdict(lineage))
     write_json(folder / LINEAGE, values | {_DIGEST: digest_of_values(values)})
 
 

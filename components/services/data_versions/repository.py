@@ -14,7 +14,8 @@ from components.services.data_versions.raw_version import RawLineage
 from components.services.data_versions.s3_remote import check_digests, has_md5, remove_strangers
 from dagnn_core.errors import BackendError, DagnnError, InputError
 from dagnn_core.progress import track as show_progress
-from dagnn_core.text import one_line, without_credentials
+from dagnn_core.redaction import redact
+from dagnn_core.text import one_line
 
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
@@ -173,7 +174,7 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         InputError: no such repository, revision or path, or the path is not under DVC.
         BackendError: the repository cannot be cloned.
     """
-    name = without_credentials(repository)
+    name = redact(repository)
     try:
         with closing(_open(repository, revision, path)) as files:
             md5 = files.info(path).get("md5")
@@ -224,9 +225,7 @@ def remote_of(config: Mapping[str, Any]) -> Remote:
     remote = config["remote"].get(config["core"].get("remote"), {})
     url = remote.get("url", "")
     said = {key for key, value in remote.items() if _REMOTE_DEFAULTS.get(key) != value}
-    return Remote(
-        without_credentials(url), remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE
-    )
+    return Remote(redact(url), remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE)
 
 
 def fetch_by_dvc(repository: str, lineage: RawLineage, folder: Path) -> RawLineage:
@@ -283,7 +282,7 @@ def _entries(files: "DVCFileSystem", lineage: RawLineage) -> Sequence[ListedFile
 def _open(repository: str, revision: str, path: str) -> "DVCFileSystem":
     from dvc.api import DVCFileSystem
 
-    check_name(path, without_credentials(repository))
+    check_name(path, redact(repository))
     if Path(repository).is_dir():
         check_trusted(Path(repository))
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
@@ -297,7 +296,7 @@ def _not_opened(repository: str, revision: str, error: Exception) -> DagnnError:
     from dvc.scm import CloneError
 
     kind = BackendError if isinstance(error, CloneError) and "://" in repository else InputError
-    name = without_credentials(repository)
+    name = redact(repository)
     return kind(f"{name} at {revision} cannot be opened: {_root_cause(error)}; check repository and revision")
 
 

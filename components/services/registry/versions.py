@@ -21,6 +21,7 @@ from components.services.tracking.mlflow import REQUEST, Run, Tracking, split_of
 from components.services.tracking.tags import Lineage, known_raw
 from dagnn_core.artifacts import Artifact, canonical_json
 from dagnn_core.errors import InputError
+from dagnn_core.redaction import redact
 from dagnn_core.retrieval.directions import MAP_METRICS
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def register_version(
     card = render_model_card(name, model, report, metrics, licence=data_licence)
     description = shorten(card.markdown, MAX_DESCRIPTION)
     evaluation = {metric: repr(metrics[metric]) for metric in MAP_METRICS}
-    evaluation |= {"report_digest": report.content_digest, "data_licence": data_licence}
+    evaluation |= {"report_digest": report.content_digest, "data_licence": redact(data_licence)}
     provenance = model.artifact.provenance
     git, ancestors = (model.artifact.recorded(key) for key in ("git", "ancestors"))
     setup = _setup_tags(model.artifact)

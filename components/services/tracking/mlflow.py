@@ -17,16 +17,18 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 from uuid import uuid4
 
+from components.output import is_debugging
 from components.services.storage.patience import Patience, patience_of_environment
 from components.services.tracking.patience import end_silent_transfers, passing_failure_of_mlflow
 from components.services.tracking.tags import PIPELINE_RUN, Lineage
+from components.urls import no_url, split_url
 from dagnn_core.artifacts import Artifact, rerun
 from dagnn_core.errors import ArtifactError, BackendError, InputError, causes
 from dagnn_core.records import read_history
-from dagnn_core.text import one_line, without_credentials
+from dagnn_core.redaction import redact, redact_all
+from dagnn_core.text import one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,6 +64,8 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+_TRACEBACKS = ("mlflow.store.db", "sqlalchemy.pool")
+"""Loggers that show an exception with its traceback, which then reaches us all the same."""
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _MAX_RETRIES = "5"  # without patience: a server that restarts within a minute is waited for
 
@@ -134,7 +138,8 @@ class Tracking:
             os.environ.setdefault(name, value)
         os.environ.setdefault(_RETRIES, "0" if self.patience else _MAX_RETRIES)  # they would multiply
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints tracebacks, too
+        for name in _TRACEBACKS:
+            logging.getLogger(name).setLevel(logging.NOTSET if is_debugging() else logging.CRITICAL)
 
     @classmethod
     def from_environment(cls) -> "Tracking":
@@ -150,7 +155,7 @@ class Tracking:
     @property
     def address(self) -> str:
         """The URI without credentials, fit to be shown."""
-        return without_credentials(self.uri)
+        return redact(self.uri)
 
     @cached_property
     def who(self) -> str:
@@ -180,6 +185,7 @@ class Tracking:
         with self.answering():
             # MLflow itself would try again for minutes, with a database even for an hour
             if self._is_http:
+                split_url(self.uri, name="MLFLOW_TRACKING_URI")
                 end_silent_transfers()
                 self._waiting.call(lambda: _probe_server(self.uri), passing_failure_of_mlflow)
             elif self._is_database:
@@ -342,13 +348,17 @@ class Tracking:
 
     @property
     def _is_http(self) -> bool:
-        return urlsplit(self.uri).scheme in ("http", "https")
+        return self._scheme in ("http", "https")
 
     @property
     def _is_database(self) -> bool:
         from mlflow.store.db.db_types import DATABASE_ENGINES
 
-        return urlsplit(self.uri).scheme.split("+")[0] in DATABASE_ENGINES
+        return self._scheme.split("+")[0] in DATABASE_ENGINES
+
+    @cached_property
+    def _scheme(self) -> str:
+        return self.uri.partition(":")[0].lower()
 
     @cached_property
     def _experiment_id(self) -> str:
@@ -489,7 +499,7 @@ def split_of_data(
         name=f"{split}-{content_digest[:12]}",
         digest=raw.get("md5", content_digest)[:MAX_DIGEST],
         source_type="code",
-        source=CodeDatasetSource({"content_digest": content_digest, **raw}).to_json(),
+        source=CodeDatasetSource(redact_all({"content_digest": content_digest, **raw})).to_json(),
         schema=schema,
         profile=profile,
     )
@@ -517,7 +527,7 @@ def _flatten(sections: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= _flatten(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = str(value)[:MAX_PARAM]
+            flat[f"{prefix}{name}"] = redact(str(value))[:MAX_PARAM]
     return flat
 
 
@@ -540,8 +550,12 @@ def _ask_server(uri: str, path: str) -> Any:
 
 
 def _probe_database(uri: str) -> None:
-    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy import NullPool, create_engine, make_url
 
+    try:
+        make_url(uri)
+    except ValueError:  # of a port; its words may have a part of a password
+        raise no_url(uri, name="MLFLOW_TRACKING_URI") from None
     file = _sqlite_file(uri)
     if file is None:
         with create_engine(uri, poolclass=NullPool).connect():

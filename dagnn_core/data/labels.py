@@ -13,7 +13,7 @@ from dagnn_core.data.formats.cells import MISSING, Cell, read_lists
 from dagnn_core.data.formats.table import Table
 from dagnn_core.data.raw import RawItem
 from dagnn_core.errors import InputError
-from dagnn_core.text import clip, name_first, quote
+from dagnn_core.text import clip, name_first, one_line, quote
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,11 @@ def split_labels(cells: Iterable[Cell], separator: str, allowed: Set[str]) -> tu
     return label_texts(found, allowed)
 
 
+def normal_label(label: str) -> str:
+    """A label without space around it, in the one Unicode form that makes equal what looks equal."""
+    return unicodedata.normalize("NFC", label.strip())
+
+
 def label_texts(texts: Iterable[str], allowed: Set[str] = frozenset()) -> tuple[str, ...]:
     """Texts as labels: each once, without those that are empty or stand for a missing value.
 
@@ -58,19 +63,22 @@ def label_texts(texts: Iterable[str], allowed: Set[str] = frozenset()) -> tuple[
         texts: of one item.
         allowed: the labels that count; empty: all.
     """
-    found = dict.fromkeys(_normal(text) for text in texts)
+    found = dict.fromkeys(normal_label(text) for text in texts)
     # interned: a label of many items is one text in memory
     labels = (sys.intern(label) for label in found if label and label not in MISSING)
     return tuple(label for label in labels if not allowed or label in allowed)
 
 
-def read_label_columns(table: Table, columns: Sequence[str], label_format: str) -> list[list[Cell]]:
-    """Label columns as cells with labels: indicator columns and lists that are written as text are read as such.
+def read_label_columns(
+    table: Table, columns: Sequence[str], label_format: str, names: Sequence[str]
+) -> list[list[Cell]]:
+    """Label columns as cells with labels: indicators and lists that are written as text are read as such.
 
     Args:
         table: has the columns.
         columns: their names.
         label_format: see `dataset.folder.label_format`.
+        names: of all labels, in the order of lists of 0 and 1; empty: they are not known.
 
     Raises:
         InputError: a single column holds indicators, or a column that shall hold them holds something else.
@@ -78,7 +86,12 @@ def read_label_columns(table: Table, columns: Sequence[str], label_format: str) 
     if label_format == "values":
         return [table.columns[name] for name in columns]
     if label_format == "indicator":
-        return [read_indicators(table, name) for name in columns]
+        return [
+            read_labels(table, name, label_format, names)
+            if names and any(isinstance(cell, tuple) for cell in read_lists(table.columns[name], allow_bare=True)[0])
+            else read_indicators(table, name)
+            for name in columns
+        ]
     found = [name for name in columns if _holds_indicators(table.columns[name])]
     if found and len(columns) == 1:
         values = sorted({cell for cell in table.columns[found[0]] if isinstance(cell, str) and cell.strip()})
@@ -92,7 +105,57 @@ def read_label_columns(table: Table, columns: Sequence[str], label_format: str) 
             "%s: %d label columns hold 0 and 1 and are read as indicators of the labels %s",
             *(table.path, len(found), name_first(found)),
         )
-    return [read_indicators(table, name) if name in found else read_list_column(table, name) for name in columns]
+    return [
+        read_indicators(table, name) if name in found else read_labels(table, name, label_format, names)
+        for name in columns
+    ]
+
+
+def read_labels(table: Table, column: str, label_format: str, names: Sequence[str]) -> list[Cell]:
+    """A column of labels, or of lists with 0 or 1 for each label, which may be written as text.
+
+    Args:
+        table: has the column.
+        column: its name.
+        label_format: see `dataset.folder.label_format`.
+        names: of all labels, in the order of lists of 0 and 1; empty: they are not known.
+
+    Raises:
+        InputError: a list of 0 and 1 has not one value for each name.
+    """
+    if label_format == "values":
+        return table.columns[column]
+    cells = read_list_column(table, column)
+    values = {entry.casefold() for cell in set(cells) if isinstance(cell, tuple) for entry in cell} - {""}
+    name_numbers = {name.casefold() for name in names} & (HAS_LABEL | LACKS_LABEL)
+    may_be = bool(values) and values <= HAS_LABEL | LACKS_LABEL and not name_numbers
+    if not names or (label_format == "auto" and not may_be):
+        return cells
+    log.info("%s: the lists of 0 and 1 in %r are read as one value for each label", table.path, column)
+    return [labels_of_vector(cell, names, f"{table.path}, {table.place(row)}") for row, cell in enumerate(cells, 1)]
+
+
+def labels_of_vector(cell: Cell, names: Sequence[str], where: str) -> tuple[str, ...]:
+    """The labels whose place in a list of 0 and 1 has a 1; none where the list is missing.
+
+    Args:
+        cell: the list.
+        names: of all labels.
+        where: the row, for messages.
+
+    Raises:
+        InputError: it is no list, has not one value for each name, or has another value.
+    """
+    if isinstance(cell, str):
+        if cell.strip():
+            raise InputError(f"{where}: the label {quote(cell)}, expected a list with 0 or 1 for each label")
+        return ()
+    if cell and len(cell) != len(names):
+        raise InputError(f"{where}: a list of {len(cell)} labels, expected {len(names)}, since there are so many names")
+    wrong = next((value for value in cell if value.casefold() not in HAS_LABEL | LACKS_LABEL), None)
+    if wrong is not None:
+        raise InputError(f"{where}: the value {quote(wrong)} in a list of 0 and 1 for each label, expected 0 or 1")
+    return tuple(name for name, value in zip(names, cell, strict=False) if value.casefold() in HAS_LABEL)
 
 
 def read_indicators(table: Table, column: str) -> list[Cell]:
@@ -143,15 +206,15 @@ def read_label_names(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         names = _json_names(json.loads(text)) if path.suffix == ".json" else text.splitlines()
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path} does not hold label names ({error!r}), expected a JSON list of texts, "
+            f"{path} does not hold label names ({one_line(error)}), expected a JSON list of texts, "
             '{"labels": [{"name": ...}]}, or a .txt file with one label a line'
         ) from error
-    names = [_normal(name) for name in names if name.strip()]
+    names = [normal_label(name) for name in names if name.strip()]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise InputError(f"{path}: the label {repeated[0]!r} is there twice, expected each label once")
+        raise InputError(f"{path}: the label {quote(repeated[0])} is there twice, expected each label once")
     return tuple(names)
 
 
@@ -236,11 +299,6 @@ def choose_labels(items: Sequence[RawItem], order: Sequence[str], min_label_coun
             *(sum(map(len, alike)) - len(alike), name_first([" and ".join(map(quote, same)) for same in alike])),
         )
     return LabelChoice(names, dropped)
-
-
-def _normal(label: str) -> str:
-    """A label without space around it, in the one Unicode form that makes equal what looks equal."""
-    return unicodedata.normalize("NFC", label.strip())
 
 
 def _unsplit_hint(counts: Mapping[str, int], rare: str = "") -> str:

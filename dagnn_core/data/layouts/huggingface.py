@@ -26,8 +26,11 @@ from dagnn_core.data.labels import (
     HAS_LABEL,
     LACKS_LABEL,
     label_texts,
+    labels_of_vector,
+    normal_label,
     read_indicators,
     read_label_names,
+    read_labels,
     read_list_column,
     split_labels,
 )
@@ -127,16 +130,14 @@ def _read_file(path: Path, split: str, config: HuggingFaceConfig, names: tuple[s
     table = open_table(file, {f"dataset.huggingface.{key}": name for key, name in keys.items()})
     if config.indicator_columns:
         labels, names = [read_indicators(table, name) for name in label_columns], ()
-    else:
+    elif _is_number(file.schema, config.label_column):
+        names = names or _names_beside(file, config.label_column)
+        if not names:
+            raise _unnamed(path, config.label_column, file.schema.field(config.label_column).type)
         labels = [table.columns[config.label_column]]
-        if _is_number(file.schema, config.label_column):
-            names = names or _names_beside(file, config.label_column)
-            if not names:
-                raise _unnamed(path, config.label_column, file.schema.field(config.label_column).type)
-        else:
-            names = ()
-            if config.label_format == "auto":
-                labels = [read_list_column(table, config.label_column)]
+    else:
+        labels = [read_labels(table, config.label_column, config.label_format, names)]
+        names = ()
     return _File(split, file, table, labels, names, None if is_inside else table.texts(image_column))
 
 
@@ -172,7 +173,7 @@ def _names_beside(file: ColumnFile, column: str) -> tuple[str, ...]:
     except (TypeError, KeyError, ValueError, RecursionError):
         note = read_note(file.path.parent / "dataset_info.json")
         features = note.get("features") if isinstance(note, dict) else None
-    return schema_names(features.get(column)) if isinstance(features, dict) else ()
+    return tuple(map(normal_label, schema_names(features.get(column)))) if isinstance(features, dict) else ()
 
 
 def _are_vectors(source: Path, files: Sequence[_File], config: HuggingFaceConfig) -> bool:
@@ -217,8 +218,9 @@ def _items(file: _File, config: HuggingFaceConfig, allowed: Set[str], *, are_vec
         text = " ".join(" ".join(_parts(texts[row - 1])).split())
         cells = [column[row - 1] for column in file.labels]
         if file.label_names:
-            read = _labels_of_vector if are_vectors else _labels_of_numbers
-            labels = label_texts(read(cells[0], file, row))
+            where = f"{file.table.path}, {file.table.place(row)}"
+            read = labels_of_vector if are_vectors else _labels_of_numbers
+            labels = label_texts(read(cells[0], file.label_names, where))
         else:
             labels = split_labels(cells, config.label_separator, allowed)
         item_id = " ".join(_parts(columns[config.id_column][row - 1])) if config.id_column else ""
@@ -231,33 +233,16 @@ def _parts(cell: Cell) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
-def _labels_of_vector(cell: Cell, file: _File, row: int) -> list[str]:
-    """Names of the labels whose place in a list of 0 and 1 has a 1; none where the list is missing."""
-    values, names = ([] if isinstance(cell, str) else cell), file.label_names
-    where = f"{file.table.path}, {file.table.place(row)}"
-    if isinstance(cell, str) and cell:
-        raise InputError(f"{where}: the label {quote(cell)}, expected a list with 0 or 1 for each label")
-    if values and len(values) != len(names):
-        raise InputError(
-            f"{where}: a list of {len(values)} labels, expected {len(names)}, since there are so many names"
-        )
-    wrong = next((value for value in values if value.casefold() not in _BITS), None)
-    if wrong is not None:
-        raise InputError(f"{where}: the value {quote(wrong)} in a list of 0 and 1 for each label, expected 0 or 1")
-    return [name for name, value in zip(names, values, strict=False) if value.casefold() in HAS_LABEL]
-
-
-def _labels_of_numbers(cell: Cell, file: _File, row: int) -> list[str]:
+def _labels_of_numbers(cell: Cell, names: Sequence[str], where: str) -> tuple[str, ...]:
     """Names of numbered labels."""
-    return [_name(number, file, row) for number in _parts(cell) if number != UNKNOWN_LABEL]
+    return tuple(_name(number, names, where) for number in _parts(cell) if number != UNKNOWN_LABEL)
 
 
-def _name(number: str, file: _File, row: int) -> str:
-    names = file.label_names
+def _name(number: str, names: Sequence[str], where: str) -> str:
     if not (number.isdecimal() and len(number) < 10 and int(number) < len(names)):
         raise InputError(
-            f"{file.table.path}, {file.table.place(row)}: the label {quote(number)}, expected a whole number below "
-            f"{len(names)}, since there are so many names",
+            f"{where}: the label {quote(number)}, expected a whole number below {len(names)}, since there are so many "
+            "names",
             "correct the label names; for lists of 0 and 1 for each label set label_format to indicator",
         )
     return names[int(number)]

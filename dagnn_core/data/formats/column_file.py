@@ -14,6 +14,7 @@ from dagnn_core.text import one_line
 
 PARQUET, ARROW = (".parquet",), (".arrow", ".feather")
 BATCH_ROWS = 1024
+BATCH_BYTES = 16 << 20  # fewer rows where they are large
 NESTED_BATCH_ROWS = 64  # of lists, which are unpacked whole
 MAX_EXPANSION = 50  # times the size of the file: texts compress tenfold, a bomb a thousandfold
 SMALL_BYTES = 256 << 20  # what any file may expand to
@@ -97,12 +98,17 @@ class _Parquet:
         self._texts = [leaf.name for leaf in flat if leaf.physical_type == "BYTE_ARRAY"]
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for group in self._groups:
-            self._check_size(group, columns)
-        batch_rows = BATCH_ROWS if self._flat.issuperset(columns) else NESTED_BATCH_ROWS
+        most_rows = BATCH_ROWS if self._flat.issuperset(columns) else NESTED_BATCH_ROWS
         # as dictionaries, so that a text that many rows share is in memory once; Arrow can't do so in lists
         with pq.ParquetFile(self.path, read_dictionary=self._texts) as file:
-            yield from file.iter_batches(batch_size=batch_rows, columns=list(dict.fromkeys(columns)))
+            for number, group in enumerate(self._groups):
+                row_bytes = self._check_size(group, columns) // max(1, group.num_rows)
+                for name in self._flat.intersection(columns):
+                    mean = self._size(group, [name]) // max(1, group.num_rows)
+                    if mean > MAX_CELL_CHARACTERS:  # known before a page of them is unpacked
+                        raise too_long(f"{self.path}, column {name!r}", mean)
+                rows = max(1, min(most_rows, BATCH_BYTES // max(1, row_bytes)))
+                yield from file.iter_batches(rows, row_groups=[number], columns=list(dict.fromkeys(columns)))
 
     def read_group(self, number: int, column: str) -> pa.ChunkedArray:
         self._check_size(self._groups[number], [column])
@@ -112,16 +118,20 @@ class _Parquet:
         except (pa.ArrowException, OSError) as error:
             raise _damaged_group(self.path, number, error) from error
 
-    def _check_size(self, group: Any, columns: Sequence[str]) -> None:
+    def _check_size(self, group: Any, columns: Sequence[str]) -> int:
+        size, most = self._size(group, columns), _most_bytes(self.path)
+        if size > most:
+            raise _bomb(self.path, f"a row group is {size >> 20:,} MiB unpacked", most)
+        return size
+
+    def _size(self, group: Any, columns: Sequence[str]) -> int:
+        """Bytes of some columns, unpacked."""
         chunks = [group.column(place) for place in range(group.num_columns)]
-        size = sum(
-            chunk.total_uncompressed_size
+        return sum(
+            int(chunk.total_uncompressed_size)
             for chunk in chunks
             if any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in columns)
         )
-        most = _most_bytes(self.path)
-        if size > most:
-            raise _bomb(self.path, f"a row group is {size >> 20:,} MiB unpacked", most)
 
 
 class _Arrow:
@@ -140,11 +150,7 @@ class _Arrow:
         self._held: dict[str, list[pa.RecordBatch]] = {}
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        size, most = 0, _most_bytes(self.path)
         for batch in self._sound_batches(columns):
-            size += batch.nbytes
-            if size > most:
-                raise _bomb(self.path, f"its columns are {size >> 20:,} MiB unpacked", most)
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield batch.slice(start, BATCH_ROWS)
 
@@ -157,7 +163,11 @@ class _Arrow:
             raise _damaged_group(self.path, number, error) from error
 
     def _sound_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        size, most = 0, _most_bytes(self.path)
         for batch in self._all_batches(sorted({self.schema.get_field_index(name) for name in columns})):
+            size += batch.nbytes
+            if size > most:
+                raise _bomb(self.path, f"its columns are {size >> 20:,} MiB unpacked", most)
             batch.validate(full=True)  # a damaged offset would be read outside of the file
             yield batch
 

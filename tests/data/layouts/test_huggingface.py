@@ -273,7 +273,7 @@ def test_lists_of_two_with_two_names_are_multi_hot_where_a_value_repeats(train):
 def test_what_may_be_multi_hot_or_numbers_is_refused_until_the_format_decides(train):
     rewrite(train, labels=[[0, 1], [1, 0]] * 6)
     config = two_names(train)
-    message = r"all have 2 values, which are only '0', '1', and there are 2 label names.*\.label_format to indicator"
+    message = r"have 2 values .*, which are only '0', '1', and there are 2 label names.*\.label_format to indicator"
     with pytest.raises(InputError, match=message):
         open_huggingface(train.parent, config)
     raw = open_huggingface(train.parent, replace(config, label_format="indicator"))
@@ -285,10 +285,14 @@ def test_what_may_be_multi_hot_or_numbers_is_refused_until_the_format_decides(tr
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([[1, 0, 0, 1]] * 12, r"all have 4 values, which are only '0', '1', and there are 3 label names"),
-        ([[1, 0, -1], [0, 0, 1]] * 6, r"all have 3 values, which are only '-1', '0', '1', and there are 3"),
+        (
+            [[1, 0, 0, 1]] * 12,
+            r"have 4 values \(12 of 12 lists\), which are only '0', '1', and there are 3 label names",
+        ),
+        ([[1, 0, -1], [0, 0, 1]] * 6, r"have 3 values \(12 of 12 lists\), which are only '-1', '0', '1', and there"),
+        ([*([[1, 0, 0]] * 11), [1, 0]], r"have 3 values \(11 of 12 lists\), which are only '0', '1', and there are 3"),
         ([[0.3, 0.0, 0.7]] * 12, r"row 1: the label '0\.3', expected a whole number below 3"),
-        ([[True, False]] * 12, r"all have 2 values, which are only 'false', 'true', and there are 3 label names"),
+        ([[True, False]] * 12, r"have 2 values .*, which are only 'false', 'true', and there are 3 label names"),
         ([True] * 12, r"row 1: the label 'true', expected a whole number below 3"),
         ([5.0] * 12, r"row 1: the label '5', expected a whole number below 3"),
     ],

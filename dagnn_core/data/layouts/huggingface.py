@@ -209,17 +209,17 @@ def _are_vectors(
         sizes[len(cell)] += number
     size, most = sizes.most_common(1)[0]
     repeats = any(len(set(cell)) < len(cell) for cell in lists)  # the number of a label is in a list once
-    if 2 * most <= sizes.total() or not (repeats or is_boolean or {size} == counts):
+    if 2 * most <= sizes.total() or (not repeats and not is_boolean and (len(sizes) > 1 or {size} != counts)):
         return False
     if set(sizes) == counts and values <= _BITS and (repeats or is_boolean or size > 2):
         log.info("%s: the lists of 0 and 1 in %r are read as one value for each label", table.path, config.label_column)
         return True
     if len(sizes) > 1 and {size} != counts:
         return False
-    found, number_of_names = ", ".join(map(quote, sorted(values))), " or ".join(map(str, sorted(counts)))
+    found, num_names = ", ".join(map(quote, sorted(values))), " or ".join(map(str, sorted(counts)))
     raise InputError(
         f"{table.path}: lists in column {config.label_column!r} have {size} values ({most} of {sizes.total()} lists), "
-        f"which are only {found}, and there are {number_of_names} label names: 0 or 1 for each label, or numbers of labels?",
+        f"which are only {found}, and there are {num_names} label names: 0 or 1 for each label, or numbers of labels?",
         "set dataset.huggingface.label_format to indicator or to values, and check the label names",
     )
 

@@ -309,6 +309,7 @@ def test_lists_that_are_neither_multi_hot_nor_numbers_are_refused(train, labels,
         [[0, 1], [2], [0, 1, 2]] * 4,
         [[0], [1]] * 6,
         [[0, 1], [1]] * 6,
+        [[0, 1, 2], [0, 1], [1, 0]] * 4,
         [[2, 1, 0]] * 12,
         [[0, 0, 1], [1, 1]] * 6,  # one number for each object in the image
         pa.array([[0, 1], [1, 2]] * 6, pa.list_(pa.int64(), 2)),
@@ -437,3 +438,27 @@ def test_files_without_rows_are_read_beside_others(train):
     pq.write_table(pq.read_table(train).slice(0, 0), train)
     with pytest.raises(InputError, match="has files without rows"):
         open_huggingface(train.parent, CONFIG)
+
+
+def test_lists_of_two_names_with_and_without_both_are_numbers(train):
+    rewrite(train, labels=[[0, 1], [0, 1], [0]] * 4)
+    assert labels_of(open_huggingface(train.parent, two_names(train)))[:3] == [
+        ("sea", "boat"),
+        ("sea", "boat"),
+        ("sea",),
+    ]
+
+
+def test_what_is_said_of_many_files_is_said_once(huggingface, caplog):
+    caplog.set_level("INFO")
+    for path in (huggingface / "data").iterdir():
+        count = pq.read_metadata(path).num_rows
+        rewrite(path, labels=["['boat', 'nan']"] * count, text=["['a', 'b']"] * (count - 1) + ["nan"])
+    raw = open_huggingface(huggingface, CONFIG)
+    assert raw.rejections[0].reason == Reason.EMPTY_TEXT
+    said = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert said == [
+        "3 cells hold nan or <NA>, which counts as missing",
+        "27 cells of the column 'text' are lists written as text: read as lists",
+        "30 cells of the column 'labels' are lists written as text: read as lists",
+    ]

@@ -4,8 +4,10 @@ import ast
 import difflib
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -154,8 +156,8 @@ def _unquoted(literal: str) -> str | None:
     """The text that a literal of Python or JSON stands for; None where it is none."""
     if "\\" not in literal:
         return literal[1:-1]
-    try:
-        value = json.loads(literal) if literal[0] == '"' else ast.literal_eval(literal)
-    except (ValueError, SyntaxError):
-        return None
-    return str(value).encode(errors="replace").decode()
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an escape that Python does not know is two characters
+            return str(read(literal)).encode(errors="replace").decode()
+    return None

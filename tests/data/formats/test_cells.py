@@ -23,6 +23,8 @@ from dagnn_core.data.formats.cells import parse_list, read_lists, without_missin
         ("[['a'], ['b']]", None),
         ('{"a": 1}', None),
         (r"['\x']", None),
+        (r"['a\d']", (r"a\d",)),
+        (r'["\U0001F600", "\/"]', ("😀", "/")),
         ("boat", None),
         ("[deleted]", None),
         ("[1, 0]", None),

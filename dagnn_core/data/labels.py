@@ -17,10 +17,12 @@ from dagnn_core.text import clip, name_first, one_line, quote
 
 log = logging.getLogger(__name__)
 
-HAS_LABEL = frozenset({"1", "1.0", "true", "t", "yes", "y"})
-LACKS_LABEL = frozenset({"0", "0.0", "false", "f", "no", "n"})
-"""Indicators in any case: what a cell says of the label that its column, or its place in a list, is named after."""
+HAS_LABEL = frozenset({"1", "1.", "1.0", "true", "t", "yes", "y"})
+LACKS_LABEL = frozenset({"0", "0.", "0.0", "false", "f", "no", "n"})
+"""Indicators in small letters: what a cell says of the label that its column, or its place in a list, stands for."""
 
+_BITS = HAS_LABEL | LACKS_LABEL
+_NEGATIVE = frozenset({"-1", "-1.0"})
 _SEPARATORS = "|;,"
 _BRACKETS = ("[]", "()", "{}")
 _INDICATOR_REMEDY = (
@@ -92,18 +94,24 @@ def read_label_columns(
             else read_indicators(table, name)
             for name in columns
         ]
-    found = [name for name in columns if _holds_indicators(table.columns[name])]
+    values_of = {name: _values(table.columns[name]) for name in columns}
+    for name, values in values_of.items():
+        if values & _NEGATIVE and values <= _BITS | _NEGATIVE:
+            raise InputError(
+                f"{table.path}: the label column {name!r} holds -1 beside 0 and 1, expected an indicator of 0 and 1",
+                "write 0 or nothing where the label does not apply or is not known",
+            )
+    found = [name for name, values in values_of.items() if values and values <= _BITS]
     if found and len(columns) == 1:
-        values = sorted({cell for cell in table.columns[found[0]] if isinstance(cell, str) and cell.strip()})
+        written = sorted({cell for cell in table.columns[found[0]] if isinstance(cell, str) and cell.strip()})
         raise InputError(
-            f"{table.path}: the label column {found[0]!r} holds only {', '.join(map(repr, values))}, which name "
+            f"{table.path}: the label column {found[0]!r} holds only {', '.join(map(repr, written))}, which name "
             "no label",
             _INDICATOR_REMEDY,
         )
     if found:
         log.info(
-            "%s: %d label columns hold 0 and 1 and are read as indicators of the labels %s",
-            *(table.path, len(found), name_first(found)),
+            "%s: label columns that hold 0 and 1 are read as indicators of the labels %s", table.path, name_first(found)
         )
     return [
         read_indicators(table, name) if name in found else read_labels(table, name, label_format, names)
@@ -127,8 +135,8 @@ def read_labels(table: Table, column: str, label_format: str, names: Sequence[st
         return table.columns[column]
     cells = read_list_column(table, column)
     values = {entry.casefold() for cell in set(cells) if isinstance(cell, tuple) for entry in cell} - {""}
-    name_numbers = {name.casefold() for name in names} & (HAS_LABEL | LACKS_LABEL)
-    may_be = bool(values) and values <= HAS_LABEL | LACKS_LABEL and not name_numbers
+    name_numbers = {name.casefold() for name in names} & _BITS
+    may_be = bool(values) and values <= _BITS and not name_numbers
     if not names or (label_format == "auto" and not may_be):
         return cells
     log.info("%s: the lists of 0 and 1 in %r are read as one value for each label", table.path, column)
@@ -152,7 +160,7 @@ def labels_of_vector(cell: Cell, names: Sequence[str], where: str) -> tuple[str,
         return ()
     if cell and len(cell) != len(names):
         raise InputError(f"{where}: a list of {len(cell)} labels, expected {len(names)}, since there are so many names")
-    wrong = next((value for value in cell if value.casefold() not in HAS_LABEL | LACKS_LABEL), None)
+    wrong = next((value for value in cell if value.casefold() not in _BITS), None)
     if wrong is not None:
         raise InputError(f"{where}: the value {quote(wrong)} in a list of 0 and 1 for each label, expected 0 or 1")
     return tuple(name for name, value in zip(names, cell, strict=False) if value.casefold() in HAS_LABEL)
@@ -167,7 +175,7 @@ def read_indicators(table: Table, column: str) -> list[Cell]:
     cells: list[Cell] = []
     for row, cell in enumerate(table.columns[column], start=1):
         text = cell.strip().casefold() if isinstance(cell, str) else None
-        if text is None or (text and text not in HAS_LABEL | LACKS_LABEL):
+        if text is None or (text and text not in _BITS):
             raise InputError(
                 f"{table.path}, {table.place(row)}: {quote(cell)} in the indicator column {column!r}, expected 1, 0, "
                 "true, false or nothing"
@@ -190,9 +198,9 @@ def read_list_column(table: Table, column: str, *, allow_bare: bool = True) -> l
     return cells
 
 
-def _holds_indicators(column: Sequence[Cell]) -> bool:
-    values = {cell.strip().casefold() if isinstance(cell, str) else "a list" for cell in set(column)} - {""}
-    return bool(values) and values <= HAS_LABEL | LACKS_LABEL
+def _values(column: Sequence[Cell]) -> set[str]:
+    """The texts of a column in small letters; a list is a text like no indicator."""
+    return {cell.strip().casefold() if isinstance(cell, str) else "a list" for cell in set(column)} - {""}
 
 
 def read_label_names(path: Path) -> tuple[str, ...]:
@@ -263,7 +271,7 @@ def choose_labels(items: Sequence[RawItem], order: Sequence[str], min_label_coun
     """
     in_training = Counter(label for item in items if item.split == "train" for label in item.labels)
     on_items = Counter(label for item in items for label in item.labels)
-    if on_items and {name.casefold() for name in on_items} <= HAS_LABEL | LACKS_LABEL | {"-1", "-1.0"}:
+    if on_items and {name.casefold() for name in on_items} <= _BITS | _NEGATIVE:
         raise InputError(
             f"the labels are only {', '.join(map(repr, sorted(on_items)))}, which name nothing that items share",
             f"{_INDICATOR_REMEDY}; for lists of 0 and 1, set label_names",
@@ -294,9 +302,9 @@ def choose_labels(items: Sequence[RawItem], order: Sequence[str], min_label_coun
     alike = same_but_for_case({name: on_items[name] for name in names})
     if alike:
         log.warning(
-            "%d labels differ from another in case alone (%s) and count as labels of their own: to make them one, set "
+            "labels that differ in case alone count as labels of their own (%s): to make them one, set "
             "dataset.label_case to fold",
-            *(sum(map(len, alike)) - len(alike), name_first([" and ".join(map(quote, same)) for same in alike])),
+            name_first([" and ".join(map(quote, same)) for same in alike]),
         )
     return LabelChoice(names, dropped)
 
@@ -317,7 +325,7 @@ def _unsplit_hint(counts: Mapping[str, int], rare: str = "") -> str:
         )
     for separator in _SEPARATORS:
         whole = [name for name in counts if separator in name]
-        if separator in rare or (4 * len(whole) > len(counts) and _share_parts(whole, separator)):
+        if separator in rare or (4 * len(whole) > len(counts) and _share_parts(counts, separator)):
             such = quote(rare if separator in rare else whole[0])
             return (
                 f"{len(whole)} of {len(counts)} labels contain {separator!r}, such as {such}: if it separates labels, "
@@ -326,10 +334,11 @@ def _unsplit_hint(counts: Mapping[str, int], rare: str = "") -> str:
     return ""
 
 
-def _share_parts(names: Sequence[str], separator: str) -> bool:
-    """Whether one part is in several of the labels, as where they were several labels."""
-    parts = Counter(part for name in names for part in {part.strip() for part in name.split(separator)})
-    return any(count > 1 for count in parts.values())
+def _share_parts(names: Iterable[str], separator: str) -> bool:
+    """Whether a part of some label is in another one as well, as where they are several labels."""
+    parts = [{part.strip() for part in name.split(separator)} for name in names]
+    counts = Counter(part for of_name in parts for part in of_name)
+    return any(counts[part] > 1 for of_name in parts if len(of_name) > 1 for part in of_name)
 
 
 def _json_names(value: Any) -> list[str]:

@@ -13,9 +13,8 @@ from dagnn_core.errors import InputError
 from dagnn_core.text import one_line
 
 PARQUET, ARROW = (".parquet",), (".arrow", ".feather")
-BATCH_ROWS = 1024
+BATCH_ROWS = 64  # few, since a text that Parquet holds once may be in all of them
 BATCH_BYTES = 16 << 20  # fewer rows where they are large
-NESTED_BATCH_ROWS = 64  # of lists, which are unpacked whole
 MAX_EXPANSION = 50  # times the size of the file: texts compress tenfold, a bomb a thousandfold
 SMALL_BYTES = 256 << 20  # what any file may expand to
 
@@ -32,7 +31,7 @@ class ColumnFile(Protocol):
     """Rows of each group."""
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Some columns, a few rows at a time; a text that many rows have may be there once."""
+        """Some columns, a few rows at a time."""
 
     def read_group(self, number: int, column: str) -> pa.ChunkedArray:
         """One column of a group of rows.
@@ -93,21 +92,17 @@ class _Parquet:
             self._groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
             leaves = [file.schema.column(place) for place in range(len(file.schema))]
         self.group_sizes = [group.num_rows for group in self._groups]
-        flat = [leaf for leaf in leaves if leaf.path == leaf.name]
-        self._flat = {leaf.name for leaf in flat}
-        self._texts = [leaf.name for leaf in flat if leaf.physical_type == "BYTE_ARRAY"]
+        self._flat = {leaf.name for leaf in leaves if leaf.path == leaf.name}
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        most_rows = BATCH_ROWS if self._flat.issuperset(columns) else NESTED_BATCH_ROWS
-        # as dictionaries, so that a text that many rows share is in memory once; Arrow can't do so in lists
-        with pq.ParquetFile(self.path, read_dictionary=self._texts) as file:
+        with pq.ParquetFile(self.path) as file:
             for number, group in enumerate(self._groups):
                 row_bytes = self._check_size(group, columns) // max(1, group.num_rows)
                 for name in self._flat.intersection(columns):
                     mean = self._size(group, [name]) // max(1, group.num_rows)
                     if mean > MAX_CELL_CHARACTERS:  # known before a page of them is unpacked
                         raise too_long(f"{self.path}, column {name!r}", mean)
-                rows = max(1, min(most_rows, BATCH_BYTES // max(1, row_bytes)))
+                rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, row_bytes)))
                 yield from file.iter_batches(rows, row_groups=[number], columns=list(dict.fromkeys(columns)))
 
     def read_group(self, number: int, column: str) -> pa.ChunkedArray:
@@ -219,6 +214,7 @@ def _check_lengths(array: pa.Array, where: str) -> int:
     """Bytes of all texts in an array; a text of too many is an error."""
     if _is_list(array.type):
         return _check_lengths(_storage(pc.list_flatten(array)), where)
+    array = _compact(array)
     values = array.dictionary if pa.types.is_dictionary(array.type) else array
     if pa.types.is_string_view(values.type) or pa.types.is_binary_view(values.type):
         values = values.cast(pa.large_binary())
@@ -230,6 +226,14 @@ def _check_lengths(array: pa.Array, where: str) -> int:
         raise too_long(where, longest)
     each = lengths.take(array.indices) if pa.types.is_dictionary(array.type) else lengths
     return pc.sum(each).as_py() or 0
+
+
+def _compact(array: pa.Array) -> pa.Array:
+    """A dictionary array with those values alone that its rows have: batches share the dictionary of all rows."""
+    if not pa.types.is_dictionary(array.type):
+        return array
+    used = pc.unique(array.indices).drop_null()
+    return pa.DictionaryArray.from_arrays(pc.index_in(array.indices, value_set=used), array.dictionary.take(used))
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -257,6 +261,7 @@ def _cells(array: pa.Array, what: str) -> list[Cell]:
 
 
 def _texts(array: pa.Array) -> list[str]:
+    array = _compact(array)
     if pa.types.is_dictionary(array.type):
         values = _texts(array.dictionary)
         return ["" if index is None else values[index] for index in array.indices.to_pylist()]

@@ -50,8 +50,8 @@ class _Dialect(NamedTuple):
 def read_delimited(path: Path, columns: Mapping[str, str]) -> Delimited:
     """Read some columns of a CSV or TSV file with a header.
 
-    Semicolons, tabs or vertical bars separate the cells where the columns are found by them and not by commas. A file with
-    a byte order mark may be UTF-16 or UTF-32, any other is UTF-8.
+    Semicolons, tabs or vertical bars separate the cells where the columns are found by them and not by commas. A file
+    with a byte order mark may be UTF-16 or UTF-32, any other is UTF-8.
 
     Args:
         path: of the file; `.tsv` has tabs.

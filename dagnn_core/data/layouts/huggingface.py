@@ -175,7 +175,8 @@ def _unnamed(path: Path, column: str, kind: pa.DataType) -> InputError:
         )
     return InputError(
         f"{path}: column {column!r} holds numbers and the schema has no names for them",
-        "give a file with the names in dataset.huggingface.label_names",
+        "give a file with the names in dataset.huggingface.label_names; for columns of 0 and 1 that are named after "
+        "their labels, set indicator_columns",
     )
 
 

@@ -160,10 +160,10 @@ class _Arrow:
     def _sound_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         size, most = 0, _most_bytes(self.path)
         for batch in self._all_batches(sorted({self.schema.get_field_index(name) for name in columns})):
+            batch.validate(full=True)  # a damaged offset would be read outside of the file, even for the size
             size += batch.nbytes
             if size > most:
                 raise _bomb(self.path, f"its columns are {size >> 20:,} MiB unpacked", most)
-            batch.validate(full=True)  # a damaged offset would be read outside of the file
             yield batch
 
     def _all_batches(self, places: Sequence[int]) -> Iterator[pa.RecordBatch]:

@@ -18,6 +18,7 @@ BATCH_BYTES = 16 << 20  # fewer rows where they are large
 MAX_EXPANSION = 50  # times the size of the file: texts compress tenfold, a bomb a thousandfold
 SMALL_BYTES = 256 << 20  # what any file may expand to
 
+_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last for names of columns
 _FILE_MAGIC = b"ARROW1"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
@@ -52,7 +53,7 @@ def open_columns(path: Path) -> ColumnFile:
     """
     try:
         return _Parquet(path) if path.suffix.lower() in PARQUET else _Arrow(path)
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGE as error:
         kind = "Parquet" if path.suffix.lower() in PARQUET else "Arrow"
         raise InputError(f"{path} is not a valid {kind} file ({one_line(error)})", "write or copy it again") from error
 
@@ -74,7 +75,7 @@ def read_texts(file: ColumnFile, columns: Sequence[str]) -> dict[str, list[Cell]
                     raise _bomb(file.path, f"its texts are more than {characters >> 20:,} MiB", most)
                 kind = one_line(file.schema.field(name).type)
                 cells[name] += _cells(values, f"{file.path}: column {name!r} has the type {kind}")
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGE as error:
         if "Expected all lists to be of size" in str(error):
             raise InputError(
                 f"{file.path}: a list of fixed size is missing in a row, which Arrow cannot read from Parquet",
@@ -106,11 +107,11 @@ class _Parquet:
                 yield from file.iter_batches(rows, row_groups=[number], columns=list(dict.fromkeys(columns)))
 
     def read_group(self, number: int, column: str) -> pa.ChunkedArray:
-        self._check_size(self._groups[number], [column])
         try:
+            self._check_size(self._groups[number], [column])
             with pq.ParquetFile(self.path) as file:
                 return file.read_row_group(number, columns=[column])[column]
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             raise _damaged_group(self.path, number, error) from error
 
     def _check_size(self, group: Any, columns: Sequence[str]) -> int:
@@ -154,7 +155,7 @@ class _Arrow:
             if column not in self._held:  # of a mapped file nothing is copied
                 self._held[column] = list(self._sound_batches([column]))
             return pa.chunked_array([self._held[column][number].column(column)])
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             raise _damaged_group(self.path, number, error) from error
 
     def _sound_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

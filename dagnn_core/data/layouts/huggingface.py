@@ -316,7 +316,10 @@ class _ImageColumn:
     def cell(self, row: int) -> Any:
         """What is in a row, from 1."""
         group = bisect_right(self._starts, row - 1) - 1
-        return self._read(group)[row - 1 - self._starts[group]].as_py()
+        try:
+            return self._read(group)[row - 1 - self._starts[group]].as_py()
+        except UnicodeDecodeError as error:
+            raise ImageError("its path is not valid UTF-8") from error
 
     def _read(self, group: int) -> pa.ChunkedArray:
         with self._lock:

@@ -13,14 +13,16 @@ from dagnn_core.data.formats.cells import MISSING, Cell, read_lists
 from dagnn_core.data.formats.table import Table
 from dagnn_core.data.raw import RawItem
 from dagnn_core.errors import InputError
-from dagnn_core.text import clip, name_first, quote
+from dagnn_core.text import clip, name_first, one_line, quote
 
 log = logging.getLogger(__name__)
 
-HAS_LABEL = frozenset({"1", "1.0", "true", "t", "yes", "y"})
-LACKS_LABEL = frozenset({"0", "0.0", "false", "f", "no", "n"})
-"""Indicators in any case: what a cell says of the label that its column, or its place in a list, is named after."""
+HAS_LABEL = frozenset({"1", "1.", "1.0", "true", "t", "yes", "y"})
+LACKS_LABEL = frozenset({"0", "0.", "0.0", "false", "f", "no", "n"})
+"""Indicators in small letters: what a cell says of the label that its column, or its place in a list, stands for."""
 
+_BITS = HAS_LABEL | LACKS_LABEL
+_NEGATIVE = frozenset({"-1", "-1.0"})
 _SEPARATORS = "|;,"
 _BRACKETS = ("[]", "()", "{}")
 _INDICATOR_REMEDY = (
@@ -51,6 +53,11 @@ def split_labels(cells: Iterable[Cell], separator: str, allowed: Set[str]) -> tu
     return label_texts(found, allowed)
 
 
+def normal_label(label: str) -> str:
+    """A label without space around it, in the one Unicode form that makes equal what looks equal."""
+    return unicodedata.normalize("NFC", label.strip())
+
+
 def label_texts(texts: Iterable[str], allowed: Set[str] = frozenset()) -> tuple[str, ...]:
     """Texts as labels: each once, without those that are empty or stand for a missing value.
 
@@ -58,19 +65,22 @@ def label_texts(texts: Iterable[str], allowed: Set[str] = frozenset()) -> tuple[
         texts: of one item.
         allowed: the labels that count; empty: all.
     """
-    found = dict.fromkeys(_normal(text) for text in texts)
+    found = dict.fromkeys(normal_label(text) for text in texts)
     # interned: a label of many items is one text in memory
     labels = (sys.intern(label) for label in found if label and label not in MISSING)
     return tuple(label for label in labels if not allowed or label in allowed)
 
 
-def read_label_columns(table: Table, columns: Sequence[str], label_format: str) -> list[list[Cell]]:
-    """Label columns as cells with labels: indicator columns and lists that are written as text are read as such.
+def read_label_columns(
+    table: Table, columns: Sequence[str], label_format: str, names: Sequence[str]
+) -> list[list[Cell]]:
+    """Label columns as cells with labels: indicators and lists that are written as text are read as such.
 
     Args:
         table: has the columns.
         columns: their names.
         label_format: see `dataset.folder.label_format`.
+        names: of all labels, in the order of lists of 0 and 1; empty: they are not known.
 
     Raises:
         InputError: a single column holds indicators, or a column that shall hold them holds something else.
@@ -78,21 +88,82 @@ def read_label_columns(table: Table, columns: Sequence[str], label_format: str) 
     if label_format == "values":
         return [table.columns[name] for name in columns]
     if label_format == "indicator":
-        return [read_indicators(table, name) for name in columns]
-    found = [name for name in columns if _holds_indicators(table.columns[name])]
+        return [
+            read_labels(table, name, label_format, names)
+            if names and any(isinstance(cell, tuple) for cell in read_lists(table.columns[name], allow_bare=True)[0])
+            else read_indicators(table, name)
+            for name in columns
+        ]
+    values_of = {name: _values(table.columns[name]) for name in columns}
+    for name, values in values_of.items():
+        if values & _NEGATIVE and values <= _BITS | _NEGATIVE:
+            raise InputError(
+                f"{table.path}: the label column {name!r} holds -1 beside 0 and 1, expected an indicator of 0 and 1",
+                "write 0 or nothing where the label does not apply or is not known",
+            )
+    found = [name for name, values in values_of.items() if values and values <= _BITS]
     if found and len(columns) == 1:
-        values = sorted({cell for cell in table.columns[found[0]] if isinstance(cell, str) and cell.strip()})
+        written = sorted({cell for cell in table.columns[found[0]] if isinstance(cell, str) and cell.strip()})
         raise InputError(
-            f"{table.path}: the label column {found[0]!r} holds only {', '.join(map(repr, values))}, which name "
+            f"{table.path}: the label column {found[0]!r} holds only {', '.join(map(repr, written))}, which name "
             "no label",
             _INDICATOR_REMEDY,
         )
     if found:
         log.info(
-            "%s: %d label columns hold 0 and 1 and are read as indicators of the labels %s",
-            *(table.path, len(found), name_first(found)),
+            "%s: label columns that hold 0 and 1 are read as indicators of the labels %s", table.path, name_first(found)
         )
-    return [read_indicators(table, name) if name in found else read_list_column(table, name) for name in columns]
+    return [
+        read_indicators(table, name) if name in found else read_labels(table, name, label_format, names)
+        for name in columns
+    ]
+
+
+def read_labels(table: Table, column: str, label_format: str, names: Sequence[str]) -> list[Cell]:
+    """A column of labels, or of lists with 0 or 1 for each label, which may be written as text.
+
+    Args:
+        table: has the column.
+        column: its name.
+        label_format: see `dataset.folder.label_format`.
+        names: of all labels, in the order of lists of 0 and 1; empty: they are not known.
+
+    Raises:
+        InputError: a list of 0 and 1 has not one value for each name.
+    """
+    if label_format == "values":
+        return table.columns[column]
+    cells = read_list_column(table, column)
+    values = {entry.casefold() for cell in set(cells) if isinstance(cell, tuple) for entry in cell} - {""}
+    name_numbers = {name.casefold() for name in names} & _BITS
+    may_be = bool(values) and values <= _BITS and not name_numbers
+    if not names or (label_format == "auto" and not may_be):
+        return cells
+    log.info("%s: the lists of 0 and 1 in %r are read as one value for each label", table.path, column)
+    return [labels_of_vector(cell, names, f"{table.path}, {table.place(row)}") for row, cell in enumerate(cells, 1)]
+
+
+def labels_of_vector(cell: Cell, names: Sequence[str], where: str) -> tuple[str, ...]:
+    """The labels whose place in a list of 0 and 1 has a 1; none where the list is missing.
+
+    Args:
+        cell: the list.
+        names: of all labels.
+        where: the row, for messages.
+
+    Raises:
+        InputError: it is no list, has not one value for each name, or has another value.
+    """
+    if isinstance(cell, str):
+        if cell.strip():
+            raise InputError(f"{where}: the label {quote(cell)}, expected a list with 0 or 1 for each label")
+        return ()
+    if cell and len(cell) != len(names):
+        raise InputError(f"{where}: a list of {len(cell)} labels, expected {len(names)}, since there are so many names")
+    wrong = next((value for value in cell if value.casefold() not in _BITS), None)
+    if wrong is not None:
+        raise InputError(f"{where}: the value {quote(wrong)} in a list of 0 and 1 for each label, expected 0 or 1")
+    return tuple(name for name, value in zip(names, cell, strict=False) if value.casefold() in HAS_LABEL)
 
 
 def read_indicators(table: Table, column: str) -> list[Cell]:
@@ -104,7 +175,7 @@ def read_indicators(table: Table, column: str) -> list[Cell]:
     cells: list[Cell] = []
     for row, cell in enumerate(table.columns[column], start=1):
         text = cell.strip().casefold() if isinstance(cell, str) else None
-        if text is None or (text and text not in HAS_LABEL | LACKS_LABEL):
+        if text is None or (text and text not in _BITS):
             raise InputError(
                 f"{table.path}, {table.place(row)}: {quote(cell)} in the indicator column {column!r}, expected 1, 0, "
                 "true, false or nothing"
@@ -127,9 +198,9 @@ def read_list_column(table: Table, column: str, *, allow_bare: bool = True) -> l
     return cells
 
 
-def _holds_indicators(column: Sequence[Cell]) -> bool:
-    values = {cell.strip().casefold() if isinstance(cell, str) else "a list" for cell in set(column)} - {""}
-    return bool(values) and values <= HAS_LABEL | LACKS_LABEL
+def _values(column: Sequence[Cell]) -> set[str]:
+    """The texts of a column in small letters; a list is a text like no indicator."""
+    return {cell.strip().casefold() if isinstance(cell, str) else "a list" for cell in set(column)} - {""}
 
 
 def read_label_names(path: Path) -> tuple[str, ...]:
@@ -143,15 +214,15 @@ def read_label_names(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         names = _json_names(json.loads(text)) if path.suffix == ".json" else text.splitlines()
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path} does not hold label names ({error!r}), expected a JSON list of texts, "
+            f"{path} does not hold label names ({one_line(error)}), expected a JSON list of texts, "
             '{"labels": [{"name": ...}]}, or a .txt file with one label a line'
         ) from error
-    names = [_normal(name) for name in names if name.strip()]
+    names = [normal_label(name) for name in names if name.strip()]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise InputError(f"{path}: the label {repeated[0]!r} is there twice, expected each label once")
+        raise InputError(f"{path}: the label {quote(repeated[0])} is there twice, expected each label once")
     return tuple(names)
 
 
@@ -200,7 +271,7 @@ def choose_labels(items: Sequence[RawItem], order: Sequence[str], min_label_coun
     """
     in_training = Counter(label for item in items if item.split == "train" for label in item.labels)
     on_items = Counter(label for item in items for label in item.labels)
-    if on_items and {name.casefold() for name in on_items} <= HAS_LABEL | LACKS_LABEL | {"-1", "-1.0"}:
+    if on_items and {name.casefold() for name in on_items} <= _BITS | _NEGATIVE:
         raise InputError(
             f"the labels are only {', '.join(map(repr, sorted(on_items)))}, which name nothing that items share",
             f"{_INDICATOR_REMEDY}; for lists of 0 and 1, set label_names",
@@ -231,16 +302,11 @@ def choose_labels(items: Sequence[RawItem], order: Sequence[str], min_label_coun
     alike = same_but_for_case({name: on_items[name] for name in names})
     if alike:
         log.warning(
-            "%d labels differ from another in case alone (%s) and count as labels of their own: to make them one, set "
+            "labels that differ in case alone count as labels of their own (%s): to make them one, set "
             "dataset.label_case to fold",
-            *(sum(map(len, alike)) - len(alike), name_first([" and ".join(map(quote, same)) for same in alike])),
+            name_first([" and ".join(map(quote, same)) for same in alike]),
         )
     return LabelChoice(names, dropped)
-
-
-def _normal(label: str) -> str:
-    """A label without space around it, in the one Unicode form that makes equal what looks equal."""
-    return unicodedata.normalize("NFC", label.strip())
 
 
 def _unsplit_hint(counts: Mapping[str, int], rare: str = "") -> str:
@@ -259,7 +325,7 @@ def _unsplit_hint(counts: Mapping[str, int], rare: str = "") -> str:
         )
     for separator in _SEPARATORS:
         whole = [name for name in counts if separator in name]
-        if separator in rare or (4 * len(whole) > len(counts) and _share_parts(whole, separator)):
+        if separator in rare or (4 * len(whole) > len(counts) and _share_parts(counts, separator)):
             such = quote(rare if separator in rare else whole[0])
             return (
                 f"{len(whole)} of {len(counts)} labels contain {separator!r}, such as {such}: if it separates labels, "
@@ -268,10 +334,11 @@ def _unsplit_hint(counts: Mapping[str, int], rare: str = "") -> str:
     return ""
 
 
-def _share_parts(names: Sequence[str], separator: str) -> bool:
-    """Whether one part is in several of the labels, as where they were several labels."""
-    parts = Counter(part for name in names for part in {part.strip() for part in name.split(separator)})
-    return any(count > 1 for count in parts.values())
+def _share_parts(names: Iterable[str], separator: str) -> bool:
+    """Whether a part of some label is in another one as well, as where they are several labels."""
+    parts = [{part.strip() for part in name.split(separator)} for name in names]
+    counts = Counter(part for of_name in parts for part in of_name)
+    return any(counts[part] > 1 for of_name in parts if len(of_name) > 1 for part in of_name)
 
 
 def _json_names(value: Any) -> list[str]:

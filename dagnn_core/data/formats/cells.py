@@ -4,8 +4,10 @@ import ast
 import difflib
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -22,9 +24,10 @@ MISSING = frozenset({"nan", "NaN", "<NA>"})
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 _QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
 _ENTRY = {
-    opening: re.compile(rf"\s*(?:({_QUOTED})|([^\s,\"'{brackets}][^,{brackets}]*))\s*(,|$|(?=[\"']))", re.DOTALL)
+    opening: re.compile(rf"\s*(?:({_QUOTED})|([^\s,\"'()\[\]{{}}][^,{brackets}]*))\s*(,|$|(?=[\"']))", re.DOTALL)
     for opening, brackets in (("[", r"\[\]"), ("(", "()"), ("{", "{}"))
 }
+_ARRAY = re.compile(r"array\((\[.*\])(?:,\s*dtype=[^\s()\[\],]+)?\)", re.DOTALL)  # as NumPy writes itself
 _NUMBER = re.compile(r"[-+]?[0-9.]+")
 _NO_VALUE = MISSING | {"None", "null"}
 _MAX_LISTED = 10  # columns in a message
@@ -68,7 +71,8 @@ def check_columns(path: Path, columns: Mapping[str, str], present: Iterable[str]
         )
     for role, name in columns.items():
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+            close = [other for other in names if other.casefold() == name.casefold()]
+            close = close or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
             hint = f", did you mean {quote(close[0])}?" if close else ""
             listed = ", ".join(clip(column) for column in islice(names, _MAX_LISTED)) or "none"
             more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
@@ -100,9 +104,7 @@ def read_lists(column: Sequence[Cell], *, allow_bare: bool) -> tuple[list[Cell],
     such as `[boat, dog]` or `[1, 0]`.
     """
     texts = [cell.strip() for cell in column if isinstance(cell, str) and cell.strip()]
-    if not any(_is_bracketed(text) for text in texts):
-        return list(column), 0
-    allow_bare = allow_bare and all(_is_bracketed(text) for text in texts)
+    allow_bare = allow_bare and all(_is_bracketed(text) or _ARRAY.fullmatch(text) for text in texts)
     cells: list[Cell] = []
     count = 0
     for cell in column:
@@ -119,7 +121,8 @@ def parse_list(text: str, *, allow_bare: bool) -> tuple[str, ...] | None:
         text: a cell.
         allow_bare: whether entries may be without quotes.
     """
-    text = text.strip()
+    array = _ARRAY.fullmatch(text.strip())
+    text = array[1] if array else text.strip()
     if not _is_bracketed(text):
         return None
     pattern, inside = _ENTRY[text[0]], text[1:-1].rstrip().removesuffix(",").rstrip()
@@ -154,8 +157,8 @@ def _unquoted(literal: str) -> str | None:
     """The text that a literal of Python or JSON stands for; None where it is none."""
     if "\\" not in literal:
         return literal[1:-1]
-    try:
-        value = json.loads(literal) if literal[0] == '"' else ast.literal_eval(literal)
-    except (ValueError, SyntaxError):
-        return None
-    return str(value).encode(errors="replace").decode()
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an escape that Python does not know is two characters
+            return str(read(literal)).encode(errors="replace").decode()
+    return None

@@ -13,11 +13,12 @@ from dagnn_core.errors import InputError
 from dagnn_core.text import one_line
 
 PARQUET, ARROW = (".parquet",), (".arrow", ".feather")
-BATCH_ROWS = 1024
-NESTED_BATCH_ROWS = 64  # of lists, which are unpacked whole
+BATCH_ROWS = 64  # few, since a text that Parquet holds once may be in all of them
+BATCH_BYTES = 16 << 20  # fewer rows where they are large
 MAX_EXPANSION = 50  # times the size of the file: texts compress tenfold, a bomb a thousandfold
 SMALL_BYTES = 256 << 20  # what any file may expand to
 
+_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last for names of columns
 _FILE_MAGIC = b"ARROW1"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
@@ -31,7 +32,7 @@ class ColumnFile(Protocol):
     """Rows of each group."""
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Some columns, a few rows at a time; a text that many rows have may be there once."""
+        """Some columns, a few rows at a time."""
 
     def read_group(self, number: int, column: str) -> pa.ChunkedArray:
         """One column of a group of rows.
@@ -52,7 +53,7 @@ def open_columns(path: Path) -> ColumnFile:
     """
     try:
         return _Parquet(path) if path.suffix.lower() in PARQUET else _Arrow(path)
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGE as error:
         kind = "Parquet" if path.suffix.lower() in PARQUET else "Arrow"
         raise InputError(f"{path} is not a valid {kind} file ({one_line(error)})", "write or copy it again") from error
 
@@ -74,7 +75,7 @@ def read_texts(file: ColumnFile, columns: Sequence[str]) -> dict[str, list[Cell]
                     raise _bomb(file.path, f"its texts are more than {characters >> 20:,} MiB", most)
                 kind = one_line(file.schema.field(name).type)
                 cells[name] += _cells(values, f"{file.path}: column {name!r} has the type {kind}")
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGE as error:
         if "Expected all lists to be of size" in str(error):
             raise InputError(
                 f"{file.path}: a list of fixed size is missing in a row, which Arrow cannot read from Parquet",
@@ -92,36 +93,41 @@ class _Parquet:
             self._groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
             leaves = [file.schema.column(place) for place in range(len(file.schema))]
         self.group_sizes = [group.num_rows for group in self._groups]
-        flat = [leaf for leaf in leaves if leaf.path == leaf.name]
-        self._flat = {leaf.name for leaf in flat}
-        self._texts = [leaf.name for leaf in flat if leaf.physical_type == "BYTE_ARRAY"]
+        self._flat = {leaf.name for leaf in leaves if leaf.path == leaf.name}
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for group in self._groups:
-            self._check_size(group, columns)
-        batch_rows = BATCH_ROWS if self._flat.issuperset(columns) else NESTED_BATCH_ROWS
-        # as dictionaries, so that a text that many rows share is in memory once; Arrow can't do so in lists
-        with pq.ParquetFile(self.path, read_dictionary=self._texts) as file:
-            yield from file.iter_batches(batch_size=batch_rows, columns=list(dict.fromkeys(columns)))
+        with pq.ParquetFile(self.path) as file:
+            for number, group in enumerate(self._groups):
+                row_bytes = self._check_size(group, columns) // max(1, group.num_rows)
+                for name in self._flat.intersection(columns):
+                    mean = self._size(group, [name]) // max(1, group.num_rows)
+                    if mean > MAX_CELL_CHARACTERS:  # known before a page of them is unpacked
+                        raise too_long(f"{self.path}, column {name!r}", mean)
+                rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, row_bytes)))
+                yield from file.iter_batches(rows, row_groups=[number], columns=list(dict.fromkeys(columns)))
 
     def read_group(self, number: int, column: str) -> pa.ChunkedArray:
-        self._check_size(self._groups[number], [column])
         try:
+            self._check_size(self._groups[number], [column])
             with pq.ParquetFile(self.path) as file:
                 return file.read_row_group(number, columns=[column])[column]
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             raise _damaged_group(self.path, number, error) from error
 
-    def _check_size(self, group: Any, columns: Sequence[str]) -> None:
+    def _check_size(self, group: Any, columns: Sequence[str]) -> int:
+        size, most = self._size(group, columns), _most_bytes(self.path)
+        if size > most:
+            raise _bomb(self.path, f"a row group is {size >> 20:,} MiB unpacked", most)
+        return size
+
+    def _size(self, group: Any, columns: Sequence[str]) -> int:
+        """Bytes of some columns, unpacked."""
         chunks = [group.column(place) for place in range(group.num_columns)]
-        size = sum(
-            chunk.total_uncompressed_size
+        return sum(
+            int(chunk.total_uncompressed_size)
             for chunk in chunks
             if any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in columns)
         )
-        most = _most_bytes(self.path)
-        if size > most:
-            raise _bomb(self.path, f"a row group is {size >> 20:,} MiB unpacked", most)
 
 
 class _Arrow:
@@ -140,11 +146,7 @@ class _Arrow:
         self._held: dict[str, list[pa.RecordBatch]] = {}
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        size, most = 0, _most_bytes(self.path)
         for batch in self._sound_batches(columns):
-            size += batch.nbytes
-            if size > most:
-                raise _bomb(self.path, f"its columns are {size >> 20:,} MiB unpacked", most)
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield batch.slice(start, BATCH_ROWS)
 
@@ -153,12 +155,16 @@ class _Arrow:
             if column not in self._held:  # of a mapped file nothing is copied
                 self._held[column] = list(self._sound_batches([column]))
             return pa.chunked_array([self._held[column][number].column(column)])
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             raise _damaged_group(self.path, number, error) from error
 
     def _sound_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        size, most = 0, _most_bytes(self.path)
         for batch in self._all_batches(sorted({self.schema.get_field_index(name) for name in columns})):
-            batch.validate(full=True)  # a damaged offset would be read outside of the file
+            batch.validate(full=True)  # a damaged offset would be read outside of the file, even for the size
+            size += batch.nbytes
+            if size > most:
+                raise _bomb(self.path, f"its columns are {size >> 20:,} MiB unpacked", most)
             yield batch
 
     def _all_batches(self, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
@@ -209,6 +215,7 @@ def _check_lengths(array: pa.Array, where: str) -> int:
     """Bytes of all texts in an array; a text of too many is an error."""
     if _is_list(array.type):
         return _check_lengths(_storage(pc.list_flatten(array)), where)
+    array = _compact(array)
     values = array.dictionary if pa.types.is_dictionary(array.type) else array
     if pa.types.is_string_view(values.type) or pa.types.is_binary_view(values.type):
         values = values.cast(pa.large_binary())
@@ -220,6 +227,14 @@ def _check_lengths(array: pa.Array, where: str) -> int:
         raise too_long(where, longest)
     each = lengths.take(array.indices) if pa.types.is_dictionary(array.type) else lengths
     return pc.sum(each).as_py() or 0
+
+
+def _compact(array: pa.Array) -> pa.Array:
+    """A dictionary array with those values alone that its rows have: batches share the dictionary of all rows."""
+    if not pa.types.is_dictionary(array.type):
+        return array
+    used = pc.unique(array.indices).drop_null()
+    return pa.DictionaryArray.from_arrays(pc.index_in(array.indices, value_set=used), array.dictionary.take(used))
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -247,6 +262,7 @@ def _cells(array: pa.Array, what: str) -> list[Cell]:
 
 
 def _texts(array: pa.Array) -> list[str]:
+    array = _compact(array)
     if pa.types.is_dictionary(array.type):
         values = _texts(array.dictionary)
         return ["" if index is None else values[index] for index in array.indices.to_pylist()]

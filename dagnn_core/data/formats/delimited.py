@@ -20,7 +20,7 @@ MAX_FIELD_BYTES = 256 << 20  # of any cell, also in a column that is not read: i
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
 _MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _SEPARATOR_LINE = re.compile(r"sep=(.)")  # the first line of what a spreadsheet exports for itself
-_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 class _Reader(Protocol):
@@ -50,8 +50,8 @@ class _Dialect(NamedTuple):
 def read_delimited(path: Path, columns: Mapping[str, str]) -> Delimited:
     """Read some columns of a CSV or TSV file with a header.
 
-    Semicolons or tabs separate the cells where the columns are found by them and not by commas. A file with a byte
-    order mark may be UTF-16 or UTF-32, any other is UTF-8.
+    Semicolons, tabs or vertical bars separate the cells where the columns are found by them and not by commas. A file
+    with a byte order mark may be UTF-16 or UTF-32, any other is UTF-8.
 
     Args:
         path: of the file; `.tsv` has tabs.

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dagnn_core.data.formats.cells import Cell, check_columns, check_length, without_missing
 from dagnn_core.data.formats.column_file import ARROW, PARQUET, ColumnFile, open_columns, read_texts
@@ -18,6 +18,9 @@ from dagnn_core.errors import InputError
 from dagnn_core.text import one_line
 
 log = logging.getLogger(__name__)
+
+
+T = TypeVar("T", bound="Table")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +81,11 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Table:
         ) from error
     if table.num_rows == 0:
         raise InputError(f"{path} has no rows, expected one row per item")
-    return _without_missing(table)
+    return without_nan(table)
 
 
-def open_table(file: ColumnFile, columns: Mapping[str, str]) -> Table:
-    """Some columns of a Parquet or Arrow file that is open; it may have no rows.
-
-    Raises:
-        InputError: the file is damaged, lacks a column, has one twice, or a cell in it is too long.
-    """
-    return _without_missing(_of_columns(file, columns))
-
-
-def _without_missing(table: Table) -> Table:
+def without_nan(table: T) -> T:
+    """A table with empty texts for what pandas writes for missing values, which is said."""
     cleaned = {name: without_missing(cells) for name, cells in table.columns.items()}
     count = sum(number for _, number in cleaned.values())
     if count:
@@ -136,10 +131,15 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_column_file(path: Path, columns: Mapping[str, str]) -> Table:
-    return _of_columns(open_columns(path), columns)
+    return open_table(open_columns(path), columns)
 
 
-def _of_columns(file: ColumnFile, columns: Mapping[str, str]) -> Table:
+def open_table(file: ColumnFile, columns: Mapping[str, str]) -> Table:
+    """Some columns of a Parquet or Arrow file that is open; it may have no rows, and nan is a text.
+
+    Raises:
+        InputError: the file is damaged, lacks a column, has one twice, or a cell in it is too long.
+    """
     check_columns(file.path, columns, file.schema.names)
     return Table(file.path, sum(file.group_sizes), read_texts(file, sorted(set(columns.values()))), lines=[])
 

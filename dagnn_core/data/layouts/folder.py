@@ -44,7 +44,7 @@ def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = F
     vectors = _vectors(table, ids, source, config)
     images = open_images(source / config.images, source) if config.images else None
     allowed = frozenset(label_order)
-    label_columns = read_label_columns(table, config.label_columns, config.label_format)
+    label_columns = read_label_columns(table, config.label_columns, config.label_format, label_order)
     captions = read_list_column(table, config.text_column, allow_bare=False)
     texts = [cell if isinstance(cell, str) else " ".join(filter(None, cell)) for cell in captions]
     has_images = bool(config.images or config.image_vectors)

@@ -77,7 +77,7 @@ def find_files(source: Path) -> dict[Path, str]:
         raise InputError(
             f"{source} has {' and '.join(sorted(names))} but no {lacking}, expected files of train and test, and "
             "perhaps of validation",
-            f"rename the files of another split to {lacking}; validation is drawn from train where it is missing",
+            f"rename the files that shall be {lacking}; validation is drawn from train where it is missing",
         )
     return splits
 

@@ -8,7 +8,8 @@ import logging
 import threading
 from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +21,16 @@ from dagnn_core.data.formats.archives import FileState, ImageError, ImageFolder
 from dagnn_core.data.formats.cells import Cell
 from dagnn_core.data.formats.column_file import ColumnFile, open_columns
 from dagnn_core.data.formats.spellings import AnySpelling
-from dagnn_core.data.formats.table import Table, open_table
+from dagnn_core.data.formats.table import Table, open_table, without_nan
 from dagnn_core.data.ingest.quarantine import quarantine
 from dagnn_core.data.labels import (
     HAS_LABEL,
     LACKS_LABEL,
     label_texts,
+    labels_of_vector,
+    normal_label,
     read_indicators,
+    read_label_columns,
     read_label_names,
     read_list_column,
     split_labels,
@@ -45,6 +49,21 @@ BYTES_HELD = 64 << 20  # and more of them while they are small
 _BITS = HAS_LABEL | LACKS_LABEL
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows(Table):
+    """The rows of all files as one table."""
+
+    names: Sequence[str]
+    """Of the files, relative to the data set."""
+    starts: Sequence[int]
+    """Rows before each file, and all rows."""
+
+    def place(self, row: int) -> str:
+        """Where a row (from 1) is, for messages: `data/train-00000-of-00002.parquet, row 3`."""
+        number = bisect_right(self.starts, row - 1) - 1
+        return f"{self.names[number]}, row {row - self.starts[number]}"
+
+
 class _File(NamedTuple):
     """One file, without its images."""
 
@@ -52,8 +71,6 @@ class _File(NamedTuple):
     """Empty where splits are drawn."""
     source: ColumnFile
     table: Table
-    labels: Sequence[list[Cell]]
-    """Columns with labels, one cell a row."""
     label_names: tuple[str, ...]
     """Names of numbered labels; empty where the labels are texts."""
     paths: list[str] | None
@@ -77,30 +94,16 @@ def open_huggingface(source: Path, config: HuggingFaceConfig, *, keep_incomplete
     """
     names = read_label_names(source / config.label_names) if config.label_names else ()
     files = [_read_file(path, split, config, names) for path, split in find_files(source).items()]
-    if not any(file.table.num_rows for file in files):
+    table = _all_rows(source, files)
+    if not table.num_rows:
         raise InputError(f"{source} has files without rows, expected one row per item")
-    are_vectors = _are_vectors(source, files, config)
-    starts = [0, *accumulate(file.table.num_rows for file in files)]
-
-    def place(row: int) -> str:
-        number = bisect_right(starts, row - 1) - 1
-        return f"{files[number].table.path.relative_to(source)}, row {row - starts[number]}"
-
-    def rows() -> Iterator[RawItem]:
-        numbers = Counter[str]()
-        for file, start in zip(files, starts, strict=False):
-            for item in _items(file, config, frozenset(names), are_vectors=are_vectors):
-                numbers[file.split] += 1
-                item_id = item.id if config.id_column else f"{file.split or 'row'}-{numbers[file.split]}"
-                yield item._replace(row=start + item.row, id=item_id)
-
-    items, rejections = quarantine(rows(), keep_incomplete=keep_incomplete)
+    items, rejections = quarantine(_items(table, files, config, names), keep_incomplete=keep_incomplete)
     states, folder = [FileState.of(file.table.path) for file in files], AnySpelling(ImageFolder(source))
     order = dict.fromkeys(name for file in files for name in file.label_names or names)
     splits = {file.split for file in files}
     return RawData(
         source=str(source),
-        num_rows=starts[-1],
+        num_rows=table.num_rows,
         items=items,
         rejections=rejections,
         image=_image_reader(source, files, config.image_column),
@@ -108,36 +111,38 @@ def open_huggingface(source: Path, config: HuggingFaceConfig, *, keep_incomplete
         image_state=lambda item: (states, folder.state(item.image_path)),
         label_order=tuple(order),
         draws_val="test" in splits and "val" not in splits,
-        place=place,
+        place=table.place,
     )
 
 
 def _read_file(path: Path, split: str, config: HuggingFaceConfig, names: tuple[str, ...]) -> _File:
     file = open_columns(path)
-    label_columns = list(config.indicator_columns or (config.label_column,))
     keys = {"text_column": config.text_column}
     keys |= {"id_column": config.id_column} if config.id_column else {}
-    if config.indicator_columns:
-        keys |= {f"indicator_columns[{place}]": name for place, name in enumerate(label_columns)}
-    else:
-        keys |= {"label_column": config.label_column}
+    keys |= {f"indicator_columns[{place}]": name for place, name in enumerate(config.indicator_columns)}
+    keys |= {} if config.indicator_columns else {"label_column": config.label_column}
     image_column = config.image_column
     is_inside = image_column in file.schema.names and _is_image(file.schema.field(image_column).type)
     keys |= {} if is_inside else {"image_column": image_column}
     table = open_table(file, {f"dataset.huggingface.{key}": name for key, name in keys.items()})
-    if config.indicator_columns:
-        labels, names = [read_indicators(table, name) for name in label_columns], ()
+    if config.indicator_columns or not _is_number(file.schema, config.label_column):
+        names = ()
     else:
-        labels = [table.columns[config.label_column]]
-        if _is_number(file.schema, config.label_column):
-            names = names or _names_beside(file, config.label_column)
-            if not names:
-                raise _unnamed(path, config.label_column, file.schema.field(config.label_column).type)
-        else:
-            names = ()
-            if config.label_format == "auto":
-                labels = [read_list_column(table, config.label_column)]
-    return _File(split, file, table, labels, names, None if is_inside else table.texts(image_column))
+        names = names or _names_beside(file, config.label_column)
+        if not names:
+            raise _unnamed(path, config.label_column, file.schema.field(config.label_column).type)
+    return _File(split, file, table, names, None if is_inside else table.texts(image_column))
+
+
+def _all_rows(source: Path, files: Sequence[_File]) -> _Rows:
+    names = [str(file.table.path.relative_to(source)) for file in files]
+    starts = [0, *accumulate(file.table.num_rows for file in files)]
+    columns = {
+        name: [cell for file in files for cell in file.table.columns[name]]
+        for name in files[0].table.columns
+        if all(name in file.table.columns for file in files)  # only some may have paths instead of images
+    }
+    return without_nan(_Rows(source, starts[-1], columns, [], names, starts))
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -148,9 +153,18 @@ def _is_image(kind: pa.DataType) -> bool:
 
 
 def _is_number(schema: pa.Schema, column: str) -> bool:
-    kind = schema.field(column).type
-    kind = getattr(kind, "value_type", kind)
+    kind = _of_entries(schema, column)
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _is_boolean(schema: pa.Schema, column: str) -> bool:
+    return bool(pa.types.is_boolean(_of_entries(schema, column)))
+
+
+def _of_entries(schema: pa.Schema, column: str) -> pa.DataType:
+    """The type of a column's values, or of the entries of its lists."""
+    kind = schema.field(column).type
+    return getattr(kind, "value_type", kind)
 
 
 def _unnamed(path: Path, column: str, kind: pa.DataType) -> InputError:
@@ -161,7 +175,8 @@ def _unnamed(path: Path, column: str, kind: pa.DataType) -> InputError:
         )
     return InputError(
         f"{path}: column {column!r} holds numbers and the schema has no names for them",
-        "give a file with the names in dataset.huggingface.label_names",
+        "give a file with the names in dataset.huggingface.label_names; for columns of 0 and 1 that are named after "
+        "their labels, set indicator_columns",
     )
 
 
@@ -172,58 +187,82 @@ def _names_beside(file: ColumnFile, column: str) -> tuple[str, ...]:
     except (TypeError, KeyError, ValueError, RecursionError):
         note = read_note(file.path.parent / "dataset_info.json")
         features = note.get("features") if isinstance(note, dict) else None
-    return schema_names(features.get(column)) if isinstance(features, dict) else ()
+    return tuple(map(normal_label, schema_names(features.get(column)))) if isinstance(features, dict) else ()
 
 
-def _are_vectors(source: Path, files: Sequence[_File], config: HuggingFaceConfig) -> bool:
+def _are_vectors(
+    table: _Rows, cells: Sequence[Cell], files: Sequence[_File], config: HuggingFaceConfig, *, is_boolean: bool
+) -> bool:
     """Whether the lists of numbers are 0 or 1 for each label, and not the numbers of labels.
 
     Raises:
         InputError: they may be both.
     """
-    numbered = [file for file in files if file.label_names]
-    if not numbered or config.label_format == "values":
+    if config.label_format != "auto":
+        return config.label_format == "indicator"
+    counts = {len(file.label_names) for file in files if file.label_names}
+    lists = Counter(cell for cell in cells if isinstance(cell, tuple) and cell)
+    values = {entry.casefold() for cell in lists for entry in cell}
+    if not lists or not values <= _BITS | {UNKNOWN_LABEL, ""}:
         return False
-    if config.label_format == "indicator":
+    sizes = Counter[int]()
+    for cell, number in lists.items():
+        sizes[len(cell)] += number
+    size, most = sizes.most_common(1)[0]
+    repeats = any(len(set(cell)) < len(cell) for cell in lists)  # the number of a label is in a list once
+    if 2 * most <= sizes.total() or (not repeats and not is_boolean and (len(sizes) > 1 or {size} != counts)):
+        return False
+    if set(sizes) == counts and values <= _BITS and (repeats or is_boolean or size > 2):
+        log.info("%s: the lists of 0 and 1 in %r are read as one value for each label", table.path, config.label_column)
         return True
-    counts = {len(file.label_names) for file in numbered}
-    lists = [cell for file in numbered for cell in file.labels[0] if isinstance(cell, tuple) and cell]
-    sizes = {len(cell) for cell in lists}
-    values = {entry.casefold() for cell in set(lists) for entry in cell}
-    if not lists or len(sizes) > 1 or not values <= _BITS | {UNKNOWN_LABEL, ""}:
+    if len(sizes) > 1 and {size} != counts:
         return False
-    kind = files[0].source.schema.field(config.label_column).type
-    repeats = any(len(set(cell)) < len(cell) for cell in set(lists))  # a label's number is in a list once
-    if not repeats and sizes != counts and not pa.types.is_boolean(kind.value_type):
-        return False
-    is_sure = sizes == counts and values <= _BITS
-    if is_sure and (repeats or min(sizes) > 2 or pa.types.is_boolean(kind.value_type)):
-        log.info("%s: the lists of 0 and 1 in %r are read as one value for each label", source, config.label_column)
-        return True
-    found, size, number = sorted(values), next(iter(sizes)), " or ".join(map(str, sorted(counts)))
+    found, num_names = ", ".join(map(quote, sorted(values))), " or ".join(map(str, sorted(counts)))
     raise InputError(
-        f"{source}: the lists in column {config.label_column!r} all have {size} values, which are only "
-        f"{', '.join(map(quote, found))}, and there are {number} label names: is it 0 or 1 for each label, or the "
-        "numbers of labels?",
+        f"{table.path}: lists in column {config.label_column!r} have {size} values ({most} of {sizes.total()} lists), "
+        f"which are only {found}, and there are {num_names} label names: 0 or 1 for each label, or numbers of labels?",
         "set dataset.huggingface.label_format to indicator or to values, and check the label names",
     )
 
 
-def _items(file: _File, config: HuggingFaceConfig, allowed: Set[str], *, are_vectors: bool) -> Iterator[RawItem]:
-    """The rows of a file, numbered from 1 in it; without id where no column has it."""
-    columns = file.table.columns
-    texts = read_list_column(file.table, config.text_column, allow_bare=False)
-    for row in range(1, file.table.num_rows + 1):
-        text = " ".join(" ".join(_parts(texts[row - 1])).split())
-        cells = [column[row - 1] for column in file.labels]
-        if file.label_names:
-            read = _labels_of_vector if are_vectors else _labels_of_numbers
-            labels = label_texts(read(cells[0], file, row))
-        else:
-            labels = split_labels(cells, config.label_separator, allowed)
-        item_id = " ".join(_parts(columns[config.id_column][row - 1])) if config.id_column else ""
-        path = f"{file.table.path.name}#{row}" if file.paths is None else file.paths[row - 1]
-        yield RawItem(row, item_id, text, labels, path, file.split, has_text=bool(text))
+def _items(table: _Rows, files: Sequence[_File], config: HuggingFaceConfig, names: Sequence[str]) -> Iterator[RawItem]:
+    """All rows, numbered from 1."""
+    texts = read_list_column(table, config.text_column, allow_bare=False)
+    labels = _labels(table, files, config, names)
+    numbers = Counter[str]()
+    row = 0
+    for file in files:
+        for place in range(file.table.num_rows):
+            numbers[file.split] += 1
+            row += 1
+            text = " ".join(" ".join(_parts(texts[row - 1])).split())
+            item_id = f"{file.split or 'row'}-{numbers[file.split]}"
+            if config.id_column:
+                item_id = " ".join(_parts(table.columns[config.id_column][row - 1]))
+            path = f"{file.table.path.name}#{place + 1}" if file.paths is None else file.paths[place]
+            yield RawItem(row, item_id, text, labels[row - 1], path, file.split, has_text=bool(text))
+
+
+def _labels(
+    table: _Rows, files: Sequence[_File], config: HuggingFaceConfig, names: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """The labels of each row."""
+    allowed = frozenset(names)
+    if config.indicator_columns:
+        columns = [read_indicators(table, name) for name in config.indicator_columns]
+        return [split_labels(row, "", allowed) for row in zip(*columns, strict=True)]
+    if not any(file.label_names for file in files):
+        (cells,) = read_label_columns(table, [config.label_column], config.label_format, names)
+        return [split_labels([cell], config.label_separator, allowed) for cell in cells]
+    cells = table.columns[config.label_column]
+    is_boolean = any(_is_boolean(file.source.schema, config.label_column) for file in files)
+    are_vectors = _are_vectors(table, cells, files, config, is_boolean=is_boolean)
+    read = labels_of_vector if are_vectors else _labels_of_numbers
+    own = (file.label_names for file in files for _ in range(file.table.num_rows))
+    return [
+        label_texts(read(cell, of_file, f"{table.path}, {table.place(row)}"))
+        for row, (cell, of_file) in enumerate(zip(cells, own, strict=True), start=1)
+    ]
 
 
 def _parts(cell: Cell) -> tuple[str, ...]:
@@ -231,33 +270,16 @@ def _parts(cell: Cell) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
-def _labels_of_vector(cell: Cell, file: _File, row: int) -> list[str]:
-    """Names of the labels whose place in a list of 0 and 1 has a 1; none where the list is missing."""
-    values, names = ([] if isinstance(cell, str) else cell), file.label_names
-    where = f"{file.table.path}, {file.table.place(row)}"
-    if isinstance(cell, str) and cell:
-        raise InputError(f"{where}: the label {quote(cell)}, expected a list with 0 or 1 for each label")
-    if values and len(values) != len(names):
-        raise InputError(
-            f"{where}: a list of {len(values)} labels, expected {len(names)}, since there are so many names"
-        )
-    wrong = next((value for value in values if value.casefold() not in _BITS), None)
-    if wrong is not None:
-        raise InputError(f"{where}: the value {quote(wrong)} in a list of 0 and 1 for each label, expected 0 or 1")
-    return [name for name, value in zip(names, values, strict=False) if value.casefold() in HAS_LABEL]
-
-
-def _labels_of_numbers(cell: Cell, file: _File, row: int) -> list[str]:
+def _labels_of_numbers(cell: Cell, names: Sequence[str], where: str) -> tuple[str, ...]:
     """Names of numbered labels."""
-    return [_name(number, file, row) for number in _parts(cell) if number != UNKNOWN_LABEL]
+    return tuple(_name(number, names, where) for number in _parts(cell) if number != UNKNOWN_LABEL)
 
 
-def _name(number: str, file: _File, row: int) -> str:
-    names = file.label_names
+def _name(number: str, names: Sequence[str], where: str) -> str:
     if not (number.isdecimal() and len(number) < 10 and int(number) < len(names)):
         raise InputError(
-            f"{file.table.path}, {file.table.place(row)}: the label {quote(number)}, expected a whole number below "
-            f"{len(names)}, since there are so many names",
+            f"{where}: the label {quote(number)}, expected a whole number below {len(names)}, since there are so many "
+            "names",
             "correct the label names; for lists of 0 and 1 for each label set label_format to indicator",
         )
     return names[int(number)]
@@ -294,7 +316,10 @@ class _ImageColumn:
     def cell(self, row: int) -> Any:
         """What is in a row, from 1."""
         group = bisect_right(self._starts, row - 1) - 1
-        return self._read(group)[row - 1 - self._starts[group]].as_py()
+        try:
+            return self._read(group)[row - 1 - self._starts[group]].as_py()
+        except UnicodeDecodeError as error:
+            raise ImageError("its path is not valid UTF-8") from error
 
     def _read(self, group: int) -> pa.ChunkedArray:
         with self._lock:

@@ -199,7 +199,7 @@ def test_several_columns_of_0_and_1_are_labels_of_their_names(source, boat, sea,
     write_csv(source / "t.csv", [("id", "text", "boat", "sea"), *rows])
     raw = open_folder(source, replace(CONFIG, label_columns=("boat", "sea")))
     assert labels_of(raw) == INDICATORS
-    assert "2 label columns hold 0 and 1 and are read as indicators of the labels boat, sea" in caplog.text
+    assert "label columns that hold 0 and 1 are read as indicators of the labels boat, sea" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl", "tsv"])
@@ -329,3 +329,41 @@ def test_what_is_too_long_is_rejected_and_short_in_messages(source):
     with pytest.raises(InputError, match="none of the ids in") as error:
         open_folder(source, replace(CONFIG, splits="s.csv"))
     assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("label_format", ["auto", "indicator"])
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("t.parquet", [[1, 0, 1], [0, 0, 0], None]),
+        ("t.arrow", [[True, False, True], [False] * 3, None]),
+        ("t.jsonl", [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], None]),
+        ("t.jsonl", ["[1, 0, 1]", "[0, 0, 0]", None]),
+        ("t.tsv", ["[1 0 1]", "[0 0 0]", None]),
+        ("t.tsv", ["[1. 0. 1.]", "[0. 0. 0.]", None]),
+        ("t.tsv", ["[1.0, 0.0, 1.0]", "[0.0, 0.0, 0.0]", None]),
+    ],
+)
+def test_lists_of_0_and_1_are_multi_hot_where_labels_have_names(source, name, labels, label_format):
+    (source / "names.txt").write_text("boat\ndog\nsea\n")
+    write_table(source / name, {"id": ["1", "2", "3"], "text": ["x", "y", "z"], "labels": labels})
+    config = replace(CONFIG, table=name, label_names="names.txt", label_format=label_format)
+    assert labels_of(open_folder(source, config)) == [("boat", "sea"), (), ()]
+    (source / "names.txt").write_text("boat\ndog\n")
+    with pytest.raises(InputError, match=r"row 1.*: a list of 3 labels, expected 2, since there are so many names"):
+        open_folder(source, config)
+
+
+def test_lists_of_digits_stay_labels_where_the_names_are_digits(source):
+    (source / "names.txt").write_text("0\n1\n7\n")
+    write_table(source / "t.jsonl", {"id": ["1"], "text": ["x"], "labels": [["0", "1", "1"]]})
+    config = replace(CONFIG, table="t.jsonl", label_names="names.txt")
+    assert labels_of(open_folder(source, config)) == [("0", "1")]
+
+
+@pytest.mark.parametrize("columns", [("boat",), ("boat", "sea")])
+def test_minus_one_among_indicators_is_refused(source, columns):
+    rows = [("1", "x", "-1", "0"), ("2", "y", "1", "1"), ("3", "z", "0", "1")]
+    write_csv(source / "t.csv", [("id", "text", "boat", "sea"), *rows])
+    with pytest.raises(InputError, match=r"t\.csv: the label column 'boat' holds -1 beside 0 and 1"):
+        open_folder(source, replace(CONFIG, label_columns=columns))

@@ -83,7 +83,7 @@ def test_where_files_are_of_one_split_all_are_drawn_and_that_is_said(tmp_path, n
         (["test/train.parquet", "val/0.parquet"], r"names several splits: test \(test\) and train \(train\.parquet\)"),
         (
             ["train.parquet", "dev.parquet"],
-            r"has train and val but no test, .*; rename the files of another split",
+            r"has train and val but no test, .*; rename the files that shall be test",
         ),
         (["dev.parquet", "test.parquet"], "has test and val but no train"),
         (["README.md", "metadata.csv"], r"has no \.parquet file.*split\.to_parquet.*for CSV.* use the layout folder"),

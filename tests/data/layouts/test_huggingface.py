@@ -273,7 +273,7 @@ def test_lists_of_two_with_two_names_are_multi_hot_where_a_value_repeats(train):
 def test_what_may_be_multi_hot_or_numbers_is_refused_until_the_format_decides(train):
     rewrite(train, labels=[[0, 1], [1, 0]] * 6)
     config = two_names(train)
-    message = r"all have 2 values, which are only '0', '1', and there are 2 label names.*\.label_format to indicator"
+    message = r"have 2 values .*, which are only '0', '1', and there are 2 label names.*\.label_format to indicator"
     with pytest.raises(InputError, match=message):
         open_huggingface(train.parent, config)
     raw = open_huggingface(train.parent, replace(config, label_format="indicator"))
@@ -285,10 +285,14 @@ def test_what_may_be_multi_hot_or_numbers_is_refused_until_the_format_decides(tr
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([[1, 0, 0, 1]] * 12, r"all have 4 values, which are only '0', '1', and there are 3 label names"),
-        ([[1, 0, -1], [0, 0, 1]] * 6, r"all have 3 values, which are only '-1', '0', '1', and there are 3"),
+        (
+            [[1, 0, 0, 1]] * 12,
+            r"have 4 values \(12 of 12 lists\), which are only '0', '1', and there are 3 label names",
+        ),
+        ([[1, 0, -1], [0, 0, 1]] * 6, r"have 3 values \(12 of 12 lists\), which are only '-1', '0', '1', and there"),
+        ([*([[1, 0, 0]] * 11), [1, 0]], r"have 3 values \(11 of 12 lists\), which are only '0', '1', and there are 3"),
         ([[0.3, 0.0, 0.7]] * 12, r"row 1: the label '0\.3', expected a whole number below 3"),
-        ([[True, False]] * 12, r"all have 2 values, which are only 'false', 'true', and there are 3 label names"),
+        ([[True, False]] * 12, r"have 2 values .*, which are only 'false', 'true', and there are 3 label names"),
         ([True] * 12, r"row 1: the label 'true', expected a whole number below 3"),
         ([5.0] * 12, r"row 1: the label '5', expected a whole number below 3"),
     ],
@@ -305,6 +309,7 @@ def test_lists_that_are_neither_multi_hot_nor_numbers_are_refused(train, labels,
         [[0, 1], [2], [0, 1, 2]] * 4,
         [[0], [1]] * 6,
         [[0, 1], [1]] * 6,
+        [[0, 1, 2], [0, 1], [1, 0]] * 4,
         [[2, 1, 0]] * 12,
         [[0, 0, 1], [1, 1]] * 6,  # one number for each object in the image
         pa.array([[0, 1], [1, 2]] * 6, pa.list_(pa.int64(), 2)),
@@ -433,3 +438,27 @@ def test_files_without_rows_are_read_beside_others(train):
     pq.write_table(pq.read_table(train).slice(0, 0), train)
     with pytest.raises(InputError, match="has files without rows"):
         open_huggingface(train.parent, CONFIG)
+
+
+def test_lists_of_two_names_with_and_without_both_are_numbers(train):
+    rewrite(train, labels=[[0, 1], [0, 1], [0]] * 4)
+    assert labels_of(open_huggingface(train.parent, two_names(train)))[:3] == [
+        ("sea", "boat"),
+        ("sea", "boat"),
+        ("sea",),
+    ]
+
+
+def test_what_is_said_of_many_files_is_said_once(huggingface, caplog):
+    caplog.set_level("INFO")
+    for path in (huggingface / "data").iterdir():
+        count = pq.read_metadata(path).num_rows
+        rewrite(path, labels=["['boat', 'nan']"] * count, text=["['a', 'b']"] * (count - 1) + ["nan"])
+    raw = open_huggingface(huggingface, CONFIG)
+    assert raw.rejections[0].reason == Reason.EMPTY_TEXT
+    said = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert said == [
+        "3 cells hold nan or <NA>, which counts as missing",
+        "27 cells of the column 'text' are lists written as text: read as lists",
+        "30 cells of the column 'labels' are lists written as text: read as lists",
+    ]

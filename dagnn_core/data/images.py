@@ -208,7 +208,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     """Scale greys of 16 or 32 bits; those that the file declares transparent become white."""
     values = np.asarray(image)
     low, high = _grey_range(image, values)
-    scaled = np.nan_to_num((values.astype(np.float32) - low) * 255 / (high - low))
+    with np.errstate(all="ignore"):  # floats may be infinite, or nearly so
+        scaled = np.nan_to_num((values.astype(np.float32) - low) * 255 / (high - low))
     greys = scaled.clip(0, 255).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
@@ -219,9 +220,9 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 def _grey_range(image: Image.Image, values: Any) -> tuple[float, float]:
     """Which values are black and white."""
     if image.mode.startswith("I;16"):
-        tags = getattr(image, "tag_v2", {})  # a TIFF may say that it uses 12 bits of the 16
-        bits = tags.get(258, (16,))[0]
-        return 0.0, float((1 << bits) - 1)
+        tags = getattr(image, "tag_v2", {})  # a TIFF may use 12 bits of the 16, or have 0 for white
+        most = float((1 << tags.get(258, (16,))[0]) - 1)
+        return (most, 0.0) if tags.get(262) == 0 else (0.0, most)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)

@@ -79,6 +79,8 @@ def test_greys_of_many_bits_are_scaled(values, file_format):
 def test_floats_that_are_no_numbers_are_black_and_infinite_ones_bounded():
     values = np.array([[np.nan, 0.0], [1.0, np.inf]], np.float32)
     assert np.asarray(decode(encoded(Image.fromarray(values), "TIFF")))[..., 0].tolist() == [[0, 0], [255, 255]]
+    huge = np.array([[-3e38, 3e38]], np.float32)
+    assert np.asarray(decode(encoded(Image.fromarray(huge), "TIFF")))[0, :, 0].tolist()[0] == 0
     nothing = np.full((2, 2), np.nan, np.float32)
     assert not np.asarray(decode(encoded(Image.fromarray(nothing), "TIFF"))).any()
 
@@ -94,6 +96,11 @@ def tiff_of(content, bits, **more):
 def test_12_bits_are_not_shown_as_16():
     packed = bytes([0x00, 0x0F, 0xFF, 0x80, 0x08, 0x00])  # 0, 4095, 2048, 2048
     assert np.asarray(decode(tiff_of(packed, 12)))[0, :, 0].tolist() == [0, 255, 127, 127]
+
+
+def test_greys_of_16_bits_may_have_0_for_white():
+    content = np.array([0, 65535, 257, 65535], "<u2").tobytes()
+    assert np.asarray(decode(tiff_of(content, 16, t262=0)))[0, :, 0].tolist() == [255, 0, 254, 0]
 
 
 TRANSPARENT = {

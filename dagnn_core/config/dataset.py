@@ -21,6 +21,7 @@ LAYOUTS = {
     "nuswide": "dagnn_core.data.layouts.nuswide:open_nuswide",
     "features": "dagnn_core.data.layouts.matrices:open_matrices",
     "huggingface": "dagnn_core.data.layouts.huggingface:open_huggingface",
+    "webdataset": "dagnn_core.data.layouts.webdataset:open_webdataset",
 }
 """Layout -> what opens it: `open(source, options, *, keep_incomplete) -> RawData`, where `options` is the section of
 the layout's name (None where there is none)."""
@@ -179,6 +180,26 @@ class HuggingFaceConfig:
 
 
 @section
+class WebDatasetConfig:
+    """How to read tar shards, as img2dataset writes them (`dataset.layout: webdataset`).
+
+    Paths are relative to `dataset.source`. A field is a member with this extension, else a key of the .json member,
+    else a column of the Parquet file beside the shard.
+    """
+
+    shards: Annotated[str, Field(min_length=1)] = "**/*.tar"
+    """Pattern of the shards' names."""
+    text_field: str = ""
+    """Field with the text, or a list of texts, which are joined; empty: txt, else caption, else text."""
+    label_field: Annotated[str, Field(min_length=1)] = "labels"
+    """Field with the labels: a text, a list of texts or class numbers, or a list with 0 or 1 for each label name."""
+    label_separator: str = "|"
+    """Splits a text into labels; empty: a text is one label."""
+    label_names: str = ""
+    """File with the label names: those of the class numbers, or the texts that count."""
+
+
+@section
 class DatasetConfig:
     """Which raw data, and how it is split."""
 
@@ -221,6 +242,8 @@ class DatasetConfig:
     """Matrices and rows of the layout `features`."""
     huggingface: HuggingFaceConfig = Field(default_factory=HuggingFaceConfig)
     """Columns of the layout `huggingface`."""
+    webdataset: WebDatasetConfig = Field(default_factory=WebDatasetConfig)
+    """Shards and fields of the layout `webdataset`."""
 
     def __post_init__(self) -> None:
         total = self.val_fraction + self.test_fraction

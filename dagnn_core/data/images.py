@@ -16,7 +16,7 @@ from dagnn_core.errors import InputError
 # formats that need no outside program (EPS starts Ghostscript) and that every image encoder reads
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 READ_AHEAD = 32  # images in flight: enough to keep the threads busy, few enough to stay small in memory
-PIXELS_IN_FLIGHT = 128 << 20  # decoded at once, on all threads or processes: about 12 bytes each while modes change
+PIXELS_IN_FLIGHT = 64 << 20  # decoded at once, on all threads or processes: 4 bytes each, 12 with transparency
 MAX_ASPECT = 32  # longer side to shorter one, in an encoder
 _PIXELS_PER_PERMIT = 1 << 20
 
@@ -30,6 +30,10 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> what turns the image upright."""
+
+# Pillow allocates large images in blocks. Blocks above 32 MB go back to the system when they are freed; those of its
+# default size, 16 MB, stay with the thread that had them, so that memory would grow with the number of threads.
+Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -146,10 +150,10 @@ def trim(image: Image.Image) -> Image.Image:
 def decoding_fault(encoded: bytes) -> str:
     """Why an image cannot be decoded; empty where it can. The whole image is decoded."""
     try:
-        decode(encoded)
+        with decoded(encoded):
+            return ""
     except InputError as error:
         return _why(error.__cause__ or error)
-    return ""
 
 
 def map_in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -188,9 +192,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         image = _to_8_bits(image)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # a copy of a large image takes a third of a gigabyte
 
 
 def _orientation(image: Image.Image) -> Any:
@@ -204,7 +208,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     """Scale greys of 16 or 32 bits; those that the file declares transparent become white."""
     values = np.asarray(image)
     low, high = _grey_range(image, values)
-    scaled = np.nan_to_num((values.astype(np.float32) - low) * 255 / (high - low))
+    with np.errstate(all="ignore"):  # floats may be infinite, or nearly so
+        scaled = np.nan_to_num((values.astype(np.float32) - low) * 255 / (high - low))
     greys = scaled.clip(0, 255).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
@@ -215,9 +220,9 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 def _grey_range(image: Image.Image, values: Any) -> tuple[float, float]:
     """Which values are black and white."""
     if image.mode.startswith("I;16"):
-        tags = getattr(image, "tag_v2", {})  # a TIFF may say that it uses 12 bits of the 16
-        bits = tags.get(258, (16,))[0]
-        return 0.0, float((1 << bits) - 1)
+        tags = getattr(image, "tag_v2", {})  # a TIFF may use 12 bits of the 16, or have 0 for white
+        most = float((1 << tags.get(258, (16,))[0]) - 1)
+        return (most, 0.0) if tags.get(262) == 0 else (0.0, most)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)

@@ -25,6 +25,7 @@ LAYOUTS = {
     "nuswide": "NUS-WIDE, image lists, ground truth, tags, images or low-level features",
     "features": "precomputed matrices, .mat, .npy or .npz",
     "huggingface": "the Parquet or Arrow files of a Hugging Face data set",
+    "webdataset": "tar shards of .jpg, .txt and .json, as img2dataset writes them",
 }
 """Layout -> what it is, in its command's help."""
 

@@ -1,6 +1,7 @@
 """One way of decoding: every mode to its right colours, broken metadata passed over, pixels in flight bounded."""
 
 import io
+import multiprocessing
 import struct
 import threading
 import time
@@ -78,6 +79,8 @@ def test_greys_of_many_bits_are_scaled(values, file_format):
 def test_floats_that_are_no_numbers_are_black_and_infinite_ones_bounded():
     values = np.array([[np.nan, 0.0], [1.0, np.inf]], np.float32)
     assert np.asarray(decode(encoded(Image.fromarray(values), "TIFF")))[..., 0].tolist() == [[0, 0], [255, 255]]
+    huge = np.array([[-3e38, 3e38]], np.float32)
+    assert np.asarray(decode(encoded(Image.fromarray(huge), "TIFF")))[0, :, 0].tolist()[0] == 0
     nothing = np.full((2, 2), np.nan, np.float32)
     assert not np.asarray(decode(encoded(Image.fromarray(nothing), "TIFF"))).any()
 
@@ -93,6 +96,11 @@ def tiff_of(content, bits, **more):
 def test_12_bits_are_not_shown_as_16():
     packed = bytes([0x00, 0x0F, 0xFF, 0x80, 0x08, 0x00])  # 0, 4095, 2048, 2048
     assert np.asarray(decode(tiff_of(packed, 12)))[0, :, 0].tolist() == [0, 255, 127, 127]
+
+
+def test_greys_of_16_bits_may_have_0_for_white():
+    content = np.array([0, 65535, 257, 65535], "<u2").tobytes()
+    assert np.asarray(decode(tiff_of(content, 16, t262=0)))[0, :, 0].tolist() == [255, 0, 254, 0]
 
 
 TRANSPARENT = {
@@ -226,11 +234,11 @@ def test_an_image_that_is_not_too_long_is_not_trimmed():
     assert trim(Image.new("RGB", (70, 2))).size == (64, 2)
 
 
-def in_flight_at_most(monkeypatch, pixels, sides, threads=4):
+def in_flight_at_most(monkeypatch, pixels, sides, context=threading, threads=4):
     """The most pixels that were decoded at once, of squares of these sides."""
     monkeypatch.setattr(images, "PIXELS_IN_FLIGHT", pixels)
     monkeypatch.setattr(images, "_PIXELS_PER_PERMIT", 100)
-    monkeypatch.setattr(images, "_budget", PixelBudget())
+    monkeypatch.setattr(images, "_budget", PixelBudget(context))
     lock, now, most = threading.Lock(), [0], [0]
 
     def work(image):
@@ -252,9 +260,10 @@ def in_flight_at_most(monkeypatch, pixels, sides, threads=4):
     return most[0]
 
 
-def test_the_pixels_that_threads_decode_at_once_are_bounded(monkeypatch):
-    assert in_flight_at_most(monkeypatch, 1000, [20] * 6) == 800  # two of 400
-    assert in_flight_at_most(monkeypatch, 1000, [40, 10, 40, 20]) <= 1600 + 100  # a larger one is alone
+@pytest.mark.parametrize("context", [threading, multiprocessing.get_context("forkserver")])
+def test_the_pixels_that_are_decoded_at_once_are_bounded(monkeypatch, context):
+    assert in_flight_at_most(monkeypatch, 1000, [20] * 6, context) == 800  # two of 400
+    assert in_flight_at_most(monkeypatch, 1000, [40, 10, 40, 20], context) == 1600  # a larger one is alone
 
 
 def test_a_damaged_image_gives_its_pixels_back(monkeypatch):

@@ -10,7 +10,7 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
@@ -159,6 +159,16 @@ class ImageArchive:
             stream.seek(extent.offset)
             return _read_zip_member(stream, extent) if self._is_zip else stream.read(extent.size)
 
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of its members, in the order of the file."""
+        return tuple(self._extents)
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Forget all other members, which takes memory for each."""
+        self._extents = {name: self._extents[name] for name in names if name in self._extents}
+        self._name_of = {key: name for key, name in self._name_of.items() if name in self._extents}
+
     def state(self, path: str) -> FileState:
         """The state of the archive when it was opened."""
         return self._state
@@ -197,6 +207,10 @@ def _tar_members(path: Path) -> Iterator[tuple[str, _Extent]]:
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all, in more memory than the extents
             if member.isreg() and not member.issparse():
                 yield member.name, _Extent(member.offset_data, member.size, member.size)
+    with path.open("rb") as stream:
+        stream.seek(tar.offset)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes any end between two members
+            raise tarfile.ReadError("it is cut off")
 
 
 def _zip_members(path: Path) -> Iterator[tuple[str, _Extent]]:

@@ -107,21 +107,51 @@ def _read_part(source: Path, config: MatricesConfig, split: str) -> _Rows:
     names = (config.labels, config.text, config.image)
     labels, text, image = (read_matrix(*_locate(source, name, split)) if name else None for name in names)
     assert labels is not None and text is not None, "the configuration wants both"
-    path, _ = _locate(source, config.labels, split)
+    path = _name(source, config.labels, split)
     for name, matrix in zip(names, (labels, text, image), strict=True):
         if matrix is not None and len(matrix) != len(labels):
+            other = _name(source, name, split)
             raise InputError(
-                f"{_locate(source, name, split)[0]} has {len(matrix)} rows, but {path} has {len(labels)}, expected the "
-                "same items in both, one a row"
+                f"{other} has {len(matrix)} rows, but {path} has {len(labels)}, expected the same items in both, one a "
+                f"row{_transposed(other, matrix, path, labels)}"
             )
     wrong = np.argwhere((labels != 0) & (labels != 1))
     if len(wrong):
         row, column = wrong[0].tolist()
         raise InputError(
             f"{path}: {labels[row, column]} in row {row + 1}, column {column + 1}, expected a label matrix of zeros "
-            "and ones"
+            "and ones",
+            _zeros_and_ones(labels),
         )
     return _Rows(split, labels, text, image)
+
+
+def _name(source: Path, name: str, split: str) -> str:
+    """What messages call a matrix."""
+    file, variable = _locate(source, name, split)
+    return f"{file}#{variable}" if variable else str(file)
+
+
+def _transposed(name: str, matrix: NDArray[Any], path: str, labels: NDArray[Any]) -> str:
+    """Which of two matrices has the items as columns, and what to do; empty where neither fits the other so."""
+    if matrix.shape[1] == labels.shape[1]:
+        which, how = "both have", "them"
+    elif matrix.shape[1] == len(labels):
+        which, how = f"{name} has", "it"
+    elif len(matrix) == labels.shape[1]:
+        which, how = f"{path} has", "it"
+    else:
+        return ""
+    return f"; {which} the items as columns, it seems: store {how} transposed (X' in MATLAB, X.T in NumPy)"
+
+
+def _zeros_and_ones(labels: NDArray[Any]) -> str:
+    """How to make zeros and ones of other label matrices that are usual."""
+    if np.isin(labels, (-1, 1)).all():
+        return "store it as L > 0"
+    if labels.shape[1] == 1 and (labels == np.round(labels)).all():
+        return "it has class numbers: store a column of zeros and ones for each class"
+    return ""
 
 
 def _stack(path: Path, matrices: Sequence[NDArray[Any]]) -> NDArray[Any]:

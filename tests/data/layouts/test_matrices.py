@@ -141,6 +141,46 @@ def test_numbers_of_rows_must_agree_in_every_split(matrices):
         open_matrices(matrices, CONFIG)
 
 
+@pytest.mark.parametrize(
+    ("turned", "message"),
+    [
+        ("xyl", r"y\.npy has 2 rows, but .*l\.npy has 3, .*; both have the items as columns, it seems: store them"),
+        (
+            "x",
+            r"x\.npy has 4 rows, but .*l\.npy has 10, .*; .*x\.npy has the items as columns, .*: store it",
+        ),
+        ("l", r"y\.npy has 10 rows, but .*l\.npy has 3, .*; .*l\.npy has the items as columns, it seems: store it"),
+    ],
+)
+def test_transposed_matrices_are_named_with_the_remedy(hashing, turned, message):
+    shapes = {"x": (10, 4), "y": (10, 2), "l": (10, 3)}
+    for name, shape in shapes.items():
+        matrix = np.ones(shape)
+        np.save(hashing / f"{name}.npy", matrix.T if name in turned else matrix)
+    with pytest.raises(InputError, match=message + r".*X' in MATLAB, X\.T in NumPy"):
+        open_matrices(hashing, HASHING)
+
+
+def test_another_number_of_rows_is_not_called_transposed(hashing):
+    np.save(hashing / "x.npy", np.ones((9, 3)))
+    with pytest.raises(InputError, match=r"one a row$"):
+        open_matrices(hashing, HASHING)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.tile([[1, -1], [-1, 1]], (5, 1)), r"-1 in row 1, column 2, expected .* zeros and ones; store it as L > 0"),
+        (np.arange(10)[:, None], r"2 in row 3, column 1, .*; it has class numbers: store a column of zeros and ones"),
+        (np.full((10, 2), 0.5), r"0\.5 in row 1, column 1, expected a label matrix of zeros and ones$"),
+    ],
+)
+def test_other_codes_of_labels_are_named_with_the_remedy(hashing, labels, message):
+    np.save(hashing / "l.npy", labels)
+    with pytest.raises(InputError, match=message):
+        open_matrices(hashing, HASHING)
+
+
 def test_numbers_of_columns_must_agree_between_splits(matrices):
     scipy.io.savemat(matrices / "test_img.mat", {"t": np.ones((6, 4))})
     with pytest.raises(InputError, match=r"_img\.mat: the matrices of the splits have 5, 4 columns"):

@@ -475,20 +475,22 @@ def test_kills_at_random(project: Project, source: Path) -> None:
     draw = random.Random(seed)
     for number in range(30):
         (source / f"{number}.bin").write_bytes(draw.randbytes(1 << 20))
-    before: dict[str, bytes] = {}
-    command = [sys.executable, "-c", "from pipeline.cli.main import main; main()", "data", "add", "photos", str(source)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+    command = [sys.executable, "-m", "pipeline.cli.main", "data", "add", "photos", str(source)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     begin = time.monotonic()
     subprocess.run(command, cwd=project.root, env=environment, check=True, capture_output=True)
     seconds, killed = time.monotonic() - begin, 0
-    for version in range(25):
-        before = project.files()
+    for version in range(12):
+        if draw.random() < 0.3:  # a data set that is new
+            shutil.rmtree(project.root / "data")
+        before = project.files() if (project.root / "data").exists() else {}
+        kind = draw.choice(["reflink,copy", "symlink", "hardlink"])
+        (project.root / ".dvc/config").write_text(f"[cache]\n    type = {kind}\n")
         (source / "table.csv").write_text(f"id,text\n{version},{version}\n")
-        (source / f"{version % 30}.bin").write_bytes(draw.randbytes(1 << 20))
-        process = subprocess.Popen(command, cwd=project.root, env=environment, stdout=subprocess.PIPE, stderr=-1)
+        (source / f"{version}.bin").write_bytes(draw.randbytes(1 << 20))
+        process = subprocess.Popen(command, cwd=project.root, env=environment, stderr=subprocess.DEVNULL)
         time.sleep(draw.uniform(0.3, 1.1) * seconds)
         process.kill()
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
+        killed += process.wait() == -signal.SIGKILL
         check_recovery(project, source, before)
-    assert killed > 10
+    assert killed >= 6

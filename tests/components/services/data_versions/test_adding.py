@@ -435,6 +435,17 @@ def test_a_kill_at_the_worst_moments(project: Project, source: Path, point: str)
     check_recovery(project, source, {})
 
 
+@pytest.mark.parametrize("torn", ["", '{"read": {"data'])
+def test_what_a_killed_dvc_tears(project: Project, source: Path, torn: str) -> None:
+    """Its list of readers and writers, its `.dvc` file and git's list of ignored files are not written at once."""
+    kill_add(POINTS["in DVC, before its file"], project, source)
+    (project.root / ".dvc/tmp/rwlock").write_text(torn)
+    (project.root / "data/photos.dvc").write_text("outs:\n- md5: 12" if torn else "")
+    (project.root / "data/.gitignore").write_text("/pho")
+    check_recovery(project, source, {})
+    assert "/photos" in (project.root / "data/.gitignore").read_text().split()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["copy", "symlink"])
 @pytest.mark.parametrize("replaces", [False, True])
@@ -488,9 +499,10 @@ def test_kills_at_random(project: Project, source: Path) -> None:
         (project.root / ".dvc/config").write_text(f"[cache]\n    type = {kind}\n")
         (source / "table.csv").write_text(f"id,text\n{version},{version}\n")
         (source / f"{version}.bin").write_bytes(draw.randbytes(1 << 20))
-        process = subprocess.Popen(command, cwd=project.root, env=environment, stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(0.3, 1.1) * seconds)
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command, cwd=project.root, env=environment, **streams)
+        time.sleep(draw.uniform(0.3, 1) * seconds)
         process.kill()
         killed += process.wait() == -signal.SIGKILL
         check_recovery(project, source, before)
-    assert killed >= 6
+    assert killed >= 3

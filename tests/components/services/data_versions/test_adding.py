@@ -458,7 +458,8 @@ def test_a_kill_at_every_point(project: Project, source: Path, replaces: bool, k
     shutil.copytree(project.root, fresh, symlinks=True)
     (source / "table.csv").write_text("id,text\n7,seven\n")
     points = list(POINTS.values())
-    points += ["components.services.data_versions.adding:Path.rename after 2"] if replaces else []
+    renames = [f"components.services.data_versions.adding:Path.rename after {number}" for number in (1, 2, 3)]
+    points += renames if replaces else []
     for point in points:
         if kind == "copy" and "checkout:" in point:  # DVC leaves the files as they are
             continue
@@ -466,6 +467,42 @@ def test_a_kill_at_every_point(project: Project, source: Path, replaces: bool, k
         check_recovery(project, source, before)
         shutil.rmtree(project.root)
         shutil.copytree(fresh, project.root, symlinks=True)
+
+
+def test_what_a_kill_of_an_earlier_release_left(project: Project, source: Path) -> None:
+    added, before = project.add(source), project.files()
+    target, old = project.root / "data/photos", project.root / ".dagnn/add/photos/old"
+    old.parent.mkdir()
+    target.rename(old)
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        project.add(source / "nowhere")
+    assert project.files() == before and raw_lineage(target) == added
+    old.parent.mkdir(exist_ok=True)
+    target.rename(old)
+    shutil.copytree(source, target)
+    with pytest.raises(InputError, match=r"photos was changed after .*, and what was there before is in .*old; move"):
+        project.add(source)
+    assert content(old) == before
+    target.rename(project.root / "aside")
+    assert project.add(source) == added and project.files() == before
+
+
+def test_data_that_is_put_in_the_way_after_a_kill(project: Project, source: Path) -> None:
+    target = project.root / "data/photos"
+    shutil.copytree(source, target)
+    point = "components.services.data_versions.adding:Path.rename after 1"
+    kill_add(point, project, target)
+    original = content(project.root / ".dagnn/add/photos/old")
+    assert original == content(source) and not target.exists()
+    target.mkdir()
+    (target / "mine").write_text("mine")
+    with pytest.raises(InputError, match=r"photos was changed after .*, and what was there before is in .*old; move"):
+        project.add(source)
+    assert project.files() == {"mine": b"mine"}
+    target.rename(project.root / "aside")
+    with pytest.raises(InputError, match="is there and not under DVC"):
+        project.add(source)
+    assert project.files() == original
 
 
 def test_data_that_is_added_in_place_after_a_kill(project: Project, source: Path) -> None:

@@ -4,7 +4,7 @@
     .dagnn/add/<name>/unpacked     the files of an archive
     .dagnn/add/<name>/new          the data as DVC shall have it
     .dagnn/add/<name>/change.json  the files of `new`, while it changes places with the data that is there
-    .dagnn/add/<name>/old          that data, until DVC keeps the new one
+    .dagnn/add/<name>/old          that data, until DVC keeps the new one; then `replaced`, until it is removed
 
 A start that was killed is recovered by the next one: it finishes the change, or puts back what was there.
 """
@@ -82,7 +82,7 @@ def add(name: str, source: str, *, project: Path, storage: Storage) -> RawLineag
     target = project / DATA / name
     with _work_folder(project / ADDING / name) as work:
         _recover(project, target, work, source)
-        for leftover in ("old", "unpacked", "new"):
+        for leftover in ("replaced", "unpacked", "new"):
             shutil.rmtree(work / leftover, ignore_errors=True)
         local = fetch_source(source, work / "source", storage) if source.startswith("s3://") else Path(source)
         _check_apart(local, target)
@@ -286,6 +286,8 @@ class _Change:
 
     def close(self) -> None:
         """Forget the change, which is made or undone."""
+        if (self.work / "old").exists():
+            (self.work / "old").rename(self.work / "replaced")
         (self.work / "change.json").unlink()
 
     def _put_back_pointer(self) -> None:
@@ -332,9 +334,16 @@ def _recover(project: Path, target: Path, work: Path, source: str) -> None:
         BackendError: DVC failed.
     """
     change = _Change.interrupted(project, target, work)
+    old, new = work / "old", work / "new"
     if change is None:
+        if old.exists() and not target.exists():  # an earlier release was killed between two renames
+            old.rename(target)
+        elif old.exists() and not _is_version(project, target):
+            raise _changed(target, old)
         return
-    if (work / "new").exists() or not target.exists():  # the new data is not in place
+    if target.exists() and old.exists() and new.exists():
+        raise _changed(target, old)
+    if new.exists() or not target.exists():  # the new data is not in place
         change.put_back()
         return
     expected = dict(change.files)
@@ -344,11 +353,19 @@ def _recover(project: Path, target: Path, work: Path, source: str) -> None:
         change.finish()
     elif found.items() <= expected.items() and Path(source).resolve() != target.resolve():
         change.put_back()  # killed while DVC put links in place of files
-    elif _pointer(target).is_file() and is_unchanged(project, target):
+    elif _is_version(project, target):
         change.close()  # the user has brought a version back
     else:
-        before = f", and what was there before is in {work / 'old'}" if (work / "old").exists() else ""
-        raise InputError(
-            f"{target} was changed after a `dagnn data add` that was interrupted{before}",
-            f"move {target} away and run again",
-        )
+        raise _changed(target, old)
+
+
+def _is_version(project: Path, target: Path) -> bool:
+    return _pointer(target).is_file() and is_unchanged(project, target)
+
+
+def _changed(target: Path, old: Path) -> InputError:
+    before = f", and what was there before is in {old}" if old.exists() else ""
+    return InputError(
+        f"{target} was changed after a `dagnn data add` that was interrupted{before}",
+        f"move {target} away and run again",
+    )

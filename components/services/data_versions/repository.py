@@ -1,5 +1,6 @@
 """DVC, behind one module: what `dvc add`, `status` and `check-ignore` call, and the file system of `dvc.api`."""
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -132,6 +133,7 @@ def _dvc(project: Path, command: str) -> Iterator[Any]:
         logger.propagate = False
     try:
         with Repo(str(project)) as repo:
+            _mend_readers_and_writers(repo)
             yield repo
     except Exception as error:  # every library below DVC has errors of its own
         raise BackendError(f"`dvc {command}` failed: {'; '.join([_reasons(error), *said.lines[:1]])}") from error
@@ -142,6 +144,23 @@ def _dvc(project: Path, command: str) -> Iterator[Any]:
             logger.propagate = True
     if said.lines:  # a file that cannot be copied into the cache is logged, and no error
         raise BackendError(f"`dvc {command}` failed: {said.lines[0]}")
+
+
+def _mend_readers_and_writers(repo: Any) -> None:
+    """Remove DVC's list of those who read or write, if a kill tore it: DVC would refuse every command from then on."""
+    from dvc.lock import make_lock
+    from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
+
+    folder = repo.tmp_dir
+    path = Path(folder, RWLOCK_FILE)
+    hardlink_lock = repo.config["core"].get("hardlink_lock", False)
+    with make_lock(str(Path(folder, RWLOCK_LOCK)), tmp_dir=folder, hardlink_lock=hardlink_lock):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            pass
+        except ValueError:
+            path.unlink()
 
 
 class _ErrorsSaid(logging.Handler):

@@ -138,14 +138,13 @@ def test_links_may_lead_anywhere_in_the_raw_data(folder, tmp_path):
     assert open_images(folder, tmp_path).state("out.png") == FileState.of(tmp_path / "blobs" / "b0")
 
 
+MD5, SHA256 = hashlib.md5(b"content").hexdigest(), hashlib.sha256(b"content").hexdigest()
 STORED = {
-    "DVC": lambda content: f"files/md5/{hashlib.md5(content).hexdigest()[:2]}/{hashlib.md5(content).hexdigest()[2:]}",
-    "git-annex": lambda content: f"annex/SHA256E-s{len(content)}--{hashlib.sha256(content).hexdigest()}.png",
-    "git-annex, without ending": lambda content: f"annex/MD5-s{len(content)}--{hashlib.md5(content).hexdigest()}",
-    "the hub, in LFS": lambda content: f"blobs/{hashlib.sha256(content).hexdigest()}",
-    "the hub, in git": lambda content: (
-        f"blobs/{hashlib.sha1(b'blob %d' % len(content) + bytes(1) + content).hexdigest()}"
-    ),
+    "DVC": f"files/md5/{MD5[:2]}/{MD5[2:]}",
+    "git-annex": f"annex/SHA256E-s7--{SHA256}.png",
+    "git-annex, without ending": f"annex/MD5-s7--{MD5}",
+    "the hub, in LFS": f"blobs/{SHA256}",
+    "the hub, in git": f"blobs/{hashlib.sha1(b'blob 7' + bytes(1) + b'content').hexdigest()}",
 }
 
 

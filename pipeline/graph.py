@@ -106,7 +106,7 @@ def build_pipeline(
         ],
         return_annotation=Outputs if target is None else Signature.empty,
     )
-    decorate = dsl.pipeline(name="dagnn", description="From raw images and sentences to a registered model")
+    decorate = dsl.pipeline(name="dagnn", description="From raw images and texts to a registered model")
     pipeline: BaseComponent = decorate(dagnn)
     return pipeline
 

@@ -18,7 +18,7 @@ from pipeline.kubeflow.client import Kubeflow, NewRun, check_versions
 from pipeline.kubeflow.errors import AlreadyThereError, ServerFailedError
 
 PIPELINE = "dagnn"
-DESCRIPTION = "From raw images and sentences to a registered model"
+DESCRIPTION = "From raw images and texts to a registered model"
 NUM_COMMIT = 12  # digits of a commit in a version's name
 NUM_DIGEST = 8  # and of the compiled pipeline's digest
 

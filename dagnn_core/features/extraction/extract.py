@@ -1,4 +1,4 @@
-"""Extract features: every image and sentence of a data set as a vector, by encoders fitted on its training split."""
+"""Extract features: every image and text of a data set as a vector, by encoders fitted on its training split."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial

@@ -29,7 +29,7 @@ class LabelGraphConfig:
     embedding_file: str = ""
     """Word vectors: text lines `word x1 x2 ...`, or `.npz` with `names` and `vectors` (`FILE.npz#KEY`: matrix KEY)."""
     embedding_norm: Literal["raw", "unit"] = "raw"
-    """Length of the vectors: as they come (published), or 1."""
+    """Length of the vectors: `raw`, as given (published), or `unit`: 1."""
 
     def __post_init__(self) -> None:
         if self.embedding == "file":

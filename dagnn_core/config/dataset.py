@@ -11,7 +11,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 NEAR_DISTANCE = 4
 """Bits out of 64 in which the perceptual hashes of near-identical images differ at most."""
 MAX_RELEVANT_PAIRS = 0.9
-"""Above this share of pairs of items with a label in common, every ranking is nearly right, a random one, too."""
+"""Share of pairs of items with a label in common above which every ranking, even a random one, is nearly right."""
 
 LAYOUTS = {
     "demo": "examples.demo_scenes.layout:open_demo",
@@ -216,8 +216,8 @@ class DatasetConfig:
     seed: Seed = DEFAULT_SEED
     """Draws the splits, and the items that lose image or text."""
     copies: Literal["group", "drop", "keep"] = "group"
-    """Identical and near-identical images where splits are drawn: in one split, dropped but the first, or kept as they
-    come. Splits that the data has stay as they are."""
+    """Identical and near-identical images where splits are drawn: `group` keeps them in one split, `drop` leaves out
+    all but the first, `keep` draws each by itself. Splits of the data stay as they are."""
     min_label_count: Count = 1
     """Labels on fewer training items than this are dropped; 1 drops none (a label never trained on is an error)."""
     label_case: Literal["keep", "fold"] = "keep"

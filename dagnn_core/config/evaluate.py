@@ -7,7 +7,7 @@ from dagnn_core.config.section import DEFAULT_SEED, Count, Seed, section
 
 @section
 class EvaluateConfig:
-    """What the report shows beside the figures."""
+    """What the report shows beside the metrics."""
 
     NAME: ClassVar[str] = "evaluate"
 

@@ -21,14 +21,15 @@ class LabelGraphConfig:
     """Weight of an edge after thresholding (re-weighting)."""
     self_loop: Positive = 1.0
     """Weight of a label's edge to itself (1.5: what counting the diagonal makes of it)."""
-    embedding: Literal["ppmi_svd", "file"] = "ppmi_svd"
-    """`ppmi_svd`: learned from the training texts; `file`: read from `embedding_file`."""
+    embedding: Literal["auto", "ppmi_svd", "file", "learned"] = "auto"
+    """`ppmi_svd`: from the training texts; `auto`: the same, or from the labels where there are no texts; `file`: from
+    `embedding_file`; `learned`: drawn, then trained with the network (published, where no vectors are given)."""
     embedding_dim: Count = 300
-    """Dimension of `ppmi_svd` vectors (less where the vocabulary is smaller)."""
+    """Dimension of vectors that are not read from a file (less where there are fewer words, or labels)."""
     embedding_file: str = ""
     """Word vectors: text lines `word x1 x2 ...`, or `.npz` with `names` and `vectors` (`FILE.npz#KEY`: matrix KEY)."""
     embedding_norm: Literal["raw", "unit"] = "raw"
-    """Length of the vectors: as they come (published), or 1."""
+    """Length of the vectors: `raw`, as given (published), or `unit`: 1."""
 
     def __post_init__(self) -> None:
         if self.embedding == "file":

@@ -19,7 +19,7 @@ def check_dataset(artifact: Artifact, limits: Limits, *, against: Artifact | Non
 
     Args:
         artifact: the data set.
-        limits: from where on a finding fails.
+        limits: values above which a finding fails.
         against: another data set, such as the one that the model in use was trained on.
 
     Returns:
@@ -50,8 +50,10 @@ def check_dataset(artifact: Artifact, limits: Limits, *, against: Artifact | Non
 
 
 def _check_images(dataset: Dataset, traits: ImageTraits) -> Iterator[Finding]:
-    ready = dataset.vectors("image") is not None
-    wrong = traits.has_encoded_image & ~dataset.has_image if ready else traits.has_encoded_image != dataset.has_image
+    has_vectors = dataset.vectors("image") is not None
+    wrong = (
+        traits.has_encoded_image & ~dataset.has_image if has_vectors else traits.has_encoded_image != dataset.has_image
+    )
     yield judge(
         "image_flag_faults",
         int(wrong.sum()),

@@ -13,7 +13,7 @@ NUM_EXAMPLES = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """From where on a finding fails. The defaults let noise pass: random halves of one data set do not differ."""
+    """Limits above which a finding fails. The defaults tolerate noise: random halves of one data set pass."""
 
     leaked_images: float = 0.01
     """Fraction of held-out images that another split, or the other data set, has too, identical or nearly."""
@@ -35,7 +35,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One figure and its verdict."""
+    """A measured value and its verdict."""
 
     name: str
     value: float

@@ -64,7 +64,8 @@ def _image_copies(rates: CopyRates, limits: Limits) -> Iterator[Finding]:
             name,
             rate.within,
             limits.leaked_images,
-            f"fraction of images that are {what} to an earlier one of their split; they count twice: keep one",
+            f"fraction of images that are {what} to an earlier one of their split, so that they count twice; keep one "
+            "(dataset.copies: drop does so where splits are drawn)",
             examples=rate.examples_within,
             above="warning",
         )
@@ -76,7 +77,8 @@ def _image_copies(rates: CopyRates, limits: Limits) -> Iterator[Finding]:
             name,
             rate.across,
             limits.leaked_images,
-            f"fraction of val and test images {what}, which flatters the results; put copies into one split",
+            f"fraction of val and test images {what}, which flatters the results; put copies into one split "
+            "(dataset.copies: group does so where splits are drawn)",
             examples=rate.examples_across,
         )
 

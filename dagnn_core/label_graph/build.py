@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dagnn_core.artifacts import ArtifactDraft
 from dagnn_core.config.label_graph import LabelGraphConfig
+from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.data.vectors import save_array
 from dagnn_core.errors import InputError
@@ -20,7 +21,13 @@ from dagnn_core.label_graph.cooccurrence import (
     threshold_adjacency,
 )
 from dagnn_core.label_graph.drawing import draw_label_graph
-from dagnn_core.label_graph.embeddings import learn_label_vectors, read_label_vectors, unit_length
+from dagnn_core.label_graph.embeddings import (
+    draw_label_vectors,
+    learn_from_labels,
+    learn_label_vectors,
+    read_label_vectors,
+    unit_length,
+)
 from dagnn_core.label_graph.label_graph import ARRAYS, DRAWING
 
 log = logging.getLogger(__name__)
@@ -57,12 +64,7 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
         edge_weight=config.edge_weight,
         self_loop=config.self_loop,
     )
-    if config.embedding == "file":
-        embeddings = read_label_vectors(config.embedding_file, names)
-    else:
-        with_text = rows[dataset.has_text[rows]]
-        texts = [dataset.texts[row] for row in with_text]
-        embeddings = learn_label_vectors(texts, dataset.labels[with_text], names, dim=config.embedding_dim)
+    kind, embeddings = _node_vectors(dataset, rows, counts, label_counts, config)
     if config.embedding_norm == "unit":
         embeddings = unit_length(embeddings)
 
@@ -93,5 +95,26 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
         "threshold": config.threshold,
         "num_edges": int(edges.sum()),
         "isolated_labels": [names[label] for label in isolated_labels(edges)],
-        "embedding": {"kind": config.embedding, "dim": embeddings.shape[1]},
+        "embedding": {"kind": kind, "dim": embeddings.shape[1]},
     }
+
+
+def _node_vectors(
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    label_counts: NDArray[np.int64],
+    config: LabelGraphConfig,
+) -> tuple[str, NDArray[np.float32]]:
+    """How the vectors of the label nodes are made, and themselves, [C, e]."""
+    names = dataset.label_names
+    if config.embedding == "file":
+        return "file", read_label_vectors(config.embedding_file, names)
+    if config.embedding == "learned":
+        return "learned", draw_label_vectors(len(names), dim=config.embedding_dim, seed=DEFAULT_SEED)
+    with_text = rows[dataset.has_text[rows]]
+    texts = [dataset.texts[row] for row in with_text]
+    if config.embedding == "auto" and not any(texts):
+        log.info("no training item has a text, so the label vectors are learned from the labels alone")
+        return "ppmi_svd_of_labels", learn_from_labels(counts, label_counts, dim=config.embedding_dim)
+    return "ppmi_svd", learn_label_vectors(texts, dataset.labels[with_text], names, dim=config.embedding_dim)

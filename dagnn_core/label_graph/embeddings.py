@@ -1,4 +1,4 @@
-"""Vectors of the label nodes: read from a file of word vectors, or learned from the training texts."""
+"""Vectors of the label nodes: from a file of word vectors, learned from texts or labels, or drawn to be trained."""
 
 import logging
 from collections import Counter
@@ -65,6 +65,52 @@ def learn_label_vectors(
             f"{MIN_TEXTS} training texts, so no vector can be learned",
             "drop it (dataset.min_label_count), or give vectors (label_graph.embedding: file)",
         )
+    vectors = _factorise(counts, num_labels, dim)
+    if vectors is None:
+        raise InputError(
+            "the training texts of every label have the same words, so no label vectors can be learned from them",
+            "give vectors (label_graph.embedding: file)",
+        )
+    return vectors
+
+
+def learn_from_labels(counts: NDArray[np.int64], label_counts: NDArray[np.int64], *, dim: int) -> NDArray[np.float32]:
+    """Learn label vectors from the training labels alone, where there are no texts.
+
+    As `learn_label_vectors`, with the labels of an item in place of its words: n(r, w) are the items with the labels r
+    and w. A label is its own context, so that one that meets no other has a vector, too.
+
+    Args:
+        counts: items with both labels; zero diagonal.
+        label_counts: items with the label.
+        dim: dimension; the rank of the matrix, where that is less.
+
+    Raises:
+        InputError: all items have the same labels.
+
+    Shape:
+        counts [C, C], label_counts [C]; result [C, min(dim, rank)].
+    """
+    vectors = _factorise((counts + np.diag(label_counts)).astype(np.float64), len(counts), dim)
+    if vectors is None:
+        raise InputError(
+            "the training items have no texts and all of them the same labels, so no label vectors can be learned",
+            "give vectors (label_graph.embedding: file), or train them (label_graph.embedding: learned)",
+        )
+    return vectors
+
+
+def draw_label_vectors(num_labels: int, *, dim: int, seed: int) -> NDArray[np.float32]:
+    """Draw label vectors from U[0, 1), as the authors start those that are trained with the network.
+
+    Shape:
+        result [num_labels, dim].
+    """
+    return np.random.default_rng(seed).random((num_labels, dim), dtype=np.float32)
+
+
+def _factorise(counts: NDArray[np.float64], num_labels: int, dim: int) -> NDArray[np.float32] | None:
+    """Vectors of the labels, the first rows of the counts; None where these say nothing."""
     left, singular, right = np.linalg.svd(_positive_pmi(counts), full_matrices=False)
     rank = int((singular > singular[0] * max(counts.shape) * np.finfo(np.float64).eps).sum())
     rank = min(rank, dim)
@@ -72,12 +118,7 @@ def learn_label_vectors(
     sign = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])
     vectors = left[:num_labels, :rank] * (sign * np.sqrt(singular))[:rank]
     mean_norm = np.linalg.norm(vectors, axis=1).mean() if rank else 0.0
-    if mean_norm == 0:
-        raise InputError(
-            "the training texts of every label have the same words, so no label vectors can be learned from them",
-            "give vectors (label_graph.embedding: file)",
-        )
-    return np.asarray(vectors * (MEAN_NORM / mean_norm), dtype=np.float32)
+    return np.asarray(vectors * (MEAN_NORM / mean_norm), dtype=np.float32) if mean_norm else None
 
 
 def _positive_pmi(counts: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -51,6 +51,11 @@ class LabelGraph:
         """Conditional probability from which on labels are connected."""
         return float(self.artifact.content["threshold"])
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the vectors of the nodes are drawn, to be trained with the network."""
+        return bool(self.artifact.content.get("embedding", {}).get("kind") == "learned")
+
     @classmethod
     def read(cls, path: Path, *, verify: bool = False) -> "LabelGraph":
         """Open a label graph artifact.

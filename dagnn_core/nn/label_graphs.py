@@ -21,6 +21,8 @@ class GraphTensors(NamedTuple):
     """Â [C, C]."""
     threshold: float
     """t; the learned graph cuts its similarities there."""
+    trains_embeddings: bool = False
+    """Whether E is trained on a fixed graph, too."""
 
 
 class GraphState(NamedTuple):
@@ -35,7 +37,7 @@ class GraphState(NamedTuple):
 
 
 class FixedGraph(nn.Module):
-    """P-GNN: counted on the training labels, constant, and so are its node vectors.
+    """P-GNN: counted on the training labels and constant; so are its node vectors, unless they are to be trained.
 
     Attention takes A itself as mask, convolution the transposed and normalised Â, as published: label i attends to j
     where P(i | j) >= t, but convolves over j where P(j | i) >= t (with P(i | j) as the conditional probability).
@@ -47,7 +49,10 @@ class FixedGraph(nn.Module):
 
     def __init__(self, graph: GraphTensors) -> None:
         super().__init__()
-        self.register_buffer("label_embeddings", graph.embeddings.clone())
+        if graph.trains_embeddings:
+            self.label_embeddings = nn.Parameter(graph.embeddings.clone())
+        else:
+            self.register_buffer("label_embeddings", graph.embeddings.clone())
         self.register_buffer("normalized", graph.normalized.clone())
         self.register_buffer("neighbours", graph.adjacency > 0)
 

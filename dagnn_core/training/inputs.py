@@ -27,4 +27,4 @@ def graph_tensors(graph: LabelGraph) -> GraphTensors:
     embeddings, adjacency, normalized = (
         torch.tensor(array, dtype=torch.float32) for array in (graph.embeddings, graph.adjacency, graph.normalized)
     )
-    return GraphTensors(embeddings, adjacency, normalized, graph.threshold)
+    return GraphTensors(embeddings, adjacency, normalized, graph.threshold, trains_embeddings=graph.is_drawn)

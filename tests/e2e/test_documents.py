@@ -150,7 +150,8 @@ def write_notes(folder: Path) -> None:
     folder.mkdir(parents=True)
     for number in range(60):
         file = io.BytesIO()
-        Image.new("RGB", (16, 16), (number * 4, 100, 200)).save(file, "JPEG")
+        noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(file, "JPEG")
         (folder / f"note-{number:02}.jpg").write_bytes(file.getvalue())
         labels = f"{('even', 'odd')[number % 2]}, {('dark', 'light')[number // 30]}"
         (folder / f"note-{number:02}.txt").write_text(f"{labels}\nnote number {number},\ntwo lines\n")

@@ -8,10 +8,14 @@ import pytest
 
 from dagnn_core.artifacts import Artifact, write_artifact
 from dagnn_core.config.label_graph import LabelGraphConfig
+from dagnn_core.config.model import ModelConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.label_graph.build import write_label_graph
+from dagnn_core.label_graph.embeddings import MEAN_NORM
 from dagnn_core.label_graph.label_graph import LabelGraph
+from dagnn_core.model.kinds import build_network
+from dagnn_core.training.inputs import graph_tensors
 
 NAMES = ("boat", "water", "car")
 LABELS = np.array([[1, 1, 0]] * 4 + [[0, 1, 0]] * 6 + [[0, 0, 1]] * 5, dtype=np.uint8)
@@ -102,6 +106,50 @@ def test_vectors_come_from_the_file(tmp_path):
     graph = build(tmp_path / "graph", dataset(), embedding="file", embedding_file=vectors(tmp_path))
     np.testing.assert_array_equal(graph.embeddings, [[1, 2], [3, 4], [5, 6]])
     assert graph.artifact.content["embedding"] == {"kind": "file", "dim": 2}
+
+
+def test_auto_is_ppmi_svd_to_the_digit_where_there_are_texts(tmp_path):
+    texts = build(tmp_path / "texts", dataset(), embedding="ppmi_svd")
+    auto = build(tmp_path / "auto", dataset(), embedding="auto")
+    np.testing.assert_array_equal(auto.embeddings, texts.embeddings)
+    assert auto.artifact.content_digest == texts.artifact.content_digest
+    assert auto.artifact.content == texts.artifact.content
+
+
+def test_auto_learns_from_the_labels_where_there_are_no_texts(tmp_path):
+    graph = build(tmp_path / "graph", dataset(texts=("",) * 15), embedding="auto")
+    together = LABELS.T.astype(int) @ LABELS
+    expected = np.log(np.maximum(together * together.sum() / np.outer(together.sum(axis=1), together.sum(axis=0)), 1))
+    left, singular, _ = np.linalg.svd(expected)
+    factor = left * np.sqrt(singular)
+    factor *= MEAN_NORM / np.linalg.norm(factor, axis=1).mean()
+    np.testing.assert_allclose(graph.embeddings @ graph.embeddings.T, factor @ factor.T, atol=1e-4)
+    assert np.linalg.norm(graph.embeddings, axis=1).mean() == pytest.approx(MEAN_NORM)
+    assert graph.artifact.content["embedding"] == {"kind": "ppmi_svd_of_labels", "dim": 3}
+    assert build(tmp_path / "two", dataset(texts=("",) * 15), embedding_dim=2).embeddings.shape == (3, 2)
+    with pytest.raises(InputError, match=r"'boat' and 2 more .* has no training text"):
+        build(tmp_path / "texts", dataset(texts=("",) * 15), embedding="ppmi_svd")
+
+
+def test_labels_that_are_on_every_item_have_no_vectors(tmp_path):
+    source = dataset(np.ones((15, 3), dtype=np.uint8), texts=("",) * 15)
+    with pytest.raises(InputError, match=r"all of them the same labels.*label_graph\.embedding: learned"):
+        build(tmp_path / "graph", source)
+
+
+def test_learned_vectors_are_drawn_as_published_and_trained_with_a_fixed_graph(tmp_path):
+    graph = build(tmp_path / "graph", dataset(), embedding="learned", embedding_dim=200)
+    assert graph.embeddings.shape == (3, 200) and graph.embeddings.dtype == np.float32
+    assert 0 <= graph.embeddings.min() < 0.02 and 0.98 < graph.embeddings.max() < 1
+    np.testing.assert_array_equal(
+        build(tmp_path / "again", dataset(), embedding="learned", embedding_dim=200).embeddings, graph.embeddings
+    )
+    given = build(tmp_path / "given", dataset())
+    for source, trained in ((graph, True), (given, False)):
+        network = build_network(ModelConfig(embedding_dim=4), image_dim=5, text_dim=6, graph=graph_tensors(source))
+        names = [name for name, _ in network.named_parameters() if name.endswith("label_embeddings")]
+        assert len(names) == trained
+        assert any(name.endswith("label_embeddings") for name in network.state_dict())
 
 
 def test_items_without_text_count_in_the_graph_and_not_in_the_vectors(tmp_path):

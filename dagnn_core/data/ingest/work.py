@@ -1,6 +1,7 @@
 """Unfinished work of an import: a folder that an interrupted import leaves, and that the next one goes on with.
 
     <work>/<images>/checks.jsonl                           what the images that were checked are like (journal.py)
+    <work>/<images>/checks.prints                          their fingerprints, where splits are drawn
     <work>/<images>/<items>/data-00000-<sha256>.parquet    finished shards (shards.py)
 
 `<images>` is a digest of what decides how an image is read and whether it decodes; `<items>` adds every row as it

@@ -88,11 +88,18 @@ def _copies_rule(copies: Mapping[str, Any]) -> str:
         return "The data names the splits, so that copies stay where they are."
     drawn = f"The splits of {copies['drawn_items']:,} items were drawn (dataset.copies: {copies['rule']})"
     if copies["rule"] == "keep":
-        return f"{drawn}: each by itself, also where images are copies of each other."
-    rule = "every group of copies is in one split" if copies["rule"] == "group" else "the first of every group was kept"
-    found = f"{copies['items']:,} in {copies['groups']:,} groups, the largest of {copies['largest_group']:,}"
-    dropped = f", {copies['dropped']:,} dropped" if copies["rule"] == "drop" else ""
-    return f"{drawn}: {rule}, identical and near-identical images ({found if copies['groups'] else 'none'}{dropped})."
+        return f"{drawn}, each by itself: copies of an image may be in several splits."
+    if not copies["groups"]:
+        return f"{drawn}; none of their images is identical or near-identical to another one."
+    outcome = (
+        "each group is in one split"
+        if copies["rule"] == "group"
+        else f"all but the first of each group were dropped ({copies['dropped']:,} items)"
+    )
+    return (
+        f"{drawn}; {copies['items']:,} of them have an image that is identical or near-identical to another one, in "
+        f"{copies['groups']:,} groups of up to {copies['largest_group']:,}: {outcome}."
+    )
 
 
 def _sample(out: Path, number: int, sample: SampleItem) -> _Sample:

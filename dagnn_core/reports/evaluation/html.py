@@ -1,4 +1,4 @@
-"""The report as one self-contained page: figures, curves, example queries, and where everything came from."""
+"""The report as one self-contained page: metrics, curves, example queries, and origin."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,12 +30,12 @@ GRADED_COLUMNS = {
 
 
 class _Cell(NamedTuple):
-    """A figure of the results table."""
+    """A value of the results table."""
 
     value: float
     is_best: bool
     ratio: float
-    """To the same figure of CCA."""
+    """To the same value of CCA."""
 
 
 class _Label(NamedTuple):
@@ -90,9 +90,9 @@ def render_report(
     """Render the page; equal input gives equal text.
 
     Args:
-        evaluation: figures and embeddings of the test split.
+        evaluation: metrics and embeddings of the test split.
         dataset: texts and images.
-        history: figures of every epoch of the training.
+        history: metrics of every epoch of the training.
         artifacts: what the report is about, oldest first, the model last.
         config: how many examples, and their seed.
 
@@ -126,7 +126,7 @@ def _in_both_directions(patterns: Iterable[str]) -> list[str]:
 
 
 def _table(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, list[_Cell]]]:
-    """Name and figures of every method."""
+    """Name and values of every method."""
     cca = next(method for method in evaluation.methods if method.name == "CCA")
     rows = []
     for method in evaluation.methods:

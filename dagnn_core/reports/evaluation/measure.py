@@ -1,4 +1,4 @@
-"""The figures of a report: a model on the test split, beside chance and a linear CCA on the same features."""
+"""The metrics of a report: a model on the test split, beside chance and a linear CCA on the same features."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,14 +36,14 @@ class Method(NamedTuple):
     prefix: str
     """Of its metrics: none for the model."""
     metrics: Mapping[str, float]
-    """Metric name without prefix -> figure."""
+    """Metric name without prefix -> value."""
     precision: Mapping[str, NDArray[np.float64]]
     """Interpolated precision at recall 0, 1/20 ... 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """All figures, and what the examples of a report are drawn from."""
+    """All metrics, and what the examples of a report are drawn from."""
 
     methods: tuple[Method, ...]
     """The model, CCA, chance."""
@@ -58,17 +58,17 @@ class Evaluation:
     average_precision: Mapping[str, NDArray[np.float64]]
     """The model's average precision of every query, [N]; NaN where nothing is relevant."""
     intervals: Mapping[str, Interval]
-    """95 % confidence interval of the model's figures that are a mean average precision, over other test items."""
+    """95 % confidence interval of the model's metrics that are a mean average precision, over other test items."""
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Every figure by the name that DVC and MLflow show."""
-        figures = {name: self.methods[0].metrics[name] for name in COUNTS}
+        """Every metric by the name that DVC and MLflow show."""
+        metrics = {name: self.methods[0].metrics[name] for name in COUNTS}
         for name, interval in self.intervals.items():
-            figures |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+            metrics |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
         for method in self.methods:
-            figures |= {f"{method.prefix}{name}": value for name, value in method.metrics.items() if name not in COUNTS}
-        return figures
+            metrics |= {f"{method.prefix}{name}": value for name, value in method.metrics.items() if name not in COUNTS}
+        return metrics
 
 
 class Baselines(NamedTuple):
@@ -129,8 +129,8 @@ def evaluate(model: TrainedNetwork, features: Features) -> Evaluation:
 def map_intervals(average_precision: Mapping[str, NDArray[np.float64]]) -> dict[str, Interval]:
     """Confidence intervals of both MAPs and of their mean; for that, both queries of an item are drawn together."""
     both = (average_precision["i2t"] + average_precision["t2i"]) / 2
-    figures = {f"map_{direction}": average_precision[direction] for direction in DIRECTIONS} | {"map_mean": both}
-    return {name: bootstrap_mean(values, seed=INTERVAL_SEED) for name, values in figures.items()}
+    values = {f"map_{direction}": average_precision[direction] for direction in DIRECTIONS} | {"map_mean": both}
+    return {name: bootstrap_mean(queries, seed=INTERVAL_SEED) for name, queries in values.items()}
 
 
 def _score(

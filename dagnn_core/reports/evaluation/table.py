@@ -1,4 +1,4 @@
-"""The results table for a terminal, from the flat figures of `metrics.json`."""
+"""The results table for a terminal, from the flat metrics of `metrics.json`."""
 
 from collections.abc import Mapping
 

@@ -1,1 +1,1 @@
-"""The model card: a page for whoever thinks of using a registered model."""
+"""The model card: a page for those who consider using a registered model."""

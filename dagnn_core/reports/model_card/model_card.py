@@ -23,7 +23,7 @@ _KINDS = {
     "ridge": "Ridge regression to the labels",
 }
 _METHODS = (("this model", ""), ("CCA", "cca_"), ("chance", "chance_"))  # name, prefix of its metrics
-_FIGURES = {"MAP": "map_{}", "MAP@50": "map_{}_at_50", "NDCG@10": "ndcg_{}_at_10", "R@10": "recall_{}_at_10"}
+_METRICS = {"MAP": "map_{}", "MAP@50": "map_{}_at_50", "NDCG@10": "ndcg_{}_at_10", "R@10": "recall_{}_at_10"}
 
 
 class ModelCard(NamedTuple):
@@ -34,8 +34,8 @@ class ModelCard(NamedTuple):
     html: str
 
 
-class _Figure(NamedTuple):
-    """A figure of one direction: of the model with its interval, if it has one, CCA and chance."""
+class _Metric(NamedTuple):
+    """A metric of one direction: of the model with its interval, if it has one, CCA and chance."""
 
     name: str
     direction: str
@@ -53,7 +53,7 @@ def render_model_card(
         name: of the registered model.
         model: the model.
         report: the report artifact of this model.
-        metrics: its figures.
+        metrics: its metrics on the test split.
         licence: of the data.
     """
     data, recorded = report.content["data"], model.artifact.recorded
@@ -75,7 +75,7 @@ def render_model_card(
         "is_small": data["splits"]["train"] < SMALL,
         "is_better": metrics["map_mean_low"] > metrics["cca_map_mean"],
         "methods": [method for method, _ in _METHODS],
-        "figures": _figures(metrics),
+        "metrics": _rows(metrics),
         "num_test": report.content["num_test"],
         "params": recorded("params"),
         "git": recorded("git"),
@@ -114,15 +114,15 @@ def _label_rows(data: Mapping[str, Any]) -> list[tuple[str, list[int]]]:
     return sorted(rows, key=lambda row: (-sum(row[1]), row[0]))
 
 
-def _figures(metrics: Mapping[str, float]) -> list[_Figure]:
+def _rows(metrics: Mapping[str, float]) -> list[_Metric]:
     names = [
         (title, direction, pattern.format(key))
-        for title, pattern in _FIGURES.items()
+        for title, pattern in _METRICS.items()
         for key, direction in ARROWS.items()
     ]
     names.insert(2, ("MAP", "mean", "map_mean"))
     return [
-        _Figure(
+        _Metric(
             title,
             direction,
             [metrics[prefix + name] for _, prefix in _METHODS],

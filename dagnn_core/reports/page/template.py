@@ -12,12 +12,12 @@ STYLE = Path(__file__).with_name("style.css")
 def read_template(path: Path) -> Template:
     """Read a template of HTML or Markdown; what it is given is escaped.
 
-    `style` is the style sheet. The filters: `figure` writes three decimals, `percent` a share, `thousands` groups
+    `style` is the style sheet. The filters: `decimals` writes three decimals, `percent` a share, `thousands` groups
     digits, `size` a number of bytes; `plain` takes the meaning from Markdown's special characters.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "figure": "{:.3f}".format,
+        "decimals": "{:.3f}".format,
         "percent": "{:.1%}".format,
         "thousands": "{:,}".format,
         "size": _size,

@@ -257,15 +257,18 @@ def test_matrices_of_any_size(tmp_path: Path, num_labels: int) -> None:
     ("copies", "expected"),
     [
         ({}, "The data names the splits, so that copies stay where they are."),
-        ({"drawn_items": 50, "rule": "keep"}, "(dataset.copies: keep): each by itself, also where"),
-        ({"drawn_items": 50}, "every group of copies is in one split, identical and near-identical images (none)."),
+        ({"drawn_items": 50, "rule": "keep"}, "of 50 items were drawn (dataset.copies: keep), each by itself: copies"),
+        (
+            {"drawn_items": 50},
+            "(dataset.copies: group); none of their images is identical or near-identical to another",
+        ),
         (
             {"drawn_items": 1234, "groups": 2, "items": 5, "largest_group": 3},
-            "one split, identical and near-identical images (5 in 2 groups, the largest of 3).",
+            "identical or near-identical to another one, in 2 groups of up to 3: each group is in one split.",
         ),
         (
             {"drawn_items": 50, "rule": "drop", "groups": 2, "items": 5, "largest_group": 3, "dropped": 3},
-            "the first of every group was kept, identical and near-identical images (5 in 2 groups, the largest of 3",
+            "in 2 groups of up to 3: all but the first of each group were dropped (3 items).",
         ),
     ],
 )

@@ -23,8 +23,8 @@ def test_markdown_has_no_meaning_and_no_line_breaks(tmp_path: Path) -> None:
     assert render(tmp_path, "{{ text | plain }}", text=text) == r"a\|b \# \[x\]\(y\) \*c\* \`d\` &lt;script&gt;"
 
 
-def test_figures(tmp_path: Path) -> None:
-    template = "{{ 0.12345 | figure }} {{ 0.12345 | percent }} {{ 1234567 | thousands }}"
+def test_numbers(tmp_path: Path) -> None:
+    template = "{{ 0.12345 | decimals }} {{ 0.12345 | percent }} {{ 1234567 | thousands }}"
     assert render(tmp_path, template) == "0.123 12.3% 1,234,567"
 
 

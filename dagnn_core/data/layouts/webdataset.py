@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import posixpath
-import re
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +21,11 @@ import pyarrow.parquet as pq
 
 from dagnn_core.config.dataset import WebDatasetConfig
 from dagnn_core.data.formats.archives import ImageArchive, ImageError
-from dagnn_core.data.formats.table import Cell, read_table
+from dagnn_core.data.formats.cells import Cell
+from dagnn_core.data.formats.table import read_table
 from dagnn_core.data.ingest.quarantine import quarantine
 from dagnn_core.data.labels import read_label_names, split_labels
+from dagnn_core.data.layouts.split_names import splits_by_name
 from dagnn_core.data.raw import RawData, RawItem
 from dagnn_core.errors import InputError
 from dagnn_core.progress import track
@@ -38,11 +39,6 @@ TEXTS = ("txt", "caption", "text")
 """Where the text of a sample is, unless `text_field` says so."""
 MAX_NOTE_BYTES = 10 << 20  # of a .txt or .json member
 
-_SPLITS = {
-    "train": r"train|training",
-    "val": r"validation|valid|val|dev",
-    "test": r"test|testing|eval|evaluation",
-}
 _DOWNLOADED = "success"  # status of a row in img2dataset's Parquet file
 _UNKNOWN = frozenset({"-1", ""})  # what class numbers are where no class is known
 _ZERO, _ONE = frozenset({"0", "0.0", "false"}), frozenset({"1", "1.0", "true"})
@@ -122,7 +118,7 @@ def open_webdataset(source: Path, config: WebDatasetConfig, *, keep_incomplete: 
 
 
 def _find_shards(source: Path, pattern: str) -> dict[Path, str]:
-    """Shards -> split, empty where splits are drawn."""
+    """Shard -> split, empty where splits are drawn."""
     if Path(pattern).is_absolute():
         raise InputError(f"dataset.webdataset.shards is {pattern!r}, expected a pattern relative to dataset.source")
     paths = [path for path in sorted(source.glob(pattern)) if path.is_file() and not path.name.startswith(".")]
@@ -132,34 +128,7 @@ def _find_shards(source: Path, pattern: str) -> dict[Path, str]:
             "webdataset)",
             "correct dataset.source or dataset.webdataset.shards; decompress a .tar.gz",
         )
-    splits = {path: _split_of(path.relative_to(source)) for path in paths}
-    found = set(splits.values())
-    if "" in found and len(found) > 1:
-        unnamed = next(path for path, split in splits.items() if not split)
-        raise InputError(
-            f"{unnamed} names no split, though other shards do",
-            "name train, validation or test in it or its folder, or leave it out by dataset.webdataset.shards",
-        )
-    if not {"train", "test"} <= found:
-        one = f"all shards are of one split ({found.pop()})" if len(found) == 1 and "" not in found else ""
-        if len(found) > 1:
-            raise InputError(
-                f"{source} has shards of {' and '.join(sorted(found))} alone, expected train and test, and perhaps "
-                "validation",
-                "rename the shards of another split; validation is drawn from train where it is missing",
-            )
-        log.info("%s: %s, so all splits are drawn", source, one or "no shard names a split")
-        return dict.fromkeys(splits, "")
-    return splits
-
-
-def _split_of(path: Path) -> str:
-    """The split that a part of a relative path names between separators; empty where none does."""
-    words = re.split(r"[-._ 0-9/{}]+", str(path.with_suffix("")).lower())
-    named = {split for split, pattern in _SPLITS.items() if any(re.fullmatch(pattern, word) for word in words)}
-    if len(named) > 1:
-        raise InputError(f"{path} names the splits {' and '.join(sorted(named))}, expected one", "rename it")
-    return next(iter(named), "")
+    return splits_by_name(source, paths)
 
 
 def _read_shard(path: Path, name: str, split: str, config: WebDatasetConfig) -> _Shard:

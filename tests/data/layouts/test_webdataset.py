@@ -47,7 +47,9 @@ def test_samples_of_all_shards_with_the_parquet_beside_them(webdataset, caplog):
     assert raw.image(raw.items[13]) == make_image(10_001)
     assert {item.split for item in raw.items} == {""}
     assert raw.place(14) == "00001.tar, sample 2"
-    assert caplog.messages == [f"{webdataset}: no shard names a split, so all splits are drawn"]
+    assert caplog.messages == [
+        f"{webdataset}: no file names a split, so train, val and test are drawn by val_fraction and test_fraction"
+    ]
 
 
 def test_json_alone_will_do(tmp_path):
@@ -248,7 +250,7 @@ def test_splits_are_in_the_names_of_shards_and_folders(tmp_path, names, expected
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["train-0", "extra"], r"extra\.tar names no split, though other shards do"),
+        (["train-0", "extra"], r"extra\.tar names no split that is known, though other files do"),
         (["train-0", "val-0"], r"shards of train and val alone, expected train and test"),
         (["train/test-0"], r"names the splits test and train, expected one; rename it"),
         ([], r"has no \*\*/\*\.tar, expected uncompressed tar files as img2dataset writes them"),

@@ -28,12 +28,13 @@ _PART = re.compile(r"[0-9]*|of|[0-9a-f]{7,}|c[0-9]+|snappy|zstd|gz", re.IGNORECA
 _KNOWN = "train, validation or test (or training, valid, val, dev, testing, eval, evaluation)"
 
 
-def splits_by_name(source: Path, files: Sequence[Path]) -> dict[Path, str]:
+def splits_by_name(source: Path, files: Sequence[Path], *, may_differ: bool = False) -> dict[Path, str]:
     """The split of each file of a data set, by the names of the file and of its folders.
 
     Args:
         source: the folder of the data set.
         files: at least one.
+        may_differ: whether files that name no split may have names of all kinds, as shards of several crawls have.
 
     Returns:
         File -> train, val or test; empty everywhere where splits are to be drawn, which is said.
@@ -47,7 +48,7 @@ def splits_by_name(source: Path, files: Sequence[Path]) -> dict[Path, str]:
     names = set(splits.values())
     if len(names) == 1:
         unknown = {_unknown_name(path.relative_to(common)): path for path in reversed(files)} if names == {""} else {}
-        if len(unknown) > 1:
+        if len(unknown) > 1 and not may_differ:
             listed = ", ".join(str(path.relative_to(source)) for path in sorted(unknown.values())[:3])
             raise InputError(
                 f"{source}: the files {listed} have different names, but none names a split that is known",

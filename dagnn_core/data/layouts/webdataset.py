@@ -128,7 +128,7 @@ def _find_shards(source: Path, pattern: str) -> dict[Path, str]:
             "webdataset)",
             "correct dataset.source or dataset.webdataset.shards; decompress a .tar.gz",
         )
-    return splits_by_name(source, paths)
+    return splits_by_name(source, paths, may_differ=True)
 
 
 def _read_shard(path: Path, name: str, split: str, config: WebDatasetConfig) -> _Shard:

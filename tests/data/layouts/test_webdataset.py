@@ -251,8 +251,8 @@ def test_splits_are_in_the_names_of_shards_and_folders(tmp_path, names, expected
     ("names", "message"),
     [
         (["train-0", "extra"], r"extra\.tar names no split that is known, though other files do"),
-        (["train-0", "val-0"], r"shards of train and val alone, expected train and test"),
-        (["train/test-0"], r"names the splits test and train, expected one; rename it"),
+        (["train-0", "val-0"], r"has train and val but no test, expected files of train and test"),
+        (["train/test-0", "val/0"], r"names several splits: test \(test-0\.tar\) and train \(train\)"),
         ([], r"has no \*\*/\*\.tar, expected uncompressed tar files as img2dataset writes them"),
     ],
 )

@@ -24,6 +24,7 @@ _REFUSALS = {
 }
 _NUMBER = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")  # how safetensors and shutil.copytree give the reason
 _NO_TEMPORARY_FOLDER = "No usable temporary directory found"  # tempfile's words
+_NO_THREAD = "can't start new thread"  # and Python's
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _CURRENT_FOLDER = -100  # AT_FDCWD
 
@@ -47,8 +48,8 @@ class DiskError(BackendError):
         self.need = need
 
 
-def disk_failure(error: BaseException, path: Path | None = None, *, need: int = 0) -> DiskError | BackendError | None:
-    """What a refusal of the disk means to the user; None where an error is something else.
+def disk_failure(error: BaseException, path: Path | None = None, *, need: int = 0) -> BackendError | None:
+    """What a refusal of the disk, or of the system, means to the user; None where an error is something else.
 
     Args:
         error: what a write raised; some libraries say why in words alone.
@@ -60,6 +61,10 @@ def disk_failure(error: BaseException, path: Path | None = None, *, need: int = 
     if isinstance(error, OSError) and _NO_TEMPORARY_FOLDER in str(error):
         return BackendError(
             "no folder for temporary files can be written", "set TMPDIR to a folder on a disk that has space"
+        )
+    if isinstance(error, BlockingIOError) or _NO_THREAD in str(error):
+        return BackendError(
+            "the system allows no more processes and threads (ulimit -u)", "raise the limit or end other programs"
         )
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (found := _NUMBER.search(str(error))):

@@ -104,6 +104,8 @@ def test_a_full_disk_is_told_with_the_need_by_every_writer(tmp_path: Path) -> No
         (OSError(errno.EMFILE, "x"), "f: too many files are open"),
         (shutil.Error([("/from", "/to", "[Errno 28] No space left on device: '/to'")]), "f: no space is left"),
         (RuntimeError("Error while serializing: I/O error: File too large (os error 27)"), "f: the file would be"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "the system allows no more processes"),
+        (RuntimeError("can't start new thread"), "the system allows no more processes and threads (ulimit -u)"),
         (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "no folder for temporary files"),
     ],
     ids=str,

@@ -146,7 +146,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(vector_cache.os, "fsync", refuse)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match=r"shard-00000\.safetensors: no space is left"):
         fill(open_cache(tmp_path))
     assert files(tmp_path) == []
 

@@ -46,13 +46,6 @@ STAYS = (
     *(ARTIFACTS / "model", ARTIFACTS / ".notes.tmp", RUNS / "1/train/model", DATA / "x"),
     *(ADDING / "only_copy/old", ADDING / "changing"),
 )
-    ARTIFACTS / "model",
-    ARTIFACTS / ".notes.tmp",
-    RUNS / "1/train/model",
-    ADDING / "only_copy/old",
-    ADDING / "changing",
-    DATA / "x",
-)
 
 
 def test_it_lists_by_default_and_removes_when_told_to(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

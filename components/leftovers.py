@@ -15,7 +15,8 @@ from dagnn_core.work import lock_of
 DRAFT = "draft of an artifact"
 UNFINISHED = "unfinished work, from which the same command resumes"
 CACHED = "cache, which the next run fills again"
-_SET_ASIDE = "old"  # in a folder of ADDING: what stood in the data's place, perhaps its only copy
+# in a folder of ADDING: the data that was there, perhaps its only copy, and the change that `dagnn data add` undoes
+_NEEDED = ("old", "change.json")
 
 
 class Leftover(NamedTuple):
@@ -64,6 +65,6 @@ def _find(root: Path, *, cache: bool) -> Iterator[tuple[Path, str]]:
         yield from ((draft, DRAFT) for draft in find_drafts(folder))
     for folder in (root / WORK, root / ADDING):
         names = {path.with_suffix("") if path.suffix == ".lock" else path for path in folder.glob("*")}
-        yield from ((path, UNFINISHED) for path in sorted(names) if not (path / _SET_ASIDE).exists())
+        yield from ((path, UNFINISHED) for path in sorted(names) if not any((path / name).exists() for name in _NEEDED))
     if cache:
         yield from ((folder, CACHED) for folder in (root / CACHE, root / FETCHED) if folder.exists())

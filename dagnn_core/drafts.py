@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dagnn_core.disk import DiskError, disk_failure, exchange
-from dagnn_core.locks import try_lock_folder
+from dagnn_core.locks import lock_folder, try_lock_folder
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def remove_draft(draft: Path) -> bool:
             return False
         if draft.suffix == ".old":
             _put_back(draft)
-        shutil.rmtree(draft, ignore_errors=True)
+        _remove(draft)
     finally:
         os.close(descriptor)
     return True
@@ -75,8 +75,15 @@ def _open_draft(out: Path) -> Iterator[Path]:
         draft.chmod(0o755)
         yield draft
     finally:
-        shutil.rmtree(draft, ignore_errors=True)  # nothing, or what stood at `out` before
+        _remove(draft)  # nothing, or what stood at `out` before
         os.close(descriptor)
+
+
+def _remove(draft: Path) -> None:
+    if draft.is_symlink():  # so `out` may have been
+        draft.unlink()
+    else:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _make_draft(out: Path) -> tuple[Path, int]:
@@ -84,7 +91,7 @@ def _make_draft(out: Path) -> tuple[Path, int]:
     while True:
         draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
         descriptor = os.open(draft, os.O_RDONLY)
-        try_lock_folder(descriptor)
+        lock_folder(descriptor)
         try:
             if os.path.samestat(draft.stat(), os.fstat(descriptor)):
                 return draft, descriptor

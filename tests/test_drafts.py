@@ -70,6 +70,15 @@ def test_the_old_folder_is_replaced_or_stays(
     assert names(out) == ["new"] and names(tmp_path) == ["model"]
 
 
+def test_a_link_gives_way_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    write(tmp_path / "elsewhere" / "model", "old")
+    (tmp_path / "model").symlink_to(tmp_path / "elsewhere" / "model")
+    write(tmp_path / "model", "new")
+    assert names(tmp_path / "model") == ["new"] and names(tmp_path / "elsewhere" / "model") == ["old"]
+    assert sorted(names(tmp_path)) == ["elsewhere", "model"]
+
+
 def test_what_a_killed_writer_had_set_aside_comes_back(tmp_path: Path) -> None:
     """Where two renames replace a folder, a kill between them leaves it aside."""
     out, aside = tmp_path / "model", tmp_path / ".model.x1y2z3w4.old"

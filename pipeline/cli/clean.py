@@ -16,7 +16,7 @@ def clean(
     What a running command works on stays. Finished artifacts, data and runs are never touched.
     """
     from components.leftovers import find_leftovers, remove
-    from dagnn_core.disk import megabytes
+    from dagnn_core.disk import readable_size
 
     leftovers = find_leftovers(Path(), cache=cache)
     if not leftovers:
@@ -25,6 +25,6 @@ def clean(
     width = max(len(str(leftover.path)) for leftover in leftovers)
     for leftover in leftovers:
         outcome = "" if not yes else ": removed" if remove(leftover) else ": stays, a process is at work on it"
-        typer.echo(f"{leftover.path!s:{width}}  {megabytes(leftover.size):>10}  {leftover.what}{outcome}")
+        typer.echo(f"{leftover.path!s:{width}}  {readable_size(leftover.size):>10}  {leftover.what}{outcome}")
     if not yes:
         typer.echo("nothing was removed; run `dagnn clean --yes` to remove these")

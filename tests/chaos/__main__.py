@@ -23,7 +23,7 @@ _PRIVATE = "DAGNN_CHAOS_PRIVATE_MOUNTS"
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="After so long no more attacks begin.")] = 10.0,
+    minutes: Annotated[float, typer.Option(help="How long attacks begin, after the undisturbed runs.")] = 10.0,
     seed: Annotated[int | None, typer.Option(help="Of the attacks  [default: a random one]")] = None,
     only: Annotated[int | None, typer.Option(help="Run this one attack of the seed.")] = None,
     kinds: Annotated[str, typer.Option(help="Kinds of attacks, separated by commas  [default: all]")] = "",
@@ -40,12 +40,12 @@ def main(
     violations = 0
     home = Path(tempfile.mkdtemp(prefix="dagnn-chaos-"))
     try:
-        began = time.monotonic()
         project = Project(home)
         baseline = make_baseline(project)
         times = ", ".join(f"{step} {value:.1f} s" for step, value in baseline.seconds.items())
         print(f"undisturbed: {times}", flush=True)
         number = only or 0
+        began = time.monotonic()
         while time.monotonic() - began < minutes * 60:
             rng = random.Random(f"{seed}-{number}")
             kind = rng.choice(chosen)

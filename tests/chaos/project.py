@@ -36,7 +36,7 @@ MAKES = {
     "evaluate": "report",
     "register": "",
 }
-_READS = {
+READS: Mapping[str, tuple[str, ...]] = {
     "dataset": (),
     "extract_features": ("dataset",),
     "build_label_graph": ("dataset",),
@@ -243,7 +243,7 @@ class Project:
 
 
 def _command(step: str) -> tuple[str, list[str]]:
-    reads = [part for kind in _READS[step] for part in (f"--{kind.replace('_', '-')}", f"artifacts/{kind}")]
+    reads = [part for kind in READS[step] for part in (f"--{kind.replace('_', '-')}", f"artifacts/{kind}")]
     if step == "register":
         return "pipeline.cli.main", ["register", *reads]
     return f"components.steps.{step}", [*reads, f"--{MAKES[step].replace('_', '-')}-out", f"artifacts/{MAKES[step]}"]

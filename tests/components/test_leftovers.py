@@ -28,6 +28,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         make_file(tmp_path / WORK / name)
     make_file(tmp_path / ADDING / "photos.v1" / "source" / "a.zip")
     make_file(tmp_path / ADDING / "only_copy" / "old" / "a.jpg")
+    make_file(tmp_path / ADDING / "changing" / "change.json")
     for folder in (CACHE, FETCHED, DATA):
         make_file(tmp_path / folder / "x" / "y")
     return tmp_path
@@ -41,7 +42,10 @@ REMOVED = {
     f"{WORK}/beef": UNFINISHED,
     f"{ADDING}/photos.v1": UNFINISHED,
 }
-STAYS = (ARTIFACTS / "model", ARTIFACTS / ".notes.tmp", RUNS / "1/train/model", ADDING / "only_copy/old", DATA / "x")
+STAYS = (
+    *(ARTIFACTS / "model", ARTIFACTS / ".notes.tmp", RUNS / "1/train/model", DATA / "x"),
+    *(ADDING / "only_copy/old", ADDING / "changing"),
+)
 
 
 def test_it_lists_by_default_and_removes_when_told_to(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

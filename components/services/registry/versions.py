@@ -39,7 +39,18 @@ MODEL_ID = "mlflow_model_id"  # tag of a version: MLflow's record of its model
 MAX_DESCRIPTION = 5000  # characters that MLflow's database has for it
 
 # what dagnn_core needs to encode and embed, and the served file itself
-_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "safetensors", "torch", "tqdm")
+_REQUIREMENTS = (
+    "filelock",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "pydantic",
+    "safetensors",
+    "torch",
+    "tqdm",
+)
 _OF_HUGGINGFACE = ("huggingface_hub", "tokenizers", "transformers")  # what its encoders need on top
 
 # 16 x 16 pixels, PNG: a light sky above a dark sea

@@ -6,7 +6,7 @@ from typing import Literal
 
 from dagnn_core.data.images import decode
 
-THUMBNAIL_PIXELS = 240  # of the longer side: sharp in the page, and a hundred of them stay below two megabytes
+THUMBNAIL_PIXELS = 240  # of the longer side: sharp in the page, and a hundred of them stay below two readable_size
 JPEG_QUALITY = 82
 
 

@@ -252,7 +252,7 @@ def test_too_little_space_is_told_before_the_training(
     inputs: dict[str, Path], tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dagnn_core.disk.free_bytes", lambda _: 500_000)
-    sizes = r"work/\w+/checkpoint\.safetensors \(\d+\.\d MB\) and .*/model \(\d+\.\d MB\)"
+    sizes = r"work/\w+/checkpoint\.safetensors \(\d+\.\d [kM]B\) and .*/model \(\d+\.\d MB\)"
     message = rf"{sizes}: \d+\.\d MB are needed on this disk, 0\.5 MB are free; free some space"
     monkeypatch.setitem(train.train.__globals__, "_train_epoch", None)
     with pytest.raises(BackendError, match=message):

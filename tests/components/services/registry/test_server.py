@@ -369,7 +369,7 @@ def check_versions_are_whole(tracking: Tracking, name: str) -> None:
         assert find_fault(tracking, version) is None
 
 
-def test_two_registrations_of_one_model_at_once_make_one_version(sqlite_server, database, tmp_path):
+def test_two_registrations_of_one_model_at_once_make_one_version(sqlite_server, tmp_path):
     real = load("steps/test_register.py")
     model = real.make_model(tmp_path / "model", real.RAW)
     report = real.make_report(tmp_path / "report", model)
@@ -391,16 +391,18 @@ def test_two_registrations_of_one_model_at_once_make_one_version(sqlite_server, 
     )
     command = [sys.executable, "-c", code, str(model), str(report), sqlite_server]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
-    assert [process.stdout.readline() for process in processes] == ["looked\n"] * 2  # neither has seen a version
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    assert [process.communicate()[0] for process in processes] == ["1\n", "1\n"]
-    assert [process.returncode for process in processes] == [0, 0]
-    [version] = database.client.search_model_versions("name = 'at_once'")
-    assert version.version == "1" and find_fault(database, version) is None
-    assert database.client.get_model_version_by_alias("at_once", CHALLENGER).version == "1"
+    with subprocess.Popen(command, **pipes) as first, subprocess.Popen(command, **pipes) as second:
+        both = (first, second)
+        assert [process.stdout.readline() for process in both] == ["looked\n"] * 2  # neither has seen a version
+        for process in both:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        assert [process.communicate()[0] for process in both] == ["1\n", "1\n"]
+    assert [process.returncode for process in both] == [0, 0]
+    server = Tracking(uri=sqlite_server)
+    [version] = server.client.search_model_versions("name = 'at_once'")
+    assert str(version.version) == "1" and find_fault(server, version) is None
+    assert str(server.client.get_model_version_by_alias("at_once", CHALLENGER).version) == "1"
 
 
 def load(module: str):

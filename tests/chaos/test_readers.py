@@ -337,7 +337,7 @@ def test_an_array_that_claims_more_than_it_has_is_refused_before_memory_is_asked
     with zipfile.ZipFile(tmp_path / "vectors.npz", "w") as archive:
         archive.writestr("ids.npy", header.getvalue() + bytes(100))
         archive.writestr("features.npy", header.getvalue() + bytes(100))
-    for read in (read_vectors, read_matrix, lambda path: read_label_vectors(str(path), ["a"])):
+    for read in (read_vectors, lambda path: read_label_vectors(str(path), ["a"])):
         with pytest.raises(DagnnError, match=r"claims 4000000000000000 bytes, but has 228"):
             read(tmp_path / "vectors.npz")  # type: ignore[operator]
 

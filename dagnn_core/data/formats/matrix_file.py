@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dagnn_core.arrays import read_npz
 from dagnn_core.errors import InputError
 
 _MATLAB_NUMBERS = {"double", "single", "logical", "sparse"} | {
@@ -92,7 +91,8 @@ def _read_npy(path: Path, name: str) -> NDArray[Any]:
 
 
 def _read_npz(path: Path, name: str) -> NDArray[Any]:
-    arrays = read_npz(path)
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in ([name] if name in archive.files else archive.files)}
     tables = [key for key, array in arrays.items() if _is_table(array.shape, array.dtype.kind)]
     others = (f"{key} ({array.dtype} {list(array.shape)})" for key, array in arrays.items())
     chosen: NDArray[Any] = arrays[_choose(path, name, tables, others)]

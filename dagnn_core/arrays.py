@@ -60,9 +60,7 @@ def read_array(
     if not fits or not np.issubdtype(array.dtype, dtype):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         name = dtype.__name__ if isinstance(dtype, type) else str(np.dtype(dtype))
-        raise ArtifactError(
-            f"{path} is {array.dtype} {list(array.shape)}, expected {name} [{wanted}] as its manifest says", remedy
-        )
+        raise ArtifactError(f"{path} is {array.dtype} {list(array.shape)}, expected {name} [{wanted}]", remedy)
     return array if mapped else np.array(array)
 
 

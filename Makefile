@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-containers images lint types docs dvc-deps lock
+.PHONY: help setup demo check test test-all chaos test-containers images lint types docs dvc-deps lock
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ demo: setup ## train, evaluate and register a model on the built-in demo data
 
 WORKERS ?= auto
 # one thread for each worker: more threads than cores wait for each other
-check test test-all: export OMP_NUM_THREADS := 1
+check test test-all chaos: export OMP_NUM_THREADS := 1
 PYTEST := pytest -q -n $(WORKERS) --dist loadfile
 UNIT_TESTS := $(addprefix tests/,label_graph losses nn retrieval) $(wildcard tests/test_*.py)
 
@@ -50,6 +50,10 @@ test: $(if $(T),setup,lint types) ## all checks, and all tests but the slow ones
 
 test-all: $(if $(T),setup,lint types) ## all checks and all tests but those in containers; T= as above
 	@$(PYTEST) -m "not containers" $(T)
+
+MINUTES ?= 10
+chaos: setup ## kill, fill, damage and race the steps at random for MINUTES=10; CHAOS=--seed=1 has options
+	@python -m tests.chaos --minutes $(MINUTES) $(CHAOS)
 
 test-containers: setup ## build the CPU image and run the pipeline in containers (needs Docker, or root on Debian)
 	@pytest -q -m containers tests/containers

@@ -19,11 +19,13 @@ _REFUSALS = {
     errno.EACCES: ("permission denied", "choose another folder or change its permissions"),
     errno.EPERM: ("not permitted", "choose another folder or change its permissions"),
     errno.EROFS: ("the file system is read-only", "choose another folder"),
+    errno.EBUSY: ("the system uses it, as a mount point", "name a folder in it"),
     errno.EMFILE: ("too many files are open in this process (ulimit -n)", "raise the limit and run again"),
     errno.ENFILE: ("too many files are open in the whole system", "end other programs and run again"),
 }
 _NUMBER = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")  # how safetensors and shutil.copytree give the reason
 _NO_TEMPORARY_FOLDER = "No usable temporary directory found"  # tempfile's words
+_NO_THREAD = "can't start new thread"  # and Python's
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _CURRENT_FOLDER = -100  # AT_FDCWD
 
@@ -40,15 +42,16 @@ class DiskError(BackendError):
     def __init__(self, path: Path | str, number: int, *, need: int = 0) -> None:
         reason, remedy = _REFUSALS[number]
         if need and number == errno.ENOSPC:
-            reason += f" on its disk: {megabytes(need)} are needed, {megabytes(free_bytes(Path(path)))} are free"
+            free = free_bytes(Path(path))
+            reason += f" on its disk: {readable_size(need)} are needed, {readable_size(free)} are free"
         super().__init__(f"{path}: {reason}", remedy)
         self.path = Path(path)
         self.number = number
         self.need = need
 
 
-def disk_failure(error: BaseException, path: Path | None = None, *, need: int = 0) -> DiskError | BackendError | None:
-    """What a refusal of the disk means to the user; None where an error is something else.
+def disk_failure(error: BaseException, path: Path | None = None, *, need: int = 0) -> BackendError | None:
+    """What a refusal of the disk, or of the system, means to the user; None where an error is something else.
 
     Args:
         error: what a write raised; some libraries say why in words alone.
@@ -60,6 +63,10 @@ def disk_failure(error: BaseException, path: Path | None = None, *, need: int = 
     if isinstance(error, OSError) and _NO_TEMPORARY_FOLDER in str(error):
         return BackendError(
             "no folder for temporary files can be written", "set TMPDIR to a folder on a disk that has space"
+        )
+    if isinstance(error, BlockingIOError) or _NO_THREAD in str(error):
+        return BackendError(
+            "the system allows no more processes and threads (ulimit -u)", "raise the limit or end other programs"
         )
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (found := _NUMBER.search(str(error))):
@@ -110,9 +117,9 @@ def require_space(needs: Mapping[Path, int]) -> None:
     for files in disks.values():
         first, need = next(iter(files)), sum(files.values())
         if need > (free := free_bytes(first)):
-            listed = " and ".join(f"{path} ({megabytes(size)})" for path, size in files.items())
+            listed = " and ".join(f"{path} ({readable_size(size)})" for path, size in files.items())
             raise BackendError(
-                f"{listed}: {megabytes(need)} are needed on this disk, {megabytes(free)} are free",
+                f"{listed}: {readable_size(need)} are needed on this disk, {readable_size(free)} are free",
                 "free some space, or choose folders on another disk",
             )
 
@@ -127,29 +134,21 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def megabytes(size: int) -> str:
+def readable_size(size: int) -> str:
     """A size in bytes, for people."""
-    return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def exchange(one: Path, other: Path) -> bool:
     """Let two folders or files change places in one call of the system, so that both names are there at any moment.
 
     Returns:
-        False where the system or the file system cannot do that; then nothing has changed.
-
-    Raises:
-        OSError: one of them is missing or may not be moved.
+        False where that cannot be done, as the system, the file system or their names have it; nothing has changed.
     """
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # in glibc from 2.28 on, and in musl
+    call = getattr(ctypes.CDLL(None), "renameat2", None)  # in glibc from 2.28 on
     if call is None:
         return False
-    if call(_CURRENT_FOLDER, os.fsencode(one), _CURRENT_FOLDER, os.fsencode(other), _EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-        return False
-    raise OSError(number, os.strerror(number), str(one), None, str(other))
+    return bool(call(_CURRENT_FOLDER, os.fsencode(one), _CURRENT_FOLDER, os.fsencode(other), _EXCHANGE) == 0)
 
 
 def _existing(path: Path) -> Path:

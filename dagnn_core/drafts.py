@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dagnn_core.disk import DiskError, disk_failure, exchange
-from dagnn_core.locks import try_lock_folder
+from dagnn_core.locks import lock_folder, try_lock_folder
 
 
 @contextmanager
@@ -39,9 +39,10 @@ def draft_of(out: Path) -> Iterator[Path]:
         raise DiskError(_final_path(failure.path, out), failure.number, need=failure.need) from error
 
 
-def find_drafts(folder: Path, name: str = "*") -> list[Path]:
+def find_drafts(folder: Path, name: str = "") -> list[Path]:
     """Drafts in a folder, of one name or of all, whether or not somebody still writes them."""
-    return sorted(path for suffix in ("tmp", "old") for path in folder.glob(f".{name}.*.{suffix}") if path.is_dir())
+    form = _form(re.escape(name) if name else ".+")
+    return sorted(path for path in folder.glob(".*") if form.fullmatch(path.name) and path.is_dir())
 
 
 def remove_draft(draft: Path) -> bool:
@@ -59,7 +60,7 @@ def remove_draft(draft: Path) -> bool:
             return False
         if draft.suffix == ".old":
             _put_back(draft)
-        shutil.rmtree(draft, ignore_errors=True)
+        _remove(draft)
     finally:
         os.close(descriptor)
     return True
@@ -74,8 +75,15 @@ def _open_draft(out: Path) -> Iterator[Path]:
         draft.chmod(0o755)
         yield draft
     finally:
-        shutil.rmtree(draft, ignore_errors=True)  # nothing, or what stood at `out` before
+        _remove(draft)  # nothing, or what stood at `out` before
         os.close(descriptor)
+
+
+def _remove(draft: Path) -> None:
+    if draft.is_symlink():  # so `out` may have been
+        draft.unlink()
+    else:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _make_draft(out: Path) -> tuple[Path, int]:
@@ -83,7 +91,7 @@ def _make_draft(out: Path) -> tuple[Path, int]:
     while True:
         draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
         descriptor = os.open(draft, os.O_RDONLY)
-        try_lock_folder(descriptor)
+        lock_folder(descriptor)
         try:
             if os.path.samestat(draft.stat(), os.fstat(descriptor)):
                 return draft, descriptor
@@ -116,7 +124,12 @@ def _final_path(path: Path, out: Path) -> Path:
     if not path.is_relative_to(out.parent):
         return path
     first, *rest = path.relative_to(out.parent).parts
-    return out.joinpath(*rest) if re.fullmatch(rf"\.{re.escape(out.name)}\.\w+\.(tmp|old)", first) else path
+    return out.joinpath(*rest) if _form(re.escape(out.name)).fullmatch(first) else path
+
+
+def _form(name: str) -> re.Pattern[str]:
+    """What the drafts of a name (a pattern) are called."""
+    return re.compile(rf"\.{name}\.[a-z0-9_]+\.(tmp|old)")
 
 
 def _put_back(folder: Path) -> None:

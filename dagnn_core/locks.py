@@ -7,7 +7,7 @@ killed holder where a file system has no locks; here that is an error.
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,6 +72,12 @@ def try_lock(stream: BinaryIO, path: Path, *, elsewhere: str) -> bool:
         return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
     except FileNotFoundError:
         return False
+
+
+def lock_folder(descriptor: int) -> None:
+    """Wait for an open folder, and take it until it is closed, where its file system has locks for folders."""
+    with suppress(OSError):
+        lock_descriptor(descriptor, blocking=True)
 
 
 def try_lock_folder(descriptor: int) -> bool:

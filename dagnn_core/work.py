@@ -39,7 +39,7 @@ def work_folder(folder: Path, *, busy: str) -> Iterator[Path]:
 
 def lock_of(folder: Path) -> Path:
     """The lock file of a folder of unfinished work."""
-    return folder.with_suffix(".lock")
+    return folder.with_name(f"{folder.name}.lock")
 
 
 @contextmanager

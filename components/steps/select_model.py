@@ -39,6 +39,7 @@ def run(*, models: Sequence[Path], model_out: Path) -> None:
     ]
     best = max(range(len(models)), key=figures.__getitem__)
     # the whole artifact, so that it keeps its provenance: which training and which MLflow run it came from
+    model_out.parent.mkdir(parents=True, exist_ok=True)
     with draft_of(model_out) as draft:
         shutil.copytree(artifacts[best].path, draft, dirs_exist_ok=True)
     log.info("%s of %d models: %s; the best is taken", _FIGURE, len(models), ", ".join(f"{x:.4f}" for x in figures))

@@ -123,7 +123,7 @@ def register_version(
             )
             # a request that MLflow itself has sent twice has made two: as always, the first is the one
             created = str(_versions_with(client, name, MODEL_ID, model_id)[0].version)
-            # another process may have registered the same model meanwhile: whoever comes later sees both
+            # another process may have registered the same model meanwhile: the later one sees both versions
             found = _find_whole(tracking, name, digest)
             version = str(found.version) if found else created
             if version != created:

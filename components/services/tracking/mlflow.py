@@ -134,6 +134,7 @@ class Tracking:
             os.environ.setdefault(name, value)
         os.environ.setdefault(_RETRIES, "0" if self.patience else _MAX_RETRIES)  # they would multiply
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints tracebacks, too
 
     @classmethod
     def from_environment(cls) -> "Tracking":
@@ -331,7 +332,8 @@ class Tracking:
                 f"check that the server and the store of its files are not overloaded, and run again{more}",
             )
         if _sqlite_file(self.uri):
-            remedy = "end the program that uses the file, or move a damaged file away"
+            remedies = (remedy for sign, remedy in _SQLITE_REMEDIES.items() if sign in words)
+            remedy = next(remedies, "end the program that uses the file, or move a damaged file away")
         elif _ANSWERED.search(words):
             remedy = "the server's log says why; check that it reaches its database and the store of its files"
         else:
@@ -580,6 +582,13 @@ def _not_permitted(error: Exception) -> bool:
     return code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or bool(re.search(r"\b40[13] Client Error", str(error)))
 
 
+# what SQLite says -> what the user can do
+_SQLITE_REMEDIES = {
+    "disk is full": "free some space on the disk of the file and run again",
+    "disk I/O error": "check the disk of the file, its free space and `ulimit -f`, and run again",
+    "readonly database": "change the permissions of the file and of its folder",
+    "unable to open database file": "check that its folder can be written, and that `ulimit -n` is not used up",
+}
 # MLflow hands on failures of transfers as words alone
 _DIRECT = re.compile(r"Failed to download \d+ chunk|Failed to upload at least one part")
 _HOST = re.compile(r"host='([^']+)'")

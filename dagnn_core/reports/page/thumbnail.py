@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from dagnn_core.data.images import FORMATS
 
-THUMBNAIL_PIXELS = 240  # of the longer side: sharp in the page, and a hundred of them stay below two megabytes
+THUMBNAIL_PIXELS = 240  # of the longer side: sharp in the page, and a hundred of them stay below two readable_size
 JPEG_QUALITY = 82
 
 

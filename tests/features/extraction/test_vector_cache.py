@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from dagnn_core.disk import DiskError
 from dagnn_core.errors import BackendError
 from dagnn_core.features.extraction import vector_cache
 from dagnn_core.features.extraction.vector_cache import VectorCache
@@ -144,7 +146,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(vector_cache.os, "fsync", refuse)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match=r"shard-00000\.safetensors: no space is left"):
         fill(open_cache(tmp_path))
     assert files(tmp_path) == []
 
@@ -153,3 +155,17 @@ def test_no_rows_are_no_shards(tmp_path):
     cache = open_cache(tmp_path, num_rows=0)
     assert fill(cache) == []
     assert list(cache.blocks()) == []
+
+
+def test_a_shard_that_the_disk_refuses_is_named_and_leaves_nothing(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(
+            DiskError, match=rf"^{tmp_path}/features/\w+/shard-00000\.safetensors: the file would be larger"
+        ):
+            fill(open_cache(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert files(tmp_path) == []
+    assert fill(open_cache(tmp_path)) == [0, 4, 8]

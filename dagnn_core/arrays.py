@@ -2,7 +2,6 @@
 
 import math
 import zipfile
-import zlib
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,9 +116,12 @@ def read_npz(path: Path, wanted: Container[str] | None = None) -> dict[str, NDAr
                 if wanted is None or name in wanted:
                     with archive.open(member) as content:
                         arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
-    # what zipfile, zlib and numpy raise about damage; of encryption and of compressions that they do not know
-    except (EOFError, TypeError, zipfile.BadZipFile, zlib.error, RuntimeError, OverflowError) as error:
-        raise ValueError(str(error) or "it ends too early") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # of a damaged file zipfile, zlib and numpy raise nearly anything
+        if disk_failure(error) is not None:
+            raise
+        raise ValueError(str(error) or type(error).__name__) from error
     return arrays
 
 

@@ -2,7 +2,6 @@
 
 import math
 import zipfile
-import zlib
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,9 +59,7 @@ def read_array(
     if not fits or not np.issubdtype(array.dtype, dtype):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         name = dtype.__name__ if isinstance(dtype, type) else str(np.dtype(dtype))
-        raise ArtifactError(
-            f"{path} is {array.dtype} {list(array.shape)}, expected {name} [{wanted}] as its manifest says", remedy
-        )
+        raise ArtifactError(f"{path} is {array.dtype} {list(array.shape)}, expected {name} [{wanted}]", remedy)
     return array if mapped else np.array(array)
 
 
@@ -119,9 +116,12 @@ def read_npz(path: Path, wanted: Container[str] | None = None) -> dict[str, NDAr
                 if wanted is None or name in wanted:
                     with archive.open(member) as content:
                         arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
-    # what zipfile, zlib and numpy raise about damage; of encryption and of compressions that they do not know
-    except (EOFError, TypeError, zipfile.BadZipFile, zlib.error, RuntimeError, OverflowError) as error:
-        raise ValueError(str(error) or "it ends too early") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # of a damaged file zipfile, zlib and numpy raise nearly anything
+        if disk_failure(error) is not None:
+            raise
+        raise ValueError(str(error) or type(error).__name__) from error
     return arrays
 
 

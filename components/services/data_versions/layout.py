@@ -56,7 +56,7 @@ def read_listing(content: bytes) -> list[ListedFile]:
     """
     try:
         files = [ListedFile(str(entry["relpath"]), str(entry["md5"])) for entry in json.loads(content)]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(repr(error)) from error
     if wrong := next((file for file in files if not _MD5.fullmatch(file.md5)), None):
         raise ValueError(f"unexpected entry {wrong.path!r}")

@@ -27,5 +27,5 @@ def _digests(project: Path, commit: str) -> set[str]:
     try:
         stages = YAML(typ="safe", pure=True).load(try_git(project, "show", f"{commit}:./{LOCK}") or "")["stages"]
         return {out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
-    except (YAMLError, KeyError, TypeError, AttributeError):
+    except (YAMLError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return set()  # taken away there, or not DVC's

@@ -305,7 +305,7 @@ class Storage:
             if not try_lock(stream, part, elsewhere="fetch into a folder on another file system"):
                 raise BackendError(f"{job.path} is being fetched by another process", "wait for it")
             # emptied before it is marked, so that no content is ever taken for that of another object
-            if not mark.is_file() or mark.read_text() != job.source.etag:
+            if not mark.is_file() or mark.read_bytes() != job.source.etag.encode():
                 stream.truncate(0)
                 mark.write_text(job.source.etag)
             self._fill(stream, job.source, digest, report)

@@ -133,11 +133,13 @@ def test_every_fault_of_a_version_is_found_and_nothing_but_the_refusal_is_writte
     record["provenance"]["origins"] = {"dataset": {"git": {"commit": "c0ffee", "dirty": True}}}
     leaky = read_artifact(scenes.datasets["leaky"], "dataset").content_digest
     record["provenance"]["ancestors"]["dataset"] = leaky
+    record["manifest_digest"] = artifacts.manifest_digest_of(record)
     manifest.write_text(json.dumps(record))
     scenes.register(
         "spoiled",
         "good",
         source=stored,
+        model_manifest_digest=record["manifest_digest"],
         features_digest="0" * 64,
         dataset_digest=leaky,
         report_digest=None,
@@ -239,7 +241,7 @@ def test_a_champion_with_other_labels_or_one_that_cannot_encode_these_data(scene
     shutil.rmtree(folder / "image_encoder")
     shutil.copytree(scenes.models["good"] / "image_encoder", folder / "image_encoder")
     resealed = reseal(folder)
-    scenes.register("images", "vectors", source=stored, model_digest=resealed)
+    scenes.register("images", "vectors", source=stored, model_digest=resealed, model_manifest_digest=None)
     scenes.tracking.client.set_registered_model_alias("images", CHAMPION, "1")
     scenes.register("images", "vectors")
     reasons = failed(promote(scenes, "images", data="vectors", allow_dirty=True))

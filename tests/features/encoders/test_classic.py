@@ -83,14 +83,14 @@ def test_a_state_of_other_descriptors_is_refused(encoder, tmp_path):
 def test_a_damaged_state_is_refused(encoder, tmp_path, name):
     encoder.save(tmp_path)
     np.save(tmp_path / name, np.zeros(3, np.float32))
-    with pytest.raises(ArtifactError, match=rf"{name}: float32 \[3\], expected float32 \[{DIM}\]"):
+    with pytest.raises(ArtifactError, match=rf"{name} is float32 \[3\], expected float32 \[{DIM}\]"):
         ClassicEncoder.load(tmp_path)
     np.save(tmp_path / name, np.zeros(DIM))
-    with pytest.raises(ArtifactError, match=rf"{name}: float64 \[{DIM}\], expected float32"):
+    with pytest.raises(ArtifactError, match=rf"{name} is float64 \[{DIM}\], expected float32"):
         ClassicEncoder.load(tmp_path)
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(ArtifactError, match=rf"{name} cannot be read"):
+    with pytest.raises(ArtifactError, match=rf"{name} is damaged"):
         ClassicEncoder.load(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(ArtifactError, match=rf"{name} cannot be read.*No such file"):
+    with pytest.raises(ArtifactError, match=rf"{name} is damaged.*No such file"):
         ClassicEncoder.load(tmp_path)

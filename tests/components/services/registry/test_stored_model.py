@@ -67,6 +67,24 @@ def test_files_of_something_else(tracking, version, files, file, content):
     assert find_fault(tracking, version).startswith("is no model of this program, or its files are damaged (")
 
 
+def test_a_manifest_that_was_changed_with_its_digest(tracking, version, files):
+    file = files / "artifacts/model/manifest.json"
+    manifest = json.loads(file.read_text())
+    tag = "model_manifest_digest"
+    tracking.client.set_model_version_tag("dagnn", version.version, tag, manifest["manifest_digest"])
+    tagged = tracking.client.get_model_version("dagnn", version.version)
+    assert find_fault(tracking, tagged) is None
+    manifest["provenance"] = {"mlflow_run_id": "another"}
+    for change in ({"manifest_digest": manifest_digest_of(manifest)}, {"schema_version": 2}):
+        changed = manifest | change
+        if "schema_version" in change:  # as if an older program had written it
+            del changed["manifest_digest"]
+        write_json(file, changed)
+        assert find_fault(tracking, tagged).startswith(
+            "has the files of another model: artifacts/model/manifest.json has"
+        )
+
+
 def test_files_of_another_model(tracking, version, files):
     file = files / "artifacts/model/manifest.json"
     manifest = json.loads(file.read_text()) | {"content_digest": "0" * 64}

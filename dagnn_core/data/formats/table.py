@@ -73,6 +73,28 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Table:
     return table
 
 
+def table_columns(path: Path) -> list[str]:
+    """Names of the columns of a table, in its order; of JSON Lines those of all rows.
+
+    Raises:
+        InputError: as `read_table`.
+    """
+    if path.suffix == ".parquet":
+        try:
+            names: list[str] = pq.read_schema(path).names
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{path} is not a valid Parquet file ({error})", "write it again") from error
+        return names
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            if path.suffix == ".csv":
+                return next(csv.reader(stream, strict=True), [])
+            records = (json.loads(line) for line in stream if line.strip())
+            return list({name: None for record in records if isinstance(record, dict) for name in record})
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({error}), expected a table in UTF-8", "correct it") from error
+
+
 def _read_csv(path: Path, columns: Mapping[str, str]) -> Table:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, strict=True)

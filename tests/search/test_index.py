@@ -134,10 +134,9 @@ def test_another_model_is_refused(collection, tmp_path, data):
     assert read_artifact(collection.index, "index", verify=True).content_digest == before
 
 
-def test_an_interrupted_build_resumes_after_the_last_shard(collection, best, data, tmp_path, monkeypatch):
+def test_an_interrupted_build_resumes_after_the_last_shard(best, data, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "SHARD_ITEMS", 20)
     whole = make(tmp_path / "whole", best, DatasetSource(data))
-    assert whole.content_digest == read_artifact(collection.index, "index").content_digest
 
     starts, stop_at = [], [60]
 

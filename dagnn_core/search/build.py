@@ -349,6 +349,6 @@ def _write_thumbnails(folder: Path, thumbnails: Iterable[bytes]) -> None:
 def _model_record(model: TrainedModel) -> dict[str, Any]:
     return {
         "digest": model.artifact.content_digest,
-        "preset": model.config.preset,
+        "kind": model.config.kind,
         "label_names": list(model.label_names),
     }

@@ -246,7 +246,7 @@ def _print_hits(index: "SearchIndex", query: "Query", hits: "list[Hit]") -> None
 def _print_index(artifact: "Artifact") -> None:
     content = artifact.content
     typer.echo(f"index     {artifact.path} ({artifact.content_digest[:12]})")
-    typer.echo(f"model     {content['model']['digest'][:12]} ({content['model']['preset']})")
+    typer.echo(f"model     {content['model']['digest'][:12]} ({content['model']['kind']})")
     typer.echo(f"items     {content['num_items']}: {content['num_images']} images, {content['num_texts']} texts")
     if content["num_rejected"]:
         from dagnn_core.search.index import REJECTED

@@ -1,5 +1,6 @@
 """Open a model by its folder, or by a version of the registry."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -64,8 +65,9 @@ def fetch_model(reference: str, tracking: Tracking, cache: Path) -> Path:
             raise InputError(
                 f"{recorded.name} {recorded.version} has not the files that were registered", "register it again"
             )
-        if not folder.exists():
-            stored.rename(folder)
+        if folder.exists():  # damaged; or another process was faster, whose files are the same
+            shutil.rmtree(folder)
+        stored.rename(folder)
     return folder
 
 

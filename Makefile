@@ -1,5 +1,6 @@
 # `make demo` and `make test` need Python 3.11 or later (with venv), git and make; each sets up .venv first.
 PYTHON ?= python3
+TESTED := 3.11 3.12 3.13
 VENV := .venv
 SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -13,8 +14,10 @@ help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 PIP := python -m pip install --quiet --disable-pip-version-check
-# pip's warnings about its own settings are shown only if it fails
-quietly = mkdir -p build && { $(1) > build/pip.log 2>&1 || { cat build/pip.log >&2; exit 1; }; }
+VERSION = $(shell PATH="$(SYSTEM_PATH)" $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+IS_TESTED = $(filter $(VERSION),$(TESTED))
+# pip's warnings about its own settings are shown only if it fails; a Python that is too new gets the last line alone
+quietly = mkdir -p build && { $(1) > build/pip.log 2>&1 || { $(if $(IS_TESTED),cat,tail -n 1) build/pip.log >&2; exit 1; }; }
 
 setup: $(VENV)/.installed ## make the virtual environment .venv
 
@@ -22,6 +25,7 @@ setup: $(VENV)/.installed ## make the virtual environment .venv
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@PATH="$(SYSTEM_PATH)" $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "error: $(PYTHON) is not Python 3.11 or later; install one and run: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(if $(IS_TESTED),,echo "note: Python $(VERSION) is not among those that this project was tested on: $(TESTED)")
 	@echo "Making $(VENV) (a few minutes, once) ..."
 	@PATH="$(SYSTEM_PATH)" $(PYTHON) -m venv --clear $(VENV)
 	@$(call quietly,$(VENV)/bin/$(PIP) -r requirements.lock)
@@ -79,8 +83,9 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cup
 	nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
 
 # the images' locks are parts of the whole one; kfp goes without its dependencies: in a pod it needs none of them
-COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-	$(CUDA:%=--no-emit-package=%)
+# `fewest`: one version for every Python that has wheels of it, so that what is tested on one holds on the next
+COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-header \
+	--no-annotate $(CUDA:%=--no-emit-package=%)
 lock: setup ## pin what requirements.in and infra/docker/*.in name
 	@PATH="$(SYSTEM_PATH)" $(PYTHON) -m venv --clear build/uv
 	@$(call quietly,build/uv/bin/$(PIP) uv)

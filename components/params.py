@@ -12,6 +12,8 @@ from dagnn_core.config.section import parse_section, sections_of
 from dagnn_core.errors import InputError
 from dagnn_core.text import one_line
 
+MAX_VALUES = 100_000
+MAX_DEPTH = 64
 MAX_YAML = 1000  # characters of a mistake in YAML; its place comes last
 
 T = TypeVar("T")
@@ -27,9 +29,29 @@ def read_yaml(path: Path) -> Any:
         remedy = "`dagnn params use demo` writes params.yaml" if path.name == "params.yaml" else "check its path"
         raise InputError(f"{path} does not exist, expected a YAML file", remedy)
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        _check_bounds(values)
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deep, expected YAML of a few levels", "correct it") from error
+    except (YAMLError, ValueError, TypeError, AttributeError) as error:  # the last three of numbers, dates and tags
         raise InputError(f"{path} is not valid YAML: {one_line(error, MAX_YAML)}") from error
+    return values
+
+
+def _check_bounds(values: Any) -> None:
+    """Check that values have a size and depth that people write: a few lines of YAML can stand for billions."""
+    waiting, count = [(values, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if depth > MAX_DEPTH or count > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES:,} values or {MAX_DEPTH} levels, with all its anchors expanded")
+        if isinstance(value, int) and abs(value) >= 1 << 64:
+            raise ValueError("a whole number of more than 64 bits")
+        if isinstance(value, dict):
+            waiting += [(entry, depth + 1) for pair in value.items() for entry in pair]
+        elif isinstance(value, list | tuple | set):
+            waiting += [(entry, depth + 1) for entry in value]
 
 
 def load_spec(path: Path, section: type[T]) -> T:
@@ -51,7 +73,8 @@ def load_section(source: str | Path, section: type[T]) -> T:
     if str(source).lstrip().startswith("{"):
         try:
             values = json.loads(str(source))
-        except json.JSONDecodeError as error:
+            _check_bounds(values)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"parameters of {name} are not valid JSON: {error}") from error
         return parse_section(section, values, name)
     return located(Path(source), lambda values: parse_section(section, sections_of(values).get(name, {}), name))

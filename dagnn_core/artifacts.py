@@ -1,24 +1,27 @@
 """Artifacts: directories of plain files with a `manifest.json` that says what they hold.
 
-Writers are atomic (a temporary directory beside the target, then a rename): a reader sees the whole artifact or
-none. Readers check the manifest and file sizes at every read and, where a step begins, the sha256 of every file.
+Writers are atomic (see `drafts`): a reader sees the whole artifact or none. Readers check the manifest, by its own
+digest, and file sizes at every read and, where a step begins, the sha256 of every file.
 """
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dagnn_core.errors import ArtifactError, BackendError, DagnnError, InputError
+from dagnn_core.disk import writing
+from dagnn_core.drafts import draft_of
+from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.records import CONTENTS, FileRecord, Manifest, Provenance, parse_json, parse_shape
+from dagnn_core.redaction import redact_all
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = (2, SCHEMA_VERSION)
+"""Manifests of version 2 have no `manifest_digest`."""
 MANIFEST = "manifest.json"
-FULL_BELOW_BYTES = 1 << 20
 
 # kind of artifact -> the step that makes it, so that an error can name the remedy
 MADE_BY = {
@@ -42,19 +45,12 @@ _OLD_SECTION_NAMES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FileRecord:
-    """Size in bytes and sha256 (hexadecimal) of one file."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Artifact:
     """A checked artifact directory: its path and what its manifest says.
 
     `content` describes the files (shapes, counts, label names in order); `content_digest` is the sha256 over the
-    files alone, so equal content has an equal digest; `provenance` says where it came from.
+    files alone, so equal content has an equal digest; `provenance` says where it came from. `manifest_digest` covers
+    all of the manifest; None where an older program wrote it.
     """
 
     path: Path
@@ -63,6 +59,39 @@ class Artifact:
     files: dict[str, FileRecord]
     content_digest: str
     provenance: dict[str, Any]
+    manifest_digest: str | None = None
+
+    def require(self, *keys: str) -> dict[str, Any]:
+        """Its content, with these keys.
+
+        Raises:
+            ArtifactError: the manifest lacks one of them.
+        """
+        for key in keys:
+            if key not in self.content:
+                raise ArtifactError(f"{self.path / MANIFEST} has no content.{key}", self.remedy)
+        return self.content
+
+    def recorded(self, *keys: str) -> Any:
+        """An entry of its provenance.
+
+        Args:
+            keys: of one mapping within the other.
+
+        Raises:
+            ArtifactError: the manifest lacks it.
+        """
+        value: Any = self.provenance
+        for key in keys:
+            if not isinstance(value, Mapping) or key not in value:
+                raise ArtifactError(f"{self.path / MANIFEST} has no provenance.{'.'.join(keys)}", self.remedy)
+            value = value[key]
+        return value
+
+    @property
+    def remedy(self) -> str:
+        """What makes it again."""
+        return _remedy(self.kind)
 
     def file(self, name: str) -> Path:
         """Path of one of its files.
@@ -100,8 +129,14 @@ def canonical_json(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON with a final newline."""
-    path.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write indented JSON with a final newline.
+
+    Raises:
+        DiskError: the disk refuses it.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    with writing(path):
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:
@@ -112,18 +147,19 @@ def sha256_of(path: Path) -> str:
 
 def digest_of(files: Mapping[str, FileRecord]) -> str:
     """Content digest of an artifact with these files."""
-    return hashlib.sha256(canonical_json({name: entry.sha256 for name, entry in files.items()}).encode()).hexdigest()
+    return digest_of_values({name: entry.sha256 for name, entry in files.items()})
 
 
 @contextmanager
 def write_artifact(out: Path, *, kind: str, provenance: Mapping[str, Any]) -> Iterator[ArtifactDraft]:
     """Make an artifact at `out`: yield a draft, then seal it with a manifest and move it into place.
 
-    When the body raises, also by Ctrl-C, nothing is left behind and what stood at `out` stays as it was.
+    When the body raises, also by Ctrl-C, nothing is left behind and what stood at `out` stays as it was. What a killed
+    writer of `out` has left is removed.
 
     Raises:
         InputError: `out` exists and is neither empty nor an artifact of this kind, or cannot be a folder.
-        BackendError: the disk is full.
+        DiskError: the disk refuses a file, which is named by where it would have gone.
     """
     out = Path(out)
     _check_replaceable(out, kind)
@@ -133,20 +169,10 @@ def write_artifact(out: Path, *, kind: str, provenance: Mapping[str, Any]) -> It
         raise InputError(
             f"{out.parent} cannot be a folder: it or what it lies in is a file", "name another folder"
         ) from error
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
-    try:
-        temporary.chmod(0o755)
-        draft = ArtifactDraft(path=temporary, content={})
+    with draft_of(out) as folder:
+        draft = ArtifactDraft(path=folder, content={})
         yield draft
         _seal(draft, kind, provenance)
-        _move_into_place(temporary, out)
-    except Exception as error:
-        # numpy and safetensors do not say why they could not write, so ask the disk
-        if not isinstance(error, DagnnError) and shutil.disk_usage(out.parent).free < FULL_BELOW_BYTES:
-            raise BackendError(f"{out}: no space is left on its disk", "free some and run again") from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
@@ -160,27 +186,19 @@ def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
     if not manifest.is_file():
         missing = "is a file" if path.exists() else "does not exist"
         what = "has no manifest.json, so it is not an artifact" if path.is_dir() else missing
-        raise ArtifactError(f"{path} {what}, expected a {kind} artifact", _remedy(kind))
-    try:
-        record = json.loads(manifest.read_text(encoding="utf-8"))
-        version = record["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise ArtifactError(
-                f"{manifest}: schema version {version}, but this program reads version {SCHEMA_VERSION}",
-                f"make it again with this program: {_remedy(kind)}",
-            )
-        artifact = Artifact(
-            path=path,
-            kind=record["kind"],
-            content=record["content"],
-            files={name: FileRecord(**entry) for name, entry in record["files"].items()},
-            content_digest=record["content_digest"],
-            provenance=read_provenance(record),
-        )
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{manifest} is damaged ({error!r})", _remedy(kind)) from error
+        raise ArtifactError(f"{path} {what}, expected {_named(kind)}", _remedy(kind))
+    record = parse_manifest(manifest.read_bytes(), str(manifest), _remedy(kind))
+    artifact = Artifact(
+        path=path,
+        kind=record.kind,
+        content=record.content,
+        files=record.files,
+        content_digest=record.content_digest,
+        provenance=record.provenance,
+        manifest_digest=record.manifest_digest,
+    )
     if artifact.kind != kind:
-        raise ArtifactError(f"{path} is a {artifact.kind} artifact, expected a {kind} artifact", _remedy(kind))
+        raise ArtifactError(f"{path} is {_named(artifact.kind)}, expected {_named(kind)}", _remedy(kind))
     for name, entry in artifact.files.items():
         _check_file(path / name, entry, kind, verify=verify)
     if verify and digest_of(artifact.files) != artifact.content_digest:
@@ -188,16 +206,72 @@ def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
     return artifact
 
 
-def read_provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Where an artifact came from, by its manifest, of any version of the program."""
-    provenance = dict(manifest["provenance"])
-    if "params" in provenance:
-        params = provenance["params"].items()
-        provenance["params"] = {_OLD_SECTION_NAMES.get(name, name): values for name, values in params}
-    if "origins" in provenance:
-        origins = provenance["origins"].items()
-        provenance["origins"] = {kind: read_provenance({"provenance": origin}) for kind, origin in origins}
-    return provenance
+def parse_manifest(text: bytes, where: str, remedy: str = "") -> Manifest:
+    """Parse a `manifest.json` of any version of the program, and check its digest and its shape.
+
+    Args:
+        text: what the file holds.
+        where: the file, for messages.
+        remedy: what makes the artifact again.
+
+    Raises:
+        ArtifactError: it is damaged, or of a version that this program does not read.
+    """
+    try:
+        values = parse_json(text)
+        version = values.get("schema_version") if isinstance(values, dict) else None
+        if isinstance(version, int) and version not in READABLE_VERSIONS:
+            raise ArtifactError(
+                f"{where}: schema version {version}, but this program reads versions "
+                f"{' and '.join(map(str, READABLE_VERSIONS))}",
+                f"make it again with this program: {remedy}",
+            )
+        manifest = parse_shape(Manifest, values)
+        if manifest.manifest_digest is None and version != 2:
+            raise ValueError("manifest_digest is missing")
+        if manifest.manifest_digest not in (None, manifest_digest_of(values)):
+            raise ValueError("manifest_digest is not that of what it says")
+        manifest = replace(manifest, provenance=_with_section_names(manifest.provenance))
+        parse_shape(CONTENTS.get(manifest.kind, dict[str, Any]), manifest.content, "content")
+        parse_shape(Provenance, manifest.provenance, "provenance")
+    except ArtifactError:
+        raise
+    except ValueError as error:
+        raise ArtifactError(f"{where} is damaged ({error})", remedy) from error
+    return manifest
+
+
+def manifest_digest_of(manifest: Mapping[str, Any]) -> str:
+    """Digest of a manifest without its `manifest_digest`."""
+    return digest_of_values({key: value for key, value in manifest.items() if key != "manifest_digest"})
+
+
+def digest_of_values(value: Any) -> str:
+    """Sha256 (hexadecimal) of the canonical JSON of plain values."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def _with_section_names(provenance: dict[str, Any]) -> dict[str, Any]:
+    """A record of provenance, in which sections have the names of params.yaml, and so have those of its ancestors."""
+    named = dict(provenance)
+    if isinstance(params := named.get("params"), dict):
+        named["params"] = {_OLD_SECTION_NAMES.get(name, name): values for name, values in params.items()}
+    if isinstance(origins := named.get("origins"), dict):
+        named["origins"] = {
+            kind: _with_section_names(origin) if isinstance(origin, dict) else origin
+            for kind, origin in origins.items()
+        }
+    return named
+
+
+def rerun(step: str, note: str = "") -> str:
+    """What a message tells the user to run, for a step to make its artifact again.
+
+    Args:
+        step: name of the stage; `--force` before it makes DVC run it in any case.
+        note: what to say of the DVC command, with a space before it.
+    """
+    return f"run `dvc repro {step}`{note}, or `dagnn run` outside of a checkout"
 
 
 def _check_file(path: Path, record: FileRecord, kind: str, *, verify: bool) -> None:
@@ -210,24 +284,28 @@ def _check_file(path: Path, record: FileRecord, kind: str, *, verify: bool) -> N
         raise ArtifactError(f"{path} does not have the checksum of its manifest (sha256)", _remedy(kind))
 
 
+def _named(kind: str) -> str:
+    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind} artifact"
+
+
 def _remedy(kind: str) -> str:
-    step = MADE_BY.get(kind, kind)
-    return f"run `dvc repro {step}` (`dvc repro --force {step}` where it is damaged)"
+    if kind not in MADE_BY:  # an index, which no step makes
+        return "build it again: dagnn index build"
+    step = MADE_BY[kind]
+    return rerun(step, f" (`dvc repro --force {step}` where it is damaged)")
 
 
 def _seal(draft: ArtifactDraft, kind: str, provenance: Mapping[str, Any]) -> None:
     files = _records(draft.path)
-    write_json(
-        draft.path / MANIFEST,
-        {
-            "schema_version": SCHEMA_VERSION,
-            "kind": kind,
-            "content": draft.content,
-            "files": {name: asdict(entry) for name, entry in files.items()},
-            "content_digest": digest_of(files),
-            "provenance": dict(provenance),
-        },
-    )
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "content": draft.content,
+        "files": {name: asdict(entry) for name, entry in files.items()},
+        "content_digest": digest_of(files),
+        "provenance": redact_all(provenance),
+    }
+    write_json(draft.path / MANIFEST, manifest | {"manifest_digest": manifest_digest_of(manifest)})
 
 
 def _records(folder: Path) -> dict[str, FileRecord]:
@@ -247,7 +325,7 @@ def _check_replaceable(out: Path, kind: str) -> None:
     if not entries:
         return
     try:
-        found = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["kind"]
+        found = parse_json((out / MANIFEST).read_bytes())["kind"]
     except (OSError, ValueError, KeyError, TypeError):
         found = None
     if found != kind:
@@ -256,19 +334,3 @@ def _check_replaceable(out: Path, kind: str) -> None:
             f"{out} holds {what}, which would be lost, expected a new folder or a {kind} artifact",
             "name another folder or remove it yourself",
         )
-
-
-def _move_into_place(temporary: Path, out: Path) -> None:
-    if not out.exists():
-        temporary.rename(out)
-        return
-    # a directory cannot replace another in one call: set the old one aside, and back if the second rename fails
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent)) / out.name
-    out.rename(aside)
-    try:
-        temporary.rename(out)
-    except BaseException:
-        aside.rename(out)
-        raise
-    finally:
-        shutil.rmtree(aside.parent, ignore_errors=True)

@@ -44,6 +44,10 @@ class BackendError(DagnnError):
     exit_status = 3
 
 
+class UnexpectedError(BackendError):
+    """The program itself failed: an exception that nobody foresaw. Exit status 3."""
+
+
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """An exception and, one after the other, those that it came of; the last is the root."""
     while error is not None:

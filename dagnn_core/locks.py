@@ -74,6 +74,18 @@ def try_lock(stream: BinaryIO, path: Path, *, elsewhere: str) -> bool:
         return False
 
 
+def try_lock_folder(descriptor: int) -> bool:
+    """Take an open folder for this process alone until it is closed.
+
+    Returns:
+        False where another process has it, or the file system has no locks for folders, as NFS.
+    """
+    try:
+        return bool(lock_descriptor(descriptor, blocking=False))
+    except OSError:
+        return False
+
+
 def _holder(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8") or "which has just begun"

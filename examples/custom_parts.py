@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.data.images import decode
 from dagnn_core.features.encoders.backbone import encode_images
-from dagnn_core.features.encoders.decoding import decode
 from dagnn_core.features.encoders.state import read_state, write_state
 from dagnn_core.features.encoders.words import LabelledTexts
 

@@ -13,6 +13,7 @@ from kfp.dsl.base_component import BaseComponent
 from components.locations import CACHE, SCRATCH, WORK
 from dagnn_core.config.section import section_json
 from dagnn_core.errors import InputError
+from dagnn_core.redaction import without_credentials
 from pipeline.images import Images
 from pipeline.placement import place
 from pipeline.step_table import STEPS
@@ -135,7 +136,7 @@ def starter(images: Images | None, target: Target | None) -> Callable[..., dsl.P
 def _defaults(params: Mapping[str, object], target: Target | None, options: PipelineOptions) -> dict[str, str]:
     """The parameters of the pipeline."""
     scratch = Path("/tmp/dagnn") if target else SCRATCH  # noqa: S108  # a pod's own
-    defaults = {name: section_json(section) for name, section in params.items()}
+    defaults = {name: without_credentials(section_json(section)) for name, section in params.items()}
     defaults |= {"model_name": "", "cache": str(scratch / CACHE.name), "work": str(scratch / WORK.name)}
     if len(options.seeds) <= 1:
         defaults["seed"] = "".join(map(str, options.seeds))

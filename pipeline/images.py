@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from components.git import changed_files, git, head
+from components.git import changed_files, check_trusted, git, head
 from dagnn_core.errors import BackendError, InputError
 from dagnn_core.text import first_line
 
@@ -103,9 +103,13 @@ def build_images(*, targets: Sequence[str], registry: str | None, options: Seque
     unknown = [target for target in targets if target not in TARGETS]
     if unknown:
         raise InputError(f"{unknown[0]} is not a target, expected one of {', '.join(TARGETS)}")
+    check_trusted(Path())
     commit, changed = head(Path()), changed_files(Path())
     if commit is None:
-        raise InputError("images are built from a commit, and this folder is not in a git checkout that has one")
+        raise InputError(
+            "images are built from a commit, and this folder is not in a git checkout that has one",
+            "go to the project's checkout, and commit",
+        )
     _check_buildkit()
     if changed:
         log.warning("not in the images, because it is not committed: %s", ", ".join(changed))
@@ -183,7 +187,14 @@ def _run(
     environment = os.environ | {"DOCKER_BUILDKIT": "1"}  # Docker before version 23 has to be asked for it
     try:
         return subprocess.run(
-            command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, text=True, check=False
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
     except FileNotFoundError as error:
         raise BackendError("docker is not on PATH", "install Docker, or put it there") from error

@@ -19,6 +19,7 @@ from kfp import local
 
 from components.locations import CACHE, WORK
 from dagnn_core.errors import BackendError, DagnnError
+from dagnn_core.redaction import redact
 from pipeline.graph import Outputs, PipelineOptions, build_pipeline
 from pipeline.images import Images
 from pipeline.task import parse_task_line
@@ -97,7 +98,7 @@ class _Transcript(io.TextIOBase):
 
     def write(self, text: str) -> int:
         with self._lock:
-            self._take(text)
+            self._take(redact(text))
         return len(text)
 
     def _take(self, text: str) -> None:

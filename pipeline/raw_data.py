@@ -6,7 +6,7 @@ from pathlib import Path
 
 from components.git import try_git
 from dagnn_core.errors import InputError
-from dagnn_core.text import without_credentials
+from dagnn_core.redaction import without_credentials
 from pipeline.graph import RawDataVersion
 from pipeline.target import Target, is_loopback
 
@@ -73,7 +73,7 @@ def _endpoint_of_tasks(target: Target, endpoint_here: str) -> str:
         endpoint_here: what DVC's configuration names; empty: the environment decides.
     """
     here = endpoint_here or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    url = target.data_endpoint_url or target.s3_endpoint_url or here
+    url = without_credentials(target.data_endpoint_url or target.s3_endpoint_url or here)
     if is_loopback(url):
         raise InputError(
             f"the store of the raw data is {url} on this machine, which tasks on a cluster cannot reach",

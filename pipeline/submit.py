@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from components.git import check_trusted
 from dagnn_core.errors import DagnnError, InputError
 from pipeline.kubeflow.client import Kubeflow, NewRun, check_versions
 from pipeline.kubeflow.errors import AlreadyThereError, ServerFailedError
@@ -84,6 +85,7 @@ def check_clean(git: Mapping[str, Any]) -> None:
         InputError: files differ from the commit, or there is none.
     """
     if git["commit"] == "unknown":
+        check_trusted(Path(__file__).parent)
         raise InputError(
             "this program runs in no git checkout with a commit, which images are built from",
             "run it in one, or add --allow-dirty",

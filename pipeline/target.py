@@ -1,6 +1,7 @@
 """What differs from cluster to cluster: addresses, names of secrets, kinds of nodes; read from a YAML file."""
 
 import re
+from dataclasses import asdict
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,8 @@ from pydantic import Field
 
 from dagnn_core.config.section import Expected, require, section
 from dagnn_core.errors import InputError
+from dagnn_core.redaction import without_credentials
+from pipeline.placeholders import refuse_placeholders
 from pipeline.shipped import CONFIGS, find_configs
 
 FOLDER = CONFIGS / "clusters"
@@ -24,6 +27,9 @@ Namespace = Annotated[
 Url = Annotated[str, Field(pattern=r"^(https?://.*)?$"), Expected("a URL, as https://s3.example.org")]
 Prefix = Annotated[str, Field(pattern=r"^(s3://[^/]+/.+)?$"), Expected("s3://bucket/prefix")]
 Seconds = Annotated[int, Field(gt=0)]
+
+# address -> the setting that names what it is reached with
+_SECRETS = {"mlflow_uri": "mlflow_secret", "s3_endpoint_url": "s3_secret", "data_endpoint_url": "s3_secret"}
 
 
 @section
@@ -108,7 +114,10 @@ class Target:
     def __post_init__(self) -> None:
         is_http = self.mlflow_uri.startswith(("http://", "https://"))
         require(is_http, "mlflow_uri", "a server's URL (a local file would vanish with its pod)", self.mlflow_uri)
-        require("@" not in self.mlflow_uri, "mlflow_uri", "without credentials: name mlflow_secret", "one with @")
+        for name, secret in _SECRETS.items():
+            url = getattr(self, name)
+            is_clean = "@" not in url and without_credentials(url) == url
+            require(is_clean, name, f"without credentials: name {secret}", without_credentials(url))
         is_http = not self.kubeflow_url or bool(re.fullmatch(r"https?://[^@?#\s]+", self.kubeflow_url))
         got = "one with @" if "@" in self.kubeflow_url else self.kubeflow_url
         require(is_http, "kubeflow_url", "a server's URL without credentials", got)
@@ -151,6 +160,7 @@ def read_target(name: str) -> Target:
         names = ", ".join(sorted(known))
         raise InputError(f"{path} does not exist, expected a cluster ({names}) or the path of a YAML file")
     target = load_spec(path, Target)
+    refuse_placeholders(asdict(target), where=path)
     for key in ("mlflow_uri", "s3_endpoint_url", "data_endpoint_url"):
         if is_loopback(url := getattr(target, key)):
             raise InputError(

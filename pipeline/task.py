@@ -4,7 +4,6 @@ On a cluster the lines are the pod's log; `dagnn run` finds them in the output o
 """
 
 import logging
-import os
 import re
 import sys
 import traceback
@@ -12,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from components.command import disk_failure
+from components.command import failure_of
+from components.output import LineFormatter, error_line, guarded_output, is_debugging
 from dagnn_core import errors
-from dagnn_core.errors import DagnnError, InputError
+from dagnn_core.errors import DagnnError, InputError, UnexpectedError
 from dagnn_core.text import one_line
 
 # what tasks of older images call their failures
@@ -28,24 +28,31 @@ NUM_LAST_LINES = 200  # at the end of a log, among which the cause of a failure 
 def task(name: str) -> Iterator[None]:
     """Log the block's progress as lines `[name] message`; end a failure as one such line with its exit status.
 
+    Nothing of what is said has a secret in it.
+
     Raises:
-        SystemExit: the body raised a `DagnnError`, or the disk failed; DAGNN_DEBUG=1 shows the traceback too.
+        SystemExit: the body raised an exception. The traceback is shown where it is none that was foreseen, and with
+            DAGNN_DEBUG=1.
     """
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_TaskFormatter(name))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)  # other packages stay at WARNING
-    for package in ("components", "dagnn_core"):
-        logging.getLogger(package).setLevel(logging.INFO)
-    try:
-        yield
-    except (DagnnError, OSError) as error:
-        failure = disk_failure(error) if isinstance(error, OSError) else error
-        if failure is None:
-            raise
-        if os.environ.get("DAGNN_DEBUG") == "1":
-            traceback.print_exc()
-        print(f"[{name}] {type(failure).__name__}: {failure}")
-        sys.exit(failure.exit_status)
+    with guarded_output():
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(_TaskFormatter(name))
+        logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)  # other packages stay at WARNING
+        for package in ("components", "dagnn_core"):
+            logging.getLogger(package).setLevel(logging.INFO)
+        try:
+            yield
+        except Exception as error:
+            failure = failure_of(error)
+            if isinstance(failure, UnexpectedError) or is_debugging():
+                traceback.print_exc()
+            print(f"[{name}] {_class_name(failure)}: {error_line(failure)}")
+            sys.exit(failure.exit_status)
+
+
+def _class_name(failure: DagnnError) -> str:
+    """The class by which `parse_task_line` knows a failure."""
+    return next(cls.__name__ for cls in type(failure).__mro__ if cls.__module__ == errors.__name__)
 
 
 def seed_of(text: str, default: int) -> int:
@@ -61,7 +68,7 @@ def seed_of(text: str, default: int) -> int:
     return int(text)
 
 
-class _TaskFormatter(logging.Formatter):
+class _TaskFormatter(LineFormatter):
     """Begins every line with the task, those inside a message too."""
 
     def __init__(self, name: str) -> None:

@@ -14,6 +14,7 @@ pytest_plugins = (
     "tests.fixtures.mlflow_server",
     "tests.fixtures.pretrained",
     "tests.fixtures.s3",
+    "tests.fixtures.scenes",
     "tests.fixtures.webhook",
 )
 

@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagnn_core.artifacts import Artifact, read_artifact, write_artifact
+from dagnn_core.artifacts import Artifact, manifest_digest_of, read_artifact, write_artifact, write_json
 from dagnn_core.errors import ArtifactError, InputError
+from tests.chaos.damage import EXTREME_JSON
 
 
 def write(out: Path, files: dict[str, bytes], provenance: dict[str, str] | None = None) -> Artifact:
@@ -70,9 +73,21 @@ def test_a_kill_leaves_no_artifact(tmp_path: Path) -> None:
         read_artifact(out, "dataset")
 
 
+def seal(out: Path, manifest: dict[str, Any]) -> None:
+    """Write a manifest whose digest is right, as a person could who changes what it says."""
+    write_json(out / "manifest.json", manifest | {"manifest_digest": manifest_digest_of(manifest)})
+
+
+def as_version_2(out: Path, changes: dict[str, Any] | None = None) -> None:
+    """Make the manifest one of the program before there was a digest of it."""
+    record = json.loads((out / "manifest.json").read_text()) | {"schema_version": 2} | (changes or {})
+    del record["manifest_digest"]
+    write_json(out / "manifest.json", record)
+
+
 def _change_digest(out: Path) -> None:
     record = json.loads((out / "manifest.json").read_text())
-    (out / "manifest.json").write_text(json.dumps(record | {"content_digest": "0" * 64}))
+    seal(out, record | {"content_digest": "0" * 64})
 
 
 @pytest.mark.parametrize(
@@ -104,7 +119,7 @@ def test_another_kind_or_schema_version_is_refused(tmp_path: Path) -> None:
         artifact.file("b.bin")
     manifest = json.loads((out / "manifest.json").read_text())
     (out / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 99}))
-    with pytest.raises(ArtifactError, match="schema version 99, but this program reads version 2"):
+    with pytest.raises(ArtifactError, match="schema version 99, but this program reads versions 2 and 3; make"):
         read_artifact(out, "dataset")
 
 
@@ -127,3 +142,83 @@ def test_a_file_is_called_a_file(tmp_path):
     (tmp_path / "dataset").write_text("x")
     with pytest.raises(ArtifactError, match="dataset is a file, expected a dataset artifact"):
         read_artifact(tmp_path / "dataset", "dataset")
+
+
+RECORD = {"size": 3, "sha256": "0" * 64}
+NOT_A_SHAPE = {
+    "content": [
+        [],
+        "",
+        *({key: value} for key in ("label_names", "splits", "num_items") for value in ("ab", [1], 1.5)),
+    ],
+    "files": [[], {"a.bin": 3}, {"../a.bin": RECORD}, {"/a.bin": RECORD}, {"x" * 300: RECORD}],
+    "provenance": [[], *({key: 1} for key in ("ancestors", "origins", "git")), {"origins": {"raw": {"git": 1}}}],
+    "kind": [1, None, {}],
+    "content_digest": ["", "0", 7],
+    "extra": [1],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in NOT_A_SHAPE.items() for value in values])
+@pytest.mark.parametrize("write_manifest", [seal, as_version_2])
+def test_a_manifest_of_another_shape_is_refused_and_its_key_named(tmp_path, key, value, write_manifest):
+    out = tmp_path / "artifact"
+    write(out, {"a.bin": b"abc"})
+    record = json.loads((out / "manifest.json").read_text())
+    if write_manifest is seal:
+        seal(out, record | {key: value})
+    else:
+        as_version_2(out, {key: value})
+    with pytest.raises(ArtifactError, match=rf"manifest.json is damaged \({key}.*dvc repro"):
+        read_artifact(out, "dataset")
+
+
+@pytest.mark.parametrize("text", [text for text in EXTREME_JSON if text not in ("{}", '{"": null}')])
+def test_values_that_no_manifest_has(tmp_path, text):
+    out = tmp_path / "artifact"
+    write(out, {"a.bin": b"abc"})
+    for old, new in (('"count": 1', f'"num_items": {text}'), (None, text)):
+        whole = (out / "manifest.json").read_text()
+        as_version_2(out)
+        spoilt = (out / "manifest.json").read_text().replace(old, new) if old else new
+        (out / "manifest.json").write_text(spoilt)
+        if (old, text) == ('"count": 1', "0"):
+            assert read_artifact(out, "dataset").content == {"num_items": 0}
+        else:
+            with pytest.raises(ArtifactError, match=r"manifest\.json is damaged"):
+                read_artifact(out, "dataset")
+        (out / "manifest.json").write_text(whole)
+
+
+def test_a_flipped_bit_of_a_manifest_is_found_wherever_it_is(tmp_path):
+    out = tmp_path / "artifact"
+    before = write(out, {"a.bin": b"abc"}, {"step": "one"})
+    manifest = out / "manifest.json"
+    whole = manifest.read_bytes()
+    for at in range(len(whole)):
+        manifest.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            assert read_artifact(out, "dataset") == before, "white space alone says the same"
+        except ArtifactError:
+            continue
+
+
+def test_an_artifact_of_the_program_before_is_read(tmp_path):
+    out = tmp_path / "artifact"
+    before = write(out, {"a.bin": b"abc"})
+    as_version_2(out)
+    assert read_artifact(out, "dataset", verify=True) == replace(before, manifest_digest=None)
+    assert before.manifest_digest is not None
+
+
+def test_a_digest_that_was_taken_away_is_missed(tmp_path):
+    out = tmp_path / "artifact"
+    write(out, {"a.bin": b"abc"})
+    record = json.loads((out / "manifest.json").read_text())
+    del record["manifest_digest"]
+    write_json(out / "manifest.json", record)
+    with pytest.raises(ArtifactError, match="manifest_digest is missing"):
+        read_artifact(out, "dataset")
+    write_json(out / "manifest.json", {**record, "schema_version": 2, "manifest_digest": "0" * 64})
+    with pytest.raises(ArtifactError, match="manifest_digest is not that of what it says"):
+        read_artifact(out, "dataset")

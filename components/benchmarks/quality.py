@@ -4,7 +4,6 @@ Every model is trained and selected on train and val; then all are scored on val
 an earlier, interrupted call has finished is not trained again.
 """
 
-import json
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model.files import KIND, TrainedNetwork
 from dagnn_core.model.kinds import kind_of
+from dagnn_core.records import read_metrics
 from dagnn_core.retrieval.bootstrap import Difference, paired_bootstrap
 from dagnn_core.retrieval.metrics import chance_scores, mean_scores, score_pairs
 
@@ -163,7 +163,8 @@ def _score(data: Features, split: str, name: str, paths: Sequence[Path]) -> Row:
         i2t, t2i = score_pairs(image, text, labels)
         runs.append(mean_scores(i2t, t2i))
         precisions.append((i2t.average_precision + t2i.average_precision) / 2)
-        validations.append(json.loads(model.artifact.file("val_metrics.json").read_text())["val_map_mean"])
+        file, key = model.artifact.file("val_metrics.json"), "val_map_mean"
+        validations.append(read_metrics(file, model.artifact.remedy, [key])[key])
     return Row(
         name=name,
         runs=runs,

@@ -16,9 +16,10 @@ from dagnn_core.artifacts import write_artifact
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import KIND, Dataset
 from dagnn_core.data.ingest.build import write_dataset
-from dagnn_core.data.ingest.work import images_digest, work_folder
+from dagnn_core.data.ingest.work import images_digest
 from dagnn_core.data.layouts import open_layout
 from dagnn_core.reports.data_card.card import write_card
+from dagnn_core.work import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,9 @@ def run(
     raw = open_layout(source, params)
     record = provenance("dataset", params, raw=raw_lineage(source), uris=uris)
     with (
-        work_folder(work / images_digest(raw, record["packages"])) as unfinished,
+        work_folder(
+            work / images_digest(raw, record["packages"]), busy="another import of the same images is running"
+        ) as unfinished,
         write_artifact(dataset_out, kind=KIND, provenance=record) as draft,
     ):
         draft.content = write_dataset(draft.path, raw, params, work=unfinished) | {"layout": params.layout}

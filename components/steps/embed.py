@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.disk import writing
 from dagnn_core.errors import InputError
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.progress import track
@@ -30,6 +31,7 @@ def run(*, model: Path, out: Path, texts: Path | None = None, images: Path | Non
         ArtifactError: the model is missing or damaged.
         InputError: not one of `texts` and `images` is given, there is nothing in it, an image cannot be decoded, or the
             model was trained on precomputed vectors.
+        DiskError: the disk refuses the file.
     """
     if (texts is None) == (images is None):
         raise InputError("give one of --texts and --images")
@@ -39,9 +41,12 @@ def run(*, model: Path, out: Path, texts: Path | None = None, images: Path | Non
     trained = TrainedModel.read(model, verify=True)
     embeddings = _embed(ids, trained.encode_texts if texts else _image_embedder(trained, images or Path()))
     partial = out.with_suffix(".npz.partial")
-    with partial.open("wb") as stream:
-        np.savez(stream, ids=np.array(ids), embeddings=embeddings)
-    partial.replace(out)
+    try:
+        with writing(out, need=embeddings.nbytes), partial.open("wb") as stream:
+            np.savez(stream, ids=np.array(ids), embeddings=embeddings)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
     return len(ids)
 
 

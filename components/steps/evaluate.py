@@ -10,7 +10,7 @@ from components.command import ParamsOption, run_step
 from components.params import load_section
 from components.services.lineage.provenance import provenance
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.artifacts import Artifact, write_artifact
+from dagnn_core.artifacts import Artifact, rerun, write_artifact
 from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import ArtifactError
@@ -52,8 +52,8 @@ def run(
     data = Dataset.read(dataset, verify=True)
     matrices = Features.read(features, verify=True)
     trained = TrainedNetwork.read(model, verify=True)
-    _check_made_from(matrices.artifact, data.artifact, remedy="run `dvc repro extract_features`")
-    _check_made_from(trained.artifact, matrices.artifact, remedy="run `dvc repro train`")
+    _check_made_from(matrices.artifact, data.artifact, remedy=rerun("extract_features"))
+    _check_made_from(trained.artifact, matrices.artifact, remedy=rerun("train"))
     parents = [data.artifact, matrices.artifact, trained.artifact]
     record = provenance("evaluate", params, parents=parents, uris={KIND: uri})
     with tracking.resumed_run(trained.artifact) as tracked:
@@ -62,12 +62,14 @@ def run(
             write_report(draft, evaluation, dataset=data, features=matrices, model=trained, config=params)
         tracked.log_metrics(evaluation.metrics)
         tracked.log_directory(report_out, KIND)
-    log.info("test split, %d pairs\n%s", len(evaluation.rows), results_table(evaluation.metrics))
+    log.info("test split, %d pairs", len(evaluation.rows))
+    for line in results_table(evaluation.metrics).splitlines():
+        log.info("%s", line)
     log.info("report: %s", report_out / PAGE)
 
 
 def _check_made_from(artifact: Artifact, parent: Artifact, *, remedy: str) -> None:
-    found = artifact.provenance["ancestors"].get(parent.kind)
+    found = artifact.provenance.get("ancestors", {}).get(parent.kind)
     if found != parent.content_digest:
         raise ArtifactError(
             f"{artifact.path} was made from another {parent.kind} artifact than {parent.path} "

@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 
 from components.command import run_step
+from components.services.data_versions.adding import fetch_source
 from components.services.data_versions.raw_version import RawLineage, read_lineage, write_lineage
-from components.services.data_versions.repository import Version, fetch_by_dvc, fetch_source, resolve
+from components.services.data_versions.repository import Version, fetch_by_dvc, resolve
 from components.services.data_versions.s3_remote import fetch_by_digest
 from components.services.storage.s3 import Storage
 from dagnn_core.errors import InputError
-from dagnn_core.text import without_credentials
+from dagnn_core.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def run(
 
     It appears when it is complete.
 
-    An interrupted fetch goes on where it was. The folder has a record of the version, which the data set takes over;
+    An interrupted fetch resumes. The folder has a record of the version, which the data set takes over;
     data from a URI has no version, and no record.
 
     Args:
@@ -66,7 +67,7 @@ def run(
             md5=md5,
             size=0,
             num_files=0,
-            repository=without_credentials(repository),
+            repository=redact(repository),
             revision=revision,
             path=path,
             remote=remote,
@@ -92,12 +93,17 @@ def run(
 
 
 def _fetch_from_uri(uri: str, endpoint_url: str, raw_out: Path) -> None:
-    if raw_out.exists() and (not raw_out.is_dir() or any(raw_out.iterdir())):
-        raise InputError(f"{raw_out} holds something, which would be lost, expected a new folder", "name another")
     work = raw_out.with_name(f".{raw_out.name}.fetch")
-    work.mkdir(parents=True, exist_ok=True)
-    got = fetch_source(f"{uri.rstrip('/')}/", work, Storage(endpoint_url=endpoint_url))
-    got.replace(raw_out)
+    fetched = work / "fetched"  # holds the URI once all of it is here, since such data has no record of its own
+    if raw_out.exists() and (not raw_out.is_dir() or any(raw_out.iterdir())):
+        if not fetched.is_file() or fetched.read_text(encoding="utf-8") != uri:
+            raise InputError(f"{raw_out} holds something, which would be lost, expected a new folder", "name another")
+    else:
+        work.mkdir(parents=True, exist_ok=True)
+        fetched.unlink(missing_ok=True)
+        got = fetch_source(f"{uri.rstrip('/')}/", work, Storage(endpoint_url=endpoint_url))
+        fetched.write_text(uri, encoding="utf-8")
+        got.replace(raw_out)
     shutil.rmtree(work)
     log.info("fetched %s: %s", uri, raw_out)
 

@@ -11,6 +11,7 @@ import requests
 from components.services.storage.patience import Patience, passing_failure, passing_status
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import BackendError
+from dagnn_core.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def run(*, pipeline_run: str, state: str, error: str, webhook: str, tracking: Tr
         tracking: the MLflow runs of this run's trainings get the tags `pipeline_state` and `pipeline_error`; its
             patience serves the webhook too.
     """
+    error = redact(error)
     outcome = {"pipeline_run": pipeline_run, "state": state, "error": error}
     log.info("outcome %s", json.dumps(outcome))
     _tag_runs(tracking, pipeline_run, {"pipeline_state": state, "pipeline_error": error})

@@ -3,7 +3,6 @@
 It writes outside the workspace, so it is no DVC stage; its command line is `dagnn register`.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +10,12 @@ from pathlib import Path
 from components.services.promotion.gate import judge_floors
 from components.services.registry.versions import CHALLENGER, RegisteredVersion, mark_finished, register_version
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.artifacts import Artifact, read_artifact
+from dagnn_core.artifacts import Artifact, read_artifact, rerun
 from dagnn_core.config.register import GateConfig, RegisterConfig
 from dagnn_core.errors import ArtifactError, CheckFailedError
 from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.records import read_metrics
+from dagnn_core.retrieval.directions import MAP_METRICS
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
     trained = TrainedModel.read(model, verify=True)
     evaluated = read_artifact(report, "report", verify=True)
     _check_same_model(trained.artifact, evaluated)
-    metrics = json.loads(evaluated.file("metrics.json").read_text(encoding="utf-8"))
+    metrics = read_metrics(evaluated.file("metrics.json"), evaluated.remedy, MAP_METRICS)
     _check_floors(report, metrics, params.gate)
     with tracking.resumed_run(trained.artifact) as tracked:
         with tracking.answering():
@@ -68,9 +69,7 @@ def _check_floors(report: Path, metrics: Mapping[str, float], gate: GateConfig) 
 
 
 def _check_same_model(model: Artifact, report: Artifact) -> None:
-    if report.provenance["ancestors"].get(model.kind) != model.content_digest:
-        raise ArtifactError(
-            f"{report.path} is the report of another model than {model.path}", "run `dvc repro evaluate`"
-        )
+    if report.provenance.get("ancestors", {}).get(model.kind) != model.content_digest:
+        raise ArtifactError(f"{report.path} is the report of another model than {model.path}", rerun("evaluate"))
     if "data" not in report.content:
-        raise ArtifactError(f"{report.path} was made by an older program", "run `dvc repro evaluate`")
+        raise ArtifactError(f"{report.path} was made by an older program", rerun("evaluate"))

@@ -3,15 +3,16 @@
 Only a Kubeflow run that trains with several seeds has it.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from dagnn_core.artifacts import read_artifact
+from dagnn_core.drafts import draft_of
 from dagnn_core.errors import InputError
 from dagnn_core.model.files import KIND
+from dagnn_core.records import read_metrics
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +29,16 @@ def run(*, models: Sequence[Path], model_out: Path) -> None:
     Raises:
         ArtifactError: a model is missing or damaged.
         InputError: there is no model.
+        DiskError: the disk refuses a file.
     """
     if not models:
         raise InputError("there is no model to select from, expected one of each training")
     artifacts = [read_artifact(path, KIND, verify=True) for path in models]
-    figures = [json.loads(artifact.file("val_metrics.json").read_text())[_FIGURE] for artifact in artifacts]
+    figures = [
+        read_metrics(artifact.file("val_metrics.json"), artifact.remedy, [_FIGURE])[_FIGURE] for artifact in artifacts
+    ]
     best = max(range(len(models)), key=figures.__getitem__)
     # the whole artifact, so that it keeps its provenance: which training and which MLflow run it came from
-    partial = model_out.with_name(f".{model_out.name}.partial")
-    shutil.copytree(artifacts[best].path, partial, dirs_exist_ok=True)
-    partial.replace(model_out)
+    with draft_of(model_out) as draft:
+        shutil.copytree(artifacts[best].path, draft, dirs_exist_ok=True)
     log.info("%s of %d models: %s; the best is taken", _FIGURE, len(models), ", ".join(f"{x:.4f}" for x in figures))

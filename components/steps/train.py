@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-import shutil
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,18 +20,22 @@ from components.services.lineage.provenance import provenance
 from components.services.storage.mirror import mirrored
 from components.services.storage.s3 import Storage
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.artifacts import canonical_json, write_artifact
+from dagnn_core.artifacts import canonical_json, rerun, write_artifact
+from dagnn_core.config.dataset import MAX_RELEVANT_PAIRS
 from dagnn_core.config.model import ModelConfig
-from dagnn_core.config.section import section_json
+from dagnn_core.config.section import DEFAULT_SEED, section_json
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.devices import choose_device, describe_machine
+from dagnn_core.disk import folder_bytes, writing
 from dagnn_core.errors import ArtifactError, InputError
-from dagnn_core.features.features import Features
+from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model.files import KIND, write_model
 from dagnn_core.parallel import is_main, joined_processes, num_processes
+from dagnn_core.retrieval.relevance import relevant_pairs
 from dagnn_core.training.inputs import graph_tensors, read_split
 from dagnn_core.training.loop import train
+from dagnn_core.work import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +72,8 @@ def run(
         ArtifactError: an input is missing or damaged, or the two do not belong together.
         InputError: no GPU where one is asked for, the loss is no longer finite, or several processes have
             `checkpoints_uri`.
-        BackendError: the tracking server or S3 cannot be reached.
+        BackendError: the tracking server or S3 cannot be reached, the disk has no room for checkpoints and model or
+            refuses a file, or another process trains from the same inputs.
     """
     if checkpoints_uri and num_processes() > 1:
         raise InputError(
@@ -78,6 +83,8 @@ def run(
     data = Features.read(features, verify=True)
     graph = LabelGraph.read(label_graph, verify=True)
     _check_same_dataset(data, graph)
+    if is_main():
+        _warn_of_easy_labels(data)
     device = choose_device(params.device, key="train.device")
     if params.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
@@ -92,6 +99,7 @@ def run(
     )
     inputs = [record["ancestors"], section_json(model_params), section_json(params)]
     checkpoints = work / hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:16]
+    encoders = (data.artifact.path / name for name in (IMAGE_ENCODER, TEXT_ENCODER))
     training = partial(
         train,
         train_split=read_split(data, "train", device=device),
@@ -100,12 +108,15 @@ def run(
         model_config=model_params,
         config=params,
         checkpoint=checkpoints / "checkpoint.safetensors",
+        model_out=model_out,
+        encoder_bytes=sum(map(folder_bytes, encoders)),
     )
     if not is_main():
         training()  # of several processes the first one tracks
         return
     run_id_file = checkpoints / "mlflow_run_id"
     with (
+        work_folder(checkpoints, busy="another training of the same inputs is running"),
         mirrored(checkpoints, f"{checkpoints_uri.rstrip('/')}/{checkpoints.name}", storage=Storage())
         if checkpoints_uri
         else nullcontext(),
@@ -114,11 +125,11 @@ def run(
             ancestors=record["ancestors"],
             git=record["git"],
             execution=record["execution"],
-            run_id=run_id_file.read_text() if run_id_file.is_file() else None,
+            run_id=_read_run_id(run_id_file),
         ) as tracked,
     ):
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        run_id_file.write_text(tracked.run_id)
+        with writing(run_id_file):
+            run_id_file.write_text(tracked.run_id)
         result = training(logger=tracked)
         with write_artifact(model_out, kind=KIND, provenance=record | {"mlflow_run_id": tracked.run_id}) as draft:
             draft.content = write_model(
@@ -130,7 +141,6 @@ def run(
                 history=result.history,
                 val_metrics=result.val_metrics,
             )
-    shutil.rmtree(checkpoints)
     log.info(
         "model of epoch %d, val MAP %.4f: %s",
         result.val_metrics["best_epoch"],
@@ -139,12 +149,34 @@ def run(
     )
 
 
+def _read_run_id(file: Path) -> str | None:
+    """The MLflow run of an interrupted training; None where there is none, or the file is damaged."""
+    if not file.is_file():
+        return None
+    text = file.read_bytes().decode(errors="replace")
+    if not re.fullmatch(r"[\w-]{1,64}", text):
+        log.warning("%s is damaged: the training goes into a new MLflow run", file)
+        return None
+    return text
+
+
 def _check_same_dataset(features: Features, graph: LabelGraph) -> None:
-    datasets = [artifact.provenance["ancestors"].get("dataset") for artifact in (features.artifact, graph.artifact)]
-    if datasets[0] != datasets[1] or features.label_names != graph.label_names:
+    ancestors = [artifact.provenance.get("ancestors", {}) for artifact in (features.artifact, graph.artifact)]
+    if ancestors[0].get("dataset") != ancestors[1].get("dataset") or features.label_names != graph.label_names:
         raise ArtifactError(
             f"{features.artifact.path} and {graph.artifact.path} were made from different data sets",
-            "run `dvc repro build_label_graph`",
+            rerun("build_label_graph"),
+        )
+
+
+def _warn_of_easy_labels(features: Features) -> None:
+    share = relevant_pairs(features.labels[features.splits != "train"], seed=DEFAULT_SEED)
+    if share > MAX_RELEVANT_PAIRS:
+        log.warning(
+            "%.1f %% of the pairs of val and test items have a label in common, expected at most %.0f %%: MAP is near "
+            "1 whatever the model learns; `dagnn data check` names the labels",
+            100 * share,
+            100 * MAX_RELEVANT_PAIRS,
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dagnn_core.artifacts import rerun
 from dagnn_core.baselines.linear_towers import LinearTowers, Pairs, linear_towers
 from dagnn_core.errors import InputError
 from dagnn_core.retrieval.metrics import Labels, evaluate_retrieval
@@ -129,7 +130,7 @@ def _moments(image: Features, text: Features) -> _Moments:
             raise InputError(
                 f"{modality} features of the training pairs: row {int(finite.int().argmin())} is not finite, "
                 "expected finite numbers",
-                "run `dvc repro --force extract_features`",
+                rerun("--force extract_features"),
             )
     image_mean, text_mean = image_ND.mean(dim=0), text_ND.mean(dim=0)
     image_ND, text_ND = image_ND - image_mean, text_ND - text_mean

@@ -8,6 +8,10 @@ from pydantic import Field
 from dagnn_core.config.section import DEFAULT_SEED, Count, Named, Rate, Seed, Share, require, section
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+NEAR_DISTANCE = 4
+"""Bits out of 64 in which the perceptual hashes of near-identical images differ at most."""
+MAX_RELEVANT_PAIRS = 0.9
+"""Above this share of pairs of items with a label in common, every ranking is nearly right, a random one, too."""
 
 LAYOUTS = {
     "demo": "examples.demo_scenes.layout:open_demo",
@@ -22,18 +26,21 @@ LAYOUTS = {
 the layout's name (None where there is none)."""
 
 
+LabelFormat = Literal["auto", "values", "indicator"]
+
+
 @section
 class FolderConfig:
     """How to read a table and its images (`dataset.layout: folder`); paths are relative to `dataset.source`."""
 
     table: str = ""
-    """CSV, Parquet or JSON Lines file with one row per item."""
+    """CSV, TSV, Parquet, Arrow or JSON Lines file with one row per item."""
     images: str = ""
     """Folder, tar or zip with the images; empty: the data set has precomputed image vectors only, or texts alone."""
     id_column: str = "id"
     """Column with the unique id of the item."""
     text_column: str = "text"
-    """Column with the text."""
+    """Column with the text, or a list of texts, which are joined."""
     image_column: str = ""
     """Column with the image's path inside `images`; empty: `image_pattern` names the image."""
     image_pattern: str = "{id}.jpg"
@@ -42,6 +49,9 @@ class FolderConfig:
     """Columns with labels: the labels of an item are all values found in them."""
     label_separator: str = "|"
     """Splits a text cell into labels; empty: a cell is one label. List cells are taken as they are."""
+    label_format: LabelFormat = "auto"
+    """What label cells hold: labels (values, as they are written), or 0 and 1 in a column named after each label
+    (indicator); auto: indicators where several columns hold nothing else, and lists written as text are read."""
     label_names: str = ""
     """File with the allowed labels (JSON list, `{"labels": [{"name": ...}]}`, or one a line); others are ignored."""
     split_column: str = ""
@@ -148,7 +158,7 @@ class MatricesConfig:
 
 @section
 class HuggingFaceConfig:
-    """How to read the Parquet files of a Hugging Face data set (`dataset.layout: huggingface`)."""
+    """How to read the Parquet or Arrow files of a Hugging Face data set (`dataset.layout: huggingface`)."""
 
     image_column: str = "image"
     """Column with the image (bytes and path), or its path relative to `dataset.source`."""
@@ -156,6 +166,12 @@ class HuggingFaceConfig:
     """Column with the text, or a list of texts, which are joined."""
     label_column: str = "labels"
     """Column with the labels: texts, or numbers that the file's schema or `label_names` gives names to."""
+    indicator_columns: tuple[str, ...] = ()
+    """Instead of `label_column`: columns of 0 and 1, each named after its label."""
+    label_separator: str = ""
+    """Splits a text cell into labels; empty: a cell is one label. List cells are taken as they are."""
+    label_format: LabelFormat = "auto"
+    """What a list of numbers holds: labels (values), or 0 or 1 for each label (indicator); auto: as the data shows."""
     label_names: str = ""
     """File with the label names, relative to `dataset.source`: those of the numbers, or the texts that count."""
     id_column: str = ""
@@ -178,8 +194,13 @@ class DatasetConfig:
     """Fraction of the items drawn for the test, where the data has no splits of its own."""
     seed: Seed = DEFAULT_SEED
     """Draws the splits, and the items that lose image or text."""
+    copies: Literal["group", "drop", "keep"] = "group"
+    """Identical and near-identical images where splits are drawn: in one split, dropped but the first, or kept as they
+    come. Splits that the data has stay as they are."""
     min_label_count: Count = 1
     """Labels on fewer training items than this are dropped; 1 drops none (a label never trained on is an error)."""
+    label_case: Literal["keep", "fold"] = "keep"
+    """Labels that differ in case alone are several labels, or one in its most frequent spelling."""
     max_rejected: Share = 0.02
     """Fraction of unusable rows above which the step stops."""
     incomplete: Literal["reject", "keep"] = "reject"

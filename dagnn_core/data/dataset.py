@@ -8,7 +8,7 @@ and `vectors/text.npy` [N, dim] are in row order, with zeros for items that lack
 `card.md`, with images in `card/`, describe it all to people.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,7 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dagnn_core.arrays import opening, read_columns
 from dagnn_core.artifacts import Artifact, read_artifact
+from dagnn_core.errors import ArtifactError
 
 KIND = "dataset"
 SPLITS = ("train", "val", "test")
@@ -94,25 +96,39 @@ class Dataset:
         """Open a data set artifact.
 
         Raises:
-            ArtifactError: it is missing or damaged.
+            ArtifactError: it is missing or damaged, or its files are not what its manifest says.
         """
         return cls.of(read_artifact(path, KIND, verify=verify))
 
     @classmethod
     def of(cls, artifact: Artifact) -> "Dataset":
-        """Open the data set of an artifact that is checked."""
-        columns = [name for name in SCHEMA.names if name != "image"]
-        table = pa.concat_tables(pq.read_table(shard, columns=columns) for shard in shards(artifact))
-        names = tuple(artifact.content["label_names"])
+        """Open the data set of an artifact that is checked.
+
+        Raises:
+            ArtifactError: its files are not what its manifest says.
+        """
+        content = artifact.require("label_names", "num_items", "splits")
+        tables = [
+            read_columns(shard, SCHEMA, None, without=["image"], remedy=artifact.remedy) for shard in shards(artifact)
+        ]
+        table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        if table.num_rows != content["num_items"]:
+            raise ArtifactError(
+                f"{artifact.path}: the shards have {table.num_rows} rows, but the manifest says {content['num_items']}",
+                artifact.remedy,
+            )
+        names = tuple(content["label_names"])
+        splits = np.array(table["split"].to_pylist(), dtype=np.str_)
+        check_splits(splits, content["splits"], artifact)
         return cls(
             artifact=artifact,
             label_names=names,
             ids=tuple(table["id"].to_pylist()),
             texts=tuple(table["text"].to_pylist()),
-            splits=np.array(table["split"].to_pylist()),
+            splits=splits,
             has_image=table["has_image"].to_numpy(),
             has_text=table["has_text"].to_numpy(),
-            labels=_label_matrix(table["labels"].to_pylist(), names),
+            labels=_label_matrix(table["labels"].to_pylist(), names, artifact),
         )
 
     def __len__(self) -> int:
@@ -136,14 +152,13 @@ class Dataset:
         wanted = np.ones(len(self), dtype=np.bool_) if wanted is None else wanted
         start = 0
         for shard in shards(self.artifact):
-            with pq.ParquetFile(shard) as file:
+            with self._open(shard) as file:
                 for group in range(file.num_row_groups):
                     size = file.metadata.row_group(group).num_rows
                     rows = np.flatnonzero(wanted[start : start + size])
                     start += size
                     if len(rows):
-                        column = file.read_row_group(group, columns=["image.bytes"])["image"].combine_chunks()
-                        yield column.field("bytes").take(pa.array(rows)).to_pylist()
+                        yield self._encoded(file, shard, group).take(pa.array(rows)).to_pylist()
 
     def images(self, rows: Sequence[int]) -> list[bytes | None]:
         """Encoded images of some rows, in the order asked for."""
@@ -151,14 +166,14 @@ class Dataset:
         found: dict[int, bytes | None] = {}
         start = 0
         for shard in shards(self.artifact):
-            with pq.ParquetFile(shard) as file:
+            with self._open(shard) as file:
                 for group in range(file.num_row_groups):
                     size = file.metadata.row_group(group).num_rows
                     here = wanted & set(range(start, start + size))
                     if here:
-                        column = file.read_row_group(group, columns=["image.bytes"])["image"].combine_chunks()
+                        column = self._encoded(file, shard, group)
                         for row in here:
-                            found[row] = column.field("bytes")[row - start].as_py()
+                            found[row] = column[row - start].as_py()
                     start += size
         return [found[row] for row in rows]
 
@@ -167,8 +182,19 @@ class Dataset:
         name = f"vectors/{modality}.npy"
         if name not in self.artifact.files:
             return None
-        vectors: NDArray[np.floating[Any]] = np.load(self.artifact.file(name), mmap_mode="r", allow_pickle=False)
+        file = self.artifact.file(name)
+        with opening(file, self.artifact.remedy):
+            vectors: NDArray[np.floating[Any]] = np.load(file, mmap_mode="r", allow_pickle=False)
         return vectors
+
+    def _open(self, shard: Path) -> pq.ParquetFile:
+        with opening(shard, self.artifact.remedy):
+            return pq.ParquetFile(shard)
+
+    def _encoded(self, file: pq.ParquetFile, shard: Path, group: int) -> Any:
+        """Encoded images of a row group, as a column."""
+        with opening(shard, self.artifact.remedy):
+            return file.read_row_group(group, columns=["image.bytes"])["image"].combine_chunks().field("bytes")
 
 
 def shards(artifact: Artifact) -> list[Path]:
@@ -176,9 +202,28 @@ def shards(artifact: Artifact) -> list[Path]:
     return [artifact.file(name) for name in sorted(artifact.files) if name.startswith("data-")]
 
 
-def _label_matrix(labels: Iterable[Iterable[str]], names: Sequence[str]) -> NDArray[np.uint8]:
+def check_splits(splits: NDArray[np.str_], counts: Mapping[str, int], artifact: Artifact) -> None:
+    """Check that the items of each split are as many as a manifest says.
+
+    Raises:
+        ArtifactError: they are not, or one is in another split.
+    """
+    found = {split: int((splits == split).sum()) for split in SPLITS}
+    if found != counts or sum(found.values()) != len(splits):
+        raise ArtifactError(
+            f"{artifact.path}: of {len(splits)} items {found} are in the splits, but the manifest says {counts}",
+            artifact.remedy,
+        )
+
+
+def _label_matrix(labels: Iterable[Iterable[str]], names: Sequence[str], artifact: Artifact) -> NDArray[np.uint8]:
     column = {name: index for index, name in enumerate(names)}
-    rows = [[column[label] for label in entry] for entry in labels]
+    try:
+        rows = [[column[label] for label in entry] for entry in labels]
+    except KeyError as error:
+        raise ArtifactError(
+            f"{artifact.path}: the manifest does not name the label {error}", artifact.remedy
+        ) from error
     matrix = np.zeros((len(rows), len(names)), dtype=np.uint8)
     for row, columns in enumerate(rows):
         matrix[row, columns] = 1

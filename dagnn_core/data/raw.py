@@ -8,23 +8,37 @@ from typing import NamedTuple
 from dagnn_core.data.dataset import SHARD_BYTES, Modality, Rejection
 from dagnn_core.data.vectors import PrecomputedVectors
 
+MAX_ID_CHARACTERS = MAX_LABEL_CHARACTERS = 1_000
+MAX_TEXT_CHARACTERS = 1_000_000
+MAX_PATH_CHARACTERS = 4_096
+
 
 class Reason(StrEnum):
     """Why a row cannot be used. A row with several faults has the one that comes first here."""
 
     NO_ID = "no id"
+    ID_TOO_LONG = "id of more than 1,000 characters"
     DUPLICATE_ID = "duplicate id"
     EMPTY_TEXT = "empty text"
+    TEXT_TOO_LONG = "text of more than 1,000,000 characters"
     NO_LABEL = "no label"
+    LABEL_TOO_LONG = "label of more than 1,000 characters"
     NO_SPLIT = "in no split"
     IMAGE_OUTSIDE = "image path leaves the folder"
+    PATH_TOO_LONG = "image path of more than 4,096 characters"
     NO_VECTOR = "no precomputed vector"
     BAD_VECTOR = "NaN or infinity in a precomputed vector"
     IMAGE_MISSING = "image missing"
     IMAGE_UNDECODABLE = "undecodable image"
     NO_MODALITY = "neither image nor text"
     HELD_OUT_INCOMPLETE = "no image or no text, though in val or test"
+    COPY = "copy of another image"
     RARE_LABELS = "rare labels only"
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether something is wrong with the row, which counts against `dataset.max_rejected`."""
+        return self not in (Reason.COPY, Reason.RARE_LABELS)
 
 
 class RawItem(NamedTuple):
@@ -70,7 +84,7 @@ class RawData:
     """What has another `repr` when the image of an item has changed, without reading it: see `Images.state`.
     None where `image` is."""
     trusted_images: bool = False
-    """Whether every image is known to decode, since this program has just made it."""
+    """Whether every image is known to decode and to be no copy, since this program has just made it."""
     shard_bytes: int = SHARD_BYTES
     """Images of at least so many bytes make a shard; an interruption loses one at most."""
     label_order: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from pathlib import Path
 from dagnn_core.data.dataset import SPLITS
 from dagnn_core.data.formats.table import Table, read_table
 from dagnn_core.errors import InputError
+from dagnn_core.text import quote
 
 
 def hash_point(item_id: str, *, seed: int, purpose: str = "") -> float:
@@ -35,7 +36,7 @@ def split_column(table: Table, column: str) -> list[str]:
     for row, split in enumerate(splits, start=1):
         if split and split not in SPLITS:
             raise InputError(
-                f"{table.path}, {table.place(row)}: unknown split {split!r}, expected one of {', '.join(SPLITS)}"
+                f"{table.path}, {table.place(row)}: unknown split {quote(split)}, expected one of {', '.join(SPLITS)}"
             )
     return splits
 
@@ -48,10 +49,13 @@ def read_splits(path: Path) -> dict[str, str]:
     """
     table = read_table(path, {"id column": "id", "split column": "split"})
     split_of: dict[str, str] = {}
-    for row, (item_id, split) in enumerate(zip(table.texts("id"), split_column(table, "split"), strict=True), start=1):
+    ids = [item_id.strip() for item_id in table.texts("id")]
+    for row, (item_id, split) in enumerate(zip(ids, split_column(table, "split"), strict=True), start=1):
         if not split:
             raise InputError(f"{path}, {table.place(row)}: no split, expected one of {', '.join(SPLITS)}")
         if item_id in split_of:
-            raise InputError(f"{path}, {table.place(row)}: the id {item_id!r} is there twice, expected each id once")
+            raise InputError(
+                f"{path}, {table.place(row)}: the id {quote(item_id)} is there twice, expected each id once"
+            )
         split_of[item_id] = split
     return split_of

@@ -1,7 +1,6 @@
 """Precomputed vectors that come with raw data, such as an `.npz` file with `ids` [N] and `features` [N, dim]."""
 
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dagnn_core.arrays import read_npz
+from dagnn_core.disk import writing
 from dagnn_core.errors import InputError
+from dagnn_core.text import quote
 
 BLOCK_ROWS = 4096  # rows that are looked at together
 
@@ -48,13 +50,26 @@ def write_matrix(path: Path, blocks: Iterable[NDArray[Any]], *, shape: Sequence[
     """Write an `.npy` file, given by its rows or by blocks of rows, without ever holding it in memory.
 
     By plain writes: where the disk is full they raise an error, a memory map kills the process.
+
+    Raises:
+        DiskError: the disk refuses it.
     """
     stored = np.dtype(dtype).newbyteorder("<")
     header = {"descr": np.lib.format.dtype_to_descr(stored), "fortran_order": False, "shape": tuple(shape)}
-    with path.open("wb") as file:
+    with writing(path), path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
             file.write(np.ascontiguousarray(block, dtype=stored).data)
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an `.npy` file of an array.
+
+    Raises:
+        DiskError: the disk refuses it.
+    """
+    with writing(path, need=array.nbytes), path.open("w+b") as file:  # with "wb", numpy would hide the disk's reason
+        np.save(file, array, allow_pickle=False)
 
 
 def read_vectors(path: Path) -> PrecomputedVectors:
@@ -74,7 +89,7 @@ def read_vectors(path: Path) -> PrecomputedVectors:
         )
     if features.dtype.kind != "f":
         raise InputError(f"{path}: `features` is {features.dtype}, expected floating-point numbers")
-    return precomputed_vectors(path, [str(item_id) for item_id in ids.tolist()], features)
+    return precomputed_vectors(path, [str(item_id).strip() for item_id in ids.tolist()], features)
 
 
 def precomputed_vectors(path: Path, ids: Sequence[str], features: NDArray[Any]) -> PrecomputedVectors:
@@ -91,7 +106,9 @@ def precomputed_vectors(path: Path, ids: Sequence[str], features: NDArray[Any]) 
     row_of = {name: row for row, name in enumerate(ids)}
     if len(row_of) < len(ids):
         twice = next(name for row, name in enumerate(ids) if row_of[name] != row)
-        raise InputError(f"{path}: the id {twice!r} is there twice, expected each id once", "remove one of its rows")
+        raise InputError(
+            f"{path}: the id {quote(twice)} is there twice, expected each id once", "remove one of its rows"
+        )
     blocks = range(0, len(ids), BLOCK_ROWS)
     finite = [np.isfinite(features[start : start + BLOCK_ROWS]).all(axis=1) for start in blocks]
     is_finite = np.concatenate(finite) if finite else ()
@@ -103,11 +120,9 @@ def _read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is not an .npz file, {_EXPECTED}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name in ("ids", "features")}
-            listed = ", ".join(archive.files) or "none"
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_npz(path)
+    except ValueError as error:
         raise InputError(f"{path} cannot be read ({error})", _EXPECTED) from error
-    if len(arrays) < 2:
-        raise InputError(f"{path} holds the arrays {listed}", _EXPECTED)
+    if not arrays.keys() >= {"ids", "features"}:
+        raise InputError(f"{path} holds the arrays {', '.join(arrays) or 'none'}", _EXPECTED)
     return arrays["ids"], arrays["features"]

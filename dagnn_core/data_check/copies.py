@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.data.ingest.duplicates import Copies, content_key, find_copies
-from dagnn_core.data_check.near_copies import find_near_copies
+from dagnn_core.data.ingest.near_copies import find_near_copies
 from dagnn_core.data_check.traits import ImageTraits
 
 

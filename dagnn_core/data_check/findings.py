@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+from dagnn_core.config.dataset import MAX_RELEVANT_PAIRS, NEAR_DISTANCE
+
 Verdict = Literal["ok", "warning", "failed"]
 NUM_EXAMPLES = 3
 
@@ -25,7 +27,9 @@ class Limits:
     """Fraction of words that the other data set does not have, beyond those to be expected."""
     label_count: int = 10
     """Labels on fewer training items are called rare: a warning."""
-    near_distance: int = 4
+    relevant_pairs: float = MAX_RELEVANT_PAIRS
+    """Share of pairs of held-out items that have a label in common; above it, a random ranking is nearly right, too."""
+    near_distance: int = NEAR_DISTANCE
     """Bits out of 64 in which the perceptual hashes of near-identical images may differ."""
 
 

@@ -6,11 +6,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.data.dataset import SPLITS, Dataset
+from dagnn_core.data.labels import same_but_for_case
 from dagnn_core.data_check.copies import CopyRates, Items, copy_rates, text_keys
 from dagnn_core.data_check.findings import Finding, Limits, judge
 from dagnn_core.data_check.statistics import label_shifts
 from dagnn_core.data_check.traits import ImageTraits
+from dagnn_core.retrieval.relevance import relevant_pairs
 
 
 class LabelledItems(NamedTuple):
@@ -82,14 +85,24 @@ def _labels(dataset: Dataset, limits: Limits) -> Iterator[Finding]:
     names = dataset.label_names
     train = dataset.labels[dataset.rows("train")]
     counts = train.sum(axis=0, dtype=np.int64)
-    held_out = dataset.labels[dataset.splits != "train"].any(axis=0)
-    unlearned = [names[label] for label in np.flatnonzero(held_out & (counts == 0))]
+    held_out = dataset.labels[dataset.splits != "train"]
+    unlearned = [names[label] for label in np.flatnonzero(held_out.any(axis=0) & (counts == 0))]
     yield judge(
         "labels_not_in_train",
         len(unlearned),
         0,
         "labels of val and test that no training item has, so nothing learns them; draw the splits again",
         examples=unlearned,
+    )
+    shares = held_out.mean(axis=0) if len(held_out) else np.zeros(len(names))
+    yield judge(
+        "relevant_pairs",
+        relevant_pairs(held_out, seed=DEFAULT_SEED),
+        limits.relevant_pairs,
+        "share of pairs of val and test items that have a label in common, which is about the MAP of a random ranking; "
+        "near 1, no model can be told from chance: drop labels that nearly every item has, or correct how labels are "
+        "read (values of a 0/1 column are no labels)",
+        examples=[f"{names[label]}: {shares[label]:.1%} of them" for label in np.argsort(-shares, kind="stable")],
     )
     rare = [f"{names[label]} ({counts[label]})" for label in np.argsort(counts, kind="stable")]
     rare = rare[: int((counts < limits.label_count).sum())]
@@ -99,6 +112,16 @@ def _labels(dataset: Dataset, limits: Limits) -> Iterator[Finding]:
         0,
         f"labels on fewer than {limits.label_count} training items; collect more, or raise dataset.min_label_count",
         examples=rare,
+        above="warning",
+    )
+    on_items = dict(zip(names, dataset.labels.sum(axis=0, dtype=np.int64).tolist(), strict=True))
+    alike = same_but_for_case(on_items)
+    yield judge(
+        "labels_alike_but_for_case",
+        sum(map(len, alike)) - len(alike),
+        0,
+        "labels that differ from another in case alone; to make them one, import again with dataset.label_case: fold",
+        examples=(" and ".join(f"{name} ({on_items[name]})" for name in same) for same in alike),
         above="warning",
     )
     for split in ("val", "test"):

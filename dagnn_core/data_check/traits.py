@@ -2,24 +2,21 @@
 
 # N items
 
-import io
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.data.images import FORMATS, map_in_order, refuse_huge_images
+from dagnn_core.data.images import decoded, map_in_order, read_header
 from dagnn_core.data.ingest.duplicates import content_key
-from dagnn_core.data_check.near_copies import TILES, Fingerprint, fingerprint
+from dagnn_core.data.ingest.near_copies import DECODED_PIXELS, TILES, Fingerprint, fingerprint
+from dagnn_core.errors import InputError
 from dagnn_core.progress import track
 
-DECODED_PIXELS = (128, 128)  # JPEG decodes to a fraction of its size that is at least this: many times faster
 
-
-class _Decoded(NamedTuple):
+class _Look(NamedTuple):
     fingerprint: Fingerprint
     brightness: float
     num_pixels: int
@@ -71,30 +68,27 @@ def read_traits(dataset: Dataset, description: str) -> ImageTraits:
         num_pixels=np.zeros(num_items, np.int64),
     )
     images = (image for batch in dataset.iterate_images() for image in batch)
-    with refuse_huge_images():
-        found = track(map_in_order(_trait, images), description=description, total=num_items)
-        for row, trait in enumerate(found):
-            if trait is None:
-                continue
-            traits.has_encoded_image[row] = True
-            traits.keys[row], decoded = trait
-            if decoded is not None:
-                traits.decodes[row] = True
-                traits.hashes[row], traits.tiles[row] = decoded.fingerprint
-                traits.brightness[row], traits.num_pixels[row] = decoded.brightness, decoded.num_pixels
+    for row, trait in enumerate(track(map_in_order(_trait, images), description=description, total=num_items)):
+        if trait is None:
+            continue
+        traits.has_encoded_image[row] = True
+        traits.keys[row], look = trait
+        if look is not None:
+            traits.decodes[row] = True
+            traits.hashes[row], traits.tiles[row] = look.fingerprint
+            traits.brightness[row], traits.num_pixels[row] = look.brightness, look.num_pixels
     return traits
 
 
-def _trait(encoded: bytes | None) -> tuple[int, _Decoded | None] | None:
+def _trait(encoded: bytes | None) -> tuple[int, _Look | None] | None:
     """Key of an image, and what decoding it gives; None where that fails."""
     if encoded is None:
         return None
     key = content_key(encoded)
     try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            width, height = image.size
-            image.draft("RGB", DECODED_PIXELS)
-            small = image.convert("RGB")
-    except Exception:  # a damaged file makes the decoders raise nearly anything
+        header = read_header(encoded)
+        with decoded(encoded, DECODED_PIXELS) as image:
+            brightness = float(np.asarray(image.convert("L")).mean())
+            return key, _Look(fingerprint(image), brightness, header.width * header.height)
+    except InputError:
         return key, None
-    return key, _Decoded(fingerprint(small), float(np.asarray(small.convert("L")).mean()), width * height)

@@ -14,11 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dagnn_core.arrays import read_array, read_columns
 from dagnn_core.artifacts import Artifact, read_artifact
+from dagnn_core.data.dataset import check_splits
+from dagnn_core.disk import writing
+from dagnn_core.errors import ArtifactError
 
 KIND = "features"
 IMAGE_ENCODER = "image_encoder"
 TEXT_ENCODER = "text_encoder"
+SAMPLES_SCHEMA = pa.schema(
+    [("id", pa.string()), ("split", pa.string()), ("has_image", pa.bool_()), ("has_text", pa.bool_())]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +53,37 @@ class Features:
         """Open a features artifact.
 
         Raises:
-            ArtifactError: it is missing or damaged.
+            ArtifactError: it is missing or damaged, or its files are not what its manifest says.
         """
         artifact = read_artifact(path, KIND, verify=verify)
-        samples = pq.read_table(artifact.file("samples.parquet"))
+        content, remedy = artifact.require("label_names", "num_items", "splits", "image", "text"), artifact.remedy
+        names, num_items = tuple(content["label_names"]), content["num_items"]
+        samples = read_columns(artifact.file("samples.parquet"), SAMPLES_SCHEMA, num_items, remedy=remedy)
+        splits = np.array(samples["split"].to_pylist())
+        check_splits(splits, content["splits"], artifact)
+        image, text = (
+            read_array(
+                artifact.file(f"{modality}.npy"),
+                np.float32,
+                (num_items, content[modality]["dim"]),
+                remedy=remedy,
+                mapped=True,
+            )
+            for modality in ("image", "text")
+        )
+        labels = read_array(artifact.file("labels.npy"), np.uint8, (num_items, len(names)), remedy=remedy)
+        if labels.max(initial=0) > 1:
+            raise ArtifactError(f"{artifact.file('labels.npy')} holds {labels.max()}, expected 0 and 1", remedy)
         return cls(
             artifact=artifact,
-            label_names=tuple(artifact.content["label_names"]),
+            label_names=names,
             ids=tuple(samples["id"].to_pylist()),
-            splits=np.array(samples["split"].to_pylist()),
+            splits=splits,
             has_image=samples["has_image"].to_numpy(),
             has_text=samples["has_text"].to_numpy(),
-            image=np.load(artifact.file("image.npy"), mmap_mode="r", allow_pickle=False),
-            text=np.load(artifact.file("text.npy"), mmap_mode="r", allow_pickle=False),
-            labels=np.load(artifact.file("labels.npy"), allow_pickle=False),
+            image=image,
+            text=text,
+            labels=labels,
         )
 
     def rows(self, split: str) -> NDArray[np.int64]:
@@ -76,4 +100,5 @@ def write_samples(
 ) -> None:
     """Write `samples.parquet`."""
     columns = {"id": ids, "split": splits, "has_image": has_image, "has_text": has_text}
-    pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), path)
+    with writing(path):
+        pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), path)

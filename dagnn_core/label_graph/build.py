@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dagnn_core.artifacts import ArtifactDraft
 from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.data.dataset import Dataset
+from dagnn_core.data.vectors import save_array
 from dagnn_core.errors import InputError
 from dagnn_core.label_graph.cooccurrence import (
     conditional_probabilities,
@@ -76,7 +77,7 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
     normalized = normalize_adjacency(adjacency)
     arrays: Sequence[NDArray[Any]] = (counts, label_counts, conditional, adjacency, normalized, embeddings)
     for name, array in zip(ARRAYS, arrays, strict=True):
-        np.save(draft.path / f"{name}.npy", array, allow_pickle=False)
+        save_array(draft.path / f"{name}.npy", array)
     draw_label_graph(
         draft.path / DRAWING,
         label_names=names,

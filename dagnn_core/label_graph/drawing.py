@@ -18,6 +18,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
+from dagnn_core.disk import writing
 from dagnn_core.label_graph.cooccurrence import isolated_labels
 from dagnn_core.label_graph.placement import bounding_box, find_communities, place_labels
 
@@ -123,7 +124,8 @@ def draw_label_graph(
     _draw_edges(axes, graph, nodes)
     _draw_nodes(axes, graph, nodes)
     _draw_matrix(panel(right - matrix_side, top - HEADER, matrix_side, matrix_side), graph, float(matrix_side))
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    with writing(path):
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
 def _graph(

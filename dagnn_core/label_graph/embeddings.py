@@ -1,8 +1,6 @@
 """Vectors of the label nodes: read from a file of word vectors, or learned from the training texts."""
 
 import logging
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.arrays import read_npz
 from dagnn_core.errors import InputError
 from dagnn_core.features.tokens import tokenize
 
@@ -189,9 +188,8 @@ def _is_number(text: str) -> bool:
 
 def _read_npz(path: Path, key: str, wanted: Collection[str]) -> dict[str, NDArray[np.float64]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_npz(path)
+    except ValueError as error:
         raise InputError(f"{path} is not a readable .npz file of plain arrays: {error}") from error
     for needed in ("names", key):
         if needed not in arrays:

@@ -4,17 +4,27 @@
 of the label names, and `label_graph.png`, an image of them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.arrays import read_array
 from dagnn_core.artifacts import Artifact, read_artifact
 
 KIND = "label_graph"
 DRAWING = "label_graph.png"
-ARRAYS = ("counts", "label_counts", "conditional", "adjacency", "normalized", "embeddings")
+ARRAYS: Mapping[str, tuple[type[np.generic], str]] = {
+    "counts": (np.int64, "CC"),
+    "label_counts": (np.int64, "C"),
+    "conditional": (np.float64, "CC"),
+    "adjacency": (np.float64, "CC"),
+    "normalized": (np.float64, "CC"),
+    "embeddings": (np.float32, "Ce"),
+}
+"""Name of an array -> type and shape."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +56,15 @@ class LabelGraph:
         """Open a label graph artifact.
 
         Raises:
-            ArtifactError: it is missing or damaged.
+            ArtifactError: it is missing or damaged, or its files are not what its manifest says.
         """
         artifact = read_artifact(path, KIND, verify=verify)
-        arrays = {name: np.load(artifact.file(f"{name}.npy"), allow_pickle=False) for name in ARRAYS}
-        return cls(artifact=artifact, label_names=tuple(artifact.content["label_names"]), **arrays)
+        content = artifact.require("label_names", "threshold", "embedding")
+        size = {"C": len(content["label_names"]), "e": content["embedding"]["dim"]}
+        arrays = {
+            name: read_array(
+                artifact.file(f"{name}.npy"), dtype, [size[letter] for letter in shape], remedy=artifact.remedy
+            )
+            for name, (dtype, shape) in ARRAYS.items()
+        }
+        return cls(artifact=artifact, label_names=tuple(content["label_names"]), **arrays)

@@ -14,18 +14,21 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dagnn_core.arrays import opening
 from dagnn_core.artifacts import Artifact, read_artifact, write_json
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import parse_section
+from dagnn_core.disk import folder_bytes, writing
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER
 from dagnn_core.model.kinds import build_network, kind_of
 from dagnn_core.nn.cross_modal import CrossModalNetwork
 from dagnn_core.nn.label_graphs import GraphTensors
+from dagnn_core.records import ModelFile, parse_json, parse_shape
+from dagnn_core.tensors import save_tensors
 
 KIND = "model"
 EMBEDDING_BATCH = 1024
@@ -57,30 +60,37 @@ class TrainedNetwork:
             ArtifactError: it is missing or damaged.
         """
         artifact = read_artifact(path, KIND, verify=verify)
-        record = json.loads(artifact.file("model.json").read_text(encoding="utf-8"))
+        file, weights = artifact.file("model.json"), artifact.file("model.safetensors")
+        with opening(file, artifact.remedy):
+            record = parse_shape(ModelFile, parse_json(file.read_bytes()))
+            try:
+                config = parse_section(ModelConfig, record.model, "model")
+            except InputError as error:
+                raise ValueError(str(error)) from error
+        with opening(weights, artifact.remedy):
+            state = load_file(weights)
+        num_labels = len(record.label_names)
+        largest = max(record.image_dim, record.text_dim, record.label_dim, num_labels, config.embedding_dim)
+        if largest > sum(value.numel() for value in state.values()):  # before the memory for it is asked for
+            raise ArtifactError(f"{weights} does not fit {file.name}: {largest} is more than it holds", artifact.remedy)
+        edges = torch.zeros(num_labels, num_labels)  # in place of those that are read
         try:
-            state = load_file(artifact.file("model.safetensors"))
-            config = parse_section(ModelConfig, record["model"], "model")
-            num_labels = len(record["label_names"])
-            edges = torch.zeros(num_labels, num_labels)  # in place of those that are read
             network = build_network(
                 config,
-                image_dim=record["image_dim"],
-                text_dim=record["text_dim"],
-                graph=GraphTensors(torch.zeros(num_labels, record["label_dim"]), edges, edges, record["threshold"]),
+                image_dim=record.image_dim,
+                text_dim=record.text_dim,
+                graph=GraphTensors(torch.zeros(num_labels, record.label_dim), edges, edges, record.threshold),
             )
             network.load_state_dict(state)
-        except (KeyError, RuntimeError, SafetensorError) as error:
-            raise ArtifactError(
-                f"{path}: model.safetensors does not fit model.json ({error})", "train again"
-            ) from error
+        except RuntimeError as error:
+            raise ArtifactError(f"{weights} does not fit {file.name} ({error})", artifact.remedy) from error
         return cls(
             artifact=artifact,
             config=config,
-            label_names=tuple(record["label_names"]),
+            label_names=record.label_names,
             network=network.to(device).eval(),
-            image_dim=record["image_dim"],
-            text_dim=record["text_dim"],
+            image_dim=record.image_dim,
+            text_dim=record.text_dim,
         )
 
     def embed_image_features(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -139,7 +149,7 @@ def write_model(
         history: one mapping an epoch.
         val_metrics: figures of the kept epoch on the validation split.
     """
-    save_file({name: value.contiguous() for name, value in state.items()}, directory / "model.safetensors")
+    save_tensors(directory / "model.safetensors", state)
     if kind_of(config).fit:  # the fit has chosen the dimension
         config = replace(config, embedding_dim=len(state["image_encoder.bias"]))
     record = {
@@ -153,9 +163,11 @@ def write_model(
     write_json(directory / "model.json", record)
     write_json(directory / "val_metrics.json", dict(val_metrics))
     lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in history)
-    (directory / "history.jsonl").write_text(lines, encoding="utf-8")
+    with writing(directory / "history.jsonl"):
+        (directory / "history.jsonl").write_text(lines, encoding="utf-8")
     for encoder in (IMAGE_ENCODER, TEXT_ENCODER):
-        shutil.copytree(features.path / encoder, directory / encoder)
+        with writing(directory / encoder, need=folder_bytes(features.path / encoder)):
+            shutil.copytree(features.path / encoder, directory / encoder)
     # ranking by labels makes vectors of another dimension than the common space
     output_dim = len(record["label_names"]) + 2 if config.ranking == "labels" else config.embedding_dim
     return record | {

@@ -7,6 +7,7 @@ after the last one. The shards, and the items of an earlier index that stay, are
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -31,10 +32,10 @@ from dagnn_core.search.index import (
     REJECTED,
     REJECTED_SCHEMA,
     check_model,
-    item_table,
 )
 from dagnn_core.search.nearest import build_cells, choose_cells
 from dagnn_core.search.sources import Source, SourceItem
+from dagnn_core.text import quote
 
 SHARD_ITEMS = 2048
 BATCH = 64  # images or texts that are encoded at a time
@@ -118,7 +119,7 @@ def add_to_index(path: Path, model: TrainedModel, source: Source, *, work: Path,
         known = [item_id for item_id in old if item_id in new]
         if known and not replace:
             raise InputError(
-                f"{path} has {len(known)} of the new ids, the first {known[0]!r}",
+                f"{path} has {len(known)} of the new ids, the first {quote(known[0])}",
                 "use `dagnn index replace` to put the new items in their place",
             )
         stay = np.flatnonzero([item_id not in new for item_id in old])
@@ -137,7 +138,7 @@ def remove_from_index(path: Path, ids: Sequence[str]) -> Artifact:
     old = pq.read_table(index.file(ITEMS), columns=["id"])["id"].to_pylist()
     unknown = sorted(set(ids) - set(old))
     if unknown:
-        raise InputError(f"{path} has no item {unknown[0]!r} ({len(unknown)} of {len(ids)} ids)", "check the ids")
+        raise InputError(f"{path} has no item {quote(unknown[0])} ({len(unknown)} of {len(ids)} ids)", "check the ids")
     stay = np.flatnonzero(~np.isin(old, list(ids)))
     _join(path, [_Part(index, stay)], _options_of(index), index.provenance)
     return read_artifact(path, KIND)
@@ -177,7 +178,7 @@ def _check_ids(source: Source, shards: Sequence[Artifact]) -> None:
     for shard in shards:
         for item_id in pq.read_table(shard.file(ITEMS), columns=["id"])["id"].to_pylist():
             if item_id in seen:
-                raise InputError(f"{source.name}: the id {item_id!r} is there twice", "make the ids unique")
+                raise InputError(f"{source.name}: the id {quote(item_id)} is there twice", "make the ids unique")
             seen.add(item_id)
 
 
@@ -186,33 +187,35 @@ def _shard(path: Path, model: TrainedModel, source: Source, start: int) -> Artif
         return read_artifact(path, KIND, verify=True)
     except ArtifactError:  # not there yet, or damaged
         shutil.rmtree(path, ignore_errors=True)
-    items = list(source.items(start, min(start + SHARD_ITEMS, len(source))))
-    faults = {place: item.fault for place, item in enumerate(items) if item.fault}
-    vectors = {modality: _encode(items, faults, encoder) for modality, encoder in _encoders(model).items()}
-    for place, item in enumerate(items):
-        if place not in faults and not any(vectors[modality][place].any() for modality in MODALITIES):
-            said = f"the text {item.text!r} has no word that the model knows" if item.text else "no image and no text"
-            faults[place] = said
-    kept = [place for place in range(len(items)) if place not in faults]
+    embedded: list[_Embedded] = []
+    rejected: list[dict[str, Any]] = []
+    encoders = _encoders(model)
+    items = source.items(start, min(start + SHARD_ITEMS, len(source)))
+    while batch := list(islice(items, BATCH)):  # the images of one batch at a time are in memory
+        for item, fault, one in zip(batch, *_embed(batch, encoders), strict=True):
+            if fault:
+                rejected.append({"row": item.row, "id": item.id, "reason": fault})
+            else:
+                small = b"" if item.image is None else thumbnail(item.image)
+                embedded.append(_Embedded(item._replace(image=None), one, small))
     with write_artifact(path, kind=KIND, provenance={}) as draft:
-        names = sorted({name for item in items for name in item.columns})
-        table = item_table(
-            [items[place].id for place in kept],
-            [items[place].text for place in kept],
-            [items[place].labels for place in kept],
-            {name: [items[place].columns.get(name) for place in kept] for name in names},
-        )
-        pq.write_table(table, draft.path / ITEMS)
-        for modality in MODALITIES:
-            np.save(draft.path / f"{modality}.npy", vectors[modality][kept])
-        images = [items[place].image for place in kept]
-        _write_thumbnails(draft.path, [b"" if image is None else thumbnail(image) for image in images])
-        rejected = [
-            {"row": items[place].row, "id": items[place].id, "reason": faults[place]} for place in sorted(faults)
-        ]
+        pq.write_table(_item_table([one.item for one in embedded]), draft.path / ITEMS)
         pq.write_table(pa.Table.from_pylist(rejected, REJECTED_SCHEMA), draft.path / REJECTED)
-        draft.content |= {"model": _model_record(model), "num_items": len(kept), "dim": vectors["image"].shape[1]}
+        dim = encoders["image"].dim
+        for modality in MODALITIES:
+            vectors = np.array([one.vectors[modality] for one in embedded], dtype=np.float32).reshape(-1, dim)
+            np.save(draft.path / f"{modality}.npy", vectors)
+        _write_thumbnails(draft.path, (one.thumbnail for one in embedded))
+        draft.content |= {"model": _model_record(model), "num_items": len(embedded), "dim": dim}
     return read_artifact(path, KIND)
+
+
+class _Embedded(NamedTuple):
+    """An item of a shard, without its image."""
+
+    item: SourceItem
+    vectors: Mapping[Modality, NDArray[np.float32]]
+    thumbnail: bytes
 
 
 class _Encoder(NamedTuple):
@@ -254,21 +257,43 @@ def _encoders(model: TrainedModel) -> dict[Modality, _Encoder]:
     return {"image": image, "text": text}
 
 
-def _encode(items: Sequence[SourceItem], faults: dict[int, str], encoder: _Encoder) -> NDArray[np.float32]:
-    """Embed one modality of the items that have it, [N, D]; what cannot be encoded is added to the faults."""
+def _embed(
+    items: Sequence[SourceItem], encoders: Mapping[Modality, _Encoder]
+) -> tuple[list[str], list[Mapping[Modality, NDArray[np.float32]]]]:
+    """Embed a batch: why each item cannot be indexed, empty where it can, and its vectors."""
+    faults = [item.fault for item in items]
+    vectors = {modality: _encode(items, faults, encoder) for modality, encoder in encoders.items()}
+    for place, item in enumerate(items):
+        if not faults[place] and not any(vectors[modality][place].any() for modality in MODALITIES):
+            no_word = f"the text {quote(item.text)} has no word that the model knows"
+            faults[place] = no_word if item.text else "no image and no text"
+    return faults, [{modality: vectors[modality][place] for modality in MODALITIES} for place in range(len(items))]
+
+
+def _encode(items: Sequence[SourceItem], faults: list[str], encoder: _Encoder) -> NDArray[np.float32]:
+    """Embed one modality of the items that have it, [B, D]; what cannot be encoded is put into the faults."""
     vectors = np.zeros((len(items), encoder.dim), dtype=np.float32)
-    places = [place for place, item in enumerate(items) if place not in faults and encoder.has(item)]
-    for start in range(0, len(places), BATCH):
-        batch = places[start : start + BATCH]
-        try:
-            vectors[batch] = encoder.encode([items[place] for place in batch])
-        except InputError:
-            for place in batch:  # one by one, to find those at fault
-                try:
-                    vectors[place] = encoder.encode([items[place]])[0]
-                except InputError as error:
-                    faults[place] = str(error)
+    places = [place for place, item in enumerate(items) if not faults[place] and encoder.has(item)]
+    try:
+        if places:
+            vectors[places] = encoder.encode([items[place] for place in places])
+    except InputError:
+        for place in places:  # one by one, to find those at fault
+            try:
+                vectors[place] = encoder.encode([items[place]])[0]
+            except InputError as error:
+                faults[place] = str(error)
     return vectors
+
+
+def _item_table(items: Sequence[SourceItem]) -> pa.Table:
+    names = sorted({name for item in items for name in item.columns})
+    fixed = {
+        "id": pa.array([item.id for item in items], pa.string()),
+        "text": pa.array([item.text for item in items], pa.string()),
+        "labels": pa.array([list(item.labels) for item in items], pa.list_(pa.string())),
+    }
+    return pa.table(fixed | {name: pa.array([item.columns.get(name) for item in items], pa.string()) for name in names})
 
 
 def _join(out: Path, parts: Sequence[_Part], options: Options, provenance: Mapping[str, Any]) -> None:

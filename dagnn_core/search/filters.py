@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dagnn_core.errors import InputError
+from dagnn_core.text import quote
 
 MAX_CHARACTERS = 2000  # of an expression; parentheses nest no deeper than Python's stack allows
 _TOKEN = re.compile(r'\s*(?:([()])|"([^"]*)"|([^\s()"]+))')
@@ -59,10 +60,10 @@ def column_mask(conditions: Sequence[str], columns: Mapping[str, pa.ChunkedArray
     for condition in conditions:
         name, equals, value = condition.partition("=")
         if not equals:
-            raise InputError(f"filter {condition!r} has no '=', expected column=value")
+            raise InputError(f"filter {quote(condition)} has no '=', expected column=value")
         if name not in columns:
             raise InputError(
-                f"filter {condition!r}: there is no column {name!r}", _known("columns", name, list(columns))
+                f"filter {quote(condition)}: there is no column {quote(name)}", _known("columns", name, list(columns))
             )
         same = pc.equal(pc.cast(columns[name], pa.string()), value)
         mask &= pc.fill_null(same, False).to_numpy().astype(np.bool_)
@@ -81,7 +82,7 @@ class _Expression:
         while text[end:].strip():
             match = _TOKEN.match(text, end)
             if match is None:
-                raise InputError(f"label filter {text!r}: a quote is not closed", "close it")
+                raise InputError(f"label filter {quote(text)}: a quote is not closed", "close it")
             bracket, quoted, bare = match.groups()
             # a token is its text, and whether it can be a word of the language
             self._tokens.append((bracket or (bare if bare in _WORDS else None), quoted if bare is None else bare))
@@ -124,7 +125,7 @@ class _Expression:
             raise self._fault(f"{self._said()} where a label is expected")
         name = self._tokens.pop(0)[1]
         if name not in self._column:
-            raise InputError(f"there is no label {name!r}", _known("labels", name, list(self._column)))
+            raise InputError(f"there is no label {quote(name)}", _known("labels", name, list(self._column)))
         has_label: Mask = self._labels[:, self._column[name]] > 0
         return has_label
 
@@ -138,7 +139,7 @@ class _Expression:
         return repr(self._tokens[0][0] or self._tokens[0][1]) if self._tokens else "the end"
 
     def _fault(self, what: str) -> InputError:
-        return InputError(f"label filter {self._text!r}: {what}")
+        return InputError(f"label filter {quote(self._text)}: {what}")
 
 
 def _known(what: str, name: str, names: list[str]) -> str:

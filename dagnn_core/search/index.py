@@ -27,6 +27,7 @@ from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.search.filters import column_mask, label_mask
 from dagnn_core.search.nearest import Mask, VectorSearch
+from dagnn_core.text import quote
 
 KIND = "index"
 ITEMS = "items.parquet"
@@ -138,7 +139,7 @@ class SearchIndex:
         vector = self.model.encode_texts([text])[0]
         if not self.model.text_encoder.encode([text]).any():
             raise InputError(
-                f"the query {text!r} has no word that the model knows",
+                f"the query {quote(text)} has no word that the model knows",
                 "use other words, such as its labels: " + ", ".join(self.model.label_names[:20]),
             )
         return self._query(vector, "text", target)
@@ -179,7 +180,7 @@ class SearchIndex:
             InputError: there is no such item.
         """
         if item_id not in self._row_of:
-            raise InputError(f"{self.artifact.path} has no item {item_id!r}", "check the id")
+            raise InputError(f"{self.artifact.path} has no item {quote(item_id)}", "check the id")
         return self._row_of[item_id]
 
     def allowed(self, labels: str = "", columns: Sequence[str] = ()) -> Mask | None:
@@ -321,18 +322,3 @@ def check_model(index: Artifact, model: TrainedModel) -> None:
 
 def _other(modality: Modality) -> Modality:
     return "text" if modality == "image" else "image"
-
-
-def item_table(
-    ids: Sequence[str],
-    texts: Sequence[str],
-    labels: Sequence[Sequence[str]],
-    columns: Mapping[str, Sequence[str | None]],
-) -> pa.Table:
-    """`items.parquet` as a table."""
-    fixed = {
-        "id": pa.array(ids, pa.string()),
-        "text": pa.array(texts, pa.string()),
-        "labels": pa.array([list(entry) for entry in labels], pa.list_(pa.string())),
-    }
-    return pa.table(fixed | {name: pa.array(values, pa.string()) for name, values in columns.items()})

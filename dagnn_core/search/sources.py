@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.data.formats.archives import ImageError, open_images
-from dagnn_core.data.formats.table import Cell, read_table, table_columns
+from dagnn_core.data.formats.cells import Cell
+from dagnn_core.data.formats.table import column_names, read_table
 from dagnn_core.errors import InputError
+from dagnn_core.text import quote
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -67,7 +69,9 @@ class DatasetSource:
         unknown = sorted(set(splits) - set(dataset.splits.tolist()))
         if unknown:
             known = ", ".join(sorted(set(dataset.splits.tolist())))
-            raise InputError(f"{dataset.artifact.path} has no items of the split {unknown[0]!r}", f"it has {known}")
+            raise InputError(
+                f"{dataset.artifact.path} has no items of the split {quote(unknown[0])}", f"it has {known}"
+            )
         taken = np.isin(dataset.splits, splits) if splits else np.ones(len(dataset), dtype=np.bool_)
         self._rows = np.flatnonzero(taken)
         self._vectors = {modality: dataset.vectors(modality) for modality in ("image", "text")}
@@ -159,7 +163,7 @@ class TableSource:
     """
 
     def __init__(self, table: Path, images: Path) -> None:
-        names = table_columns(table)
+        names = column_names(table, ["id"])
         self._table = read_table(table, {name: name for name in names})
         columns = self._table.columns
         if "id" not in columns or not {"text", "image"} & set(names):

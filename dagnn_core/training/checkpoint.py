@@ -1,8 +1,10 @@
 """Checkpoints of a training: one safetensors file, replaced atomically, from which training resumes to the bit."""
 
+import hashlib
 import json
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from dagnn_core.errors import BackendError
+from dagnn_core.disk import writing
 from dagnn_core.nn.cross_modal import CrossModalNetwork
+from dagnn_core.tensors import num_bytes
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
     """Write the state to `path`; a kill at any moment leaves the old checkpoint or the new one.
 
     Raises:
-        BackendError: the disk does not take it.
+        DiskError: the disk refuses it.
     """
     # cloned, since safetensors takes no weights that two layers share
     tensors = {f"network.{name}": value.clone() for name, value in state.network.state_dict().items()}
@@ -56,16 +59,25 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
     record = json.dumps({"history": state.history, "best_metrics": state.best_metrics})
+    header = {"record": record, "sha256": _digest(path, record, tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     try:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata={"record": record})
-    except SafetensorError as error:
+        with writing(path, need=num_bytes(tensors)):
+            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata=header)
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        raise BackendError(f"{path}: the checkpoint cannot be written ({error})", "free space, run again") from error
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+        raise
+
+
+def checkpoint_bytes(state: TrainingState) -> int:
+    """Size of a checkpoint but for its header: weights, their average, the best ones, and the optimizer's moments."""
+    weights = num_bytes(state.network.state_dict())
+    trained = sum(parameter.nbytes for parameter in state.network.parameters())
+    return (2 if state.average is None else 3) * weights + 2 * trained
 
 
 def restore_checkpoint(path: Path, state: TrainingState) -> None:
@@ -74,11 +86,16 @@ def restore_checkpoint(path: Path, state: TrainingState) -> None:
         return
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads(file.metadata()["record"])
+            header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (SafetensorError, ValueError, RuntimeError) as error:
         log.warning("%s cannot be read (%s): training starts over", path, error)
         return
+    text = header.get("record", "")
+    if header.get("sha256") != _digest(path, text, tensors):
+        log.warning("%s is damaged: training starts over", path)
+        return
+    record = json.loads(text)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in _under(tensors, "optimizer.").items():
         index, _, moment = name.partition(".")
@@ -101,6 +118,15 @@ def _dropout_generator(state: TrainingState) -> tuple[str, ModuleType]:
     # dropout draws from the global generator of the device
     on_gpu = next(state.network.parameters()).is_cuda
     return ("dropout.cuda", torch.cuda) if on_gpu else ("dropout.cpu", torch.random)
+
+
+def _digest(path: Path, record: str, tensors: Mapping[str, Tensor]) -> str:
+    """Sha256 of all that a checkpoint holds, and of the folder's name, which stands for what it was trained on."""
+    digest = hashlib.sha256(f"{path.parent.name}\0{record}".encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"\0{name} {value.dtype} {list(value.shape)}\0".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.train import TrainConfig
+from dagnn_core.disk import require_space
 from dagnn_core.errors import InputError
 from dagnn_core.losses.batch import Losses
 from dagnn_core.model.kinds import build_network, compute_losses, fit_closed_form, kind_of
@@ -23,7 +24,8 @@ from dagnn_core.parallel import average_gradients, from_main, is_main, num_proce
 from dagnn_core.progress import track
 from dagnn_core.retrieval.directions import MAP_METRICS
 from dagnn_core.retrieval.metrics import evaluate_retrieval
-from dagnn_core.training.checkpoint import Epoch, TrainingState, restore_checkpoint, save_checkpoint
+from dagnn_core.tensors import num_bytes
+from dagnn_core.training.checkpoint import Epoch, TrainingState, checkpoint_bytes, restore_checkpoint, save_checkpoint
 from dagnn_core.training.optimizer import learning_rate, make_optimizer, reversal_strength
 from dagnn_core.training.split import MIN_ITEMS_PER_BATCH, Split, reconstruct
 
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 VAL_MAP = tuple(f"val_{name}" for name in MAP_METRICS)
 CHECKPOINT_SECONDS = 30.0  # a kill costs at most this and the epoch that was under way
+HEADROOM_BYTES = 1 << 20  # for what a model has beside weights and encoders
 
 
 class MetricLogger(Protocol):
@@ -61,6 +64,8 @@ def train(
     checkpoint: Path,
     logger: MetricLogger | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    model_out: Path | None = None,
+    encoder_bytes: int = 0,
 ) -> TrainingResult:
     """Train a network, or fit it in closed form; resume from `checkpoint` where one is found.
 
@@ -75,7 +80,9 @@ def train(
         config: optimisation.
         checkpoint: path of the checkpoint file, the same for every process; it stays until the caller removes it.
         logger: gets the metrics of every epoch, where there is one; of several processes that of the first one.
-        checkpoint_seconds: least time between two checkpoints.
+        checkpoint_seconds: least time between two checkpoints; one more is written after the last epoch.
+        model_out: where the caller is going to write the model, so that its disk is known to have room for it.
+        encoder_bytes: what the model has beside the weights.
 
     Returns:
         The result; the first process alone has all of it.
@@ -83,6 +90,7 @@ def train(
     Raises:
         InputError: a split is too small, reconstruction without generators, a loss is no longer finite, or several
             processes cannot train this together.
+        BackendError: the disk has no room for checkpoints and model, or refuses a checkpoint.
     """
     kind = kind_of(model_config)
     if config.incomplete == "skip" or not kind.takes_incomplete:
@@ -107,9 +115,11 @@ def train(
     )
     restore_checkpoint(checkpoint, state)
     _check_same_start(state, checkpoint)
+    if is_main():
+        require_space(_needs(state, config, checkpoint, model_out, encoder_bytes))
     validated: CrossModalNetwork = network if average is None else average.module  # type: ignore[assignment]
     saved = time.monotonic()
-    while from_main(len(state.history) < config.epochs and _epochs_since_best(state) < config.patience):
+    while from_main(_goes_on(state, config)):
         number = len(state.history) + 1
         epoch = {"epoch": number} | _train_epoch(state, train_split, model_config, config, number)
         state.history.append(epoch)
@@ -131,7 +141,8 @@ def train(
             state.best_metrics["val_map_mean"],
             state.best_metrics["best_epoch"],
         )
-        if time.monotonic() - saved >= checkpoint_seconds:
+        # after the last epoch too: where the model cannot be written, the next run has nothing else to do
+        if time.monotonic() - saved >= checkpoint_seconds or not _goes_on(state, config):
             save_checkpoint(checkpoint, state)
             saved = time.monotonic()
     return TrainingResult(state.best_weights, state.history, state.best_metrics)
@@ -182,8 +193,22 @@ def _weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.cpu().clone() for name, value in network.state_dict().items()}
 
 
-def _epochs_since_best(state: TrainingState) -> float:
-    return len(state.history) - state.best_metrics.get("best_epoch", 0)
+def _goes_on(state: TrainingState, config: TrainConfig) -> bool:
+    since_best = len(state.history) - state.best_metrics.get("best_epoch", 0)
+    return len(state.history) < config.epochs and since_best < config.patience
+
+
+def _needs(
+    state: TrainingState, config: TrainConfig, checkpoint: Path, model_out: Path | None, encoder_bytes: int
+) -> dict[Path, int]:
+    """Bytes that a training still writes: two checkpoints beside each other, unless it is over, and the model."""
+    needs = {}
+    if _goes_on(state, config):
+        there = checkpoint.stat().st_size if checkpoint.is_file() else 0
+        needs[checkpoint] = max(2 * checkpoint_bytes(state) - there, 0)
+    if model_out:
+        needs[model_out] = num_bytes(state.network.state_dict()) + encoder_bytes + HEADROOM_BYTES
+    return needs
 
 
 def _train_epoch(

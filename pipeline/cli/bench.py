@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from components.git import git, try_git
+from components.git import check_trusted, git, try_git
 from components.locations import ARTIFACTS, FEATURES, LABEL_GRAPH
 from dagnn_core.errors import BackendError, InputError
 from dagnn_core.text import one_line
@@ -90,7 +90,9 @@ def bench_cli(
         seconds = []
         for _ in range(repeats):
             start = time.perf_counter()
-            output = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+            output = subprocess.run(
+                command, capture_output=True, encoding="utf-8", errors="replace", check=False, env=_environment()
+            )
             seconds.append(time.perf_counter() - start)
             if output.returncode != 0:
                 *_, last = output.stderr.strip().split("\n")
@@ -125,6 +127,7 @@ def copy_checkout(source: Path, target: Path) -> None:
     Raises:
         InputError: `source` is not a git checkout.
     """
+    check_trusted(source)
     listing = try_git(source, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     if listing is None:
         raise InputError(f"{source} is not a git checkout, expected the project's root")
@@ -141,7 +144,14 @@ def _time_stages(checkout: Path) -> dict[str, float]:
     """Seconds of each stage of one `dvc repro`, from the lines with which DVC begins them."""
     figures: dict[str, float] = {}
     stage, begin = "dvc", time.perf_counter()
-    with subprocess.Popen(["dvc", "repro"], cwd=checkout, stdout=subprocess.PIPE, text=True, env=_environment()) as dvc:
+    with subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=checkout,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        env=_environment(),
+    ) as dvc:
         assert dvc.stdout is not None
         for line in dvc.stdout:
             sys.stdout.write(line)

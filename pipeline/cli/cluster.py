@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagnn_core.errors import CheckFailedError, InputError
+from dagnn_core.text import cell
 from pipeline.cli.kubeflow import Promote, Seeds
 
 if TYPE_CHECKING:
@@ -73,13 +74,13 @@ def submit(
 
     Everything is checked before anything is made there.
     """
-    from components.params_file import load_params
     from components.services.lineage.provenance import git_state
     from pipeline.compiling import write_pipeline
     from pipeline.cron import read_cron
     from pipeline.doctor import require_secrets
     from pipeline.graph import PipelineOptions
     from pipeline.images import Images, check_commit, pullable, read_images
+    from pipeline.placeholders import load_parameters, refuse_placeholders
     from pipeline.raw_data import find_raw_data
     from pipeline.submit import Job, check_clean, connect, disable_caching, version_name
     from pipeline.submit import submit as submit_job
@@ -88,7 +89,17 @@ def submit(
     if wait and recurring:
         raise InputError("--wait follows a run that starts now, and --recurring starts none", "leave one out")
     cron = read_cron(recurring) if recurring else None
-    sections = load_params(params)
+    refuse_placeholders(
+        {
+            "--experiment": experiment,
+            "--image": image,
+            "--data": data,
+            "--revision": revision,
+            "--repository": repository,
+            "--service-account": service_account,
+        }
+    )
+    sections = load_parameters(params, cluster=True)
     cluster = read_target(target)
     images = pullable(Images(tasks=image, train=image) if image else read_images())
     git = git_state()
@@ -136,7 +147,7 @@ def submit(
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        typer.echo("\n".join(f"{name:17}  {value}" for name, value in facts.items() if value))
+        typer.echo("\n".join(f"{name:17}  {cell(value)}" for name, value in facts.items() if value))
         typer.echo("nothing was made: --dry-run" if dry_run else "", nl=dry_run)
     if wait and done.run_id:
         follow_run(server, done.run_id)
@@ -267,7 +278,7 @@ def _mlflow_address() -> str | None:
 
 
 def _rows(check: "Diagnosis", *, width: int) -> str:
-    lines = [f"{check.status:7}  {check.name:{width}}  {check.what}"]
+    lines = [f"{check.status:7}  {check.name:{width}}  {cell(check.what)}"]
     if check.remedy:
-        lines.append(f"{'':7}  {'':{width}}  -> {check.remedy}")
+        lines.append(f"{'':7}  {'':{width}}  -> {cell(check.remedy)}")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from components.locations import WORK
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data_check.findings import Finding, Limits
 from dagnn_core.errors import CheckFailedError
+from dagnn_core.text import cell
 from pipeline.cli import imports
 
 app = typer.Typer(help="Raw data under version control; data sets: made, imported, checked.", no_args_is_help=True)
@@ -38,7 +39,7 @@ def add(
 
     Archives are unpacked; a folder of many images becomes one tar beside it (images/ becomes images.tar).
     """
-    from components.services.data_versions.repository import add as add_raw_data
+    from components.services.data_versions.adding import add as add_raw_data
     from components.services.storage.s3 import Storage
 
     added = add_raw_data(name, source, project=Path(), storage=Storage(endpoint_url=endpoint_url))
@@ -63,7 +64,7 @@ def fetch(
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "",
     path: Annotated[str, typer.Option(help="Path of the data in the repository: data/NAME.")] = "",
 ) -> None:
-    """Fetch raw data at one version, by digest or by revision; an interrupted fetch goes on."""
+    """Fetch raw data at one version, by digest or by revision; an interrupted fetch resumes."""
     from components.steps import fetch_dataset
 
     fetch_dataset.run(
@@ -124,6 +125,9 @@ def check(
     min_label_count: Annotated[
         int, typer.Option(min=0, help="Labels on fewer training items are rare: a warning.")
     ] = _LIMITS.label_count,
+    max_relevant_pairs: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest share of pairs of held-out items with a label in common.")
+    ] = _LIMITS.relevant_pairs,
     near_distance: Annotated[
         int, typer.Option(min=0, max=16, help="Bits of 64 in which hashes of nearly identical images may differ.")
     ] = _LIMITS.near_distance,
@@ -142,6 +146,7 @@ def check(
         drift=max_drift,
         unseen_words=max_unseen_words,
         label_count=min_label_count,
+        relevant_pairs=max_relevant_pairs,
         near_distance=near_distance,
     )
     findings = check_data.run(dataset=dataset, against=against, limits=limits)
@@ -166,7 +171,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
         print(f"{finding.verdict:<8} {finding.name:<{width}} {_figure(finding.value):>8} {_figure(finding.limit):>8}")
         if finding.verdict != "ok":
             for line in (finding.explanation, "; ".join(finding.examples)):
-                print(textwrap.fill(line, 100, initial_indent=" " * 9, subsequent_indent=" " * 9))
+                print(textwrap.fill(cell(line), 100, initial_indent=" " * 9, subsequent_indent=" " * 9))
 
 
 def _figure(value: float) -> str:

@@ -19,16 +19,18 @@ from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.config.section import describe, parse_section
 
 LAYOUTS = {
-    "folder": "a table (CSV, Parquet, JSON Lines) beside a folder, tar or zip of images",
+    "folder": "a table (CSV, TSV, Parquet, Arrow, JSON Lines) beside a folder, tar or zip of images",
     "coco": "MS-COCO, instances and captions",
     "mirflickr25k": "MIRFLICKR-25k, images, tags and annotations",
     "nuswide": "NUS-WIDE, image lists, ground truth, tags, images or low-level features",
     "features": "precomputed matrices, .mat, .npy or .npz",
-    "huggingface": "the Parquet files of a Hugging Face data set",
+    "huggingface": "the Parquet or Arrow files of a Hugging Face data set",
 }
 """Layout -> what it is, in its command's help."""
 
-SHARED = ("seed", "val_fraction", "test_fraction", "min_label_count", "max_rejected", "incomplete")
+SHARED = (
+    *("seed", "val_fraction", "test_fraction", "copies", "min_label_count", "label_case", "max_rejected", "incomplete"),
+)
 """Keys of `dataset` that are options of every layout."""
 
 Out = Annotated[Path, typer.Argument(help="Folder for the data set; a data set that is there is replaced.")]

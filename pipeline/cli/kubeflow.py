@@ -27,16 +27,16 @@ def run(
     promote: Promote = False,
 ) -> None:
     """Run the Kubeflow pipeline in local processes, or in containers."""
-    from components.params_file import load_params
     from components.services.tracking.mlflow import Tracking
     from dagnn_core.errors import InputError
     from pipeline.graph import PipelineOptions
     from pipeline.images import read_images
     from pipeline.local import run_locally
+    from pipeline.placeholders import load_parameters
 
     if memory and not docker:
         raise InputError("--memory limits containers", "add --docker, or leave it out")
-    sections = load_params(params)
+    sections = load_parameters(params, cluster=False)
     images = read_images() if docker else None
     tracking = Tracking.from_environment()
     if docker and not tracking.uri.startswith(("http://", "https://")):
@@ -74,14 +74,15 @@ def compile_pipeline(
 
     The sections of `params.yaml` become the defaults of its parameters.
     """
-    from components.params_file import load_params
     from pipeline.compiling import write_pipeline
     from pipeline.graph import PipelineOptions
     from pipeline.images import Images, read_images
+    from pipeline.placeholders import load_parameters, refuse_placeholders
     from pipeline.raw_data import find_raw_data
     from pipeline.target import read_target
 
-    sections = load_params(params)
+    refuse_placeholders({"--image": image, "--data": data, "--revision": revision})
+    sections = load_parameters(params, cluster=True)
     cluster = read_target(target)
     raw = find_raw_data(data, target=cluster, revision=revision) if data else None
     write_pipeline(

@@ -12,6 +12,7 @@ import typer
 
 from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import CheckFailedError, InputError
+from dagnn_core.text import cell
 
 if TYPE_CHECKING:
     from components.services.lineage.reproduce import ReproducedValue
@@ -69,10 +70,10 @@ def render(node: "Node", first: str = "", rest: str = "") -> Iterator[str]:
     """
     state = str(node.state)
     shown = state.upper() if state == "missing" else state
-    yield f"{first}{node.kind} {_short(node.identity)}: {shown}" + (f", {node.reason}" if node.reason else "")
+    yield first + cell(f"{node.kind} {_short(node.identity)}: {shown}" + (f", {node.reason}" if node.reason else ""))
     if node.details:
         details = "; ".join(f"{name} {_short(value)}" for name, value in node.details.items())
-        yield f"{rest}{'│' if node.children else ' '}  {details}"
+        yield f"{rest}{'│' if node.children else ' '}  {cell(details)}"
     for number, child in enumerate(node.children, start=1):
         is_last = number == len(node.children)
         yield from render(child, f"{rest}{'└' if is_last else '├'}─ ", f"{rest}{' ' if is_last else '│'}  ")
@@ -96,7 +97,7 @@ def _print_comparison(rows: "Sequence[ReproducedValue]", artifacts: Path, *, as_
         print(f"{'':<12}{'recorded':<24}{artifacts!s:<24}")
         for row in rows:
             verdict = "the same" if row.same else "ANOTHER"
-            print(f"{row.name:<12}{_short(row.recorded):<24}{_short(row.found) or '-':<24}{verdict}")
+            print(cell(f"{row.name:<12}{_short(row.recorded):<24}{_short(row.found) or '-':<24}{verdict}"))
     others = [row.name for row in rows if not row.same]
     if others:
         raise CheckFailedError(f"{artifacts} is not the same: {', '.join(others)}")

@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from components.command import run_command
-from pipeline.cli import bench, cluster, data, embed, kubeflow, lineage, params, registry, report, runs, search
+from pipeline.cli import bench, clean, cluster, data, embed, kubeflow, lineage, params, registry, report, runs, search
 
 app = typer.Typer(
     help="Find images by text and texts by image: train, evaluate, register and promote DAGNN models.",
@@ -42,6 +42,7 @@ app.command("promote", short_help="Make the challenger champion, unless it is wo
 app.command("rollback", short_help="Make the champion before the present one champion again.")(registry.rollback)
 app.command("history", short_help="Show every promotion, refusal and rollback.")(registry.history)
 app.command("lineage", short_help="Show what a version was made from, and how to make it again.")(lineage.lineage)
+app.command("clean", short_help="List or remove what interrupted commands have left.")(clean.clean)
 app.add_typer(bench.app, name="bench")
 
 

@@ -11,6 +11,8 @@ import typer
 from dagnn_core.config.register import RegisterConfig
 from dagnn_core.config.section import section_json
 from dagnn_core.errors import CheckFailedError
+from dagnn_core.redaction import redact
+from dagnn_core.text import cell
 from pipeline.cli.cluster import follow_run
 
 if TYPE_CHECKING:
@@ -63,9 +65,11 @@ def promote_there(
     from components.services.tracking.mlflow import Tracking
     from pipeline.doctor import require_secrets
     from pipeline.images import Images, check_commit, read_images
+    from pipeline.placeholders import refuse_placeholders
     from pipeline.promotion import DESCRIPTION, PIPELINE, find_stored_dataset, read_verdict, write_promotion
     from pipeline.submit import Job, connect, submit, version_name
 
+    refuse_placeholders({"NAME": name, "--reason": reason, "--image": place.image})
     images = Images(tasks=place.image, train=place.image) if place.image else read_images()
     git = git_state()
     if not place.image and not place.any_commit:
@@ -89,7 +93,7 @@ def promote_there(
                 "version": number,
                 "dataset_uri": uri,
                 "register": section_json(config),
-                "reason": reason,
+                "reason": redact(reason),
                 "adopt": "yes" if adopt else "",
             },
             service_account=place.service_account,
@@ -98,7 +102,7 @@ def promote_there(
     facts = {"model": name, "version": number, "dataset": uri, "run": job.run, "run_id": run_id}
     facts["page"] = server.page(f"runs/details/{run_id}") or None
     if not as_json:
-        typer.echo("\n".join(f"{key:8} {value}" for key, value in facts.items() if value))
+        typer.echo("\n".join(f"{key:8} {cell(value)}" for key, value in facts.items() if value))
     decision = None
     if wait and run_id:
         follow_run(server, run_id)

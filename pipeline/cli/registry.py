@@ -5,6 +5,7 @@ import math
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ import typer
 from components.locations import MODEL, REPORT
 from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import CheckFailedError, InputError
+from dagnn_core.text import cell
 from pipeline.cli.cluster import Cookies, Host, Namespace, Token, server_of
 from pipeline.cli.promotion import PromotionPlace, promote_there
 
@@ -101,8 +103,10 @@ def promote(
     if target:
         if dataset or dry_run:
             raise InputError("--dataset and --dry-run are for a promotion on this machine", "leave out --target")
+        from pipeline.placeholders import refuse_placeholders
         from pipeline.target import read_target
 
+        refuse_placeholders({"register": asdict(config)}, where=Path(params))
         cluster = read_target(target)
         server = server_of(host, namespace or cluster.namespace, token, cookies)
         promote_there(
@@ -209,13 +213,13 @@ def _event_lines(events: "Sequence[Event]") -> Iterator[str]:
         row = columns.format(
             event.entry,
             f"{event.when:%Y-%m-%d %H:%M}",
-            event.who[:longest],
+            cell(event.who)[:longest],
             event.what,
             event.source or "-",
             event.target or "-",
             _figure(event.figures.get("map_mean")),
         )
-        reasons = textwrap.wrap(event.why, WIDTH - len(row), break_on_hyphens=False) or [""]
+        reasons = textwrap.wrap(cell(event.why), WIDTH - len(row), break_on_hyphens=False) or [""]
         yield (row + reasons[0]).rstrip()
         yield from (" " * len(row) + line for line in reasons[1:])
 
@@ -255,7 +259,7 @@ def _promotion_lines(promotion: "Promotion", *, dry_run: bool) -> Iterator[str]:
             yield f"{check.verdict:<14}  {check.name:<{width}}  {figures}".rstrip()
             shared = following is not None and following.explanation == check.explanation  # shown once, below the last
             if check.verdict != "passed" and not shared:
-                for line in textwrap.wrap(check.explanation, WIDTH - 16, break_on_hyphens=False):
+                for line in textwrap.wrap(cell(check.explanation), WIDTH - 16, break_on_hyphens=False):
                     yield " " * 16 + line
     if promotion.decision.accepted:
         would = "would become " if dry_run else ""

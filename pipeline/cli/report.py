@@ -1,4 +1,4 @@
-"""`dagnn results`: the figures of a report."""
+"""`dagnn results`: the metrics of a report."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,9 @@ def results(
 ) -> None:
     """Print the results on the test split, beside CCA and chance."""
     from dagnn_core.artifacts import read_artifact
-    from dagnn_core.reports.evaluation.table import results_table
+    from dagnn_core.records import read_metrics
+    from dagnn_core.reports.evaluation.table import TABLE_METRICS, results_table
 
-    metrics = read_artifact(report, "report").file("metrics.json").read_text(encoding="utf-8")
-    typer.echo(metrics.strip() if as_json else results_table(json.loads(metrics)))
+    artifact = read_artifact(report, "report", verify=True)
+    metrics = read_metrics(artifact.file("metrics.json"), artifact.remedy, TABLE_METRICS)
+    typer.echo(json.dumps(metrics, indent=2) if as_json else results_table(metrics))

@@ -1,5 +1,6 @@
 """A run as one table on a terminal, which changes as the run does."""
 
+import sys
 from types import TracebackType
 from typing import Self
 
@@ -8,6 +9,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from dagnn_core.redaction import redact
+from dagnn_core.text import cell
 from pipeline.follow import RunProgress, elapsed
 
 _STYLES = {
@@ -30,7 +33,14 @@ class RunTable:
             console: where to show it; None: standard error, as all that is not a result.
         """
         self._run: RunProgress | None = None
-        self._live = Live(console=console or Console(stderr=True), get_renderable=self._table, refresh_per_second=1)
+        self._live = Live(
+            # colours pass the original stream alone
+            console=console or Console(file=sys.__stderr__),
+            get_renderable=self._table,
+            refresh_per_second=1,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -49,13 +59,18 @@ class RunTable:
 
     def _table(self) -> Table:
         run = self._run
-        table = Table(box=None, padding=(0, 2, 0, 0), title=run and f"run {run.id}", title_justify="left")
+        title = _text(f"run {run.id}") if run else None
+        table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left")
         for column in ("task", "state", "time", ""):
             table.add_column(column, justify="right" if column == "time" else "left")
         for task in run.tasks if run else ():
-            table.add_row(
-                task.label, Text(task.state.lower(), _STYLES.get(task.state, "dim")), elapsed(task), task.note
-            )
+            state = _text(task.state.lower(), _STYLES.get(task.state, "dim"))
+            table.add_row(_text(task.label), state, elapsed(task), _text(task.note))
         if run:
-            table.add_row("run", Text(run.state.lower(), _STYLES.get(run.state, "")), elapsed(run))
+            table.add_row("run", _text(run.state.lower(), _STYLES.get(run.state, "")), elapsed(run))
         return table
+
+
+def _text(said: str, style: str = "") -> Text:
+    """What the server says, as a cell: square brackets in it are no markup."""
+    return Text(cell(redact(said)), style)

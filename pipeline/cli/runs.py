@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagnn_core.errors import CheckFailedError, InputError
+from dagnn_core.text import cell
 from pipeline.cli.cluster import Cookies, Host, Json, Namespace, Token, follow_run, server_of
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def cancel(
 
     done = cancel_run(connect(server_of(host, namespace, token, cookies)), run_id)
     for task in done.tasks:
-        typer.echo(f"{task.label}: {describe(task)}")
+        typer.echo(cell(f"{task.label}: {describe(task)}"))
     if not done.tasks:
         typer.echo("no task was under way")
     end = done.run.state.lower() if done.run.is_finished else f"ends soon; `dagnn follow {run_id}` shows it"
@@ -137,10 +138,10 @@ def schedules(
         if not yes:
             _confirm(f"Delete the schedule {one.name!r} ({one.schedule_id})? The runs that it started stay.")
         server.delete_recurring_run(one.schedule_id)
-        typer.echo(f"{one.name}: deleted")
+        typer.echo(f"{cell(one.name)}: deleted")
     else:
         server.enable_recurring_run(one.schedule_id, enabled=action is ScheduleAction.resume)
-        typer.echo(f"{one.name}: {'enabled' if action is ScheduleAction.resume else 'paused'}")
+        typer.echo(f"{cell(one.name)}: {'enabled' if action is ScheduleAction.resume else 'paused'}")
 
 
 def _confirm(question: str) -> None:
@@ -173,6 +174,7 @@ def _schedule_row(one: "Schedule") -> Sequence[str]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows))
+    cells = [header, *([cell(text) for text in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
     return "\n".join(lines)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import kfp_server_api
 from urllib3 import Retry
 
+from components.urls import split_url
 from dagnn_core.errors import BackendError, DagnnError, InputError
-from dagnn_core.text import without_credentials
+from dagnn_core.redaction import redact
 from pipeline.kubeflow.errors import LoginError, ServerFailedError, answering, is_missing
 
 _PAGE = 10
@@ -74,10 +75,10 @@ class Kubeflow:
     """Seconds before the second repetition of a request; doubles with each one."""
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.host)
+        parts = split_url(self.host, name="--host or KF_PIPELINES_ENDPOINT")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(
-                f"{without_credentials(self.host)!r} is not the address of a Kubeflow server, expected a URL as "
+                f"{redact(self.host)!r} is not the address of a Kubeflow server, expected a URL as "
                 "https://kubeflow.example.org/pipeline",
                 "correct --host or KF_PIPELINES_ENDPOINT",
             )
@@ -88,7 +89,7 @@ class Kubeflow:
     @property
     def address(self) -> str:
         """The URL, fit to be shown."""
-        return without_credentials(self.host).rstrip("/")
+        return redact(self.host).rstrip("/")
 
     def page(self, path: str) -> str:
         """URL of a page of the user interface; empty where the server has none, as at the API's own port."""

@@ -1,13 +1,19 @@
 """git by its command: answers, absence, and a clear error."""
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from components.git import changed_files, git, head, try_git
+from components import git as module
+from components.git import UntrustedCheckoutError, changed_files, check_trusted, git, head, try_git
 from dagnn_core.errors import InputError
+from tests.fixtures.locations import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -69,3 +75,45 @@ def test_without_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert try_git(checkout, "status") is None
     with pytest.raises(InputError, match=r"git cannot be run in .*; install git, or put it on PATH$"):
         git(checkout, "status")
+
+
+@pytest.mark.parametrize("language", ["C", "de_DE.UTF-8"])
+def test_a_checkout_of_another_user(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, language: str
+) -> None:
+    """As git's own tests make one; a checkout that is mounted into a container is the usual case."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("LC_ALL", language)
+    message = (
+        r"^git reads nothing in the checkout .*a checkout, which belongs to another user; "
+        r"if you trust it, run `git config --global --add safe\.directory .*a checkout'?`$"
+    )
+    for refused in (lambda: git(checkout, "status"), lambda: check_trusted(checkout)):
+        with pytest.raises(UntrustedCheckoutError, match=message):
+            refused()
+    module._warn_once.cache_clear()
+    assert head(checkout) is changed_files(checkout) is None
+    (warning,) = caplog.messages
+    assert re.match(message, warning)
+
+
+def test_no_checkout_and_one_of_this_user_are_trusted(checkout: Path, tmp_path: Path) -> None:
+    check_trusted(checkout)
+    check_trusted(tmp_path)
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX", "de_DE.ISO-8859-1"])
+def test_names_in_any_bytes_are_read_whatever_the_locale(checkout: Path, locale: str) -> None:
+    (checkout / "l\udcf6wen.txt").write_text("one")  # ö in latin-1
+    (checkout / "ünï.txt").write_text("two")
+    code = (
+        "import sys; from pathlib import Path; from components.git import changed_files, git;"
+        "folder = Path(sys.argv[1]); git(folder, 'add', '--all'); print(ascii(changed_files(folder)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(checkout)],
+        env=os.environ | {"LC_ALL": locale, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode().strip() == ascii(["l\udcf6wen.txt", "ünï.txt"])

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from dagnn_core.data.labels import choose_labels, read_label_names, split_labels
+from dagnn_core.data.labels import choose_labels, fold_case, read_label_names, split_labels
 from dagnn_core.data.raw import RawItem
 from dagnn_core.errors import InputError
 
@@ -83,3 +83,79 @@ def test_a_label_that_training_never_saw_is_an_error_with_its_count_and_first_it
 def test_one_label_is_too_few():
     with pytest.raises(InputError, match=r"1 labels are left \(a\), expected at least two"):
         choose_labels([item("train", "a")], (), 1)
+
+
+@pytest.mark.parametrize(
+    "names", [("0", "1"), ("1",), ("True", "False"), ("0.0", "1.0"), ("-1", "1"), ("yes", "No"), ("false",)]
+)
+@pytest.mark.parametrize("min_label_count", [1, 2])
+def test_labels_of_only_0_and_1_are_refused_whatever_the_layout(names, min_label_count):
+    items = [item(split, name) for name in names for split in ("train", "train", "val", "test")]
+    with pytest.raises(InputError, match=r"the labels are only '.*', which name nothing that items share; name one"):
+        choose_labels(items, (), min_label_count)
+
+
+def test_numbers_among_other_labels_are_labels():
+    assert choose_labels([item("train", "0", "1", "2")], (), 1).names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("labels", "hint"),
+    [
+        (
+            ["boat,dog", "dog,sun"],
+            r"2 of 2 labels contain ',', such as 'boat,dog': if it separates labels, set",
+        ),
+        (["boat; dog", "dog; sun"], r"contain ';', .*set label_separator to ';'"),
+        (["boat|dog", "dog|sun"], r"contain '\|', .*set label_separator to '\|'"),
+        (
+            ["[boat dog", "sun]"],
+            r"2 of 2 labels have brackets, such as '\[boat dog': if they are lists, write",
+        ),
+        (["('boat')", "sun", "dog"], r"1 of 3 labels have brackets, such as \"\('boat'\)\""),
+    ],
+)
+def test_errors_about_rare_labels_know_labels_that_were_not_split(labels, hint):
+    items = [item("train", *labels[1:]), item("test", labels[0])]
+    with pytest.raises(InputError, match=rf"on no training item.*{hint}.*; else set dataset\.min_label_count to 2"):
+        choose_labels(items, (), 1)
+
+
+def test_labels_that_were_not_split_are_warned_of_and_named_where_none_is_left(caplog):
+    combined = ["boat,dog", "dog,sun", "sun,boat", "tree"]
+    choose_labels([item("train", name) for name in combined], (), 1)
+    assert "3 of 4 labels contain ','" in caplog.text
+    caplog.clear()
+    choose_labels([item("train", name) for name in ("Dogs, large", "Cats, small", "tree", "sun")], (), 1)
+    assert caplog.text == "", "no part is in two labels"
+    with pytest.raises(InputError, match=r"0 labels are left \(none\), .*contain ','.*; else check the label"):
+        choose_labels([item("train", name) for name in combined], (), 2)
+
+
+def test_labels_that_differ_in_case_alone_are_warned_of(caplog):
+    items = [item("train", "boat", "Boat", "SEA", "sea", "dog"), item("train", "boat"), item("train", "BOAT")]
+    assert len(choose_labels(items, (), 1).names) == 6
+    assert "3 labels differ from another in case alone ('boat' and 'BOAT' and 'Boat', 'SEA' and 'sea')" in caplog.text
+    assert "set dataset.label_case to fold" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ((), [("boat", "SEA"), ("boat",), ("boat", "SEA"), ("straße",)]),
+        (("Boat", "sea"), [("Boat", "sea"), ("Boat",), ("Boat", "sea"), ("straße",)]),
+        (("Boat", "boat"), [("Boat", "SEA"), ("Boat",), ("Boat", "SEA"), ("straße",)]),
+    ],
+)
+def test_case_is_folded_to_the_spelling_of_the_list_or_the_most_frequent(order, expected):
+    items = [item("train", "Boat", "sea"), item("train", "boat"), item("test", "boat", "SEA"), item("val", "straße")]
+    items.append(item("train", "SEA", "STRASSE", "straße"))
+    folded = fold_case(items, order)
+    assert folded[4].labels == (expected[0][1], "straße")
+    assert [found.labels for found in folded[:4]] == expected
+
+
+def test_labels_that_look_the_same_are_the_same(tmp_path):
+    assert split_labels(["e\u0301t\u00e9|\u00e9te\u0301"], "|", frozenset()) == ("été",)
+    (tmp_path / "names.txt").write_text("e\u0301te\u0301\n", encoding="utf-8")
+    assert read_label_names(tmp_path / "names.txt") == ("été",)

@@ -49,12 +49,13 @@ def not_ok(findings: dict[str, Finding]) -> dict[str, str]:
 
 
 SOUND = Limits(label_count=1)
+ONE_LABEL = Limits(label_count=1, relevant_pairs=1)
 
 
 def test_sound_data_passes(write, items) -> None:
     findings = findings_of(write(items, LABELS, image_vectors=np.random.default_rng(0).normal(size=(40, 5))), SOUND)
     assert not_ok(findings) == {}
-    assert len(findings) == 19
+    assert len(findings) == 20
 
 
 def repeat_image(items: list[Item], source: int, target: int) -> list[Item]:
@@ -90,6 +91,11 @@ FAULTS: dict[str, tuple[Callable[[list[Item]], list[Item]], dict[str, str], str]
         ],
         {"leaked_texts": "warning"},
         "i0 (train) = i3 (val)",
+    ),
+    "a label on nearly every item": (
+        lambda items: [item._replace(labels=("boat", *item.labels)) for item in items],
+        {"relevant_pairs": "failed"},
+        "boat: 100.0% of them",
     ),
     "a damaged image": (
         lambda items: [items[0]._replace(image=items[0].image[:500]), *items[1:]],
@@ -140,6 +146,20 @@ def test_rare_labels(write, items) -> None:
     assert findings["rare_labels"].value == 4
 
 
+def test_labels_that_differ_in_case_alone(write, items) -> None:
+    names = [name.upper() if number == 0 else name for number, name in enumerate(LABELS)]
+    names = [*names, LABELS[0], LABELS[0].title()]
+    spoiled = [
+        item._replace(labels=tuple(names[0] if label == LABELS[0] and number % 2 else label for label in item.labels))
+        for number, item in enumerate(items)
+    ]
+    findings = findings_of(write(spoiled, names), SOUND)
+    finding = findings["labels_alike_but_for_case"]
+    assert (finding.verdict, finding.value) == ("warning", 2)
+    assert names[0] in finding.examples[0]
+    assert "dataset.label_case: fold" in finding.explanation
+
+
 def test_vectors(write, items) -> None:
     vectors = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float16)
     vectors[3], vectors[4, 2], vectors[5, 0] = 0, np.nan, np.inf
@@ -155,12 +175,12 @@ def test_vectors_of_items_that_lack_the_modality_are_zero_rightly(write) -> None
     ]
     vectors = np.ones((20, 2), np.float32)
     vectors[0] = 0
-    assert not_ok(findings_of(write(items, ("boat",), image_vectors=vectors), SOUND)) == {}
+    assert not_ok(findings_of(write(items, ("boat",), image_vectors=vectors), ONE_LABEL)) == {}
 
 
 def test_texts_alone(write) -> None:
     items = [Item(str(row), f"text {row}", ("boat",), None, "", SPLITS[row % 5], has_image=False) for row in range(20)]
-    findings = findings_of(write(items, ("boat",)), SOUND)
+    findings = findings_of(write(items, ("boat",)), ONE_LABEL)
     assert not_ok(findings) == {}
     assert not [name for name in findings if name.endswith("_images") and name != "undecodable_images"]
 

@@ -1,10 +1,16 @@
 import csv
+import hashlib
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -39,7 +45,7 @@ def source(tmp_path):
         for i in range(10):
             Image.new("RGB", (8, 8), (25 * i, 0, 0)).save(folder / "images" / f"{i}.png")
             part = ("train", "val", "test")[max(0, i - 7)]
-            writer.writerow([i, f"caption {i}", "boat", "red" if i % 2 else "blue;dark", part])
+            writer.writerow([i, f"caption {i}", "boat" if i < 9 else "", "red" if i % 2 else "blue;dark", part])
     return folder
 
 
@@ -64,6 +70,48 @@ def test_import_folder_keeps_incomplete_items_where_asked_for(source, tmp_path):
         invoke("import", "folder", source, tmp_path / "out", *arguments)
     assert invoke("import", "folder", source, tmp_path / "out", "--incomplete", "keep", *arguments).exit_code == 0
     assert not Dataset.read(tmp_path / "out", verify=True).has_image[0]
+
+
+@pytest.mark.parametrize("store", ["source/blobs", "elsewhere"])
+def test_import_follows_links_within_the_source_and_into_stores(source, tmp_path, store):
+    """In the source under any name; elsewhere under their digest, as DVC and the hub keep files."""
+    for number, path in enumerate(sorted(source.rglob("*.*"))):
+        name = f"b{number}" if store == "source/blobs" else hashlib.sha256(path.read_bytes()).hexdigest()
+        kept = tmp_path / store / name
+        kept.parent.mkdir(exist_ok=True)
+        path.rename(kept)
+        path.symlink_to(os.path.relpath(kept, path.parent))
+    assert invoke("import", "folder", source, tmp_path / "out", "--min-label-count", 4, *OPTIONS).exit_code == 0
+    assert len(Dataset.read(tmp_path / "out", verify=True)) == 10
+
+
+def test_import_refuses_links_that_lead_out(source, tmp_path):
+    (source / "images" / "0.png").rename(tmp_path / "0.png")
+    (source / "images" / "0.png").symlink_to(tmp_path / "0.png")
+    for incomplete in ("reject", "keep"):
+        with pytest.raises(
+            InputError, match=r"1 image path leaves .*0\.png is a link that leads out of .*source, to .*put"
+        ):
+            invoke("import", "folder", source, tmp_path / "out", "--incomplete", incomplete, *OPTIONS)
+    assert invoke("import", "folder", source, tmp_path / "out", "--max-rejected", 0.2, "--min-label-count", 1, *OPTIONS)
+    rejected = pq.read_table(tmp_path / "out/rejected.parquet").to_pylist()
+    assert [(row["id"], row["reason"]) for row in rejected] == [("0", "image path leaves the folder")]
+
+
+def test_tables_archives_and_vectors_may_be_links(source, tmp_path):
+    """The user names them, so they may lie anywhere, as large archives do."""
+    (tmp_path / "elsewhere").mkdir()
+    with tarfile.open(tmp_path / "elsewhere" / "images.tar", "w") as tar:
+        tar.add(source / "images", ".")
+    shutil.rmtree(source / "images")
+    vectors = np.arange(20, dtype=np.float32).reshape(10, 2)
+    np.savez(tmp_path / "elsewhere" / "vectors.npz", ids=[str(i) for i in range(10)], features=vectors)
+    (source / "table.csv").rename(tmp_path / "elsewhere" / "table.csv")
+    for name in ("images.tar", "vectors.npz", "table.csv"):
+        (source / name).symlink_to(tmp_path / "elsewhere" / name)
+    arguments = ("--min-label-count", 4, "--text-vectors", "vectors.npz", *OPTIONS)
+    assert invoke("import", "folder", source, tmp_path / "out", *arguments).exit_code == 0
+    assert len(Dataset.read(tmp_path / "out", verify=True)) == 10
 
 
 def test_options_override_the_spec_file(source, tmp_path):

@@ -132,6 +132,13 @@ def test_without_docker_a_build_is_one_line(checkout: Path) -> None:
     assert list((checkout / "infra").iterdir()) == []
 
 
+def test_a_checkout_of_another_user_is_refused_with_the_remedy_of_git(checkout: Path) -> None:
+    done = build(checkout, GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: git reads nothing in the checkout ") and done.stderr.count("\n") == 1
+    assert f"run `git config --global --add safe.directory {checkout}`" in done.stderr
+
+
 @pytest.mark.parametrize("environment", [{}, {"DOCKER_BUILDKIT": ""}, {"DOCKER_BUILDKIT": "1"}])
 def test_images_are_built_with_buildkit(checkout: Path, environment: dict[str, str]) -> None:
     done = build(checkout, client='case "$*" in *--help*) exit 0;; esac; echo disk full >&2; exit 1', **environment)

@@ -41,9 +41,19 @@ def test_a_full_disk_is_one_line_too() -> None:
 
 
 def test_a_mistake_of_ours_keeps_its_traceback() -> None:
-    done = _run("KeyError('x')")
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
+    done = _run("KeyError('https://me:pass-word@host')")
+    assert done.returncode == 3
+    assert "Traceback" in done.stderr and "https://host" in done.stderr
+    assert done.stdout.splitlines()[-1].startswith(
+        "[train] UnexpectedError: unexpected failure (KeyError: 'https://host'"
+    )
+    assert "pass-word" not in done.stdout + done.stderr
+
+
+def test_a_message_forges_no_lines() -> None:
+    done = _run(r"errors.InputError('id \x1b[2J\n[train] BackendError: forged')")
+    assert done.stdout.splitlines()[-1] == r"[train] InputError: id \u001b[2J\n[train] BackendError: forged"
+    assert done.returncode == 2
 
 
 def test_a_failure_is_read_back_as_the_same_error() -> None:

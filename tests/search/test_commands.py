@@ -90,7 +90,7 @@ def test_an_index_is_described_and_changed(invoke, model, collection):
     [
         ((), "give one query: a text, --image FILE or --like ID"),
         (("a tree", "--like", "x"), "give one query"),
-        (("a tree", "--index", "gone"), "gone does not exist, expected a index artifact"),
+        (("a tree", "--index", "gone"), "gone does not exist, expected an index artifact"),
         (("a tree", "--target", "sound"), "--target is 'sound', expected image or text"),
         (("a tree", "--show", "strip.jpg"), "expected a file that ends in .png"),
         (("--image", "gone.png"), "gone.png cannot be read"),

@@ -9,6 +9,7 @@ from PIL import Image
 
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.data.dataset import Dataset
+from dagnn_core.disk import DiskError
 from dagnn_core.errors import ArtifactError, BackendError, InputError
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.retrieval.metrics import rank_gallery
@@ -206,7 +207,7 @@ def test_a_crash_while_adding_leaves_the_old_index(collection, best, data, tmp_p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(build, "_write_vectors", crash)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match="index: no space is left"):
         remove_from_index(path, [data.ids[0]])
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["index"]

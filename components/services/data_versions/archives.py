@@ -1,8 +1,9 @@
 """Files of raw data: listed, unpacked from archives safely, and packed so that DVC has few of them to keep.
 
-Whatever is not a regular file, or leads out of its folder, is refused and never followed. The checks are by hand, for
-tar and zip alike: `filter="data"` of `tarfile` refuses a name that leads out and a device, but takes `/name` as `name`,
-links within the folder, a name twice and control characters, and has no limit for bombs.
+Whatever is not a regular file, or leads out of its folder, is refused; of links, those in folders are followed that an
+import follows. The checks are by hand, for tar and zip alike: `filter="data"` of `tarfile` refuses a name that leads
+out and a device, but takes `/name` as `name`, links within the folder, a name twice and control characters, and has no
+limit for bombs.
 """
 
 import logging
@@ -20,6 +21,8 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from dagnn_core.data.formats.archives import MACOS_FOLDER, zip_name
+from dagnn_core.data.formats.links import follow
 from dagnn_core.errors import BackendError, InputError
 from dagnn_core.progress import track
 
@@ -55,28 +58,44 @@ class _Member(NamedTuple):
 def list_files(folder: Path) -> list[RawFile]:
     """All files in a folder and below, sorted by name.
 
+    Links are followed as an import follows them: see `dagnn_core.data.formats.links`.
+
     Raises:
-        InputError: it does not exist, or holds a link, a device, or a name that is not text.
+        InputError: it does not exist, or holds a device, a link that leads out or nowhere, or a name that is not text.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder, expected one with raw data", "check its path")
+    root = folder.resolve()
     found = []
-    pending = [(folder, "")]
+    pending: list[tuple[Path, str, tuple[Path, ...]]] = [(root, "", (root,))]
     while pending:
-        current, prefix = pending.pop()
+        current, prefix, parents = pending.pop()
         with os.scandir(current) as entries:
             for entry in entries:
                 name = prefix + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append((Path(entry.path), f"{name}/"))
-                    continue
+                path = _target(folder / name, root) if entry.is_symlink() else Path(entry.path)
                 fault = _name_fault(name)
-                if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
-                    fault = "is a link or a device, expected regular files only; put the file itself there"
+                if path.is_dir():
+                    if path not in parents:
+                        pending.append((path, f"{name}/", (*parents, path)))
+                        continue
+                    fault = "is a link to a folder that it lies in, expected files and folders; remove it"
+                elif not path.is_file():
+                    fault = "is a device, expected regular files only; remove it"
                 if fault:
                     raise InputError(f"{str(folder / name)!r} {fault}")
-                found.append(RawFile(name, entry.stat(follow_symlinks=False).st_size))
+                found.append(RawFile(name, path.stat().st_size))
     return sorted(found)
+
+
+def _target(link: Path, root: Path) -> Path:
+    """What a link leads to."""
+    try:
+        return follow(link, [root])
+    except (OSError, RuntimeError) as error:  # it leads to nothing, or to itself
+        raise InputError(
+            f"{str(link)!r} is a link to {str(link.readlink())!r}, which is not there", "bring the file, or remove it"
+        ) from error
 
 
 def _name_fault(name: str) -> str:
@@ -184,17 +203,19 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
                 regular = member.isreg() and not member.issparse()
                 fault = "" if regular else "is a link or a device, expected regular files only"
                 yield _Member(member.name, fault, lambda member=member: tar.extractfile(member))  # type: ignore[misc]
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all in memory
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            if not member.is_dir() and not member.filename.startswith("__MACOSX/"):
+            name = zip_name(member).replace("\\", "/")  # old programs of Windows write backslashes
+            if not name.endswith("/") and not name.startswith(MACOS_FOLDER):
                 mode = stat.S_IFMT(member.external_attr >> 16)
                 fault = "" if mode in (0, stat.S_IFREG) else "is a link or a device, expected regular files only"
                 if member.flag_bits & 1:
                     fault = "is encrypted; unpack the archive yourself"
-                yield _Member(member.filename, fault, lambda member=member: file.open(member))  # type: ignore[misc]
+                yield _Member(name, fault, lambda member=member: file.open(member))  # type: ignore[misc]
 
 
 def _content_folder(folder: Path) -> Path:
@@ -220,6 +241,13 @@ def image_folders(files: Sequence[RawFile]) -> set[str]:
             images[parent] += is_image
     packed = {folder for folder, size in sizes.items() if size > MANY and size == images[folder]}
     return {folder for folder in packed if packed.isdisjoint(_folders_of(folder))}
+
+
+def packed_names(files: Sequence[RawFile]) -> list[str]:
+    """The files that `copy_packed` makes of these."""
+    packed = image_folders(files)
+    loose = [file.name for file in files if packed.isdisjoint(_folders_of(file.name))]
+    return [*(f"{folder}.tar" for folder in sorted(packed)), *loose]
 
 
 def _folders_of(name: str) -> list[str]:
@@ -256,7 +284,7 @@ def copy_packed(source: Path, files: Sequence[RawFile], out: Path) -> None:
         else:
             for file in group:
                 (out / file.name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source / file.name, out / file.name, follow_symlinks=False)
+                shutil.copyfile(source / file.name, out / file.name)
 
 
 def _add_to_tar(tar: tarfile.TarFile, path: Path, name: str, size: int) -> None:

@@ -69,12 +69,15 @@ def write_listing(files: Iterable[ListedFile]) -> bytes:
     return json.dumps(entries, sort_keys=True).encode()
 
 
+def list_folder(folder: Path) -> list[ListedFile]:
+    """The files of a folder, with their md5, sorted."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(ListedFile(path.relative_to(folder).as_posix(), _md5(path)) for path in files)
+
+
 def folder_digest(folder: Path) -> str:
     """DVC's digest of a folder: `<md5>.dir`, the md5 of the list of its files with theirs."""
-    files = (
-        ListedFile(path.relative_to(folder).as_posix(), _md5(path)) for path in folder.rglob("*") if path.is_file()
-    )
-    return hashlib.md5(write_listing(files), usedforsecurity=False).hexdigest() + FOLDER_MARK
+    return hashlib.md5(write_listing(list_folder(folder)), usedforsecurity=False).hexdigest() + FOLDER_MARK
 
 
 def _md5(path: Path) -> str:

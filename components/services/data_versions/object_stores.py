@@ -1,8 +1,8 @@
 """What DVC tracks at a commit, and which of it lies in DVC's cache and in its remote."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from components.services.data_versions.layout import (
 )
 from components.services.data_versions.repository import remote_of
 from components.services.storage.s3 import Digest, Storage
-from dagnn_core.artifacts import MANIFEST
+from dagnn_core.artifacts import MANIFEST, parse_manifest
 
 
 class ObjectStore(Protocol):
@@ -101,13 +101,13 @@ def places(project: Path) -> Iterator[ObjectStore]:
         return
     from dvc.repo import Repo
 
-    repo = Repo(str(project))
-    yield DvcPlace(name="DVC's cache", objects=repo.cache.local)
-    name, remote = repo.config["core"].get("remote"), remote_of(repo.config)
-    if remote.is_plain_s3:
-        yield s3_place(remote.url, remote.endpoint_url)
-    elif name:
-        yield DvcPlace(name=f"the DVC remote {name}", objects=repo.cloud.get_remote_odb(name=name))
+    with Repo(str(project)) as repo:
+        yield DvcPlace(name="DVC's cache", objects=repo.cache.local)
+        name, remote = repo.config["core"].get("remote"), remote_of(repo.config)
+        if remote.is_plain_s3:
+            yield s3_place(remote.url, remote.endpoint_url)
+        elif name:
+            yield DvcPlace(name=f"the DVC remote {name}", objects=repo.cloud.get_remote_odb(name=name))
 
 
 def tracked(project: Path, commit: str) -> dict[str, str]:
@@ -120,10 +120,11 @@ def tracked(project: Path, commit: str) -> dict[str, str]:
     from dvc.exceptions import NotDvcRepoError
 
     try:
-        outs = DVCFileSystem(str(project), rev=commit).repo.index.outs
+        with closing(DVCFileSystem(str(project), rev=commit)) as files:
+            outs = files.repo.index.outs
+            return {out.fspath.lstrip("/"): out.hash_info.value for out in outs if out.hash_info}
     except NotDvcRepoError:
         return {}
-    return {out.fspath.lstrip("/"): out.hash_info.value for out in outs if out.hash_info}
 
 
 def objects_of(place: ObjectStore, md5: str) -> list[ListedFile]:
@@ -144,6 +145,6 @@ def content_digest(place: ObjectStore, md5: str) -> str | None:
     """Content digest of an artifact, as its manifest in this place says; None where that is lost or damaged."""
     try:
         manifest = dict(objects_of(place, md5))[MANIFEST]
-        return str(json.loads(place.read(manifest))["content_digest"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return parse_manifest(place.read(manifest), MANIFEST).content_digest
+    except (FileNotFoundError, ValueError, KeyError):
         return None

@@ -1,18 +1,21 @@
 """Which version of raw data a data set was made from: what `fetch_dataset` and `dvc add` leave with it."""
 
-import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from components.params import read_yaml
-from dagnn_core.artifacts import write_json
+from dagnn_core.artifacts import digest_of_values, write_json
 from dagnn_core.errors import InputError
+from dagnn_core.records import parse_json, parse_shape
+from dagnn_core.redaction import redact_all
 
 log = logging.getLogger(__name__)
 
 LINEAGE = ".lineage.json"
 """The record in a folder that was fetched."""
+_DIGEST = "record_digest"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,10 +36,13 @@ class RawLineage:
     remote: str = ""
     """Where the files came from."""
 
+    __pydantic_config__: ClassVar = {"strict": True, "extra": "forbid"}
+
 
 def write_lineage(folder: Path, lineage: RawLineage) -> None:
     """Put the record into a folder of raw data."""
-    write_json(folder / LINEAGE, asdict(lineage))
+    values = redact_all(asdict(lineage))
+    write_json(folder / LINEAGE, values | {_DIGEST: digest_of_values(values)})
 
 
 def read_lineage(folder: Path) -> RawLineage | None:
@@ -49,9 +55,22 @@ def read_lineage(folder: Path) -> RawLineage | None:
     if not path.is_file():
         return None
     try:
-        return RawLineage(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return parse_lineage(path.read_bytes())
+    except ValueError as error:
         raise InputError(f"{path} is damaged ({error})", "fetch the data again") from error
+
+
+def parse_lineage(text: bytes) -> RawLineage:
+    """Parse such a record; one of an older program has no digest.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    values = parse_shape(dict[str, Any], parse_json(text))
+    digest = values.pop(_DIGEST, None)
+    if digest not in (None, digest_of_values(values)):
+        raise ValueError(f"{_DIGEST} is not that of what it says")
+    return parse_shape(RawLineage, values)
 
 
 def raw_lineage(source: Path) -> RawLineage | None:

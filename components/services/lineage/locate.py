@@ -1,15 +1,14 @@
 """Whether what a model was made from can still be had: in this checkout, in DVC's cache and remote, in S3."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from components.git import try_git
+from components.git import UntrustedCheckoutError, check_trusted, try_git
 from components.locations import ARTIFACTS, RUNS
 from components.services.data_versions.object_stores import (
     ObjectStore,
@@ -20,9 +19,9 @@ from components.services.data_versions.object_stores import (
     s3_place,
     tracked,
 )
-from components.services.data_versions.raw_version import LINEAGE
+from components.services.data_versions.raw_version import LINEAGE, parse_lineage
 from components.services.storage.s3 import Storage, parse_uri
-from dagnn_core.artifacts import MANIFEST, FileRecord, digest_of, read_artifact
+from dagnn_core.artifacts import MANIFEST, digest_of, parse_manifest, read_artifact
 from dagnn_core.errors import ArtifactError, DagnnError
 from dagnn_core.text import one_line
 
@@ -73,8 +72,8 @@ class ArtifactLocator:
             commit: its 40 digits.
             changed: files that differed from it.
         """
-        if not self._is_checkout:
-            return Lookup(State.UNKNOWN, f"{self.project.resolve()} is not in a git checkout; run this in the project")
+        if self._no_checkout:
+            return Lookup(State.UNKNOWN, self._no_checkout)
         if not self._has(commit):
             return Lookup(State.MISSING, "this checkout does not have it; fetch it, if a clone of the project does")
         if lost := lost_changes(changed):
@@ -133,10 +132,13 @@ class ArtifactLocator:
         """
 
         def look(storage: Storage, folder: str) -> Lookup:
-            manifest = _read_record(storage, f"{folder}/{MANIFEST}")
-            if manifest is None:
+            text = _read_small(storage, f"{folder}/{MANIFEST}")
+            if text is None:
                 return Lookup(State.MISSING, f"{uri} has no {MANIFEST}")
-            files = {name: FileRecord(**record) for name, record in manifest["files"].items()}
+            try:
+                files = parse_manifest(text, f"{uri}/{MANIFEST}").files
+            except ArtifactError as error:
+                return Lookup(State.MISSING, str(error))
             if (found := digest_of(files)) != digest:
                 return Lookup(State.MISSING, f"{uri} has another content (digest {found[:12]})")
             stored = storage.stat_all([f"{folder}/{name}" for name in files], description="looking for files")
@@ -161,8 +163,8 @@ class ArtifactLocator:
                 return Lookup(State.MISSING, f"{uri} has no files")
             if not md5:
                 return Lookup(State.FOUND, f"in {uri}, in which version is not recorded")
-            record = _read_record(storage, f"{folder}/{LINEAGE}")
-            if record is None or record["md5"] != md5:
+            text = _read_small(storage, f"{folder}/{LINEAGE}")
+            if text is None or parse_lineage(text).md5 != md5:
                 return Lookup(State.MISSING, f"{uri} has another version")
             return Lookup(State.FOUND, f"in {uri}")
 
@@ -185,8 +187,14 @@ class ArtifactLocator:
         return finding
 
     @cached_property
-    def _is_checkout(self) -> bool:
-        return self._git("rev-parse", "--git-dir") is not None
+    def _no_checkout(self) -> str:
+        """Why git knows nothing of the project; empty where it does."""
+        try:
+            check_trusted(self.project)
+        except UntrustedCheckoutError as error:
+            return str(error)
+        is_checkout = self._git("rev-parse", "--git-dir") is not None
+        return "" if is_checkout else f"{self.project.resolve()} is not in a git checkout; run this in the project"
 
     @cached_property
     def _places(self) -> list[ObjectStore]:
@@ -200,8 +208,8 @@ class ArtifactLocator:
 
     def _kept(self, commit: str, is_wanted: Callable[[str, str], bool]) -> Lookup:
         """The first version that DVC tracks and that is the wanted one (path, md5), and which places have it."""
-        if not self._is_checkout:
-            return Lookup(State.UNKNOWN, f"{self.project.resolve()} is not in a git checkout; run this in the project")
+        if self._no_checkout:
+            return Lookup(State.UNKNOWN, self._no_checkout)
         seen: set[tuple[str, str]] = set()
         unreadable = ""
         revisions = self._commits(commit)
@@ -321,7 +329,7 @@ def _has_content(folder: Path, kind: str, digest: str) -> bool:
         return False
 
 
-def _read_record(storage: Storage, uri: str) -> Any:
-    """A small JSON file in the store; None where there is none."""
+def _read_small(storage: Storage, uri: str) -> bytes | None:
+    """A small file in the store; None where there is none."""
     found = storage.find(uri)
-    return None if found is None else json.loads(storage.read(uri, found.digest, max_bytes=MAX_RECORD))
+    return None if found is None else storage.read(uri, found.digest, max_bytes=MAX_RECORD)

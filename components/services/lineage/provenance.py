@@ -1,5 +1,6 @@
 """Where an artifact came from: ancestors, parameters, git commit, package versions, and what ran it."""
 
+import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,12 @@ from components.services.data_versions.lock_history import LOCK
 from components.services.data_versions.raw_version import RawLineage
 from dagnn_core.artifacts import Artifact
 
+log = logging.getLogger(__name__)
+
 _CHECKOUT = Path(__file__).resolve().parents[3]  # of the code that runs, wherever it is called from
 # what is set where a step runs in an image or as a task of a pipeline -> its name in the record
 _EXECUTION = {"DAGNN_IMAGE": "image", "DAGNN_PIPELINE_RUN": "pipeline_run"}
-_PACKAGES = ("numpy", "pillow", "pyarrow", "safetensors", "torch")
+_PACKAGES = ("imagehash", "numpy", "pillow", "pyarrow", "safetensors", "scipy", "torch")
 
 
 def provenance(
@@ -73,12 +76,14 @@ def git_state() -> dict[str, Any]:
     """Commit of this code's checkout, and which tracked files differ from it (`changed`), apart from `dvc.lock`.
 
     An image, which has no git, names its commit in DAGNN_GIT_COMMIT; of an installed wheel it is unknown, also where
-    the environment lies in the checkout of another project.
+    the environment lies in the checkout of another project. A checkout whose commit git does not tell warns.
     """
     baked_in = os.environ.get("DAGNN_GIT_COMMIT")
     if baked_in:
         return {"commit": baked_in, "dirty": False, "changed": []}
     commit = head(_CHECKOUT)
+    if commit is None and (_CHECKOUT / ".git").exists():
+        log.warning("no commit is recorded: git finds none in the checkout %s", _CHECKOUT)
     changed = changed_files(_CHECKOUT, exclude=LOCK)  # DVC writes it after every stage, so by the next one it differs
     if commit is None or changed is None or not try_git(_CHECKOUT, "ls-files", "--", "."):
         return {"commit": "unknown", "dirty": True, "changed": []}

@@ -1,6 +1,5 @@
 """How to make a version of a registered model again: parameters, commands, and whether the result is the same."""
 
-import json
 import shlex
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from components.services.lineage.tree import ANCESTORS, SECTIONS, Recorded, mach
 from components.services.tracking.mlflow import DEFAULT_URI
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.records import read_metrics
 from dagnn_core.retrieval.directions import MAP_METRICS
 
 
@@ -166,7 +166,8 @@ def _digest(folder: Path, kind: str) -> str:
 
 def _figures(report: Path) -> dict[str, str]:
     try:
-        file = read_artifact(report, "report").file("metrics.json")
+        artifact = read_artifact(report, "report", verify=True)
+        metrics = read_metrics(artifact.file("metrics.json"), artifact.remedy)
     except ArtifactError:
         return {}
-    return {name: repr(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
+    return {name: repr(value) for name, value in metrics.items()}

@@ -11,7 +11,6 @@ from components.services.registry.stored_model import find_fault, read_manifest
 from components.services.registry.versions import CHAMPION, read_versions
 from components.services.tracking.mlflow import RECREATED_FROM, Tracking
 from components.services.tracking.tags import Lineage
-from dagnn_core.artifacts import read_provenance
 from dagnn_core.errors import BackendError, InputError
 from dagnn_core.retrieval.directions import MAP_METRICS
 from dagnn_core.text import one_line
@@ -199,7 +198,7 @@ def _read_files(tracking: Tracking, version: "ModelVersion") -> tuple[Lookup, di
             manifest = read_manifest(tracking, version)
     except Exception as error:  # every kind of store fails in its own way
         return Lookup(State.UNKNOWN, f"its files cannot be looked for: {one_line(error)}"), {}
-    provenance = read_provenance(manifest) if isinstance(manifest, dict) and "provenance" in manifest else {}
+    provenance = manifest.provenance if manifest else {}
     if fault:
         return Lookup(State.MISSING, fault), provenance
     return Lookup(State.FOUND, "all files in the registry's store"), provenance

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from components.services.registry.models import LEDGER_SUFFIX, ensure_registered_model
+from dagnn_core.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,7 +68,7 @@ class Record:
             "from": self.source or NONE,
             "to": self.target or NONE,
             "who": self.who,
-            "why": self.why,
+            "why": redact(self.why),
             "figures": json.dumps(dict(self.figures)),
             "nonce": self.nonce,
         }

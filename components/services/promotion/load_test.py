@@ -46,7 +46,8 @@ def load_test(stored: Path, sample: Sample) -> LoadTest:
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 check=False,
                 timeout=SECONDS,
             )

@@ -1,4 +1,7 @@
-"""The user's own code that a model needs: its module is stored with the model, or its package required."""
+"""The code that a model names: encoders and network.
+
+A module of the user's own is stored with the model, or its package required.
+"""
 
 import re
 import shutil
@@ -7,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dagnn_core.config.features import IMAGE_ENCODERS, TEXT_ENCODERS
 from dagnn_core.errors import InputError
 from dagnn_core.model.kinds import kind_of
 from dagnn_core.registry import IMPORT_PATH
@@ -14,7 +18,7 @@ from dagnn_core.registry import IMPORT_PATH
 if TYPE_CHECKING:
     from dagnn_core.model.embedder import TrainedModel
 
-_HERE = "dagnn_core"  # always stored with a model
+_HERE = "dagnn_core"  # its part that serves is stored with every model: see `served_code`
 
 
 class OwnCode(NamedTuple):
@@ -26,22 +30,32 @@ class OwnCode(NamedTuple):
     """Installed packages, as `name==version`."""
 
 
+def import_paths(model: "TrainedModel") -> dict[str, str]:
+    """What names a part of the model -> import path of that part; the kinds of this library have no part of their own.
+
+    Raises:
+        InputError: there is no such kind of model.
+    """
+    image, text = model.image_encoder.kind, model.text_encoder.kind
+    named = {
+        "features.image": IMAGE_ENCODERS.get(image, image),
+        "features.text": TEXT_ENCODERS.get(text, text),
+        "model.kind": model.config.kind,
+        "the network of model.kind": kind_of(model.config).network,
+    }
+    return {key: path for key, path in named.items() if IMPORT_PATH.fullmatch(path)}
+
+
 def find_own_code(model: "TrainedModel") -> OwnCode:
     """The user's own encoders and kind of model, by the import paths that the model names.
 
     Raises:
         InputError: such a module is neither installed nor one that can be stored.
     """
-    named = {
-        "features.image": model.image_encoder.kind,
-        "features.text": model.text_encoder.kind,
-        "model.kind": model.config.kind,
-        "the network of model.kind": kind_of(model.config).network,
-    }
     paths, requirements = set(), set()
-    for key, path in named.items():
+    for key, path in import_paths(model).items():
         top = re.split(r"[.:]", path)[0]
-        if not IMPORT_PATH.fullmatch(path) or top == _HERE:
+        if top == _HERE:
             continue
         distributions = packages_distributions().get(top)
         if distributions:

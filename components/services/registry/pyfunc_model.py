@@ -1,14 +1,14 @@
 """The model as MLflow serves it: a row with a text or an image becomes an embedding.
 
 MLflow stores this file beside the model's files and runs it to load them ("models from code"), so it imports only
-what is stored with the model (`dagnn_core`) and packages that the model pins.
+what is stored with the model (`served_code`) and packages that the model pins.
 """
 
 import base64
-import binascii
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import mlflow
 import numpy as np
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from dagnn_core.errors import InputError
 from dagnn_core.model.embedder import TrainedModel
+
+_STANDARD = str.maketrans("-_", "+/")  # of the url-safe alphabet
 
 
 class Cell(NamedTuple):
@@ -31,9 +33,9 @@ class Cell(NamedTuple):
 class ServedModel(PythonModel):
     """Embeds rows with the columns `text` and `image`, of which each row fills exactly one.
 
-    `text` is the text itself, `image` the base64 form of an encoded image (JPEG, PNG ...). A modality that the model
-    was trained on as precomputed vectors takes the JSON text of a list of numbers instead: MLflow's signatures cannot
-    have arrays that are missing in some rows.
+    `text` is the text itself, `image` the base64 form of an encoded image (JPEG, PNG ...), also with line breaks, with
+    the url-safe alphabet, or as a `data:` URL. A modality that the model was trained on as precomputed vectors takes
+    the JSON text of a list of numbers instead: MLflow's signatures cannot have arrays that are missing in some rows.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -111,9 +113,20 @@ def _check_one_each(num_rows: int, texts: list[Cell], images: list[Cell]) -> Non
 
 
 def _image(cell: Cell) -> bytes:
+    """The bytes of a base64 text: with or without line breaks and padding, url-safe, or as a `data:` URL."""
+    text = cell.value.strip()
+    if text[:5].lower() == "data:":
+        kind, _, content = text.partition(",")
+        if kind.split(";")[-1].strip().lower() != "base64":
+            raise InputError(
+                f"row {cell.row}: image is a data: URL that is not base64, expected data:image/...;base64,...",
+                "encode its content as base64",
+            )
+        text = unquote(content)
+    letters = "".join(text.split()).translate(_STANDARD).rstrip("=")
     try:
-        return base64.b64decode(cell.value, validate=True)
-    except binascii.Error as error:
+        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
+    except ValueError as error:  # binascii.Error, or characters beyond ASCII
         raise InputError(
             f"row {cell.row}: image is not base64 ({error}), expected an encoded image (JPEG, PNG ...) as base64"
         ) from error
@@ -124,7 +137,7 @@ def _vectors(cells: list[Cell], column: str, dim: int) -> NDArray[np.float32]:
     for index, cell in enumerate(cells):
         try:
             vector = np.asarray(json.loads(cell.value), dtype=np.float64)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError, OverflowError):
             vector = np.empty(0)
         if vector.shape != (dim,) or not np.isfinite(vector).all():
             raise InputError(

@@ -1,23 +1,26 @@
 """What a version of a registered model stands on: its run and its files, without which it must not be served."""
 
-import json
 import re
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from components.params import read_yaml
 from components.services.tracking.files import check_direct_way
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.artifacts import MANIFEST
+from dagnn_core.artifacts import MANIFEST, parse_manifest
 from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.records import Manifest
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+MANIFEST_DIGEST = "model_manifest_digest"
+"""Tag of a version: the digest of its model's manifest."""
 
 _MLMODEL = "MLmodel"  # where MLflow says what it has stored
 _PICKLED = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt"}
@@ -42,10 +45,14 @@ def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
         with tempfile.TemporaryDirectory() as directory:
             check_direct_way(tracking, repository, _MLMODEL)
             manifest_file, manifest = _read_manifest(repository, directory)
-        if manifest["content_digest"] != version.tags.get("model_digest"):
-            return f"has the files of another model: {manifest_file} has not the digest of the tag model_digest"
+        named = {"model_digest": manifest.content_digest}
+        if MANIFEST_DIGEST in version.tags:  # versions of older programs have none
+            named[MANIFEST_DIGEST] = manifest.manifest_digest or ""
+        for tag, digest in named.items():
+            if digest != version.tags.get(tag):
+                return f"has the files of another model: {manifest_file} has not the digest of the tag {tag}"
         folder = str(PurePosixPath(manifest_file).parent)
-        expected = {f"{folder}/{name}": int(record["size"]) for name, record in manifest["files"].items()}
+        expected = {f"{folder}/{name}": record.size for name, record in manifest.files.items()}
     except FileNotFoundError as error:
         return f"has lost its files: {error} is missing in its store"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -133,14 +140,14 @@ def _fault_of_files(repository: "ArtifactRepository", expected: dict[str, int]) 
     return None
 
 
-def _read_manifest(repository: "ArtifactRepository", directory: str) -> tuple[str, Any]:
+def _read_manifest(repository: "ArtifactRepository", directory: str) -> tuple[str, Manifest]:
     """Find the model artifact in a stored MLflow model; return where its manifest lies, and what that says."""
     stored = read_yaml(_download(repository, _MLMODEL, directory))["flavors"]["python_function"]
     file = str(PurePosixPath(stored["artifacts"]["model"]["path"], MANIFEST))
-    return file, json.loads(_download(repository, file, directory).read_text(encoding="utf-8"))
+    return file, parse_manifest(_download(repository, file, directory).read_bytes(), file)
 
 
-def read_manifest(tracking: Tracking, version: "ModelVersion") -> Any | None:
+def read_manifest(tracking: Tracking, version: "ModelVersion") -> Manifest | None:
     """What the manifest of a version's model says; None where it is lost or damaged."""
     source = tracking.client.get_model_version_download_uri(version.name, version.version)
     repository = tracking.repository(source)

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-import dagnn_core
 from components.services.registry.models import LEDGER_SUFFIX, ensure_registered_model
-from components.services.registry.own_code import OwnCode, copy_code, find_own_code
-from components.services.registry.stored_model import find_fault
+from components.services.registry.own_code import OwnCode, copy_code, find_own_code, import_paths
+from components.services.registry.served_code import PYFUNC_MODEL, copy_served_code
+from components.services.registry.stored_model import MANIFEST_DIGEST, find_fault
 from components.services.tracking.mlflow import REQUEST, Run, Tracking, split_of_data
 from components.services.tracking.tags import Lineage, known_raw
 from dagnn_core.artifacts import Artifact, canonical_json
 from dagnn_core.errors import InputError
+from dagnn_core.redaction import redact
 from dagnn_core.retrieval.directions import MAP_METRICS
 
 if TYPE_CHECKING:
@@ -89,34 +90,31 @@ def register_version(
     card = render_model_card(name, model, report, metrics, licence=data_licence)
     description = shorten(card.markdown, MAX_DESCRIPTION)
     evaluation = {metric: repr(metrics[metric]) for metric in MAP_METRICS}
-    evaluation |= {"report_digest": report.content_digest, "data_licence": data_licence}
+    evaluation |= {"report_digest": report.content_digest, "data_licence": redact(data_licence)}
     provenance = model.artifact.provenance
+    git, ancestors = (model.artifact.recorded(key) for key in ("git", "ancestors"))
+    setup = _setup_tags(model.artifact)
     # the report has the model among its ancestors, so its record names every artifact
     uris = Lineage(uris=report.provenance.get("uris", {})).tags()
     with tracking.answering():
         ensure_registered_model(client, name, "Texts and images to embeddings in one space (DAGNN)")
-        known = _versions_with(client, name, "model_digest", digest)
-        found = next((version for version in known if find_fault(tracking, version) is None), None)
+        found = _find_whole(tracking, name, digest)
         model_id = found.tags[MODEL_ID] if found else _log_model(tracking, run, name, model, code)
         # all that a version holds is in the store before there is a version
         _log_card(client, model_id, card)
         _log_evaluation(client, run, model_id, metrics, report.content["data"])
-        if found:
-            version = str(found.version)
-            same_ancestors = Lineage(digests=provenance["ancestors"]).tags().items() <= found.tags.items()
-            for tag, value in (evaluation | (uris if same_ancestors else {})).items():
-                client.set_model_version_tag(name, version, tag, value)
-            client.update_model_version(name, version, description)
-        else:
+        if found is None:
             lineage = Lineage(
-                digests=provenance["ancestors"] | {"model": digest},
-                git=provenance["git"],
+                digests=ancestors | {"model": digest},
+                git=git,
                 execution=provenance.get("execution", {}),
                 raw=report.content["data"]["raw"] or {},
             )
-            tags = lineage.tags() | _setup_tags(model.artifact) | evaluation | uris
+            tags = lineage.tags() | setup | evaluation | uris
             # not `models:/<id>`, which MLflow looks up on whatever server is its global default
             source = client.get_logged_model(model_id).artifact_location
+            if model.artifact.manifest_digest:
+                tags[MANIFEST_DIGEST] = model.artifact.manifest_digest
             tags |= {MODEL_ID: model_id, "mlflow_run_id": run.run_id, "registered_by": tracking.who}
             tracking.make_once(
                 lambda: next(iter(_versions_with(client, name, MODEL_ID, model_id)), None),
@@ -125,7 +123,19 @@ def register_version(
                 ),
             )
             # a request that MLflow itself has sent twice has made two: as always, the first is the one
-            version = str(_versions_with(client, name, MODEL_ID, model_id)[0].version)
+            created = str(_versions_with(client, name, MODEL_ID, model_id)[0].version)
+            # another process may have registered the same model meanwhile: the later one sees both versions
+            found = _find_whole(tracking, name, digest)
+            version = str(found.version) if found else created
+            if version != created:
+                client.delete_model_version(name, created)
+                client.delete_logged_model(model_id)
+        else:
+            version = str(found.version)
+            same_ancestors = Lineage(digests=ancestors).tags().items() <= found.tags.items()
+            for tag, value in (evaluation | (uris if same_ancestors else {})).items():
+                client.set_model_version_tag(name, version, tag, value)
+            client.update_model_version(name, version, description)
         client.set_registered_model_alias(name, CHALLENGER, version)
     return RegisteredVersion(name, version)
 
@@ -208,15 +218,20 @@ def _versions_with(client: "MlflowClient", name: str, tag: str, value: str) -> "
     return sorted(found, key=lambda version: int(version.version))
 
 
+def _find_whole(tracking: Tracking, name: str, digest: str) -> "ModelVersion | None":
+    """The first version that holds a model and can be served; None where there is none."""
+    known = _versions_with(tracking.client, name, "model_digest", digest)
+    return next((version for version in known if find_fault(tracking, version) is None), None)
+
+
 def _setup_tags(model: Artifact) -> dict[str, str]:
     """What a model was trained with: seed, parameters, packages."""
-    provenance = model.provenance
-    params = hashlib.sha256(canonical_json(provenance["params"]).encode()).hexdigest()
+    params = hashlib.sha256(canonical_json(model.recorded("params")).encode()).hexdigest()
     return {
-        "seed": str(provenance["params"]["train"]["seed"]),
+        "seed": str(model.recorded("params", "train", "seed")),
         "params_digest": params,
-        "python_version": provenance["packages"]["python"],
-        "torch_version": provenance["packages"]["torch"],
+        "python_version": model.recorded("packages", "python"),
+        "torch_version": model.recorded("packages", "torch"),
     }
 
 
@@ -278,13 +293,17 @@ def _log_model(tracking: Tracking, run: Run, name: str, model: "TrainedModel", c
     )
     with tempfile.TemporaryDirectory() as directory:
         local = Path(directory) / "model"
-        own = [copy_code(path, Path(directory) / "code") for path in code.paths]
+        folder = Path(directory) / "code"
+        stored_code = [
+            copy_served_code(import_paths(model).values(), folder),
+            *(copy_code(path, folder) for path in code.paths),
+        ]
         mlflow.pyfunc.save_model(
             local,
             mlflow_model=Model(run_id=run.run_id, model_id=logged.model_id, model_uuid=logged.model_id),
-            python_model=Path(__file__).with_name("pyfunc_model.py"),
+            python_model=PYFUNC_MODEL,
             artifacts={"model": model.artifact.path.resolve().as_uri()},
-            code_paths=[str(path) for path in (Path(dagnn_core.__file__).parent, *own)],
+            code_paths=[str(path) for path in stored_code],
             signature=_signature(model),
             input_example=_input_example(model),
             pip_requirements=_pip_requirements(model) + code.requirements,

@@ -41,10 +41,12 @@ from components.services.storage.patience import (
     passing_status,
     patience_of_environment,
 )
+from components.urls import split_url
 from dagnn_core.errors import BackendError, DagnnError, InputError
 from dagnn_core.locks import try_lock
 from dagnn_core.progress import track
-from dagnn_core.text import one_line, without_credentials
+from dagnn_core.redaction import redact
+from dagnn_core.text import one_line
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -156,12 +158,15 @@ class Storage:
             retries={"mode": "standard", "total_max_attempts": 1 if self.patience else self.attempts},
             max_pool_connections=2 * THREADS,
         )
+        for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+            split_url(os.environ.get(name, ""), name=name)
+        split_url(self.endpoint_url, name="the endpoint URL of the store")
         try:
             with _answering("S3"):
                 client = boto3.session.Session().client("s3", endpoint_url=self.endpoint_url or None, config=config)
         except ValueError as error:
             raise InputError(
-                f"{error}, expected a URL such as https://s3.example.org", "correct AWS_ENDPOINT_URL"
+                f"{one_line(error)}, expected a URL such as https://s3.example.org", "correct AWS_ENDPOINT_URL"
             ) from error
         if self.patience:
             _wait_for_store(client, self.patience)
@@ -423,6 +428,11 @@ def parse_uri(uri: str) -> Address:
         InputError: it is not such a URI.
     """
     parts = uri.removeprefix("s3://").split("/", 1)
+    if re.search("[:@]", parts[0]) and not parts[0].startswith("arn:"):
+        raise InputError(
+            f"{redact(uri)} was given with credentials, which an address in S3 does not have",
+            "give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile of AWS_PROFILE",
+        )
     if not uri.startswith("s3://") or not parts[0]:
         raise InputError(f"{uri!r} is not the address of an object in S3, expected s3://bucket/key")
     return Address(parts[0], parts[1] if len(parts) > 1 else "")
@@ -505,7 +515,7 @@ def _megabytes(moved: "SimpleQueue[int]", futures: Sequence[Future[None]]) -> It
 
 def _wait_for_store(client: Any, seconds: float) -> None:
     """Let botocore repeat every failed request of a client, those of its transfer manager too, as patience says."""
-    patience = Patience(f"S3 at {without_credentials(client.meta.endpoint_url)}", seconds)
+    patience = Patience(f"S3 at {redact(client.meta.endpoint_url)}", seconds)
 
     def needs_retry(
         *, response: Any, caught_exception: Exception | None, request_dict: dict[str, Any], **_: object

@@ -5,7 +5,6 @@ MLflow takes a second to import, so it is imported when a server is first needed
 """
 
 import getpass
-import json
 import logging
 import os
 import re
@@ -18,15 +17,18 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 from uuid import uuid4
 
+from components.output import is_debugging
 from components.services.storage.patience import Patience, patience_of_environment
 from components.services.tracking.patience import end_silent_transfers, passing_failure_of_mlflow
 from components.services.tracking.tags import PIPELINE_RUN, Lineage
-from dagnn_core.artifacts import Artifact
+from components.urls import no_url, split_url
+from dagnn_core.artifacts import Artifact, rerun
 from dagnn_core.errors import ArtifactError, BackendError, InputError, causes
-from dagnn_core.text import one_line, without_credentials
+from dagnn_core.records import read_history
+from dagnn_core.redaction import redact, redact_all
+from dagnn_core.text import one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,6 +41,9 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "dagnn"
 RECREATED_FROM = "dagnn.recreated_from"
 REQUEST = "dagnn.request"  # tag with a random value: finds again what was made by a request whose answer was lost
+
+EVERY_EPOCH = "val_map_mean"
+"""A metric that every epoch of a training has."""
 
 PROBE_SECONDS = 5
 MAX_DIGEST = 36  # characters of a data set's digest that MLflow takes
@@ -59,6 +64,8 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+_TRACEBACKS = ("mlflow.store.db", "sqlalchemy.pool")
+"""Loggers that show an exception with its traceback, which then reaches us all the same."""
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _MAX_RETRIES = "5"  # without patience: a server that restarts within a minute is waited for
 
@@ -68,14 +75,19 @@ T = TypeVar("T")
 class Run:
     """An MLflow run that takes figures and files; a server lost while it is open costs one warning, not the work."""
 
-    def __init__(self, client: "MlflowClient", run_id: str, address: str) -> None:
+    def __init__(
+        self, client: "MlflowClient", run_id: str, address: str, *, logged_steps: frozenset[int] = frozenset()
+    ) -> None:
         self.run_id = run_id
+        self._logged_steps = logged_steps
         self._client = client
         self._address = address
         self._lost = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Add figures of one step (an epoch, for training)."""
+        """Add the metrics of one step (an epoch, for training), unless the run has that step from before."""
+        if step in self._logged_steps:
+            return
         self._send(self._client.log_batch, metrics=_metrics(metrics, step), synchronous=True)
 
     def log_dataset(self, dataset: "Dataset", *, context: str) -> None:
@@ -126,6 +138,8 @@ class Tracking:
             os.environ.setdefault(name, value)
         os.environ.setdefault(_RETRIES, "0" if self.patience else _MAX_RETRIES)  # they would multiply
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every single retry
+        for name in _TRACEBACKS:
+            logging.getLogger(name).setLevel(logging.NOTSET if is_debugging() else logging.CRITICAL)
 
     @classmethod
     def from_environment(cls) -> "Tracking":
@@ -141,7 +155,7 @@ class Tracking:
     @property
     def address(self) -> str:
         """The URI without credentials, fit to be shown."""
-        return without_credentials(self.uri)
+        return redact(self.uri)
 
     @cached_property
     def who(self) -> str:
@@ -171,6 +185,7 @@ class Tracking:
         with self.answering():
             # MLflow itself would try again for minutes, with a database even for an hour
             if self._is_http:
+                split_url(self.uri, name="MLFLOW_TRACKING_URI")
                 end_silent_transfers()
                 self._waiting.call(lambda: _probe_server(self.uri), passing_failure_of_mlflow)
             elif self._is_database:
@@ -297,7 +312,7 @@ class Tracking:
         """
         original = model.provenance.get("mlflow_run_id")
         if not original:
-            raise ArtifactError(f"{model.path}/manifest.json names no MLflow run", "run `dvc repro --force train`")
+            raise ArtifactError(f"{model.path}/manifest.json names no MLflow run", rerun("--force train"))
         with self.answering():
             resumable = self._can_resume(original)
             run_id = original if resumable else self._recreated(original) or self._recreate(model, original)
@@ -323,7 +338,8 @@ class Tracking:
                 f"check that the server and the store of its files are not overloaded, and run again{more}",
             )
         if _sqlite_file(self.uri):
-            remedy = "end the program that uses the file, or move a damaged file away"
+            remedies = (remedy for sign, remedy in _SQLITE_REMEDIES.items() if sign in words)
+            remedy = next(remedies, "end the program that uses the file, or move a damaged file away")
         elif _ANSWERED.search(words):
             remedy = "the server's log says why; check that it reaches its database and the store of its files"
         else:
@@ -332,13 +348,17 @@ class Tracking:
 
     @property
     def _is_http(self) -> bool:
-        return urlsplit(self.uri).scheme in ("http", "https")
+        return self._scheme in ("http", "https")
 
     @property
     def _is_database(self) -> bool:
         from mlflow.store.db.db_types import DATABASE_ENGINES
 
-        return urlsplit(self.uri).scheme.split("+")[0] in DATABASE_ENGINES
+        return self._scheme.split("+")[0] in DATABASE_ENGINES
+
+    @cached_property
+    def _scheme(self) -> str:
+        return self.uri.partition(":")[0].lower()
 
     @cached_property
     def _experiment_id(self) -> str:
@@ -400,7 +420,8 @@ class Tracking:
             raise
 
     def _adopt(self, run_id: str | None, params: Mapping[str, str]) -> Run | None:
-        if run_id is None or not self.knows(run_id):
+        resumes = run_id is not None and self.knows(run_id)
+        if run_id is None or not resumes:
             run_id = self.injected_run_id
             if run_id is None:
                 return None
@@ -416,7 +437,9 @@ class Tracking:
                     "unset MLFLOW_RUN_ID for a new run",
                 )
         self.client.update_run(run_id, status="RUNNING")
-        return Run(self.client, run_id, self.address)
+        # a training that resumes repeats the epochs since its last checkpoint
+        history = self.client.get_metric_history(run_id, EVERY_EPOCH) if resumes else []
+        return Run(self.client, run_id, self.address, logged_steps=frozenset(metric.step for metric in history))
 
     def _describe(
         self, run: Run, params: Mapping[str, str], ancestors: Mapping[str, str], tags: Mapping[str, str]
@@ -441,12 +464,11 @@ class Tracking:
 
     def _recreate(self, model: Artifact, original: str) -> str:
         run = Run(self.client, self._create_run(), self.address)
-        ancestors, git = model.provenance["ancestors"], model.provenance["git"]
+        ancestors, git = model.recorded("ancestors"), model.recorded("git")
         lineage = Lineage(digests=ancestors, git=git, execution=model.provenance.get("execution", {}))
-        self._describe(run, _flatten(model.provenance["params"]), ancestors, lineage.tags())
-        for line in model.file("history.jsonl").read_text(encoding="utf-8").splitlines():
-            epoch = json.loads(line)
-            step = epoch.pop("epoch")
+        self._describe(run, _flatten(model.recorded("params")), ancestors, lineage.tags())
+        for number, epoch in enumerate(read_history(model.file("history.jsonl"), model.remedy), start=1):
+            step = int(epoch.pop("epoch", number))
             self.client.log_batch(run.run_id, metrics=_metrics(epoch, step), synchronous=True)
         self.client.set_terminated(run.run_id, status="FINISHED")
         # last, so that a recreation that was interrupted is not taken for a whole one
@@ -477,7 +499,7 @@ def split_of_data(
         name=f"{split}-{content_digest[:12]}",
         digest=raw.get("md5", content_digest)[:MAX_DIGEST],
         source_type="code",
-        source=CodeDatasetSource({"content_digest": content_digest, **raw}).to_json(),
+        source=CodeDatasetSource(redact_all({"content_digest": content_digest, **raw})).to_json(),
         schema=schema,
         profile=profile,
     )
@@ -505,7 +527,7 @@ def _flatten(sections: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= _flatten(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = str(value)[:MAX_PARAM]
+            flat[f"{prefix}{name}"] = redact(str(value))[:MAX_PARAM]
     return flat
 
 
@@ -528,8 +550,12 @@ def _ask_server(uri: str, path: str) -> Any:
 
 
 def _probe_database(uri: str) -> None:
-    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy import NullPool, create_engine, make_url
 
+    try:
+        make_url(uri)
+    except ValueError:  # of a port; its words may have a part of a password
+        raise no_url(uri, name="MLFLOW_TRACKING_URI") from None
     file = _sqlite_file(uri)
     if file is None:
         with create_engine(uri, poolclass=NullPool).connect():
@@ -570,6 +596,13 @@ def _not_permitted(error: Exception) -> bool:
     return code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or bool(re.search(r"\b40[13] Client Error", str(error)))
 
 
+# what SQLite says -> what the user can do
+_SQLITE_REMEDIES = {
+    "disk is full": "free some space on the disk of the file and run again",
+    "disk I/O error": "check the disk of the file, its free space and `ulimit -f`, and run again",
+    "readonly database": "change the permissions of the file and of its folder",
+    "unable to open database file": "check that its folder can be written, and that `ulimit -n` is not used up",
+}
 # MLflow hands on failures of transfers as words alone
 _DIRECT = re.compile(r"Failed to download \d+ chunk|Failed to upload at least one part")
 _HOST = re.compile(r"host='([^']+)'")

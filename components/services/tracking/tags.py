@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dagnn_core.redaction import redact
+
 PIPELINE_RUN = "pipeline_run"
 COMMIT = "git_commit"
 _DIRTY = "git_dirty"
@@ -36,7 +38,8 @@ class Lineage:
             tags |= {COMMIT: str(self.git["commit"]), _DIRTY: str(self.git["dirty"]).lower()}
         tags |= {_EXECUTION[key]: str(value) for key, value in self.execution.items() if key in _EXECUTION}
         tags |= {f"{kind}{_URI}": uri for kind, uri in self.uris.items()}
-        return tags | {f"raw_{key}": value for key, value in known_raw(self.raw).items()}
+        tags |= {f"raw_{key}": value for key, value in known_raw(self.raw).items()}
+        return {tag: redact(value) for tag, value in tags.items()}
 
     @classmethod
     def of_tags(cls, tags: Mapping[str, str]) -> "Lineage":

@@ -3,22 +3,31 @@
 import errno
 import os
 import posixpath
+import re
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+from dagnn_core.data.formats.links import follow
+from dagnn_core.data.formats.spellings import AnySpelling
 from dagnn_core.errors import InputError
 
 MAX_IMAGE_BYTES = 256 << 20  # larger ones are faults, not allocations
 MAX_ZIP_RATIO = 200  # a zip bomb packs a thousandfold, an image hardly at all
 
+MACOS_FOLDER = "__MACOSX/"  # of a zip: what macOS knows of the files beside their content
+
+_UTF8_NAME = 0x800  # flag of a zip's member
 _ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")  # a member's header first, or the end of an empty zip
 _ZIP_HEADER = struct.Struct("<4s22xHH")  # magic, what the directory says as well, size of the name, size of extras
+_DRIVE = re.compile(r"[A-Za-z]:")  # of Windows
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
@@ -55,40 +64,44 @@ class ImageError(InputError):
 
 
 class ImageFolder:
-    """Images in a folder and the folders below it; links that lead out of it count as absent."""
+    """Images in a folder and the folders below it.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
+    Args:
+        root: the folder.
+        source: the raw data, in which links may lead anywhere; None: `root` alone.
+    """
+
+    def __init__(self, root: Path, source: Path | None = None) -> None:
+        self._root = root
+        self._roots = [folder.resolve() for folder in (root, source) if folder]
 
     def read(self, path: str) -> bytes | None:
         """The encoded image, or None where there is none.
 
         Raises:
             ImageError: it is too large.
+            LinkOutsideError: it is a link that leads out of the raw data.
         """
-        file = self._file(path)
-        if file is None:
+        if leaves_folder(path) or "\0" in path:
             return None
-        _check_size(file.stat().st_size)
-        return file.read_bytes()
-
-    def _file(self, path: str) -> Path | None:
         try:
-            file = (self._root / path).resolve(strict=True)
-        except (ValueError, RuntimeError):  # a null character, a loop of links
+            file = follow(self._root / path, self._roots)
+        except RuntimeError:  # a loop of links
             return None
         except OSError as error:
             if error.errno in _ABSENT:
                 return None
             raise
-        return file if file.is_relative_to(self._root) and file.is_file() else None
+        if not file.is_file():
+            return None
+        _check_size(file.stat().st_size)
+        return file.read_bytes()
 
     def state(self, path: str) -> FileState | None:
-        """The state of the image's file; None where there is none."""
+        """The state of the image's file, wherever links lead; None where there is none."""
         try:
-            file = self._file(path)
-            return FileState.of(file) if file else None
-        except OSError:  # read() says what is wrong
+            return FileState.of(self._root / path)
+        except (OSError, ValueError):  # read() says what is wrong
             return None
 
 
@@ -107,8 +120,9 @@ class _Extent(NamedTuple):
 class ImageArchive:
     """Images in an uncompressed tar or in a zip, read in place; only regular files count, links are left alone.
 
-    Every read opens the file anew, so threads do not meet. The images may lie below a folder with the archive's own
-    name, as `zip -r train2017.zip train2017` packs them.
+    Every read opens the file again, so threads do not meet. The images may lie below a folder with the archive's own
+    name, as `zip -r train2017.zip train2017` packs them. A path that no member has exactly is that of one whose name
+    has backslashes for slashes, or is composed otherwise (Unicode's NFC and NFD).
 
     Raises:
         InputError: neither of the two, or a truncated one.
@@ -122,6 +136,8 @@ class ImageArchive:
         try:
             members = _zip_members(path) if self._is_zip else _tar_members(path)
             self._extents = {posixpath.normpath(name): extent for name, extent in members}
+            plain = {_plain(name): name for name in self._extents}
+            self._name_of = {key: name for key, name in plain.items() if key != name}
         except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError) as error:
             raise InputError(
                 f"{path} is not a whole zip or uncompressed tar file ({error})",
@@ -134,8 +150,7 @@ class ImageArchive:
         Raises:
             ImageError: it is too large, or damaged.
         """
-        normal = posixpath.normpath(path)
-        extent = self._extents.get(normal) or self._extents.get(f"{self._path.stem}/{normal}")
+        extent = self._find(path)
         if extent is None:
             return None
         for size in (extent.size, extent.stored_size):
@@ -148,15 +163,28 @@ class ImageArchive:
         """The state of the archive when it was opened."""
         return self._state
 
+    def _find(self, path: str) -> _Extent | None:
+        normal, stem = posixpath.normpath(path), self._path.stem
+        plain = _plain(normal)
+        for name in (normal, f"{stem}/{normal}", plain, f"{_plain(stem)}/{plain}"):
+            extent = self._extents.get(name) or self._extents.get(self._name_of.get(name, ""))
+            if extent is not None:
+                return extent
+        return None
 
-def open_images(path: Path) -> Images:
+
+def open_images(path: Path, source: Path | None = None) -> Images:
     """Open a folder, a tar or a zip of images; where `path` does not exist, `path.tar` or `path.zip` takes its place.
+
+    Args:
+        path: where the images are.
+        source: the raw data, in which links of single images may lead anywhere; None: `path` alone.
 
     Raises:
         InputError: there is none of them.
     """
     if path.is_dir():
-        return ImageFolder(path)
+        return AnySpelling(ImageFolder(path, source))
     for archive in (path, path.with_name(f"{path.name}.tar"), path.with_name(f"{path.name}.zip")):
         if archive.is_file():
             return ImageArchive(archive)
@@ -174,7 +202,7 @@ def _tar_members(path: Path) -> Iterator[tuple[str, _Extent]]:
 def _zip_members(path: Path) -> Iterator[tuple[str, _Extent]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16):
+            if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16) or member.filename.startswith(MACOS_FOLDER):
                 continue
             if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise InputError(
@@ -184,7 +212,23 @@ def _zip_members(path: Path) -> Iterator[tuple[str, _Extent]]:
                 )
             is_deflated = member.compress_type == zipfile.ZIP_DEFLATED
             sizes = (member.compress_size, member.file_size)
-            yield member.filename, _Extent(member.header_offset, *sizes, is_deflated, member.CRC)
+            yield zip_name(member), _Extent(member.header_offset, *sizes, is_deflated, member.CRC)
+
+
+def zip_name(member: zipfile.ZipInfo) -> str:
+    """The name of a zip's member; macOS writes UTF-8 without saying so, which reads as letters of the first PCs."""
+    name = member.filename
+    if not name.isascii() and not member.flag_bits & _UTF8_NAME:
+        with suppress(UnicodeError):
+            return name.encode("cp437").decode()
+    return name
+
+
+def _plain(name: str) -> str:
+    """A member's name with slashes and in composed form, by which it is found as well."""
+    if name.isascii() and "\\" not in name:
+        return name
+    return posixpath.normpath(unicodedata.normalize("NFC", name.replace("\\", "/")))
 
 
 def _read_zip_member(stream: BinaryIO, extent: _Extent) -> bytes:
@@ -214,6 +258,6 @@ def _check_size(size: int) -> None:
 
 
 def leaves_folder(path: str) -> bool:
-    """Whether a relative path points out of its folder (`../x`, `/x`)."""
-    normal = posixpath.normpath(path)
-    return posixpath.isabs(normal) or normal == ".." or normal.startswith("../")
+    """Whether a relative path points out of its folder (`../x`, `/x`, `C:/x`)."""
+    normal = posixpath.normpath(path.replace("\\", "/"))
+    return posixpath.isabs(normal) or _DRIVE.match(normal) is not None or normal == ".." or normal.startswith("../")

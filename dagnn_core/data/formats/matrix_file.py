@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.arrays import read_npz
 from dagnn_core.errors import InputError
 
 _MATLAB_NUMBERS = {"double", "single", "logical", "sparse"} | {
@@ -31,7 +32,7 @@ def read_matrix(path: Path, name: str = "") -> NDArray[Any]:
         raise InputError(f"{path} does not exist, expected a matrix", "correct dataset.source or dataset.features")
     try:
         matrix = readers[path.suffix](path, name)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # a damaged file makes the readers raise nearly anything
         raise InputError(f"{path} cannot be read ({type(error).__name__}: {error})", "copy it again") from error
@@ -91,8 +92,7 @@ def _read_npy(path: Path, name: str) -> NDArray[Any]:
 
 
 def _read_npz(path: Path, name: str) -> NDArray[Any]:
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-        arrays = {key: archive[key] for key in ([name] if name in archive.files else archive.files)}
+    arrays = read_npz(path)
     tables = [key for key, array in arrays.items() if _is_table(array.shape, array.dtype.kind)]
     others = (f"{key} ({array.dtype} {list(array.shape)})" for key, array in arrays.items())
     chosen: NDArray[Any] = arrays[_choose(path, name, tables, others)]

@@ -1,23 +1,23 @@
-"""Tables of raw data: some columns of a CSV, Parquet or JSON Lines file, as texts or lists of texts.
+"""Tables of raw data: some columns of a CSV, TSV, Parquet, Arrow or JSON Lines file, as texts or lists of texts.
 
 Rows are counted from 1, the first row of data: below the header of a CSV file, the first object of a JSON Lines file.
 """
 
-import csv
-import difflib
 import json
+import logging
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from dagnn_core.data.formats.cells import Cell, check_columns, check_length, without_missing
+from dagnn_core.data.formats.column_file import ARROW, PARQUET, ColumnFile, open_columns, read_texts
+from dagnn_core.data.formats.delimited import read_delimited, read_header
 from dagnn_core.errors import InputError
+from dagnn_core.text import one_line
 
-Cell = str | tuple[str, ...]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Table:
     num_rows: int
     columns: Mapping[str, list[Cell]]
     lines: list[int]
-    """Line of the file on which each row begins, [num_rows]; empty for Parquet, which has no lines."""
+    """Line of the file on which each row begins, [num_rows]; empty for Parquet and Arrow, which have no lines."""
 
     def place(self, row: int) -> str:
         """Where a row (from 1) is, for messages: `row 3 (line 4)`."""
@@ -52,73 +52,80 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Table:
     """Read some columns of a table; numbers become texts as they are written.
 
     Args:
-        path: `.csv` (UTF-8, comma, header), `.parquet`, or `.jsonl` (one object a line).
+        path: `.csv` (header, commas, semicolons or tabs), `.tsv`, `.parquet`, `.arrow`, `.feather`, or `.jsonl` and
+            `.ndjson` (one object a line); in capitals, too.
         columns: what a column is called in the configuration (for messages) -> name of the column.
 
     Raises:
-        InputError: the file is missing, damaged, empty, not UTF-8, of another type, or lacks a column.
+        InputError: the file is missing, damaged, empty, not UTF-8, of another type, lacks a column, has one twice, or a
+            cell in it is too long.
     """
-    readers = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}
-    if path.suffix not in readers:
+    readers = dict.fromkeys((".csv", ".tsv"), _read_lines) | dict.fromkeys((".jsonl", ".ndjson"), _read_jsonl)
+    readers |= dict.fromkeys((*PARQUET, *ARROW), _read_column_file)
+    suffix = path.suffix.lower()
+    if suffix not in readers:
         raise InputError(f"{path} is not a table that can be read, expected {', '.join(readers)}", "convert it")
     if not path.is_file():
-        raise InputError(f"{path} does not exist, expected a table (CSV, Parquet or JSON Lines)", "correct the path")
+        raise InputError(
+            f"{path} does not exist, expected a table (CSV, TSV, Parquet, Arrow or JSON Lines)", "correct the path"
+        )
     try:
-        table = readers[path.suffix](path, columns)
+        table = readers[suffix](path, columns)
     except UnicodeDecodeError as error:
-        line = _undecodable_line(path)
-        raise InputError(f"{path}, line {line}: not valid UTF-8 ({error.reason})", "save the table as UTF-8") from error
+        where = f", line {_undecodable_line(path)}" if error.encoding == "utf-8" else ""
+        raise InputError(
+            f"{path}{where}: not valid {error.encoding.upper()} ({error.reason})", "save the table as UTF-8"
+        ) from error
     if table.num_rows == 0:
         raise InputError(f"{path} has no rows, expected one row per item")
-    return table
+    return _without_missing(table)
 
 
-def table_columns(path: Path) -> list[str]:
-    """Names of the columns of a table, in its order; of JSON Lines those of all rows.
+def column_names(path: Path, wanted: Iterable[str]) -> list[str]:
+    """Names of the columns of a table, in its order; of JSON Lines those of all objects.
+
+    Args:
+        path: as for `read_table`.
+        wanted: columns that it should have, by which the dialect of a CSV file is found.
 
     Raises:
-        InputError: as `read_table`.
+        InputError: it cannot be read.
     """
-    if path.suffix == ".parquet":
-        try:
-            names: list[str] = pq.read_schema(path).names
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path} is not a valid Parquet file ({error})", "write it again") from error
-        return names
+    suffix = path.suffix.lower()
+    if suffix in (*PARQUET, *ARROW):
+        return list(open_columns(path).schema.names)
+    if suffix in (".csv", ".tsv"):
+        return read_header(path, set(wanted))
+    names: dict[str, None] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            if path.suffix == ".csv":
-                return next(csv.reader(stream, strict=True), [])
-            records = (json.loads(line) for line in stream if line.strip())
-            return list({name: None for record in records if isinstance(record, dict) for name in record})
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}), expected a table in UTF-8", "correct it") from error
+        with path.open(encoding="utf-8-sig") as stream:
+            for line in stream:
+                record = json.loads(line) if line.strip() else None
+                names |= dict.fromkeys(record) if isinstance(record, dict) else {}
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a table that can be read ({one_line(error)})", "correct it") from error
+    return list(names)
 
 
-def _read_csv(path: Path, columns: Mapping[str, str]) -> Table:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
-        try:
-            header = next(reader, [])
-            _check_columns(path, columns, header)
-            positions = {name: header.index(name) for name in columns.values()}
-            cells: dict[str, list[Cell]] = {name: [] for name in positions}
-            lines: list[int] = []
-            end = reader.line_num
-            for row in reader:
-                begin, end = end + 1, reader.line_num
-                if not row:  # a blank line
-                    continue
-                if len(row) != len(header):
-                    raise InputError(
-                        f"{path}, line {begin}: {len(row)} cells, expected {len(header)} as in the header",
-                        "quote cells that contain commas",
-                    )
-                lines.append(begin)
-                for name, position in positions.items():
-                    cells[name].append(row[position])
-        except csv.Error as error:
-            raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error})", "correct this line") from error
+def open_table(file: ColumnFile, columns: Mapping[str, str]) -> Table:
+    """Some columns of a Parquet or Arrow file that is open; it may have no rows.
+
+    Raises:
+        InputError: the file is damaged, lacks a column, has one twice, or a cell in it is too long.
+    """
+    return _without_missing(_of_columns(file, columns))
+
+
+def _without_missing(table: Table) -> Table:
+    cleaned = {name: without_missing(cells) for name, cells in table.columns.items()}
+    count = sum(number for _, number in cleaned.values())
+    if count:
+        log.info("%s: %d cells hold nan or <NA>, which counts as missing", table.path, count)
+    return replace(table, columns={name: cells for name, (cells, _) in cleaned.items()})
+
+
+def _read_lines(path: Path, columns: Mapping[str, str]) -> Table:
+    cells, lines = read_delimited(path, columns)
     return Table(path, len(lines), cells, lines)
 
 
@@ -131,49 +138,36 @@ def _read_jsonl(path: Path, columns: Mapping[str, str]) -> Table:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
+            where = f"{path}, line {number}"
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {number}: not valid JSON ({error})", "correct this line") from error
+                record = json.loads(line, object_pairs_hook=_object)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{where}: not valid JSON ({one_line(error)})", "correct this line") from error
             if not isinstance(record, dict):
-                raise InputError(f"{path}, line {number}: a JSON {type(record).__name__}, expected an object")
+                raise InputError(f"{where}: a JSON {type(record).__name__}, expected an object")
             present |= dict.fromkeys(record)
             lines.append(number)
             for name in names:
-                cells[name].append(_json_cell(record.get(name), f"{path}, line {number}: {name!r}"))
-    _check_columns(path, columns, present)
+                cells[name].append(_json_cell(record.get(name), f"{where}: {name!r}"))
+    check_columns(path, columns, present)
     return Table(path, len(lines), cells, lines)
 
 
-def _read_parquet(path: Path, columns: Mapping[str, str]) -> Table:
-    cells: dict[str, list[Cell]] = {}
-    try:
-        schema = pq.read_schema(path)
-        _check_columns(path, columns, schema.names)
-        table = pq.read_table(path, columns=sorted(set(columns.values())))
-    except pa.ArrowException as error:
-        raise InputError(f"{path} is not a valid Parquet file ({error})", "write it again") from error
-    for field in table.schema:
-        is_list = pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
-        wanted = pa.list_(pa.string()) if is_list else pa.string()
-        try:
-            values = table[field.name].cast(wanted).to_pylist()
-        except pa.ArrowException as error:
-            raise InputError(
-                f"{path}: column {field.name!r} has the type {field.type}, expected texts, numbers or lists of them"
-            ) from error
-        cells[field.name] = [_arrow_cell(value) for value in values]
-    return Table(path, table.num_rows, cells, lines=[])
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose keys are there once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
-def _check_columns(path: Path, columns: Mapping[str, str], present: Iterable[str]) -> None:
-    names = list(present)
-    for role, name in columns.items():
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-            hint = f", did you mean {close[0]!r}?" if close else ""
-            listed = ", ".join(names) or "none"
-            raise InputError(f"{path} has no column {name!r} ({role}){hint}", f"its columns: {listed}")
+def _read_column_file(path: Path, columns: Mapping[str, str]) -> Table:
+    return _of_columns(open_columns(path), columns)
+
+
+def _of_columns(file: ColumnFile, columns: Mapping[str, str]) -> Table:
+    check_columns(file.path, columns, file.schema.names)
+    return Table(file.path, sum(file.group_sizes), read_texts(file, sorted(set(columns.values()))), lines=[])
 
 
 def _json_cell(value: Any, where: str) -> Cell:
@@ -186,16 +180,11 @@ def _json_text(value: Any, where: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
+        check_length(value, where)
         return value.encode(errors="replace").decode()  # JSON can spell half a character, which no file can hold
     if isinstance(value, int | float):
         return str(value)
     raise InputError(f"{where} is a JSON {type(value).__name__}, expected a text, a number or a list of them")
-
-
-def _arrow_cell(value: str | list[str | None] | None) -> Cell:
-    if isinstance(value, list):
-        return tuple(entry for entry in value if entry is not None)
-    return value or ""
 
 
 def _undecodable_line(path: Path) -> int:

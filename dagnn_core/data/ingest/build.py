@@ -5,21 +5,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import SPLITS, Item, Rejection
 from dagnn_core.data.formats.archives import ImageError
-from dagnn_core.data.images import decoding_fault, map_in_order, refuse_huge_images
+from dagnn_core.data.formats.links import LinkOutsideError
+from dagnn_core.data.images import decoded, decoding_fault, map_in_order
+from dagnn_core.data.ingest.draw import can_be_held_out, draw_splits, is_drawn
 from dagnn_core.data.ingest.incomplete import take_away
 from dagnn_core.data.ingest.journal import CheckJournal, UnusableImage
+from dagnn_core.data.ingest.near_copies import DECODED_PIXELS, Fingerprint, fingerprint
 from dagnn_core.data.ingest.work import rows_digest
 from dagnn_core.data.ingest.writer import DatasetWriter
-from dagnn_core.data.labels import choose_labels
+from dagnn_core.data.labels import choose_labels, fold_case
 from dagnn_core.data.raw import RawData, RawItem, Reason
-from dagnn_core.data.splits import draw_split
 from dagnn_core.errors import InputError
 from dagnn_core.progress import track
+from dagnn_core.text import quote
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +35,9 @@ NUM_SHOWN = 3  # rejected rows in an error message
 def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path) -> dict[str, Any]:
     """Write raw data as the files of a `dataset` artifact; memory does not grow with the images.
 
-    Images are read twice: decoded once to find those that cannot be used, since labels and splits depend on which
-    rows are left, then copied as they are. An interrupted call leaves what it has done in `work`, and the next one goes
-    on there.
+    Images are read twice: decoded once to find those that cannot be used and, where splits are drawn, copies of each
+    other, since labels and splits depend on which rows are left, then copied as they are. An interrupted call leaves
+    what it has done in `work`, and the next one resumes it.
 
     Args:
         out: an empty folder.
@@ -57,19 +63,25 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
         return [item for item in items if not applies(item)]
 
     reject(raw.rejections)
-    items, unusable = _without_faulty(raw, _image_faults(raw, work / "checks.jsonl"), config)
+    faults, fingerprints = _check_images(raw, config, work / "checks.jsonl")
+    items, unusable = _without_faulty(raw, faults, config)
     reject(unusable)
     items = quarantine(items, Reason.NO_MODALITY, lambda item: not item.has_image and not item.has_text)
-    items = [item if _has_split(raw, item) else item._replace(split=_draw(raw, item, config)) for item in items]
+    drawn = draw_splits(raw, items, fingerprints, config)
+    reject(drawn.rejections)
+    _report_copies(drawn.copies)
+    items = drawn.items
     _check_complete(raw, items, config)
     items = quarantine(
-        items, Reason.HELD_OUT_INCOMPLETE, lambda item: item.split != "train" and not _can_be_held_out(raw, item)
+        items, Reason.HELD_OUT_INCOMPLETE, lambda item: item.split != "train" and not can_be_held_out(raw, item)
     )
-    _check_splits(raw, items)
+    _check_splits(raw, items, drawn.copies)
+    if config.label_case == "fold":
+        items = fold_case(items, raw.label_order)
     labels = choose_labels(items, raw.label_order, config.min_label_count)
     items = [item._replace(labels=tuple(name for name in item.labels if name not in labels.dropped)) for item in items]
     items = quarantine(items, Reason.RARE_LABELS, lambda item: not item.labels)
-    _check_splits(raw, items)
+    _check_splits(raw, items, drawn.copies)
     items = take_away(
         items,
         without_image=config.train_without_image,
@@ -83,7 +95,11 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
         _write_items(writer, raw, items)
         _write_vectors(writer, raw, items)
         writer.write_rejected(sorted(rejections))
-    return writer.content | {"num_rows": raw.num_rows, "dropped_labels": labels.dropped}
+    return writer.content | {
+        "num_rows": raw.num_rows,
+        "dropped_labels": labels.dropped,
+        "copies": drawn.copies,
+    }
 
 
 def _write_items(writer: DatasetWriter, raw: RawData, items: Sequence[RawItem]) -> None:
@@ -121,32 +137,46 @@ def _write_vectors(writer: DatasetWriter, raw: RawData, items: Sequence[RawItem]
         writer.write_vectors(modality, vectors.features, vectors.rows_of(ids))
 
 
-def _image_faults(raw: RawData, journal_path: Path) -> Mapping[int, UnusableImage]:
+class _Checked(NamedTuple):
+    """What is known of the images."""
+
+    faults: Mapping[int, UnusableImage]
     """Index of an item -> what is wrong with its image."""
+    fingerprints: NDArray[np.void]
+    """Of all items; empty where copies are not looked for."""
+
+
+def _check_images(raw: RawData, config: DatasetConfig, journal_path: Path) -> _Checked:
     image = raw.image
     if image is None or raw.trusted_images:
-        return {}
+        return _Checked({}, np.zeros(0, np.void))
+    finds_copies = config.copies != "keep" and any(is_drawn(raw, item) for item in raw.items)
 
-    def check(item: RawItem) -> UnusableImage | None:
+    def check(item: RawItem) -> tuple[UnusableImage | None, Fingerprint | None]:
         if not item.has_image:
-            return None
+            return None, None
         try:
             encoded = image(item)
+        except LinkOutsideError as error:
+            return UnusableImage(Reason.IMAGE_OUTSIDE, str(error)), None
         except ImageError as error:
-            return UnusableImage(Reason.IMAGE_UNDECODABLE, f"{item.image_path}: {error}")
+            return UnusableImage(Reason.IMAGE_UNDECODABLE, f"{item.image_path}: {error}"), None
         if encoded is None:
-            return UnusableImage(Reason.IMAGE_MISSING, item.image_path)
+            return UnusableImage(Reason.IMAGE_MISSING, item.image_path), None
         why = decoding_fault(encoded)
-        return UnusableImage(Reason.IMAGE_UNDECODABLE, f"{item.image_path}: {why}") if why else None
+        if not why and finds_copies:
+            with decoded(encoded, DECODED_PIXELS) as small:
+                return None, fingerprint(small)
+        return (UnusableImage(Reason.IMAGE_UNDECODABLE, f"{item.image_path}: {why}") if why else None), None
 
-    with CheckJournal(journal_path) as journal, refuse_huge_images():
+    with CheckJournal(journal_path, fingerprints=finds_copies) as journal:
         done, total = journal.num_checked, len(raw.items)
         if done:
             log.info("resuming: %s of %s images were checked before", f"{done:,}", f"{total:,}")
         results = map_in_order(check, islice(raw.items, done, None))
-        for fault in track(results, description="checking images", total=total, done=done):
-            journal.record(fault)
-    return journal.faults
+        for result in track(results, description="checking images", total=total, done=done):
+            journal.record(*result)
+    return _Checked(journal.faults, journal.fingerprints)
 
 
 def _without_faulty(
@@ -165,32 +195,25 @@ def _without_faulty(
     return items, rejections
 
 
-def _can_be_held_out(raw: RawData, item: RawItem) -> bool:
-    """Whether val and test may have the item: they are for complete ones, where the data has any images."""
-    return item.is_complete or raw.is_text_alone
-
-
-def _has_split(raw: RawData, item: RawItem) -> bool:
-    return item.split != "train" if raw.draws_val else item.split != ""
-
-
-def _draw(raw: RawData, item: RawItem, config: DatasetConfig) -> str:
-    if not _can_be_held_out(raw, item):
-        return "train"
-    return draw_split(
-        item.group or item.id,
-        seed=config.seed,
-        val_fraction=config.val_fraction,
-        test_fraction=0.0 if raw.draws_val else config.test_fraction,
+def _report_copies(copies: Mapping[str, Any]) -> None:
+    if not copies["groups"]:
+        return
+    dropped = f"{copies['dropped']:,} are dropped" if copies["rule"] == "drop" else "each group is in one split"
+    log.info(
+        "%s of %s items whose splits are drawn have copies of their images, identical or nearly so: %s groups, the "
+        "largest of %s items; %s (dataset.copies: %s)",
+        *(f"{copies[name]:,}" for name in ("items", "drawn_items", "groups", "largest_group")),
+        *(dropped, copies["rule"]),
     )
 
 
-def _check_rejected(raw: RawData, rejections: Sequence[Rejection], config: DatasetConfig) -> None:
+def _check_rejected(raw: RawData, rejections: Iterable[Rejection], config: DatasetConfig) -> None:
+    rejections = [rejection for rejection in rejections if Reason(rejection.reason).is_fault]
     if len(rejections) <= config.max_rejected * raw.num_rows:
         return
     counts = Counter(rejection.reason for rejection in rejections).most_common()
     shown = [
-        f"{raw.place(rejection.row)} {rejection.id!r}: {rejection.reason}"
+        f"{raw.place(rejection.row)} {quote(rejection.id)}: {rejection.reason}"
         + (f" ({rejection.detail})" if rejection.detail else "")
         for rejection in rejections[:NUM_SHOWN]
     ]
@@ -202,14 +225,16 @@ def _check_rejected(raw: RawData, rejections: Sequence[Rejection], config: Datas
     )
 
 
-def _check_splits(raw: RawData, items: Sequence[RawItem]) -> None:
+def _check_splits(raw: RawData, items: Sequence[RawItem], copies: Mapping[str, Any]) -> None:
     sizes = Counter(item.split for item in items)
     for split in SPLITS:
         if not sizes[split]:
+            alike = f"; {copies['largest_group']} have images that are copies of each other, directly or by others"
             raise InputError(
                 f"{raw.source}: no item is in the split {split!r} (of {len(items)}), expected some in each of "
-                f"{', '.join(SPLITS)}",
-                "add items, or correct the splits or their fractions in dataset",
+                f"{', '.join(SPLITS)}{alike if copies['groups'] else ''}",
+                "add items, or correct the splits or their fractions in dataset"
+                + (", or set dataset.copies to keep" if copies["groups"] else ""),
             )
 
 

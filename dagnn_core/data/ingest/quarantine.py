@@ -5,8 +5,16 @@ from typing import NamedTuple
 
 from dagnn_core.data.dataset import Modality, Rejection
 from dagnn_core.data.formats.archives import leaves_folder
-from dagnn_core.data.raw import RawItem, Reason
+from dagnn_core.data.raw import (
+    MAX_ID_CHARACTERS,
+    MAX_LABEL_CHARACTERS,
+    MAX_PATH_CHARACTERS,
+    MAX_TEXT_CHARACTERS,
+    RawItem,
+    Reason,
+)
 from dagnn_core.data.vectors import PrecomputedVectors
+from dagnn_core.text import clip
 
 
 class Sorted(NamedTuple):
@@ -38,11 +46,15 @@ def quarantine(
     for item in rows:
         faults = {
             Reason.NO_ID: not item.id.strip(),
+            Reason.ID_TOO_LONG: len(item.id) > MAX_ID_CHARACTERS,
             Reason.DUPLICATE_ID: item.id in seen,
             Reason.EMPTY_TEXT: not item.has_text and not keep_incomplete,
+            Reason.TEXT_TOO_LONG: len(item.text) > MAX_TEXT_CHARACTERS,
             Reason.NO_LABEL: not item.labels,
+            Reason.LABEL_TOO_LONG: any(len(label) > MAX_LABEL_CHARACTERS for label in item.labels),
             Reason.NO_SPLIT: needs_split and not item.split,
             Reason.IMAGE_OUTSIDE: leaves_folder(item.image_path),
+            Reason.PATH_TOO_LONG: len(item.image_path) > MAX_PATH_CHARACTERS,
             Reason.NO_VECTOR: not keep_incomplete and any(item.id not in ready.row_of for ready in vectors.values()),
             Reason.BAD_VECTOR: any(item.id in ready.not_finite for ready in vectors.values()),
         }
@@ -51,7 +63,7 @@ def quarantine(
         if reason is None:
             found.items.append(_without_vectorless(item, vectors))
         else:
-            found.rejections.append(Rejection(item.row, item.id, reason))
+            found.rejections.append(Rejection(item.row, clip(item.id, MAX_ID_CHARACTERS), reason))
     return found
 
 

@@ -1,5 +1,9 @@
-"""Parquet shards of items. A shard that has its name is whole and on disk, whatever happens next."""
+"""Parquet shards of items. A shard that has its name is whole and on disk, whatever happens next.
 
+A finished shard has the sha256 of its bytes in its name, so one that is damaged afterwards is not taken up again.
+"""
+
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -9,8 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dagnn_core.artifacts import sha256_of
 from dagnn_core.data.dataset import ROW_GROUP_ITEMS, SCHEMA, Item
-from dagnn_core.data.ingest.work import naming
+from dagnn_core.disk import writing
+
+log = logging.getLogger(__name__)
 
 ROW_GROUP_BYTES = 16 << 20  # large images: fewer of them in a row group, which is held in memory
 
@@ -22,20 +29,22 @@ class ShardWriter:
         self._folder = folder
         self._shard_bytes = shard_bytes
         self._shard: pq.ParquetWriter | None = None
-        self._num_finished = 0
+        self._finished: list[Path] = []
         self._shard_size = 0
         self._group: list[Item] = []
         self._group_size = 0
 
     def take_finished(self) -> int:
-        """Go on after the finished shards in the folder; returns how many items they hold."""
+        """Resume after the finished shards in the folder; returns how many items they hold."""
         num_items = 0
-        while self._path.is_file():
-            try:
-                num_items += pq.read_metadata(self._path).num_rows
-            except pa.ArrowInvalid:  # damaged since: it is written anew
+        while found := sorted(self._folder.glob(f"{self._stem}-*.parquet")):
+            path = found[0]
+            if path.stem != f"{self._stem}-{sha256_of(path)}":
+                log.warning("%s is damaged: the items from there on are written again", path)
+                path.unlink()
                 break
-            self._num_finished += 1
+            num_items += pq.read_metadata(path).num_rows
+            self._finished.append(path)
         return num_items
 
     def add(self, item: Item) -> None:
@@ -57,28 +66,35 @@ class ShardWriter:
                 self._shard.close()
             self._temporary.unlink(missing_ok=True)
 
-    def link_into(self, folder: Path) -> None:
-        """Put all finished shards into another folder as well: copies where that is on another file system."""
-        for shard in range(self._num_finished):
-            source = self._folder / _name(shard)
-            target = folder / source.name
+    def publish(self, folder: Path) -> None:
+        """Give all finished shards the names that readers expect.
+
+        Args:
+            folder: the writer's own, or another: there they are hard links, or copies on another file system.
+        """
+        for shard, source in enumerate(self._finished):
+            target = folder / f"{_stem(shard)}.parquet"
+            if folder == self._folder:
+                source.rename(target)
+                continue
             try:
                 target.hardlink_to(source)
             except OSError:
-                shutil.copyfile(source, target)
+                with writing(target, need=source.stat().st_size):
+                    shutil.copyfile(source, target)
 
     @property
-    def _path(self) -> Path:
-        return self._folder / _name(self._num_finished)
+    def _stem(self) -> str:
+        return _stem(len(self._finished))
 
     @property
     def _temporary(self) -> Path:
-        return self._path.with_suffix(".tmp")
+        return self._folder / f"{self._stem}.tmp"
 
     def _flush_group(self) -> None:
         if not self._group:
             return
-        with naming(self._path):
+        with writing(self._temporary.with_suffix(".parquet")):
             if self._shard is None:
                 # images are compressed already; dictionaries and statistics of them would only cost time
                 self._shard = pq.ParquetWriter(
@@ -93,17 +109,18 @@ class ShardWriter:
     def _finish_shard(self) -> None:
         if self._shard is None:
             return
-        with naming(self._path):
+        with writing(self._temporary.with_suffix(".parquet")):
             self._shard.close()
             with self._temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
-            self._temporary.rename(self._path)
-        self._num_finished += 1
+            path = self._folder / f"{self._stem}-{sha256_of(self._temporary)}.parquet"
+            self._temporary.rename(path)
+        self._finished.append(path)
         self._shard, self._shard_size = None, 0
 
 
-def _name(shard: int) -> str:
-    return f"data-{shard:05d}.parquet"
+def _stem(shard: int) -> str:
+    return f"data-{shard:05d}"
 
 
 def _table(items: Sequence[Item]) -> pa.Table:

@@ -1,24 +1,18 @@
 """Unfinished work of an import: a folder that an interrupted import leaves, and that the next one goes on with.
 
-    <work>/<images>/checks.jsonl                  what the images that were checked are like (journal.py)
-    <work>/<images>/<items>/data-00000.parquet    finished shards (shards.py)
+    <work>/<images>/checks.jsonl                           what the images that were checked are like (journal.py)
+    <work>/<images>/<items>/data-00000-<sha256>.parquet    finished shards (shards.py)
 
 `<images>` is a digest of what decides how an image is read and whether it decodes; `<items>` adds every row as it
 will be written. So correcting the configuration, a text or a label costs no second check, and nothing stale is reused.
 """
 
 import hashlib
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dagnn_core.artifacts import canonical_json
 from dagnn_core.data.raw import RawData
-from dagnn_core.errors import InputError
-from dagnn_core.locks import hold_lock
-
-_ELSEWHERE = "name another folder with --work"
 
 
 def images_digest(raw: RawData, packages: Mapping[str, str]) -> str:
@@ -44,52 +38,6 @@ def rows_digest(*parts: Iterable[object]) -> str:
             digest.update(repr(row).encode())
         digest.update(b"\0")
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def work_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder of unfinished work and hold it for this process alone; it goes when the body ends without error.
-
-    Raises:
-        InputError: it cannot be a folder.
-        BackendError: another process holds it, or its file system has no locks.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{folder} cannot be a folder: it or what it lies in is a file", _ELSEWHERE) from error
-    with _locked(folder.with_suffix(".lock")):  # beside the folder, so that no file in it is open when it is removed
-        folder.mkdir(exist_ok=True)  # its last holder may just have removed it
-        try:
-            yield folder
-            shutil.rmtree(folder)
-        finally:
-            with suppress(OSError):
-                folder.rmdir()  # where nothing was done yet
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Make an error of the disk that does not say which file it met say this one."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with hold_lock(
-        path,
-        busy="another import of the same images is running",
-        remedy=f"wait for it, or {_ELSEWHERE}",
-        elsewhere=_ELSEWHERE,
-    ):
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def _code_digest() -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dagnn_core.data.dataset import REJECTED_SCHEMA, SHARD_BYTES, SPLITS, Item, Modality, Rejection
 from dagnn_core.data.ingest.shards import ShardWriter
 from dagnn_core.data.vectors import BLOCK_ROWS, take_rows, write_matrix
+from dagnn_core.disk import writing
 
 MODALITIES = {(True, True): "complete", (True, False): "image_only", (False, True): "text_only"}
 """Whether an item has an image, and a text -> what the manifest counts it as."""
@@ -44,7 +45,6 @@ class DatasetWriter:
         """
         self._folder = folder
         self._label_names = tuple(label_names)
-        self._unfinished = unfinished
         self._shards = ShardWriter(unfinished or folder, shard_bytes=shard_bytes)
         self._label_counts = {split: Counter[str]() for split in SPLITS}
         self._split_sizes = Counter[str]()
@@ -63,8 +63,8 @@ class DatasetWriter:
                 self._shards.finish()
         finally:
             self._shards.drop_unfinished()
-        if error is None and self._unfinished is not None:
-            self._shards.link_into(self._folder)
+        if error is None:
+            self._shards.publish(self._folder)
 
     def take_finished(self, items: Iterable[Item]) -> int:
         """Take the first items as added that an interrupted writer of the same items has left in finished shards.
@@ -89,7 +89,9 @@ class DatasetWriter:
         """Write the rows that cannot be used."""
         columns = zip(*rejections, strict=True) if rejections else ([] for _ in REJECTED_SCHEMA)
         table = pa.table([list(column) for column in columns], schema=REJECTED_SCHEMA)
-        pq.write_table(table, self._folder / "rejected.parquet")
+        path = self._folder / "rejected.parquet"
+        with writing(path):
+            pq.write_table(table, path)
         self._rejected.update(rejection.reason for rejection in rejections)
 
     def write_vectors(

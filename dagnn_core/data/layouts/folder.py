@@ -9,11 +9,12 @@ from dagnn_core.data.dataset import Modality
 from dagnn_core.data.formats.archives import open_images
 from dagnn_core.data.formats.table import Table, read_table
 from dagnn_core.data.ingest.quarantine import quarantine
-from dagnn_core.data.labels import read_label_names, split_labels
+from dagnn_core.data.labels import read_label_columns, read_label_names, read_list_column, split_labels
 from dagnn_core.data.raw import RawData, RawItem
 from dagnn_core.data.splits import read_splits, split_column
 from dagnn_core.data.vectors import PrecomputedVectors, read_vectors
 from dagnn_core.errors import InputError
+from dagnn_core.text import quote
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +38,19 @@ def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = F
     _check_config(config, keep_incomplete=keep_incomplete)
     table = read_table(source / config.table, _columns(config))
     label_order = read_label_names(source / config.label_names) if config.label_names else ()
-    ids = table.texts(config.id_column)
+    ids = [item_id.strip() for item_id in table.texts(config.id_column)]
     paths = _image_paths(table, ids, config)
     splits = _splits(table, ids, source, config)
     vectors = _vectors(table, ids, source, config)
-    images = open_images(source / config.images) if config.images else None
+    images = open_images(source / config.images, source) if config.images else None
     allowed = frozenset(label_order)
-    label_columns = [table.columns[name] for name in config.label_columns]
+    label_columns = read_label_columns(table, config.label_columns, config.label_format)
+    captions = read_list_column(table, config.text_column, allow_bare=False)
+    texts = [cell if isinstance(cell, str) else " ".join(filter(None, cell)) for cell in captions]
     has_images = bool(config.images or config.image_vectors)
 
     def rows() -> Iterator[RawItem]:
-        for row, (item_id, cell) in enumerate(zip(ids, table.texts(config.text_column), strict=True), start=1):
+        for row, (item_id, cell) in enumerate(zip(ids, texts, strict=True), start=1):
             labels = split_labels([column[row - 1] for column in label_columns], config.label_separator, allowed)
             text, split = cell.strip(), splits[row - 1] if splits else ""
             yield RawItem(row, item_id, text, labels, paths[row - 1], split, has_image=has_images, has_text=bool(text))
@@ -123,7 +126,8 @@ def _check_ids(table: Table, ids: Sequence[str], path: Path, others: Mapping[str
     strangers = others.keys() - set(ids)
     if strangers and len(strangers) == len(others):
         raise InputError(
-            f"none of the ids in {path} (such as {next(iter(others))!r}) is in {table.path} (such as {ids[0]!r})",
+            f"none of the ids in {path} (such as {quote(next(iter(others)))}) is in {table.path} "
+            f"(such as {quote(ids[0])})",
             "expected the same ids in both: check dataset.folder.id_column",
         )
     if strangers:

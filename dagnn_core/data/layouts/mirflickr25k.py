@@ -32,7 +32,7 @@ def open_mirflickr25k(source: Path, config: Mirflickr25kConfig, *, keep_incomple
     tags_of = _read_tags(_official_or(source / config.tags, source / "meta" / "tags"))
     counts = Counter(tag for tags in tags_of.values() for tag in tags)
     labels_of = _read_annotations(source / config.annotations_folder, config.annotations, tags_of)
-    images = open_images(_official_or(source / config.images, source))
+    images = open_images(_official_or(source / config.images, source), source)
     frequent = {tag for tag, count in counts.items() if count >= config.min_tag_count}
     texts = {number: " ".join(tag for tag in tags if tag in frequent) for number, tags in tags_of.items()}
     numbers = [number for number in sorted(texts) if number in labels_of and (texts[number] or keep_incomplete)]

@@ -86,7 +86,7 @@ def open_nuswide(source: Path, config: NuswideConfig, *, keep_incomplete: bool =
     splits = split_of if config.splits == "official" else {}
     ids = [Path(path).stem for path in listed.paths]
     ready = _read_features(source, listed, config.image_features, places, ids) if config.image_features else None
-    images = open_images(source / config.images) if config.images and ready is None else None
+    images = open_images(source / config.images, source) if config.images and ready is None else None
 
     def rows() -> Iterator[RawItem]:
         for row, place in enumerate(places, start=1):

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dagnn_core.artifacts import canonical_json, sha256_of
 from dagnn_core.data.dataset import Modality
+from dagnn_core.disk import writing
 from dagnn_core.errors import BackendError, InputError
+from dagnn_core.tensors import save_tensors
 from dagnn_core.text import first_line
 
 CONFIG = "config.json"
@@ -93,9 +94,10 @@ class Checkpoint:
                         tensors |= {key: file.get_tensor(key) for key in wanted}
             else:
                 (directory / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(self.folder / name, directory / name)
+                with writing(directory / name, need=(self.folder / name).stat().st_size):
+                    shutil.copyfile(self.folder / name, directory / name)
         if prefixes:
-            save_file(tensors, directory / STORED_WEIGHTS, metadata={"format": "pt"})
+            save_tensors(directory / STORED_WEIGHTS, tensors, metadata={"format": "pt"})
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}), expected a JSON object", "get the file again") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} is damaged, expected a JSON object", "get the file again")

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.arrays import read_array
 from dagnn_core.data.images import map_in_order
+from dagnn_core.data.vectors import save_array
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.descriptors import DIM, VERSION, describe
 from dagnn_core.features.encoders.state import read_state, write_state
@@ -71,8 +73,8 @@ class ClassicEncoder:
     def save(self, directory: Path) -> None:
         """Write the state into a directory."""
         write_state(directory, {"kind": self.kind, "dim": self.dim, "version": VERSION})
-        np.save(directory / "mean.npy", self.mean, allow_pickle=False)
-        np.save(directory / "deviation.npy", self.deviation, allow_pickle=False)
+        save_array(directory / "mean.npy", self.mean)
+        save_array(directory / "deviation.npy", self.deviation)
 
     def standardise(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Standardise descriptors.
@@ -120,10 +122,4 @@ def _describe_named(image: tuple[str, bytes]) -> NDArray[np.float32]:
 
 
 def _load_vector(path: Path) -> NDArray[np.float32]:
-    try:
-        vector = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}), expected {DIM} values", "make it again") from error
-    if vector.shape != (DIM,) or vector.dtype != np.float32:
-        raise ArtifactError(f"{path}: {vector.dtype} {list(vector.shape)}, expected float32 [{DIM}]", "make it again")
-    return np.asarray(vector)
+    return read_array(path, np.float32, (DIM,), remedy="make it again")

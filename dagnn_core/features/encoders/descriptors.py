@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dagnn_core.features.encoders.decoding import decode
+from dagnn_core.data.images import decoded
 
 # S side of the square
 
@@ -66,7 +66,8 @@ def stretch(image: bytes) -> NDArray[np.uint8]:
     Raises:
         InputError: Pillow cannot decode it.
     """
-    return np.asarray(decode(image, 2 * SIZE).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    with decoded(image, 2 * SIZE) as whole:
+        return np.asarray(whole.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
 def to_lab(rgb: NDArray[np.uint8]) -> Planes:

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Modality
+from dagnn_core.data.images import decoded, trim
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.backbone import encode_images
 from dagnn_core.features.encoders.checkpoint import CONFIG, SENTENCE_POOLING, Checkpoint, read_object
-from dagnn_core.features.encoders.decoding import decode
 from dagnn_core.features.encoders.state import STATE, read_state, write_state
 from dagnn_core.text import first_line
 
@@ -268,7 +268,8 @@ class Preprocess:
         Raises:
             InputError: the image cannot be decoded.
         """
-        outputs = self.processor(decode(image, self.at_least), return_tensors="np")
+        with decoded(image, self.at_least) as whole:
+            outputs = self.processor(trim(whole), return_tensors="np")
         pixels: NDArray[np.float32] = outputs["pixel_values"][0]
         return pixels
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.arrays import opening
 from dagnn_core.config.features import IMAGE_ENCODERS, TEXT_ENCODERS, FeaturesConfig
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone
@@ -136,7 +137,9 @@ def _load(directory: Path, table: Mapping[str, str], key: str) -> Any:
     kind = read_state(directory)["kind"]
     if kind not in table and not IMPORT_PATH.fullmatch(kind):
         raise ArtifactError(f"{directory / STATE}: kind {kind!r}, expected one of {', '.join(table)}", "make it again")
-    return _class_of(table, kind, key).load(directory)
+    encoder = _class_of(table, kind, key)
+    with opening(directory, "make it again"):
+        return encoder.load(directory)
 
 
 def _class_of(table: Mapping[str, str], kind: str, key: str) -> Any:

@@ -1,12 +1,12 @@
 """The state of a fitted encoder: `encoder.json` in a directory of its own, beside `.npy` files where it has vectors."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dagnn_core.artifacts import write_json
 from dagnn_core.errors import ArtifactError
+from dagnn_core.records import parse_json
 
 STATE = "encoder.json"
 
@@ -24,11 +24,11 @@ def read_state(directory: Path) -> dict[str, Any]:
     """
     path = directory / STATE
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{path} cannot be read ({error}), expected the state of an encoder", "make it again"
         ) from error
-    if not isinstance(state, dict) or "kind" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("kind"), str):
         raise ArtifactError(f"{path} is damaged, expected a JSON object with the key 'kind'", "make it again")
     return state

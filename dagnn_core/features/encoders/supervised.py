@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dagnn_core.arrays import opening
 from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.disk import writing
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.state import write_state
 from dagnn_core.features.encoders.words import LabelledTexts, WordEncoder
@@ -132,13 +133,9 @@ class SupervisedEncoder:
             ArtifactError: a file is missing or damaged.
         """
         words, path = WordEncoder.load(directory / WORDS), directory / LAYER
-        try:
+        with opening(path, "make it again"):
             state = load_file(path)
-            weight, bias = state["weight"], state["bias"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise ArtifactError(
-                f"{path} cannot be read ({error}), expected weight and bias", "make it again"
-            ) from error
+            weight, bias = state["weight"].float(), state["bias"].float()
         if weight.shape != (*bias.shape, words.dim):
             raise ArtifactError(
                 f"{path}: weight {list(weight.shape)} and bias {list(bias.shape)} do not fit each other and the "
@@ -152,7 +149,8 @@ class SupervisedEncoder:
         write_state(directory, {"kind": self.kind, "dim": self.dim})
         (directory / WORDS).mkdir()
         self.words.save(directory / WORDS)
-        save_file({"weight": self.weight, "bias": self.bias}, directory / LAYER)
+        with writing(directory / LAYER):
+            save_file({"weight": self.weight, "bias": self.bias}, directory / LAYER)
 
 
 def _tensors(words: WordEncoder, data: LabelledTexts, rows: Sequence[int]) -> tuple[Tensor, Tensor]:

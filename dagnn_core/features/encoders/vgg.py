@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dagnn_core.artifacts import sha256_of
 from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.data.images import decoded, trim
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.backbone import encode_images
-from dagnn_core.features.encoders.decoding import decode
 from dagnn_core.features.encoders.state import STATE, read_state, write_state
+from dagnn_core.tensors import save_tensors
 from dagnn_core.text import first_line
 
 CHANNELS = (64, 64, "pool", 128, 128, "pool", *(256,) * 4, "pool", *(512,) * 4, "pool", *(512,) * 4, "pool")
@@ -135,7 +136,7 @@ class VggBackbone:
         weights = FILE if self._store else str(self._weights.resolve())
         write_state(directory, {"kind": self.kind, "dim": self.dim, "weights": weights, "digest": self._digest})
         if self._store:
-            save_file({name: value.cpu() for name, value in self._network.state_dict().items()}, directory / FILE)
+            save_tensors(directory / FILE, {name: value.cpu() for name, value in self._network.state_dict().items()})
 
     @property
     def preprocess(self) -> Callable[[bytes], NDArray[np.uint8]]:
@@ -167,9 +168,11 @@ def crop(encoded: bytes) -> NDArray[np.uint8]:
     Raises:
         InputError: Pillow cannot decode it.
     """
-    image = decode(encoded, 2 * RESIZE)
-    short = min(image.size)
-    resized = image.resize((RESIZE * image.width // short, RESIZE * image.height // short), Image.Resampling.BILINEAR)
+    with decoded(encoded, 2 * RESIZE) as image:
+        shown = trim(image)
+        short = min(shown.size)
+        size = (RESIZE * shown.width // short, RESIZE * shown.height // short)
+        resized = shown.resize(size, Image.Resampling.BILINEAR)
     left, top = (round((side - CROP) / 2) for side in resized.size)
     pixels = np.asarray(resized.crop((left, top, left + CROP, top + CROP)))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))

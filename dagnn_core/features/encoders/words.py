@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar
+from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.state import STATE, read_state, write_state
-from dagnn_core.features.tokens import tokenize
+from dagnn_core.features.tokens import Rule, is_unspaced, tokenize
 
 Weighting = Literal["bow", "tfidf"]
 T = TypeVar("T")
@@ -40,6 +40,8 @@ class WordEncoder:
     """The words, in alphabetical order, one for each dimension."""
     idf: tuple[float, ...]
     """Inverse document frequency of each word; empty for `bow`."""
+    rule: Rule = "unicode"
+    """How texts become words; encoders stored without it have `letters`."""
 
     @property
     def dim(self) -> int:
@@ -80,7 +82,7 @@ class WordEncoder:
             raise InputError(
                 f"no word is in at least {min_word_count} of the {len(texts)} training texts, so the vocabulary is "
                 "empty",
-                "lower features.min_word_count in params.yaml",
+                unspaced_remedy(texts) or "lower features.min_word_count in params.yaml",
             )
         idf = tuple(math.log((1 + len(texts)) / (1 + num_texts[word])) + 1 for word in vocabulary)
         return cls(kind=kind, vocabulary=vocabulary, idf=idf if kind == "tfidf" else ())
@@ -94,7 +96,7 @@ class WordEncoder:
         column = {word: index for index, word in enumerate(self.vocabulary)}
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
-            counts = Counter(column[word] for word in tokenize(text) if word in column)
+            counts = Counter(column[word] for word in tokenize(text, self.rule) if word in column)
             if counts:
                 vectors[row, list(counts)] = self._weights(counts)
         return vectors
@@ -121,11 +123,29 @@ class WordEncoder:
         expected = len(vocabulary) if state["kind"] == "tfidf" else 0
         if not _is_list_of(float, idf) or len(idf) != expected:
             raise ArtifactError(f"{directory / STATE}: `idf` is damaged, expected {expected} numbers", "make it again")
-        return cls(kind=state["kind"], vocabulary=tuple(vocabulary), idf=tuple(idf))
+        rule: Any = state.get("rule", "letters")
+        if rule not in get_args(Rule):
+            raise ArtifactError(
+                f"{directory / STATE}: `rule` is {rule!r}, expected one of {', '.join(get_args(Rule))}",
+                "make it again, or use the program that made it",
+            )
+        return cls(kind=state["kind"], vocabulary=tuple(vocabulary), idf=tuple(idf), rule=rule)
 
     def save(self, directory: Path) -> None:
         """Write the state into a directory."""
-        write_state(directory, {"kind": self.kind, "vocabulary": self.vocabulary, "idf": self.idf})
+        state = {"kind": self.kind, "vocabulary": self.vocabulary, "idf": self.idf, "rule": self.rule}
+        write_state(directory, state)
+
+
+def unspaced_remedy(texts: Sequence[str]) -> str:
+    """What to do about texts without words, where most of them put no spaces between words; else empty."""
+    if 2 * sum(map(is_unspaced, texts)) <= len(texts):
+        return ""
+    return (
+        "most of them are written without spaces between words (Chinese, Japanese, Thai ...), which a bag of words "
+        "cannot cut: set features.text: huggingface in params.yaml, with a model of the language, or put spaces "
+        "between the words"
+    )
 
 
 def _is_list_of(kind: type[T], value: object) -> TypeGuard[list[T]]:

@@ -1,5 +1,6 @@
 """Extract features: every image and text of a data set as a vector, by encoders fitted on its training split."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from dagnn_core.artifacts import sha256_of
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import SPLITS, Dataset, Modality
-from dagnn_core.data.vectors import write_matrix
+from dagnn_core.data.vectors import save_array, write_matrix
 from dagnn_core.errors import InputError
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.encoders.classic import ClassicEncoder
@@ -19,14 +20,18 @@ from dagnn_core.features.encoders.descriptors import DIM, VERSION
 from dagnn_core.features.encoders.precomputed import PrecomputedEncoder
 from dagnn_core.features.encoders.registry import Encoder, TextEncoder, image_encoder_class, text_encoder_class
 from dagnn_core.features.encoders.state import read_state
-from dagnn_core.features.encoders.words import LabelledTexts
+from dagnn_core.features.encoders.supervised import SupervisedEncoder
+from dagnn_core.features.encoders.words import LabelledTexts, WordEncoder, unspaced_remedy
 from dagnn_core.features.extraction.embedding import describe_images, embed_images, embed_texts
 from dagnn_core.features.extraction.precomputed import join_vectors, own_vectors
 from dagnn_core.features.extraction.vector_cache import VectorCache
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, write_samples
 from dagnn_core.text import name_first
 
+log = logging.getLogger(__name__)
+
 BLOCK_ROWS = 1024  # rows of a matrix in memory at a time
+MAX_WITHOUT_WORDS = 0.1  # fraction of the texts, above which a warning says what to do
 
 
 def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *, cache: Path) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *,
         (directory / name).mkdir()
         encoder.save(directory / name)
         _check_saved(directory / name, kind)
-    np.save(directory / "labels.npy", dataset.labels, allow_pickle=False)
+    save_array(directory / "labels.npy", dataset.labels)
     write_samples(
         directory / "samples.parquet",
         *(dataset.ids, dataset.splits.tolist(), dataset.has_image.tolist(), dataset.has_text.tolist()),
@@ -116,7 +121,21 @@ def _extract_texts(dataset: Dataset, config: FeaturesConfig, cache: Path, path: 
     encoder: TextEncoder = kind.fit_texts(_labelled_texts(dataset, "train"), _labelled_texts(dataset, "val"), config)
     blocks = (encoder.encode(dataset.texts[rows]) for rows in _blocks(len(dataset)))
     _write_float32(path, blocks, len(dataset), encoder.dim)
+    if isinstance(encoder, WordEncoder | SupervisedEncoder):
+        _warn_of_unknown_words(dataset, path)
     return encoder
+
+
+def _warn_of_unknown_words(dataset: Dataset, path: Path) -> None:
+    matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    rows = np.flatnonzero(dataset.has_text & ~_any_value(matrix))
+    num_texts = int(dataset.has_text.sum())
+    if len(rows) > MAX_WITHOUT_WORDS * num_texts:
+        log.warning(
+            "%d of %d texts have no word of the vocabulary, so their vectors are zero; %s",
+            *(len(rows), num_texts),
+            unspaced_remedy([dataset.texts[row] for row in rows]) or "lower features.min_word_count in params.yaml",
+        )
 
 
 def _check_written(dataset: Dataset, kind: str) -> None:
@@ -236,13 +255,18 @@ def _describe_matrix(
     path: Path, encoder: Encoder, splits: NDArray[np.str_], present: NDArray[np.bool_]
 ) -> dict[str, Any]:
     matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    is_zero = present & np.concatenate([~matrix[rows].any(axis=1) for rows in _blocks(len(matrix))])
+    is_zero = present & ~_any_value(matrix)
     return {
         "kind": encoder.kind,
         "dim": encoder.dim,
         "dtype": str(matrix.dtype),
         "num_zero_vectors": {split: int(is_zero[splits == split].sum()) for split in SPLITS},
     }
+
+
+def _any_value(matrix: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which rows are not zero; the matrix may be memory-mapped."""
+    return np.concatenate([matrix[rows].any(axis=1) for rows in _blocks(len(matrix))])
 
 
 def _describe_source(kind: str, file: str) -> dict[str, str]:

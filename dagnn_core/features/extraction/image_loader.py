@@ -8,7 +8,9 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from dagnn_core.data.images import PixelBudget, share_budget
 from dagnn_core.errors import BackendError, InputError
 
 # B batch
@@ -73,14 +76,15 @@ def load_pixels(
         BackendError: a worker process died.
     """
     num_workers = min(workers, num_images // IMAGES_PER_WORKER)
+    context = _forkserver()
     loader = DataLoader(
         _Pixels(preprocess),
         batch_sampler=batches,  # any iterable will do: its elements go to the workers
         num_workers=num_workers,
         collate_fn=_collate,
         pin_memory=pin_memory,
-        multiprocessing_context=_forkserver() if num_workers else None,
-        worker_init_fn=_start_worker,
+        multiprocessing_context=context if num_workers else None,
+        worker_init_fn=partial(_start_worker, PixelBudget(context)) if num_workers else None,
         generator=torch.Generator(),  # else seeds for the workers are drawn from the global one
     )
     try:
@@ -119,7 +123,9 @@ def _collate(samples: list[tuple[int, Tensor] | FaultyImage]) -> PixelBatch | Fa
     return PixelBatch(*default_collate(samples))  # in a worker, stacks straight into shared memory
 
 
-def _start_worker(_number: int) -> None:
+def _start_worker(budget: PixelBudget, _number: int) -> None:
+    share_budget(budget)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # as the commands do in the main process
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one ends its workers itself
     threading.Thread(target=_end_with_main_process, daemon=True).start()
 

@@ -1,8 +1,9 @@
 """Vectors of images and texts, kept from run to run in shards: what is finished is never computed again.
 
-A folder for each key, in it one safetensors file for every `SHARD_ROWS` rows, with the sha256 of its values. A file
-appears by a rename, whole or not at all, so a kill costs the shard in the making, and runs at the same time do not
-disturb each other. All of it may be deleted at any time.
+A folder for each key, in it one safetensors file for every `SHARD_ROWS` rows, with the sha256 of its values and its own
+place: one that is damaged or lies elsewhere is computed again. A file appears by a rename, whole or not at all, so a
+kill costs the shard in the making, and runs at the same time do not disturb each other. All of it may be deleted
+at any time.
 
 # D dimension of the vectors
 """
@@ -24,11 +25,14 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from dagnn_core.artifacts import canonical_json
+from dagnn_core.disk import writing
 from dagnn_core.errors import BackendError
 
 log = logging.getLogger(__name__)
 
 SHARD_ROWS = 512  # about half a minute of a small vision transformer on two CPU cores
+
+_PLACE = "place"
 
 Vectors = NDArray[np.float32]
 
@@ -95,8 +99,10 @@ class VectorCache:
         try:
             with safe_open(path, framework="numpy") as file:
                 vectors: Vectors = file.get_tensor("vectors")
-                whole = file.metadata()["sha256"] == _sha256(vectors)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
+                header = file.metadata()
+            place = header.get(_PLACE, _place(path))  # caches of older programs do not say it
+            whole = (header["sha256"], place) == (_sha256(vectors), _place(path))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             log.warning("%s cannot be read (%s): its vectors are computed again", path, error)
             return None
         if not whole or vectors.shape != (len(rows), self._dim) or vectors.dtype != np.float32:
@@ -107,16 +113,22 @@ class VectorCache:
     def _write(self, rows: range, vectors: Tensor) -> None:
         values = vectors.cpu().numpy()
         path = self._path(rows)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")  # another run may be writing the same shard
         try:
-            with temporary.open("wb") as stream:
-                stream.write(save({"vectors": values}, metadata={"sha256": _sha256(values)}))
+            with writing(path, need=values.nbytes), temporary.open("wb") as stream:
+                stream.write(save({"vectors": values}, metadata={"sha256": _sha256(values), _PLACE: _place(path)}))
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _place(path: Path) -> str:
+    """Names of the folder and the file, which stand for the key and the rows."""
+    return f"{path.parent.name}/{path.name}"
 
 
 def _sha256(values: Vectors) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.data.dataset import SPLITS, Dataset
+from dagnn_core.disk import writing
 from dagnn_core.label_graph.cooccurrence import conditional_probabilities, count_cooccurrences
 from dagnn_core.reports.data_card.facts import QUANTILES, SampleItem, gather_facts
 from dagnn_core.reports.data_card.matrix import MAX_LABELS, draw_matrix, order_labels
@@ -74,16 +75,32 @@ def write_card(dataset: Dataset) -> None:
             longest_bar=max((fraction for bar in bars for fraction in bar.fractions), default=0.0) or 1.0,
             labels_per_item=float(dataset.labels.sum(axis=1).mean()),
             matrix=matrix,
+            copies_rule=_copies_rule(dataset.artifact.content["copies"]),
             quantiles=list(QUANTILES),
         )
-        (out / template.stem).write_text(page.rstrip() + "\n", encoding="utf-8")
+        with writing(out / template.stem):
+            (out / template.stem).write_text(page.rstrip() + "\n", encoding="utf-8")
+
+
+def _copies_rule(copies: Mapping[str, Any]) -> str:
+    """What became of copies of images when the splits were drawn."""
+    if not copies["drawn_items"]:
+        return "The data names the splits, so that copies stay where they are."
+    drawn = f"The splits of {copies['drawn_items']:,} items were drawn (dataset.copies: {copies['rule']})"
+    if copies["rule"] == "keep":
+        return f"{drawn}: each by itself, also where images are copies of each other."
+    rule = "every group of copies is in one split" if copies["rule"] == "group" else "the first of every group was kept"
+    found = f"{copies['items']:,} in {copies['groups']:,} groups, the largest of {copies['largest_group']:,}"
+    dropped = f", {copies['dropped']:,} dropped" if copies["rule"] == "drop" else ""
+    return f"{drawn}: {rule}, identical and near-identical images ({found if copies['groups'] else 'none'}{dropped})."
 
 
 def _sample(out: Path, number: int, sample: SampleItem) -> _Sample:
     image = None
     if sample.image is not None:
         image = _Image(f"{FOLDER}/sample-{number:02d}.jpg", data_uri(sample.image, "jpeg"))
-        (out / image.file).write_bytes(sample.image)
+        with writing(out / image.file):
+            (out / image.file).write_bytes(sample.image)
     text = sample.text if len(sample.text) <= MAX_TEXT else f"{sample.text[: MAX_TEXT - 1]}…"
     return _Sample(sample.id, text, sample.labels, image)
 

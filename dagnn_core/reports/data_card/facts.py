@@ -2,7 +2,6 @@
 
 # N items
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dagnn_core.data.dataset import SPLITS, Dataset
-from dagnn_core.data.images import FORMATS
+from dagnn_core.data.images import read_header
 from dagnn_core.data.ingest.duplicates import content_key, find_copies
 from dagnn_core.data.splits import hash_point
 from dagnn_core.progress import track
@@ -167,9 +165,9 @@ def _scan_images(dataset: Dataset, sample_rows: Sequence[int]) -> _Scan:
             continue
         scan.keys[row] = content_key(encoded)
         scan.num_bytes += len(encoded)
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:  # reads the header alone
-            scan.sizes[row] = image.size
-            scan.formats[str(image.format)] += 1
+        header = read_header(encoded)
+        scan.sizes[row] = header.width, header.height
+        scan.formats[header.format] += 1
         if row in scan.samples:
             scan.samples[row] = thumbnail(encoded)
     return scan

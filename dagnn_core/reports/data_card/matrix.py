@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from dagnn_core.disk import writing
+
 DPI = 144
 INK, FADED, LINE = "#1f2430", "#667085", "#c6ccd5"
 COLORS = LinearSegmentedColormap.from_list("probability", ["#ffffff", "#c9dcf2", "#5b9bd5", "#08306b"])
@@ -72,7 +74,8 @@ def draw_matrix(path: Path, names: Sequence[str], conditional: NDArray[np.float6
     bar.ax.tick_params(length=0, labelsize=8, labelcolor=FADED)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names in a script that the font lacks are boxes
-        figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.1, metadata={"Software": None})
+        with writing(path):
+            figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.1, metadata={"Software": None})
 
 
 def _write_values(axes: Axes, values: NDArray[np.float64]) -> None:

@@ -114,7 +114,7 @@ def render_report(
         num_labels=len(dataset.label_names),
         num_train=int((dataset.splits == "train").sum()),
         artifacts=artifacts,
-        git=artifacts[-1].provenance["git"],
+        git=artifacts[-1].recorded("git"),
         params=_flat_params(artifacts),
         config=config,
     )

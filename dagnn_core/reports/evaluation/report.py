@@ -1,15 +1,16 @@
 """The `report` artifact: `metrics.json` (flat), `history.csv`, `precision_recall.csv`, and `report.html`."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dagnn_core.artifacts import ArtifactDraft, write_json
 from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
+from dagnn_core.disk import writing
 from dagnn_core.features.features import Features
 from dagnn_core.model.files import TrainedNetwork
+from dagnn_core.records import read_history
 from dagnn_core.reports.evaluation.html import render_report
 from dagnn_core.reports.evaluation.measure import Evaluation
 from dagnn_core.retrieval.directions import DIRECTIONS
@@ -38,8 +39,7 @@ def write_report(
         model: the model.
         config: how many examples, and their seed.
     """
-    lines = model.artifact.file("history.jsonl").read_text(encoding="utf-8").splitlines()
-    history = [json.loads(line) for line in lines]
+    history = read_history(model.artifact.file("history.jsonl"), model.artifact.remedy)
     metrics = evaluation.metrics
     write_json(draft.path / "metrics.json", metrics)
     _write_csv(draft.path / "history.csv", history)
@@ -51,7 +51,8 @@ def write_report(
         artifacts=[dataset.artifact, features.artifact, model.artifact],
         config=config,
     )
-    (draft.path / PAGE).write_text(page, encoding="utf-8")
+    with writing(draft.path / PAGE):
+        (draft.path / PAGE).write_text(page, encoding="utf-8")
     data = dataset.artifact
     draft.content |= {
         "metrics": metrics,
@@ -73,7 +74,7 @@ def _precision_recall(evaluation: Evaluation) -> list[dict[str, float]]:
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
+    with writing(path), path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

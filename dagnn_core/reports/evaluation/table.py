@@ -16,6 +16,8 @@ _COLUMNS = (
     ("R@10 i2t", "recall_i2t_at_10"),
     ("R@10 t2i", "recall_t2i_at_10"),
 )
+TABLE_METRICS = tuple(prefix + metric for _, prefix in _ROWS for _, metric in _COLUMNS)
+"""The metrics that the table shows."""
 
 
 def results_table(metrics: Mapping[str, float]) -> str:

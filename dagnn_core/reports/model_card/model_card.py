@@ -56,7 +56,7 @@ def render_model_card(
         metrics: its figures.
         licence: of the data.
     """
-    data, provenance = report.content["data"], model.artifact.provenance
+    data, recorded = report.content["data"], model.artifact.recorded
     facts = {
         "name": name,
         "what": _KINDS[model.config.kind].format(preset=model.config.preset),
@@ -77,10 +77,10 @@ def render_model_card(
         "methods": [method for method, _ in _METHODS],
         "figures": _figures(metrics),
         "num_test": report.content["num_test"],
-        "params": provenance["params"],
-        "git": provenance["git"],
-        "packages": provenance["packages"],
-        "digests": provenance["ancestors"] | {"model": model.artifact.content_digest, "report": report.content_digest},
+        "params": recorded("params"),
+        "git": recorded("git"),
+        "packages": recorded("packages"),
+        "digests": recorded("ancestors") | {"model": model.artifact.content_digest, "report": report.content_digest},
     }
     templates = (Path(__file__).with_name(f"model_{file}.j2") for file in (MARKDOWN, HTML))
     return ModelCard(*(read_template(template).render(facts).rstrip() + "\n" for template in templates))

@@ -4,22 +4,22 @@ import base64
 import io
 from typing import Literal
 
-from PIL import Image, ImageOps
-
-from dagnn_core.data.images import FORMATS
+from dagnn_core.data.images import decode
 
 THUMBNAIL_PIXELS = 240  # of the longer side: sharp in the page, and a hundred of them stay below two megabytes
 JPEG_QUALITY = 82
 
 
 def thumbnail(encoded: bytes) -> bytes:
-    """A small copy as JPEG, upright, on white where the image is transparent."""
+    """A small copy as JPEG, upright, on white where the image is transparent.
+
+    Raises:
+        InputError: the image cannot be decoded.
+    """
     stream = io.BytesIO()
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGBA")
-        upright.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-        flat = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
-        flat.save(stream, format="JPEG", quality=JPEG_QUALITY, optimize=True)
+    image = decode(encoded)
+    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    image.save(stream, format="JPEG", quality=JPEG_QUALITY, optimize=True)
     return stream.getvalue()
 
 

@@ -20,7 +20,7 @@ from components.services.promotion.promotion import promote
 from components.services.registry.stored_model import find_fault
 from components.services.registry.versions import CHALLENGER, CHAMPION, RegisteredVersion
 from components.steps.register import run
-from dagnn_core.artifacts import read_artifact, write_artifact, write_json
+from dagnn_core.artifacts import manifest_digest_of, read_artifact, write_artifact, write_json
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.register import GateConfig, RegisterConfig
@@ -159,6 +159,9 @@ def in_new_process(tracking, code, **arguments):
         "    try: model.predict(rows)\n"
         "    except Exception as error: return str(error)\n"
         "    raise AssertionError('accepted')\n"
+        "def imported():\n"
+        "    found = [module for name, module in sys.modules.items() if name.split('.')[0] == 'dagnn_core']\n"
+        "    return sorted(module.__file__.partition('/code/')[2] for module in found)\n"
     )
     environment = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     done = subprocess.run(
@@ -171,6 +174,12 @@ def in_new_process(tracking, code, **arguments):
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def stored_modules(tracking):
+    """Files of this library that the one stored model has."""
+    [stored] = stored_models(tracking)
+    return sorted(str(path.relative_to(stored / "code")) for path in (stored / "code").rglob("*.py"))
 
 
 def test_version_has_its_lineage(tracking, model, report):
@@ -188,6 +197,7 @@ def test_version_has_its_lineage(tracking, model, report):
         "features_digest": "f" * 64,
         "label_graph_digest": "9" * 64,
         "model_digest": read_artifact(model, "model").content_digest,
+        "model_manifest_digest": read_artifact(model, "model").manifest_digest,
         "report_digest": read_artifact(report, "report").content_digest,
         "mlflow_run_id": version.run_id,
         "params_digest": hashlib.sha256(params).hexdigest(),
@@ -321,6 +331,7 @@ def test_version_says_where_pipeline_runs_stored_its_artifacts(tracking, tmp_pat
     assert register_from("8") == ("1", uris_of("8"))
     manifest = json.loads((model / "manifest.json").read_text())
     manifest["provenance"]["ancestors"]["dataset"] = "e" * 64
+    manifest["manifest_digest"] = manifest_digest_of(manifest)
     write_json(model / "manifest.json", manifest)
     assert register_from("9") == ("1", uris_of("8")), "the same model of other data"
 
@@ -381,6 +392,7 @@ print(json.dumps({
     "list": refuse({"text": ["boat", "sea"]}),
     "base64": refuse([{"text": "boat"}, {"image": "sea.jpg"}]),
     "undecodable": refuse([{"text": "boat"}, {"image": base64.b64encode(b"no image").decode()}]),
+    "imported": imported(),
 }))
 """
     got = in_new_process(tracking, code, uri=tracking.uri, texts=TEXTS, images=encoded)
@@ -391,7 +403,7 @@ print(json.dumps({
     np.testing.assert_allclose(got["texts"], texts, atol=1e-5)
     assert np.abs(images[0] - images[1]).max() > 1e-3
     assert (got["dtype"], got["example"]) == ("float32", [2, 8])
-    assert "mlartifacts" in got["code"]
+    assert "mlartifacts" in got["code"] and got["imported"] == stored_modules(tracking)
     assert got["inputs"] == [["text", False], ["image", False]]
     assert got["outputs"] == {"dtype": "float32", "shape": [-1, 8]}
     assert "row 2 has both text and image, expected exactly one" in got["both"]
@@ -415,6 +427,7 @@ print(json.dumps({
     "raw": refuse([{"image": image}, {"text": "a boat"}]),
     "short": refuse([{"text": "[1, 2]"}]),
     "nan": refuse([{"text": "[1, 2, NaN]"}]),
+    "imported": imported(),
 }))
 """
     got = in_new_process(tracking, code, uri=tracking.uri, image=image, text=text)
@@ -425,7 +438,7 @@ print(json.dumps({
         trained.embed_image_features(np.array([image]))[0],
     ]
     np.testing.assert_allclose(got["mixed"], expected, atol=1e-5)
-    assert got["example"] == [2, 8]
+    assert (got["example"], got["imported"]) == ([2, 8], stored_modules(tracking))
     assert "row 2: text is 'a boat', expected 3 numbers as a JSON list" in got["raw"]
     assert "row 1: text is '[1, 2]', expected 3 numbers" in got["short"]
     assert "expected 3 numbers" in got["nan"]
@@ -440,9 +453,12 @@ def test_a_pretrained_encoder_is_served_with_its_network(tracking, tmp_path, mod
     run(model=model, report=make_report(tmp_path / "report", model), params=PARAMS, tracking=tracking)
     expected = TrainedModel.read(model).encode_texts(TEXTS)
     shutil.rmtree(folder)
-    code = "print(json.dumps(model.predict([{'text': text} for text in arguments['texts']]).tolist()))"
+    code = "model.predict(model.input_example)  # with an image: encoders are loaded when they are needed\n"
+    code += "got = model.predict([{'text': text} for text in arguments['texts']]).tolist()\n"
+    code += "print(json.dumps({'embeddings': got, 'imported': imported()}))"
     got = in_new_process(tracking, code, uri=tracking.uri, texts=TEXTS)
-    np.testing.assert_allclose(got, expected, atol=1e-5)
+    np.testing.assert_allclose(got["embeddings"], expected, atol=1e-5)
+    assert got["imported"] == stored_modules(tracking)
     assert np.abs(expected[0] - expected[1]).max() > 1e-6
     [stored] = stored_models(tracking)
     assert_imports_are_pinned(stored, everywhere=True)

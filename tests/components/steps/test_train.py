@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,20 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.parametrize(("share", "warns"), [(0.9, False), (1.0, True)])
+def test_labels_on_nearly_every_item_are_warned_of(
+    inputs: dict[str, Path], caplog: pytest.LogCaptureFixture, share: float, warns: bool
+) -> None:
+    features = Features.read(inputs["features"])
+    labels = np.zeros_like(features.labels)
+    held_out = np.flatnonzero(features.splits != "train")
+    labels[held_out[: round(share * len(held_out))], 0] = 1
+    train._warn_of_easy_labels(replace(features, labels=labels))
+    warnings = [line for line in caplog.messages if "of val and test items have a label in common" in line]
+    assert len(warnings) == warns
+    assert all("100.0 % of the pairs" in line and "expected at most 90 %" in line for line in warnings)
 
 
 def test_the_model_is_self_sufficient_and_tracked(inputs: dict[str, Path], tracking: Tracking, tmp_path: Path) -> None:
@@ -189,6 +204,61 @@ def test_a_training_that_is_told_to_terminate_ends_like_an_interrupted_one(
     assert {path.name for path in tmp_path.iterdir()} == {"params.yaml", "tracking", "work"}
 
 
+def test_a_second_training_of_the_same_inputs_says_who_runs(
+    inputs: dict[str, Path], tracking: Tracking, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+
+        def second(*_: object) -> None:
+            message = (
+                rf"\.lock: another training of the same inputs is running \(process {os.getpid()} on .*; wait for it"
+            )
+            with pytest.raises(BackendError, match=message):
+                run(inputs, tracking, tmp_path)
+            raise KeyboardInterrupt
+
+        patch.setitem(train.train.__globals__, "_train_epoch", second)
+        run(inputs, tracking, tmp_path)
+    assert len(tracking.client.search_runs(["1"])) == 1, "the second one has not even begun"
+    run(inputs, tracking, tmp_path)
+
+
+def test_after_a_failure_to_write_the_model_the_rerun_only_writes_it(
+    inputs: dict[str, Path], tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = read_artifact(run(inputs, tracking, tmp_path / "whole"), "model").content_digest
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sealed = train.write_model
+
+    def too_large(*arguments: object, **options: object) -> object:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+        try:
+            return sealed(*arguments, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    root = tmp_path / "small"
+    monkeypatch.setattr(train, "write_model", too_large)
+    with pytest.raises(BackendError, match=r"small/model/model\.safetensors: the file would be larger than the system"):
+        run(inputs, tracking, root)
+    assert [path.name for path in root.iterdir()] == ["work"]
+    monkeypatch.setattr(train, "write_model", sealed)
+    monkeypatch.setitem(train.train.__globals__, "_train_epoch", None)  # no epoch is trained again
+    assert read_artifact(run(inputs, tracking, root), "model").content_digest == expected
+    assert list((root / "work").iterdir()) == []
+
+
+def test_too_little_space_is_told_before_the_training(
+    inputs: dict[str, Path], tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagnn_core.disk.free_bytes", lambda _: 500_000)
+    sizes = r"work/\w+/checkpoint\.safetensors \(\d+\.\d MB\) and .*/model \(\d+\.\d MB\)"
+    message = rf"{sizes}: \d+\.\d MB are needed on this disk, 0\.5 MB are free; free some space"
+    monkeypatch.setitem(train.train.__globals__, "_train_epoch", None)
+    with pytest.raises(BackendError, match=message):
+        run(inputs, tracking, tmp_path)
+
+
 @pytest.mark.slow
 def test_torchrun_trains_one_model_in_one_mlflow_run(
     inputs: dict[str, Path], tracking: Tracking, tmp_path: Path
@@ -288,7 +358,7 @@ def test_a_missing_gpu_is_refused(
 def test_a_server_that_does_not_answer_stops_before_any_work(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"127\.0\.0\.1:9"):
         run(inputs, Tracking(uri="http://127.0.0.1:9"), tmp_path)
-    assert not (tmp_path / "model").exists() and not (tmp_path / "work").exists()
+    assert not (tmp_path / "model").exists() and not any((tmp_path / "work").iterdir())
 
 
 @pytest.fixture(scope="module")

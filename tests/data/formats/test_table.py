@@ -81,7 +81,7 @@ def test_three_formats_hold_the_same_texts(tmp_path_factory, texts):
         ("t.jsonl", b'{"caption": "a"}\n', "no column 'text'"),
         ("t.jsonl", b'{"text": "\xff"}\n', "line 1: not valid UTF-8"),
         ("t.parquet", b"PAR1 not really", "not a valid Parquet file"),
-        ("t.xlsx", b"", "not a table that can be read, expected .csv, .parquet, .jsonl"),
+        ("t.xlsx", b"", "not a table that can be read, expected \\.csv, \\.tsv, \\.jsonl, .*convert it"),
     ],
 )
 def test_bad_tables_are_named_with_their_line(tmp_path, name, content, message):

@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 
 from dagnn_core.data.formats.archives import open_images
-from dagnn_core.data.ingest.work import images_digest, rows_digest, work_folder
+from dagnn_core.data.ingest.work import images_digest, rows_digest
 from dagnn_core.data.raw import RawData, RawItem
 from dagnn_core.errors import BackendError, InputError
+from dagnn_core.work import work_folder
 
 
 def raw_data(folder):
@@ -73,31 +74,31 @@ def test_parts_and_rows_are_told_apart():
 
 def test_the_folder_stays_after_an_error_and_goes_after_success(tmp_path):
     folder = tmp_path / "work" / "f"
-    with pytest.raises(ZeroDivisionError), work_folder(folder):
+    with pytest.raises(ZeroDivisionError), work_folder(folder, busy="an import is running"):
         (folder / "block").touch()
         raise ZeroDivisionError
     assert [path.name for path in folder.parent.iterdir()] == ["f"]
-    with work_folder(folder):
+    with work_folder(folder, busy="an import is running"):
         assert (folder / "block").is_file()
     assert list(folder.parent.iterdir()) == []
-    with pytest.raises(ZeroDivisionError), work_folder(folder):
+    with pytest.raises(ZeroDivisionError), work_folder(folder, busy="an import is running"):
         raise ZeroDivisionError
     assert list(folder.parent.iterdir()) == []  # nothing was done
 
 
 def test_one_process_at_a_time_and_the_other_is_named(tmp_path):
-    message = rf"another import of the same images is running \(process {os.getpid()} on .*\), .*; wait for it, or"
-    with work_folder(tmp_path / "f"):
-        with pytest.raises(BackendError, match=message), work_folder(tmp_path / "f"):
+    message = rf"an import is running \(process {os.getpid()} on .*\), .*; wait for it, or"
+    with work_folder(tmp_path / "f", busy="an import is running"):
+        with pytest.raises(BackendError, match=message), work_folder(tmp_path / "f", busy="an import is running"):
             pass
         assert (tmp_path / "f").is_dir()
-        with work_folder(tmp_path / "other"):
+        with work_folder(tmp_path / "other", busy="an import is running"):
             pass
 
 
 def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path):
     (tmp_path / "f.lock").write_text("process 1234567 on an older machine")
-    with work_folder(tmp_path / "f"):
+    with work_folder(tmp_path / "f", busy="an import is running"):
         assert (tmp_path / "f.lock").read_text().startswith(f"process {os.getpid()} on ")
     assert list(tmp_path.iterdir()) == []
 
@@ -106,4 +107,4 @@ def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "deep"):
         with pytest.raises(InputError, match=r"file.* cannot be a folder.*name another folder with --work"):
-            work_folder(folder).__enter__()
+            work_folder(folder, busy="an import is running").__enter__()

@@ -3,6 +3,8 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dagnn_core.config.dataset import FolderConfig
@@ -69,7 +71,7 @@ def test_rows_with_faults_are_rejected_by_their_first_fault(source):
     raw = open_folder(source, replace(CONFIG, image_column="file"))
     assert [item.row for item in raw.items] == [1]
     assert rejected(raw) == [
-        (2, " ", Reason.NO_ID),
+        (2, "", Reason.NO_ID),
         (3, "1", Reason.DUPLICATE_ID),
         (4, "2", Reason.EMPTY_TEXT),
         (5, "3", Reason.NO_LABEL),
@@ -170,3 +172,160 @@ def test_whole_input_errors_name_file_column_and_key(source, changes, message):
 def test_a_missing_source_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none is not a folder, expected the folder with the table 't\.csv'"):
         open_folder(tmp_path / "none", CONFIG)
+
+
+def labels_of(raw):
+    """Labels of all rows, in order; none of those without a label."""
+    found = {item.row: item.labels for item in raw.items}
+    return [found.get(row, ()) for row in range(1, raw.num_rows + 1)]
+
+
+INDICATORS = [("boat", "sea"), (), ("sea",)]
+
+
+@pytest.mark.parametrize(
+    ("boat", "sea"),
+    [
+        (["1", "0", ""], ["1", "0", "1"]),
+        (["True", "False", "False"], ["true", "", "TRUE"]),
+        (["1.0", "0.0", ""], ["1", "0.0", "1.0"]),
+        (["1", "nan", "NaN"], ["1", "0", "1"]),
+        (["yes", "no", " No "], ["Y", "n", "y"]),
+    ],
+)
+def test_several_columns_of_0_and_1_are_labels_of_their_names(source, boat, sea, caplog):
+    caplog.set_level("INFO")
+    rows = zip("123", "xyz", boat, sea, strict=True)
+    write_csv(source / "t.csv", [("id", "text", "boat", "sea"), *rows])
+    raw = open_folder(source, replace(CONFIG, label_columns=("boat", "sea")))
+    assert labels_of(raw) == INDICATORS
+    assert "2 label columns hold 0 and 1 and are read as indicators of the labels boat, sea" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl", "tsv"])
+@pytest.mark.parametrize("boat", [[1, 0, None], [True, False, None], [1.0, 0.0, float("nan")]])
+def test_columns_of_0_and_1_in_every_format(source, suffix, boat):
+    rows = {"id": ["1", "2", "3"], "text": ["x", "y", "z"], "boat": boat, "sea": [1, 0, 1]}
+    write_table(source / f"t.{suffix}", rows)
+    config = replace(CONFIG, table=f"t.{suffix}", label_columns=("boat", "sea"))
+    assert labels_of(open_folder(source, config)) == INDICATORS
+
+
+def write_table(path, columns):
+    table = pa.table(columns)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    elif path.suffix == ".arrow":
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    else:
+        rows = [["" if value is None else str(value) for value in row.values()] for row in table.to_pylist()]
+        path.write_text("".join("\t".join(row) + "\n" for row in [list(columns), *rows]))
+
+
+def test_a_column_of_labels_may_stand_beside_columns_of_0_and_1(source):
+    write_csv(source / "t.csv", [("id", "text", "labels", "sea"), ("1", "x", "boat|dog", "1"), ("2", "y", "dog", "0")])
+    raw = open_folder(source, replace(CONFIG, label_columns=("labels", "sea")))
+    assert labels_of(raw) == [("boat", "dog", "sea"), ("dog",)]
+
+
+@pytest.mark.parametrize("cells", ["01", ("True", "False"), ("1", ""), ("yes", "no")])
+def test_a_single_column_of_0_and_1_is_refused(source, cells):
+    write_csv(source / "t.csv", [HEADER, *(row(str(n), labels=cell) for n, cell in enumerate(cells))])
+    with pytest.raises(InputError, match=r"t\.csv: the label column 'labels' holds only .*, which name no label"):
+        open_folder(source, CONFIG)
+
+
+def test_the_format_of_labels_may_be_said(source):
+    write_csv(source / "t.csv", [("id", "text", "boat", "sea"), ("1", "x", "1", "0"), ("2", "y", "['a']", "1")])
+    config = replace(CONFIG, label_columns=("boat", "sea"))
+    values = replace(config, label_format="values")
+    assert labels_of(open_folder(source, values)) == [("1", "0"), ("['a']", "1")]
+    message = (
+        r"t\.csv, row 2 \(line 3\): \"\['a'\]\" in the indicator column 'boat', expected 1, 0, true, false or nothing"
+    )
+    with pytest.raises(InputError, match=message):
+        open_folder(source, replace(config, label_format="indicator"))
+    one = replace(config, label_columns=("sea",), label_format="indicator")
+    assert labels_of(open_folder(source, one)) == [(), ("sea",)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["['boat', 'sea']", "['sea']"], [("boat", "sea"), ("sea",)]),
+        (['["boat", "sea"]', "[]"], [("boat", "sea"), ()]),
+        (["['boat' 'sea']", "{'sea'}"], [("boat", "sea"), ("sea",)]),
+        (["[boat, sea]", "[sea]"], [("boat", "sea"), ("sea",)]),
+        (["['boat', nan]", "sea|boat"], [("boat",), ("sea", "boat")]),
+        (["['a|b']", "x"], [("a|b",), ("x",)]),
+        (["nan", "boat|nan"], [(), ("boat",)]),
+        (["[deleted]", "boat"], [("[deleted]",), ("boat",)]),
+    ],
+)
+def test_lists_that_are_written_as_text_are_lists(source, cells, expected, caplog):
+    caplog.set_level("INFO")
+    write_csv(source / "t.csv", [HEADER, *(row(str(n), labels=cell) for n, cell in enumerate(cells))])
+    assert labels_of(open_folder(source, CONFIG)) == expected
+    is_list = "['" in cells[0] or cells[0][:2] in ('["', "[b")
+    assert ("cells of the column 'labels' are lists written as text: read as lists" in caplog.text) == is_list
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl"])
+def test_lists_of_texts_are_joined(source, suffix):
+    texts = [["a boat", "the sea"], [], ["x", None]]
+    write_table(source / f"t.{suffix}", {"id": ["1", "2", "3"], "text": texts, "labels": [["boat"]] * 3})
+    raw = open_folder(source, replace(CONFIG, table=f"t.{suffix}"))
+    assert [item.text for item in raw.items] == ["a boat the sea", "x"]
+    assert rejected(raw) == [(2, "2", Reason.EMPTY_TEXT)]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl", "tsv"])
+def test_nan_is_missing_in_every_column_and_format(source, suffix):
+    nan = float("nan")
+    write_table(source / f"t.{suffix}", {"id": [1.0, nan, 3.0], "text": ["x", "y", "nan"], "labels": [2.5, 2.5, nan]})
+    raw = open_folder(source, replace(CONFIG, table=f"t.{suffix}"), keep_incomplete=True)
+    assert [item.labels for item in raw.items] == [("2.5",)]
+    assert [reason for _, _, reason in rejected(raw)] == [Reason.NO_ID, Reason.NO_LABEL]
+
+
+def test_ids_are_the_same_with_space_around_them(source):
+    write_csv(source / "t.csv", [HEADER, row("1 "), row(" 2"), row("1")])
+    write_csv(source / "s.csv", [("id", "split"), (" 1", "train"), ("2 ", "test")])
+    np.savez(source / "v.npz", ids=["1  ", "2"], features=np.ones((2, 2), np.float32))
+    raw = open_folder(source, replace(CONFIG, splits="s.csv", image_vectors="v.npz"))
+    assert [(item.id, item.split, raw.image(item)) for item in raw.items] == [
+        ("1", "train", b"1.jpg"),
+        ("2", "test", b"2.jpg"),
+    ]
+    assert rejected(raw) == [(3, "1", Reason.DUPLICATE_ID)]
+
+
+def test_paths_of_windows_and_names_of_macos_are_found(source):
+    (source / "images" / "sub").mkdir()
+    (source / "images" / "sub" / "e\u0301.jpg").write_bytes(b"it")
+    paths = ["sub\\é.jpg", "sub/é.jpg", "..\\t.csv", "C:\\x.jpg"]
+    write_csv(source / "t.csv", [HEADER, *(row(str(n), file=path) for n, path in enumerate(paths))])
+    raw = open_folder(source, replace(CONFIG, image_column="file"))
+    assert [raw.image(item) for item in raw.items] == [b"it", b"it"]
+    assert [reason for _, _, reason in rejected(raw)] == [Reason.IMAGE_OUTSIDE] * 2
+
+
+def test_what_is_too_long_is_rejected_and_short_in_messages(source):
+    rows = [row("i" * 1001), row("2", text="t" * 1_000_001), row("3", labels="l" * 1001), row("4", file="f" * 4097)]
+    write_csv(source / "t.csv", [HEADER, *rows, row("i" * 1000, text="t" * 1_000_000, labels="l" * 1000)])
+    raw = open_folder(source, replace(CONFIG, image_column="file"))
+    assert [reason for _, _, reason in rejected(raw)] == [
+        Reason.ID_TOO_LONG,
+        Reason.TEXT_TOO_LONG,
+        Reason.LABEL_TOO_LONG,
+        Reason.PATH_TOO_LONG,
+    ]
+    assert len(raw.rejections[0].id) < 1010
+    assert len(raw.items) == 1
+    write_csv(source / "s.csv", [("id", "split"), ("x" * 100_000, "train")])
+    with pytest.raises(InputError, match="none of the ids in") as error:
+        open_folder(source, replace(CONFIG, splits="s.csv"))
+    assert len(str(error.value)) < 1000

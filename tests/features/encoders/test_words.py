@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.words import WordEncoder
-from dagnn_core.features.tokens import tokenize
+from dagnn_core.features.tokens import is_unspaced, tokenize
 from tests.fixtures.locations import SHARED
 
 FASHION = SHARED / "data/fashion"
@@ -36,11 +37,93 @@ def test_words_are_lower_cased_runs_of_letters(text, words):
     assert tokenize(text) == words
 
 
+MARKS = {
+    "Hindi": ("पानी पर नाव, और हरा पेड़।", ["पानी", "पर", "नाव", "और", "हरा", "पेड\u093c"]),
+    "Tamil": ("படகு நீரில்", ["படகு", "நீரில்"]),
+    "Bengali": ("নৌকা জলে", ["নৌকা", "জলে"]),
+    "vowelled Arabic": ("قَارِبٌ صَغِيرٌ", ["قَارِبٌ", "صَغِيرٌ"]),
+    "pointed Hebrew": ("סִירָה קְטַנָּה", ["סִירָה", "קְטַנָּה"]),
+    "Persian, a half space within a word": ("می\u200cروم خانه\u200c", ["می\u200cروم", "خانه"]),
+    "decomposed French": ("E\u0301te\u0301 1 chêne", ["été", "chêne"]),
+    "decomposed Vietnamese": ("thuye\u0302\u0300n", ["thuyền"]),
+    "decomposed Korean": ("\u1112\u1161\u11ab\u1100\u1173\u11af", ["한글"]),
+    "a mark that no letter is composed with": ("x\u0304y q\u0301", ["x\u0304y", "q\u0301"]),
+    "Turkish": ("İstanbul", ["i\u0307stanbul"]),
+    "soft hyphens and marks of direction": ("co\u00adope\u200erate \ufeffcafé", ["cooperate", "café"]),
+    "variants of glyphs": ("葛\U000e0100 \u2139\ufe0f", ["葛", "\u2139"]),
+    "a space of no width": ("เรือ\u200bเล็ก", ["เรือ", "เล็ก"]),
+    "marks without a letter": ("1\ufe0f\u20e3 \u0301 \u093e", []),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), MARKS.values(), ids=MARKS)
+def test_marks_stay_on_their_letters(text, words):
+    assert tokenize(text) == words
+
+
 @given(st.text())
 def test_every_letter_is_in_a_word_and_nothing_else_is(text):
-    letters = [character for character in text.lower() if character.isalpha()]
-    assert [character for word in tokenize(text) for character in word if character.isalpha()] == letters
-    assert not any(character.isspace() or character == "_" for word in tokenize(text) for character in word)
+    letters = [letter for letter in unicodedata.normalize("NFC", text.lower()) if letter.isalpha()]
+    words = tokenize(text)
+    assert [letter for word in words for letter in unicodedata.normalize("NFC", word) if letter.isalpha()] == letters
+    assert not any(character.isspace() or character == "_" for word in words for character in word)
+    assert all(word[0].isalpha() or not word[0].isascii() for word in words)
+
+
+@given(st.text())
+def test_composed_and_decomposed_texts_have_the_same_words(text):
+    composed, decomposed = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    assert tokenize(composed) == tokenize(decomposed)
+
+
+@given(st.text(alphabet=st.characters(codec="ascii")))
+def test_ascii_has_the_same_words_by_both_rules(text):
+    assert tokenize(text) == tokenize(text, "letters")
+
+
+def test_an_encoder_stored_before_encodes_as_it_did(tmp_path):
+    state = {"kind": "bow", "vocabulary": ["e", "été", "नाव", "प"], "idf": []}
+    (tmp_path / "encoder.json").write_text(json.dumps(state))
+    encoder = WordEncoder.load(tmp_path)
+    texts = ["पानी", "e\u0301", "été", "नाव"]
+    assert encoder.encode(texts).tolist() == [[0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    encoder.save(tmp_path)
+    assert WordEncoder.load(tmp_path) == encoder
+    assert json.loads((tmp_path / "encoder.json").read_text())["rule"] == "letters"
+
+
+def test_a_rule_of_a_later_program_is_refused(tmp_path):
+    fit().save(tmp_path)
+    path = tmp_path / "encoder.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rule": "syllables"}))
+    with pytest.raises(ArtifactError, match=r"`rule` is 'syllables', expected one of letters, unicode"):
+        WordEncoder.load(tmp_path)
+
+
+CHINESE = ["一条船在水上", "太阳照耀", "小狗在跑", "一棵绿色的树"]
+
+
+@pytest.mark.parametrize(
+    ("text", "unspaced"),
+    [
+        *((text, True) for text in CHINESE),
+        ("เรือในน้ำ", True),
+        ("水の上のボート", True),
+        ("ទូកនៅលើទឹក", True),
+        ("한국어는 띄어 쓴다", False),
+        ("पानी पर नाव", False),
+        ("a boat on 水", False),
+        ("", False),
+        ("42", False),
+    ],
+)
+def test_scripts_without_spaces_are_recognised(text, unspaced):
+    assert is_unspaced(text) == unspaced
+
+
+def test_texts_without_spaces_are_named_with_the_remedy():
+    with pytest.raises(InputError, match=r"without spaces between words \(Chinese.*features\.text: huggingface"):
+        fit(CHINESE, min_word_count=2)
 
 
 def test_the_vocabulary_counts_texts_and_is_sorted():

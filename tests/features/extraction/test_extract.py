@@ -141,6 +141,25 @@ def test_missing_images_and_texts_are_zeros_and_fit_nothing(tmp_path, monkeypatc
         np.testing.assert_array_equal(getattr(features, part)[present], getattr(others, part))
 
 
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (
+            ["一条船", "一条船", "太阳照耀", "小狗在跑", "绿色的树"],
+            r"3 of 5 texts have no word .*features\.text: hugg",
+        ),
+        (["red boat", "red boat", "a", "b", "c"], r"3 of 5 texts have no word .*; lower features\.min_word_count"),
+        (["red boat", "red boat", "red", "a boat", "boats, red"], ""),
+    ],
+)
+def test_many_texts_without_a_word_are_reported_with_the_remedy(tmp_path, caplog, texts, message):
+    config = FeaturesConfig(min_word_count=2)
+    extract(tmp_path / "features", make_dataset(tmp_path / "dataset", texts=texts), config)
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == bool(message)
+    assert not message or re.search(message, warned[0])
+
+
 def test_zero_vectors_of_missing_modalities_do_not_count(tmp_path):
     texts = ["red boat", "", "blue boat", "nothing known", "blue sea"]
     splits = ["train", "train", "train", "val", "test"]

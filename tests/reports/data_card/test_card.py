@@ -20,6 +20,15 @@ from dagnn_core.reports.data_card.matrix import draw_matrix, order_labels
 from dagnn_core.reports.page.thumbnail import THUMBNAIL_PIXELS
 
 LABELS = ("boat", '<b>"sea"</b>', "猫 $x$ | _y_")
+COPIES = {
+    "rule": "group",
+    "near_distance": 4,
+    "drawn_items": 0,
+    "groups": 0,
+    "items": 0,
+    "largest_group": 0,
+    "dropped": 0,
+}
 HOSTILE = "<script>alert('x')</script> \"quoted\" & 猫 | `code`\n# heading"
 
 
@@ -51,6 +60,7 @@ def write(
     labels: Sequence[str] = LABELS,
     vectors: bool = False,
     rejections: Sequence[Rejection] = (),
+    copies: dict[str, str | int] | None = None,
 ) -> Dataset:
     with write_artifact(out, kind=KIND, provenance={}) as draft:
         with DatasetWriter(draft.path, labels) as writer:
@@ -63,6 +73,7 @@ def write(
             "layout": "folder",
             "num_rows": len(items) + len(rejections),
             "dropped_labels": {"<rare>": 2},
+            "copies": COPIES | (copies or {}),
         }
         write_card(Dataset.of(draft.so_far(KIND)))
     return Dataset.read(out, verify=True)
@@ -240,3 +251,25 @@ def test_matrices_of_any_size(tmp_path: Path, num_labels: int) -> None:
     )
     with Image.open(tmp_path / "one.png") as image:
         assert image.size[0] < 3200 and "Software" not in image.info
+
+
+@pytest.mark.parametrize(
+    ("copies", "expected"),
+    [
+        ({}, "The data names the splits, so that copies stay where they are."),
+        ({"drawn_items": 50, "rule": "keep"}, "(dataset.copies: keep): each by itself, also where"),
+        ({"drawn_items": 50}, "every group of copies is in one split, identical and near-identical images (none)."),
+        (
+            {"drawn_items": 1234, "groups": 2, "items": 5, "largest_group": 3},
+            "one split, identical and near-identical images (5 in 2 groups, the largest of 3).",
+        ),
+        (
+            {"drawn_items": 50, "rule": "drop", "groups": 2, "items": 5, "largest_group": 3, "dropped": 3},
+            "the first of every group was kept, identical and near-identical images (5 in 2 groups, the largest of 3",
+        ),
+    ],
+)
+def test_the_rule_for_copies_is_on_the_card(tmp_path: Path, copies: dict[str, str | int], expected: str) -> None:
+    dataset = write(tmp_path / "out", make_items(5), copies=copies)
+    assert expected in dataset.artifact.file("card.html").read_text()
+    assert expected in dataset.artifact.file("card.md").read_text().replace("\\", "")

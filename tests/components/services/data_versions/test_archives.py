@@ -4,6 +4,7 @@ import io
 import os
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,23 @@ def test_a_lone_folder_of_images_keeps_its_name(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "train2017.zip", [(f"train2017/{i}.jpg", b"x") for i in range(101)])
     assert len(content(unpack(archive, tmp_path / "out"))) == 101
     assert "train2017/0.jpg" in content(tmp_path / "out")
+
+
+def test_names_as_old_programs_of_windows_and_macos_write_them(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", [("x\\table.csv", b"a"), ("x\\images\\", b""), ("x\\images\\e__.jpg", b"b")])
+    archive.write_bytes(archive.read_bytes().replace(b"e__.jpg", "e\u0301.jpg".encode()))
+    assert content(unpack(archive, tmp_path / "out")) == {"table.csv": b"a", "images/e\u0301.jpg": b"b"}
+    archive = make_zip(tmp_path / "b.zip", [("x\\..\\..\\table.csv", b"a")])
+    with pytest.raises(InputError, match="leads out of the folder"):
+        unpack(archive, tmp_path / "other")
+
+
+def test_the_memory_for_many_empty_files_in_a_tar_does_not_grow(tmp_path: Path) -> None:
+    archive = make_tar(tmp_path / "a.tar", [(f"{number}.jpg", b"") for number in range(4000)])
+    tracemalloc.start()
+    assert sum(1 for _ in module._tar_members(archive)) == 4000
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
 
 
 def test_what_a_mac_puts_into_a_zip_is_left_out(tmp_path: Path) -> None:
@@ -221,18 +239,39 @@ def test_a_tar_in_the_way(tmp_path: Path) -> None:
         copy_packed(source, list_files(source), tmp_path / "out")
 
 
-def test_links_and_devices_in_a_folder_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda path: path.symlink_to("/etc/passwd"),
+            r"thing is a link that leads out of .*source, to /etc/passwd; put",
+        ),
+        (lambda path: path.symlink_to("/etc"), r"thing is a link that leads out of .*source, to /etc; put the file"),
+        (lambda path: path.symlink_to("nowhere"), r"thing' is a link to 'nowhere', which is not there; bring"),
+        (lambda path: path.symlink_to("thing"), r"thing' is a link to 'thing', which is not there"),
+        (lambda path: path.symlink_to("."), r"thing' is a link to a folder that it lies in"),
+        (os.mkfifo, r"thing' is a device, expected regular files only; remove it"),
+    ],
+)
+def test_links_and_devices_in_a_folder_are_refused(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
     source = make_folder(tmp_path / "source")
-    for make in (
-        lambda path: path.symlink_to("/etc/passwd"),
-        lambda path: path.symlink_to("/etc"),
-        lambda path: path.symlink_to("nowhere"),
-        os.mkfifo,
-    ):
-        make(source / "thing")  # type: ignore[no-untyped-call]
-        with pytest.raises(InputError, match=r"thing' is a link or a device, expected regular files only"):
-            list_files(source)
-        (source / "thing").unlink()
+    make(source / "thing")
+    with pytest.raises(InputError, match=message):
+        list_files(source)
+
+
+def test_links_within_a_folder_are_followed(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "source")
+    files = {file.name for file in list_files(source)}
+    (source / "file").symlink_to("table.csv")
+    (source / "folder").symlink_to("images")
+    (tmp_path / "link").symlink_to(source)
+    images = {f"folder/{name.removeprefix('images/')}" for name in files if name.startswith("images/")}
+    assert {file.name for file in list_files(tmp_path / "link")} == files | images | {"file"}
+    copy_packed(source, list_files(source), tmp_path / "out")
+    assert (tmp_path / "out/file").read_bytes() == (source / "table.csv").read_bytes()
+    assert (tmp_path / "out/folder.tar").read_bytes() == (tmp_path / "out/images.tar").read_bytes()
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Raw data under DVC: added, pushed to a real S3 server, fetched by digest and by revision."""
+"""Raw data under DVC: pushed to a real S3 server, fetched by digest and by revision."""
 
 import hashlib
 import json
@@ -7,307 +7,26 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from botocore.retries.standard import ExponentialBackoff
 
-from components.services.data_versions import archives as raw_files
 from components.services.data_versions import repository as versioning
+from components.services.data_versions.object_stores import places, tracked
 from components.services.data_versions.raw_version import LINEAGE, RawLineage, raw_lineage, read_lineage
-from components.services.data_versions.repository import add
-from components.services.storage.s3 import Storage
 from components.steps import fetch_dataset
 from dagnn_core.errors import BackendError, InputError
 from tests.components.fault_proxy import Fault, FaultProxy
+from tests.components.services.data_versions.conftest import Project, content, kill_at, make_source
 from tests.fixtures.locations import ROOT
 from tests.fixtures.s3 import AWS, SECRET, Bucket, make_bucket
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-
-
-@pytest.fixture(autouse=True)
-def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.01)
-
-
-class Project:
-    """A folder under git and DVC."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        identity = {f"GIT_{role}_{key}": "test" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
-        self.environment = os.environ | identity | {"DVC_NO_ANALYTICS": "1"}
-
-    def run(self, *command: str) -> str:
-        if command[0] == "dvc":
-            command = (sys.executable, "-m", *command)
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, timeout=120
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def add(self, source: Path | str, name: str = "photos", storage: Storage | None = None) -> RawLineage:
-        return add(name, str(source), project=self.root, storage=storage or Storage())
-
-    def commit(self) -> str:
-        self.run("git", "add", "--all")
-        self.run("git", "commit", "--quiet", "--allow-empty", "--message", "Test")
-        return self.run("git", "rev-parse", "HEAD").strip()
-
-    def files(self, folder: str = "data/photos") -> dict[str, bytes]:
-        return content(self.root / folder)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    project = Project(tmp_path_factory.mktemp("template"))
-    project.run("git", "init", "--quiet")
-    project.run("dvc", "init", "--quiet")
-    (project.root / ".gitignore").write_text(".dagnn/\n")
-    project.commit()
-    return project.root
-
-
-@pytest.fixture
-def project(template: Path, tmp_path: Path) -> Project:
-    shutil.copytree(template, tmp_path / "project")
-    return Project(tmp_path / "project")
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return make_source(tmp_path / "source")
-
-
-def make_source(source: Path) -> Path:
-    (source / "images").mkdir(parents=True)
-    (source / "table.csv").write_text("id,text\r\n1,one\r\n")
-    for number in range(110):
-        (source / "images" / f"{number}.jpg").write_bytes(b"%d" % number * 50)
-    return source
-
-
-# dvc add
-
-
-def test_a_folder_becomes_a_version(project: Project, source: Path) -> None:
-    added = project.add(source)
-    assert sorted(project.files()) == ["images.tar", "table.csv"]
-    with tarfile.open(project.root / "data/photos/images.tar") as tar:
-        assert len(tar.getnames()) == 110
-    assert (added.num_files, added.size) == (2, sum(map(len, project.files().values())))
-    assert project.run("git", "status", "--porcelain", "--untracked-files=all").split("\n")[:-1] == [
-        "?? data/.gitignore",
-        "?? data/photos.dvc",
-    ]
-    assert raw_lineage(project.root / "data/photos") == added
-    assert not (project.root / ".dagnn/add/photos").exists()
-
-
-def test_the_same_data_is_the_same_version_and_other_data_a_new_one(project: Project, source: Path) -> None:
-    first = project.add(source)
-    old = project.files()
-    assert project.add(source) == first
-    (source / "images" / "new.jpg").write_bytes(b"new")
-    assert project.add(source).md5 != first.md5
-    assert project.files() != old
-
-
-@pytest.mark.slow
-def test_the_version_of_an_older_commit_comes_back(project: Project, source: Path) -> None:
-    project.add(source)
-    project.commit()
-    before = project.files()
-    (source / "table.csv").write_text("id,text\n2,two\n")
-    project.add(source)
-    project.commit()
-    project.run("git", "checkout", "--quiet", "HEAD~1")
-    project.run("dvc", "checkout", "--quiet")
-    assert project.files() == before
-
-
-@pytest.mark.slow
-def test_data_that_was_changed_in_place_becomes_a_version(project: Project, source: Path) -> None:
-    first = project.add(source)
-    target = project.root / "data/photos"
-    (target / "table.csv").unlink()
-    (target / "table.csv").write_text("id,text\n3,three\n")
-    with pytest.raises(
-        InputError, match=r"is not what photos\.dvc says.*; keep it as a version \(`dvc add data/photos"
-    ):
-        project.add(source)
-    assert project.files()["table.csv"] == b"id,text\n3,three\n"
-    second = project.add(target)
-    assert second.md5 != first.md5 and project.files()["table.csv"] == b"id,text\n3,three\n"
-    assert project.add(source) == first
-
-
-def test_a_single_file(project: Project, tmp_path: Path) -> None:
-    (tmp_path / "scenes.yaml").write_text("num_scenes: 10\n")
-    assert project.add(tmp_path / "scenes.yaml", "scenes").num_files == 1
-    assert project.files("data/scenes") == {"scenes.yaml": b"num_scenes: 10\n"}
-
-
-@pytest.mark.parametrize("name", ["a/b", "../a", "", ".hidden", "a b", "-x", "x.dvc", "ä", "a" * 101])
-def test_names_that_cannot_be(project: Project, source: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"cannot be the name of a data set, expected letters, digits"):
-        project.add(source, name)
-
-
-def test_sources_that_cannot_be(project: Project, source: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (source / "photos").mkdir()
-    for wrong, message in {
-        tmp_path / "nowhere": r"nowhere does not exist, expected a folder, an archive or a file",
-        tmp_path / "empty": r"empty has no files, expected raw data",
-        project.root: r"lie in each other, expected a source elsewhere",
-        project.root / "data/photos/images": r"lie in each other, expected a source elsewhere",
-    }.items():
-        with pytest.raises(InputError, match=message):
-            project.add(wrong)
-    (source / "link").symlink_to("table.csv")
-    with pytest.raises(InputError, match=r"link' is a link or a device"):
-        project.add(source)
-    assert not (project.root / "data").exists()
-
-
-def test_other_data_is_not_replaced(project: Project, source: Path) -> None:
-    (project.root / "data/photos").mkdir(parents=True)
-    (project.root / "data/photos/mine").write_text("mine")
-    with pytest.raises(InputError, match=r"is there and not under DVC, so it would be lost; give another name"):
-        project.add(source)
-    assert project.files() == {"mine": b"mine"}
-    project.add(project.root / "data/photos")
-    assert project.files() == {"mine": b"mine"}
-
-
-def test_a_file_in_place_of_the_folder(project: Project, source: Path) -> None:
-    (project.root / "data").write_text("x")
-    with pytest.raises(InputError, match="data is a file, expected the folder of the raw data; move it away"):
-        project.add(source)
-
-
-def test_no_dvc_repository(tmp_path: Path, source: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"is not the root of a DVC repository; go there, or run `git init && dvc init"
-    ):
-        add("photos", str(source), project=tmp_path, storage=Storage())
-
-
-def test_no_room(project: Project, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage(source)._replace(free=10_000)
-    monkeypatch.setattr(raw_files.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(BackendError, match=r"0\.0 GB are free on its disk, expected 0\.0 GB; free some"):
-        project.add(source)
-
-
-@pytest.mark.slow
-def test_where_dvc_fails_everything_is_as_before(project: Project, source: Path) -> None:
-    first = project.add(source)
-    project.commit()
-    before = project.files()
-    (source / "table.csv").write_text("other")
-    (project.root / ".dvc/config").write_text("[core\n")
-    with pytest.raises(BackendError, match=r"`dvc status --json data/photos\.dvc` failed: .*config"):
-        project.add(source)
-    (project.root / ".dvc/config").write_text("")
-    shutil.rmtree(project.root / ".dvc/cache/files")
-    (project.root / ".dvc/cache/files").write_text("in the way")
-    with pytest.raises((BackendError, InputError)) as failure:
-        project.add(source)
-    assert "\n" not in str(failure.value)
-    assert project.files() == before
-    assert raw_lineage(project.root / "data/photos") == first
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("replaced", [False, True])
-def test_an_interruption_puts_everything_back(
-    project: Project, source: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
-) -> None:
-    if replaced:
-        project.add(source)
-        (source / "table.csv").write_text("other")
-    before = project.files() if replaced else {}
-    dvc = versioning._dvc
-
-    def interrupted(root: Path, *arguments: str) -> str:
-        answer = dvc(root, *arguments)
-        if arguments[0] == "add":
-            raise KeyboardInterrupt
-        return answer
-
-    monkeypatch.setattr(versioning, "_dvc", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        project.add(source)
-    assert (project.root / "data/photos").exists() == replaced
-    assert (project.files() if replaced else {}) == before
-    monkeypatch.setattr(versioning, "_dvc", dvc)
-    project.add(source)
-    assert project.files()["table.csv"] == (source / "table.csv").read_bytes()
-
-
-def test_a_kill_between_two_renames_loses_nothing(project: Project, source: Path) -> None:
-    project.add(source)
-    before = project.files()
-    (project.root / ".dagnn/add/photos").mkdir()
-    (project.root / "data/photos").rename(project.root / ".dagnn/add/photos/old")
-    with pytest.raises(InputError, match="nowhere does not exist"):
-        project.add(source / "nowhere")
-    assert project.files() == before
-
-
-def test_two_at_once(project: Project, source: Path) -> None:
-    with (
-        versioning._work_folder(project.root / versioning.ADDING / "photos"),
-        pytest.raises(
-            BackendError,
-            match=rf"photos\.lock: another process adds photos \(process {os.getpid()} on .*\), .*; wait for it",
-        ),
-    ):
-        project.add(source)
-
-
-@pytest.mark.slow
-def test_raw_data_from_s3(project: Project, source: Path, bucket: Bucket) -> None:
-    archive = shutil.make_archive(str(source), "gztar", source)
-    bucket.put("raw/source.tar.gz", Path(archive).read_bytes())
-    for name, data in content(source).items():
-        bucket.put(f"raw/folder/{name}", data)
-    storage = Storage(endpoint_url=bucket.endpoint)
-    of_archive = project.add(f"{bucket.uri}/raw/source.tar.gz", storage=storage)
-    files = project.files()
-    assert project.add(f"{bucket.uri}/raw/folder", storage=storage) == of_archive
-    assert project.files() == files and files.keys() == {"images.tar", "table.csv"}
-    with pytest.raises(InputError, match=r"nothing does not exist, expected an object or a folder of objects"):
-        project.add(f"{bucket.uri}/raw/nothing", storage=storage)
-
-
-def test_an_interrupted_source_in_s3_goes_on(project: Project, bucket: Bucket) -> None:
-    for number in range(3):
-        bucket.put(f"raw/{number}", b"%d" % number * 100_000)
-    with FaultProxy(
-        bucket.endpoint, plan=lambda r: Fault(kind="truncate", at=9) if "raw/2" in r.path else None
-    ) as proxy:
-        storage = Storage(endpoint_url=proxy.url, attempts=1)
-        with pytest.raises(BackendError, match="raw/2 broke off"):
-            project.add(f"{bucket.uri}/raw", storage=storage)
-        assert not (project.root / "data").exists()
-        proxy.plan = lambda request: None
-        proxy.requests.clear()
-        project.add(f"{bucket.uri}/raw", storage=storage)
-        assert "bytes=9-" in [request.headers.get("range") for request in proxy.requests]
-    assert project.files()["2"] == b"2" * 100_000
 
 
 # push, pull, fetch
@@ -530,6 +249,39 @@ def test_a_killed_fetch_goes_on_and_fetches_nothing_twice(pushed: Pushed, out: P
     assert not [request for request in proxy.requests if request.method == "GET" and csv in request.path]
 
 
+FETCH_POINTS = [
+    "components.steps.fetch_dataset:write_lineage before 1",
+    "dagnn_core.artifacts:json.dumps after 1",
+    "components.steps.fetch_dataset:Path.replace before 3",
+    "components.steps.fetch_dataset:Path.replace after 3",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["digest", "revision", "uri"])
+def test_a_fetch_that_is_killed_at_any_point_never_counts_as_fetched(pushed: Pushed, out: Path, by: str) -> None:
+    bucket, files = pushed.bucket, pushed.second_files
+    for name, data in files.items():
+        bucket.put(f"plain/{name}", data)
+    arguments = {
+        "digest": {"md5": pushed.second.md5, "remote": pushed.remote, "endpoint_url": bucket.endpoint},
+        "revision": {"repository": str(pushed.project.root), "revision": "HEAD", "path": "data/photos"},
+        "uri": {"uri": f"{bucket.uri}/plain", "endpoint_url": bucket.endpoint},
+    }[by]
+    points = FETCH_POINTS if by != "uri" else ["shutil:rmtree before 1", *FETCH_POINTS[2:]]
+    for number, point in enumerate(points):
+        raw_out = out.with_name(f"{by}{number}")
+        call = (
+            f"from components.steps import fetch_dataset; fetch_dataset.run(raw_out=Path(sys.argv[1]), **{arguments})"
+        )
+        kill_at(point, call, str(raw_out), cwd=ROOT)
+        assert not raw_out.exists() or fetched(raw_out) == files
+        for _ in range(2 if by != "uri" else 1):
+            fetch_dataset.run(raw_out=raw_out, **arguments)
+            assert fetched(raw_out) == files
+        assert not list(out.parent.glob(f".{raw_out.name}*"))
+
+
 def test_leftovers_of_another_version_go(pushed: Pushed, out: Path) -> None:
     work = out.with_name(".raw.fetch")
     (work / "folder").mkdir(parents=True)
@@ -559,6 +311,13 @@ def test_fetch_by_revision(pushed: Pushed, out: Path, revision: str) -> None:
         path="data/photos",
         remote=pushed.remote,
     )
+
+
+def test_fetch_from_a_checkout_of_another_user(pushed: Pushed, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(InputError, match=r"belongs to another user; if you trust it, run `git config --global --add"):
+        fetch_dataset.run(raw_out=out, repository=str(pushed.project.root), revision="HEAD", path="data/photos")
+    assert not out.exists()
 
 
 @pytest.mark.slow
@@ -602,6 +361,21 @@ def test_a_plain_remote_is_known_by_what_its_configuration_says(pushed: Pushed, 
         config.write("    version_aware = true\n")  # keeps files by name, not by digest
     clone.commit()
     assert not versioning.resolve(str(clone.root), "HEAD", "data/photos").is_plain_s3
+
+
+def test_dvcs_databases_are_closed_after_use(pushed: Pushed) -> None:
+    """From 3.13 on, Python warns of a connection that nobody closes."""
+    root = pushed.project.root
+    commit = versioning.resolve(str(root), "HEAD", "data/photos").lineage.commit
+    for use in (
+        lambda: versioning.resolve(str(root), "no-such-revision", "data/photos"),
+        lambda: versioning.default_remote(root),
+        lambda: list(places(root)),
+        lambda: tracked(root, commit),
+    ):
+        with suppress(InputError):
+            use()
+        assert [file.path for file in psutil.Process().open_files() if file.path.endswith(".db")] == []
 
 
 def test_revisions_that_are_not_there(project: Project, source: Path, out: Path) -> None:
@@ -678,6 +452,17 @@ class TestFetchFromUri:
         (tmp_path / "mine").write_text("mine")
         with pytest.raises(InputError, match="holds something, which would be lost, expected a new folder"):
             self.fetch(bucket, tmp_path, f"{bucket.uri}/photos")
+
+    def test_a_kill_after_the_last_file_is_recovered_from(self, bucket: Bucket, tmp_path: Path) -> None:
+        bucket.put("photos/table.csv", b"id,text")
+        self.fetch(bucket, tmp_path / "out", f"{bucket.uri}/photos")
+        work = tmp_path / ".out.fetch"
+        work.mkdir()  # as a kill leaves it that comes before it goes
+        (work / "fetched").write_text(f"{bucket.uri}/photos")
+        with pytest.raises(InputError, match="holds something"):
+            self.fetch(bucket, tmp_path / "out", f"{bucket.uri}/other")
+        self.fetch(bucket, tmp_path / "out", f"{bucket.uri}/photos")
+        assert not work.exists() and content(tmp_path / "out") == {"table.csv": b"id,text"}
 
     def test_a_version_beside_it_is_refused(self, bucket: Bucket, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="and a version under DVC, expected either"):

@@ -13,7 +13,7 @@ from botocore.retries.standard import ExponentialBackoff
 
 from components.services.data_versions.raw_version import read_pointer
 from components.services.lineage.locate import ArtifactLocator, Lookup, State, lost_changes
-from dagnn_core.artifacts import MANIFEST, read_artifact, write_artifact
+from dagnn_core.artifacts import MANIFEST, manifest_digest_of, read_artifact, write_artifact
 from tests.fixtures.s3 import SECRET, Bucket
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -115,7 +115,7 @@ def test_a_commit_that_no_branch_has(project: Checkout) -> None:
     assert finding == Lookup(State.FOUND, "in no branch and no tag, so git may remove it; tag it")
 
 
-def test_a_commit_of_elsewhere(project: Checkout, tmp_path: Path) -> None:
+def test_a_commit_of_elsewhere(project: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = ArtifactLocator(project.root).commit("c0ffee" * 6 + "c0ff", [])
     assert finding == (
         State.MISSING,
@@ -126,6 +126,10 @@ def test_a_commit_of_elsewhere(project: Checkout, tmp_path: Path) -> None:
     outside = ArtifactLocator(tmp_path).commit(project.code, [])
     assert outside.state is State.UNKNOWN
     assert outside.reason.endswith("is not in a git checkout; run this in the project")
+    with monkeypatch.context() as patched:
+        patched.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        untrusted = ArtifactLocator(project.root).commit(project.code, [])
+    assert untrusted.state is State.UNKNOWN and "run `git config --global --add safe.directory" in untrusted.reason
 
 
 def test_uncommitted_code_is_lost_and_what_is_recorded_is_not(project: Checkout) -> None:
@@ -301,9 +305,12 @@ def test_an_artifact_that_its_store_has_lost(stored: Stored) -> None:
     manifest = json.loads(stored.bucket.get(key(MANIFEST)))
     manifest["files"]["image.npy"]["sha256"] = "0" * 64
     stored.bucket.put(key(MANIFEST), json.dumps(manifest).encode())
+    assert f"{stored.uri}/{MANIFEST} is damaged (manifest_digest is not" in stored.find().reason
+    manifest["manifest_digest"] = manifest_digest_of(manifest)
+    stored.bucket.put(key(MANIFEST), json.dumps(manifest).encode())
     assert "has another content" in stored.find().reason
     stored.bucket.put(key(MANIFEST), b"[]")
-    assert stored.find() == Lookup(State.MISSING, f"the record in {stored.uri} is damaged")
+    assert f"{stored.uri}/{MANIFEST} is damaged" in stored.find().reason
     assert stored.find(f"{stored.uri}2") == Lookup(State.MISSING, f"{stored.uri}2 has no {MANIFEST}")
 
 
@@ -337,9 +344,11 @@ def test_raw_data_in_the_store_of_its_run(stored: Stored) -> None:
     stored.bucket.put("v2/artifacts/run-7/raw_out/table.csv", b"id,text")
     assert look.stored_raw(uri, "") == Lookup(State.FOUND, f"in {uri}, in which version is not recorded")
     assert look.stored_raw(uri, "a.dir") == Lookup(State.MISSING, f"{uri} has another version")
-    stored.bucket.put("v2/artifacts/run-7/raw_out/.lineage.json", b'{"md5": "a.dir"}')
+    stored.bucket.put("v2/artifacts/run-7/raw_out/.lineage.json", b'{"md5": "a.dir", "size": 1, "num_files": 1}')
     assert look.stored_raw(uri, "a.dir") == Lookup(State.FOUND, f"in {uri}")
     assert look.stored_raw(uri, "b.dir").state is State.MISSING
+    stored.bucket.put("v2/artifacts/run-7/raw_out/.lineage.json", b'{"md5": "a.dir"}')
+    assert look.stored_raw(uri, "a.dir") == Lookup(State.MISSING, f"the record in {uri} is damaged")
 
 
 # other files

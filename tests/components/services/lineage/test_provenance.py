@@ -153,3 +153,15 @@ def test_of_a_package_in_the_checkout_of_another_project_the_commit_is_unknown(
     (tmp_path / "venv/code.py").write_text("1\n")
     monkeypatch.setattr(module, "_CHECKOUT", tmp_path / "venv")
     assert git_state() == {"commit": "unknown", "dirty": True, "changed": []}
+
+
+def test_a_checkout_that_git_does_not_read_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("DAGNN_GIT_COMMIT", raising=False)
+    monkeypatch.setattr(module, "_CHECKOUT", tmp_path)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert git_state() == {"commit": "unknown", "dirty": True, "changed": []}
+    assert "run `git config --global --add safe.directory" in caplog.messages[0]
+    assert caplog.messages[1] == f"no commit is recorded: git finds none in the checkout {tmp_path}"

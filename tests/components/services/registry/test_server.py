@@ -262,7 +262,7 @@ def try_with_fault(proxy: Proxy, fault: ServerFault, command) -> BackendError | 
 @pytest.fixture(scope="module")
 def make_model(database, sqlite_server, tmp_path_factory):
     """Make a registered model with three whole versions that share their files; two were made champion."""
-    load_beside("conftest")._store_version(
+    load("conftest.py")._store_version(
         Tracking(uri=sqlite_server), tmp_path_factory.mktemp("stored") / "model", "template", {}, {}
     )
     client, template = database.client, database.client.get_model_version("template", "1")
@@ -338,7 +338,7 @@ def test_one_fault_at_any_call_is_retried(survive, what, kind):
 @pytest.mark.usefixtures("no_retries")
 @pytest.mark.parametrize("kind", ["500", "lost"])
 def test_registering_again_completes_after_a_fault_at_any_kind_of_call(proxy, sqlite_server, tmp_path, kind):
-    real = load_beside("test_register")
+    real = load("steps/test_register.py")
     model = real.make_model(tmp_path / "model", real.RAW)
     report = real.make_report(tmp_path / "report", model)
 
@@ -369,8 +369,42 @@ def check_versions_are_whole(tracking: Tracking, name: str) -> None:
         assert find_fault(tracking, version) is None
 
 
-def load_beside(module: str):
-    spec = importlib.util.spec_from_file_location(module, Path(__file__).with_name(f"{module}.py"))
+def test_two_registrations_of_one_model_at_once_make_one_version(sqlite_server, database, tmp_path):
+    real = load("steps/test_register.py")
+    model = real.make_model(tmp_path / "model", real.RAW)
+    report = real.make_report(tmp_path / "report", model)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from components.services.tracking.mlflow import Tracking; from components.steps.register import run\n"
+        "from dagnn_core.config.register import RegisterConfig\n"
+        "from components.services.registry import versions\n"
+        "find = versions._find_whole\n"
+        "def find_and_wait(*arguments):\n"
+        "    found = find(*arguments)\n"
+        "    versions._find_whole = find\n"
+        "    print('looked', flush=True); sys.stdin.readline()\n"
+        "    return found\n"
+        "versions._find_whole = find_and_wait\n"
+        "model, report, uri = sys.argv[1:]\n"
+        "config = RegisterConfig(model_name='at_once', data_licence='none')\n"
+        "print(run(model=Path(model), report=Path(report), params=config, tracking=Tracking(uri=uri)).version)\n"
+    )
+    command = [sys.executable, "-c", code, str(model), str(report), sqlite_server]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    assert [process.stdout.readline() for process in processes] == ["looked\n"] * 2  # neither has seen a version
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate()[0] for process in processes] == ["1\n", "1\n"]
+    assert [process.returncode for process in processes] == [0, 0]
+    [version] = database.client.search_model_versions("name = 'at_once'")
+    assert version.version == "1" and find_fault(database, version) is None
+    assert database.client.get_model_version_by_alias("at_once", CHALLENGER).version == "1"
+
+
+def load(module: str):
+    spec = importlib.util.spec_from_file_location(Path(module).stem, Path(__file__).parents[2] / module)
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded

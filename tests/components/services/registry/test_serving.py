@@ -118,7 +118,8 @@ def test_the_server_embeds_raw_texts_and_images(registered, server):
     trained = TrainedModel.read(registered / "model")
     texts, images = trained.encode_texts(TEXTS), trained.encode_images(IMAGES)
     np.testing.assert_allclose(answer["predictions"], [texts[0], images[0], texts[1]], atol=1e-5)
-    split = {"columns": ["image"], "data": [[as_text(encoded)] for encoded in IMAGES]}
+    written = [base64.encodebytes(IMAGES[0]).decode(), f"data:image/png;base64,{as_text(IMAGES[1])}"]
+    split = {"columns": ["image"], "data": [[text] for text in written]}
     status, answer = ask(server, {"dataframe_split": split})
     np.testing.assert_allclose(answer["predictions"], images, atol=1e-5)
 
@@ -130,6 +131,7 @@ def test_the_server_embeds_raw_texts_and_images(registered, server):
         ({"text": ""}, "row 1 has neither text and image, expected exactly one"),
         ({"image": "sea.jpg"}, "row 1: image is not base64"),
         ({"image": as_text(b"no image")}, "image 1 cannot be decoded"),
+        ({"image": "data:image/png,%89PNG"}, "row 1: image is a data: URL that is not base64"),
         ({"words": "boat"}, "no row with a column text or image"),
         ({"text": 3}, "row 1: text is of type int, expected a text"),
     ],

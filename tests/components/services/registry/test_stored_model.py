@@ -8,6 +8,7 @@ import torch
 from safetensors.numpy import save_file
 
 from components.services.registry.stored_model import download, find_fault, model_folder, pickled_files
+from dagnn_core.artifacts import manifest_digest_of, write_json
 from dagnn_core.errors import ArtifactError
 
 
@@ -68,7 +69,8 @@ def test_files_of_something_else(tracking, version, files, file, content):
 
 def test_files_of_another_model(tracking, version, files):
     file = files / "artifacts/model/manifest.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"content_digest": "0" * 64}))
+    manifest = json.loads(file.read_text()) | {"content_digest": "0" * 64}
+    write_json(file, manifest | {"manifest_digest": manifest_digest_of(manifest)})
     assert find_fault(tracking, version).startswith("has the files of another model: artifacts/model/manifest.json has")
 
 

@@ -123,13 +123,14 @@ def test_broken_training_is_marked_and_raised(tracking, error, status):
     assert run_of(tracking, run.run_id).info.status == status
 
 
-def test_interrupted_training_goes_on_in_its_run(tracking):
+def test_interrupted_training_goes_on_in_its_run_and_logs_no_epoch_twice(tracking):
     with pytest.raises(KeyboardInterrupt), tracking.training_run(**TRAINING) as run:
-        run.log_metrics({"loss_total": 2.5}, 1)
+        run.log_metrics({"loss_total": 2.5, "val_map_mean": 0.5}, 1)
         raise KeyboardInterrupt
     with tracking.training_run(**TRAINING, run_id=run.run_id) as resumed:
         assert run_of(tracking, run.run_id).info.status == "RUNNING"
-        resumed.log_metrics({"loss_total": 1.5}, 2)
+        resumed.log_metrics({"loss_total": 2.5, "val_map_mean": 0.5}, 1)  # since its last checkpoint was before
+        resumed.log_metrics({"loss_total": 1.5, "val_map_mean": 0.6}, 2)
 
     assert resumed.run_id == run.run_id
     assert run_of(tracking, run.run_id).info.status == "FINISHED"

@@ -1,6 +1,8 @@
 """Near-identical images: the search is exact, and knows recompressed and resized images from recoloured ones."""
 
 import io
+import time
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -8,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from dagnn_core.data_check.near_copies import MAX_TILE_DIFFERENCE, find_near_copies, fingerprint, near_pairs
+from dagnn_core.data.ingest import near_copies
+from dagnn_core.data.ingest.near_copies import (
+    MAX_TILE_DIFFERENCE,
+    find_near_copies,
+    fingerprint,
+    group_copies,
+    near_pairs,
+)
 
 hashes_near_each_other = st.lists(
     st.tuples(st.sampled_from([0, 0xF0F0F0F0F0F0F0F0, 2**64 - 1]), st.sets(st.integers(0, 63), max_size=5)), max_size=14
@@ -62,6 +71,43 @@ def test_copies_are_those_of_the_comparison_of_all(seed: int, distance: int) -> 
     assert copies.across.tolist() == [any(near(a, b) and groups[a] != groups[b] for a in rows) for b in rows]
     assert all(near(a, b) and groups[a] == groups[b] for a, b in copies.examples_within)
     assert all(near(a, b) and groups[a] != groups[b] for a, b in copies.examples_across)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 6), st.integers(1, 4))
+def test_groups_are_the_connected_ones_of_the_comparison_of_all(seed: int, distance: int, min_edges: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = 14
+    hashes = np.array(
+        [flipped(0, set(rng.integers(0, 64, rng.integers(0, 6)).tolist())) for _ in range(size)], np.uint64
+    )
+    tiles = rng.choice([0, 10, 11, 20], (size, 2)).astype(np.uint8)
+    expected = list(range(size))
+    for a, b in list(combinations(range(size), 2)) * size:
+        difference = np.abs(tiles[a].astype(int) - tiles[b]).max()
+        if int(hashes[a] ^ hashes[b]).bit_count() <= distance and difference <= MAX_TILE_DIFFERENCE:
+            expected[a] = expected[b] = min(expected[a], expected[b])
+    with pytest.MonkeyPatch.context() as patch:  # join in the middle, too
+        patch.setattr(near_copies, "MIN_EDGES", min_edges)
+        found = group_copies(hashes, tiles, max_distance=distance)
+    assert found.tolist() == expected
+
+
+def test_thousands_of_versions_of_one_image_are_grouped_in_seconds() -> None:
+    rng = np.random.default_rng(0)
+    hashes = np.where(np.arange(60_000) % 2, rng.integers(0, 2**64, 60_000, dtype=np.uint64), np.uint64(7))
+    tiles = rng.integers(0, 256, (60_000, 192), dtype=np.uint8)
+    tiles[::2] = 0  # blank ones
+    tiles[:4000:2] += rng.integers(0, 9, (2000, 192), dtype=np.uint8)
+    started = time.process_time()
+    found = group_copies(hashes, tiles)
+    assert time.process_time() - started < 15
+    assert np.unique(found[::2]).tolist() == [0]
+    assert found[1::2].tolist() == list(range(1, 60_000, 2))
+
+
+def test_no_images_make_no_groups() -> None:
+    assert group_copies(np.zeros(0, np.uint64), np.zeros((0, 192), np.uint8)).tolist() == []
 
 
 def changed(image: Image.Image, how: str) -> Image.Image:

@@ -26,6 +26,7 @@ MARGIN = 32  # candidates beyond k: ties and near ties at the end of the list ar
 GROWTH = 4
 BLOCK_ENTRIES = 1 << 22  # gathered candidates: at most 32 MiB at once
 TRAINING_VECTORS_PER_CELL = 64
+MIN_CELL = 39  # vectors; k-means of faiss warns below
 
 Mask = NDArray[np.bool_]
 
@@ -51,11 +52,10 @@ class VectorSearch:
     def __init__(self, vectors: NDArray[np.floating[Any]], cells: tuple[Path, int] | None = None) -> None:
         self._vectors = vectors
         self._present = np.asarray(np.asarray(vectors).any(axis=1), dtype=np.bool_)
+        self._num_present = int(self._present.sum())
         self._num_cells_read = 0
         if cells is None:
-            self._index = faiss.IndexFlatIP(vectors.shape[1])
-            for block in _blocks(vectors):
-                self._index.add(unit_length(block))
+            self._index = plain_index(vectors)
             return
         path, self._num_cells_read = cells
         try:
@@ -87,12 +87,12 @@ class VectorSearch:
         """
         fixed, is_zero = fixed_point(queries, "query")
         findable = self._present if allowed is None else self._present & allowed
-        num_findable = int(findable.sum())
+        num_findable = self._num_present if allowed is None else int(findable.sum())
         found = Nearest(np.full((len(fixed), k), -1), np.full((len(fixed), k), -np.inf))
         if not num_findable:
             return found
         unit = unit_length(queries)
-        with self._parameters(findable, is_filtered=allowed is not None) as parameters:
+        with self._parameters(findable, num_findable, is_filtered=allowed is not None) as parameters:
             pending, wanted = np.flatnonzero(~is_zero), min(k + MARGIN, num_findable)
             while len(pending):
                 unfinished = []
@@ -130,10 +130,12 @@ class VectorSearch:
         return is_safe
 
     @contextmanager
-    def _parameters(self, findable: Mask, *, is_filtered: bool) -> Iterator[Any]:
+    def _parameters(self, findable: Mask, num_findable: int, *, is_filtered: bool) -> Iterator[Any]:
         """Parameters of faiss; what they point to lives as long as the body."""
-        bits = np.packbits(findable, bitorder="little")
-        selector = None if findable.all() else faiss.IDSelectorBitmap(len(findable), faiss.swig_ptr(bits))
+        selector = None
+        if num_findable < len(findable):
+            bits = np.packbits(findable, bitorder="little")
+            selector = faiss.IDSelectorBitmap(len(findable), faiss.swig_ptr(bits))
         if self._num_cells_read:
             cells = self._index.nlist if is_filtered else self._num_cells_read
             yield faiss.SearchParametersIVF(sel=selector, nprobe=cells)
@@ -141,8 +143,16 @@ class VectorSearch:
             yield faiss.SearchParameters(sel=selector)
 
 
+def plain_index(vectors: NDArray[np.floating[Any]]) -> Any:
+    """Vectors of unit length in faiss, as they are compared one by one: [N, D] -> an `IndexFlatIP`."""
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    for block in _blocks(vectors):
+        index.add(unit_length(block))
+    return index
+
+
 def build_cells(vectors: NDArray[np.floating[Any]], path: Path, *, seed: int) -> None:
-    """Divide vectors into about 4 √N cells by k-means and write the inverted file.
+    """Divide vectors into about 4 √N cells, but of MIN_CELL vectors on average, by k-means; write the inverted file.
 
     Args:
         vectors: [N, D].
@@ -150,7 +160,7 @@ def build_cells(vectors: NDArray[np.floating[Any]], path: Path, *, seed: int) ->
         seed: draws the vectors that the cells are trained on.
     """
     dim = vectors.shape[1]
-    num_cells = max(1, round(4 * math.sqrt(len(vectors))))
+    num_cells = max(1, min(round(4 * math.sqrt(len(vectors))), len(vectors) // MIN_CELL))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, num_cells, faiss.METRIC_INNER_PRODUCT)
     index.cp.spherical, index.cp.seed = True, seed
     drawn = np.random.default_rng(seed).permutation(len(vectors))[: num_cells * TRAINING_VECTORS_PER_CELL]

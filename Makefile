@@ -32,10 +32,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(call quietly,$(VENV)/bin/$(PIP) --no-deps --editable .)
 	@touch $@
 
-demo: setup ## train, evaluate and register a model on the built-in demo data
+demo: setup ## train, evaluate and register a model on the built-in demo data, and search with it
 	@dvc repro
 	@dagnn register
 	@dagnn results
+	@dagnn index build index --source artifacts/dataset --split test
+	@dagnn search "two boats under the moon" -k 5
 	@echo "report      artifacts/report/report.html"
 	@echo "activate    source $(VENV)/bin/activate (puts mlflow, dvc and dagnn on PATH)"
 

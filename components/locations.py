@@ -13,6 +13,9 @@ LABEL_GRAPH = ARTIFACTS / "label_graph"
 MODEL = ARTIFACTS / "model"
 REPORT = ARTIFACTS / "report"
 
+INDEX = Path("index")
+"""What `dagnn search` looks in."""
+
 # what may be deleted between runs
 SCRATCH = Path(".dagnn")
 WORK = SCRATCH / "work"
@@ -25,3 +28,7 @@ ADDING = SCRATCH / "add"
 """Raw data on its way into `DATA`."""
 FETCHED = SCRATCH / "datasets"
 """Data sets that were fetched to judge a model, by content digest."""
+MODELS = SCRATCH / "models"
+"""Models of registered versions that were fetched to be used, by content digest."""
+INDEX_WORK = SCRATCH / "index"
+"""Finished shards of an index that is being built."""

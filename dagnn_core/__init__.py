@@ -7,6 +7,7 @@ The public names, each with its documentation where it is defined:
 - configuration, one class for each section of `params.yaml` that a library user needs: `ModelConfig`, `TrainConfig`;
 - training: `read_split` and `graph_tensors` make tensors of artifacts, `build_network` makes an untrained network,
   `train` trains one;
+- search: `SearchIndex` finds the items of a collection that fit a text or an image;
 - retrieval: `rank_gallery` ranks the items of one modality for queries of the other, `evaluate_retrieval` measures;
 - errors: `DagnnError` is the base of all, `InputError` and `ArtifactError` say what is wrong with the input.
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from dagnn_core.model.kinds import build_network as build_network
     from dagnn_core.retrieval.metrics import evaluate_retrieval as evaluate_retrieval
     from dagnn_core.retrieval.metrics import rank_gallery as rank_gallery
+    from dagnn_core.search.index import SearchIndex as SearchIndex
     from dagnn_core.training.inputs import graph_tensors as graph_tensors
     from dagnn_core.training.inputs import read_split as read_split
     from dagnn_core.training.loop import train as train
@@ -48,6 +50,7 @@ _MODULES = {
     "InputError": "errors",
     "LabelGraph": "label_graph.label_graph",
     "ModelConfig": "config.model",
+    "SearchIndex": "search.index",
     "TrainConfig": "config.train",
     "TrainedModel": "model.embedder",
     "build_network": "model.kinds",

@@ -186,7 +186,7 @@ def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
     if not manifest.is_file():
         missing = "is a file" if path.exists() else "does not exist"
         what = "has no manifest.json, so it is not an artifact" if path.is_dir() else missing
-        raise ArtifactError(f"{path} {what}, expected a {kind} artifact", _remedy(kind))
+        raise ArtifactError(f"{path} {what}, expected {_named(kind)}", _remedy(kind))
     record = parse_manifest(manifest.read_bytes(), str(manifest), _remedy(kind))
     artifact = Artifact(
         path=path,
@@ -198,7 +198,7 @@ def read_artifact(path: Path, kind: str, *, verify: bool = False) -> Artifact:
         manifest_digest=record.manifest_digest,
     )
     if artifact.kind != kind:
-        raise ArtifactError(f"{path} is a {artifact.kind} artifact, expected a {kind} artifact", _remedy(kind))
+        raise ArtifactError(f"{path} is {_named(artifact.kind)}, expected {_named(kind)}", _remedy(kind))
     for name, entry in artifact.files.items():
         _check_file(path / name, entry, kind, verify=verify)
     if verify and digest_of(artifact.files) != artifact.content_digest:
@@ -284,8 +284,14 @@ def _check_file(path: Path, record: FileRecord, kind: str, *, verify: bool) -> N
         raise ArtifactError(f"{path} does not have the checksum of its manifest (sha256)", _remedy(kind))
 
 
+def _named(kind: str) -> str:
+    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind} artifact"
+
+
 def _remedy(kind: str) -> str:
-    step = MADE_BY.get(kind, kind)
+    if kind not in MADE_BY:  # an index, which no step makes
+        return "build it again: dagnn index build"
+    step = MADE_BY[kind]
     return rerun(step, f" (`dvc repro --force {step}` where it is damaged)")
 
 

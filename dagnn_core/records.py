@@ -199,6 +199,41 @@ class ModelFile:
     label_names: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
+@dataclass(frozen=True, kw_only=True, config=_SHAPE)
+class IndexModel:
+    """The model that made an index."""
+
+    digest: Digest
+    kind: str
+    label_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, config=_SHAPE)
+class Cells:
+    """Parameters of an inverted file, and what they reach."""
+
+    read: Dim
+    recall_at_10: Share
+    num_queries: Number
+
+
+@dataclass(frozen=True, kw_only=True, config=_SHAPE)
+class IndexContent:
+    """Content of an `index`; a shard of one that is being built has the first three only."""
+
+    model: IndexModel
+    num_items: Number
+    dim: Dim
+    num_images: Number = 0
+    num_texts: Number = 0
+    num_rejected: Number = 0
+    dtype: Literal["float32", "float16"] = "float32"
+    exact_limit: Dim = 1
+    recall: Share = 1.0
+    columns: tuple[str, ...] = ()
+    cells: Mapping[Literal["image", "text"], Cells] = Field(default_factory=dict)
+
+
 _StrictNumber = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Metrics: Any = dict[str, _StrictNumber]
 _History: Any = Annotated[list[_Metrics], Field(min_length=1)]
@@ -209,6 +244,7 @@ CONTENTS: Mapping[str, type[Any]] = {
     "label_graph": LabelGraphContent,
     "model": ModelContent,
     "report": ReportContent,
+    "index": IndexContent,
 }
 """Kind of artifact -> what its manifest says about the files."""
 

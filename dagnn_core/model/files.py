@@ -115,6 +115,18 @@ class TrainedNetwork:
         """
         return _embed(self.network, self.network.embed_text, features, self.text_dim, "text")
 
+    @torch.inference_mode()
+    def label_probabilities(self, embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float32] | None:
+        """The probability of each label, by an embedding of either modality; None where the model is not calibrated.
+
+        Shape:
+            [N, d] -> [N, C].
+        """
+        device = next(self.network.parameters()).device
+        embedding = torch.tensor(np.asarray(embeddings, dtype=np.float32), device=device)
+        probabilities = self.network.label_probabilities(embedding)
+        return None if probabilities is None else probabilities.cpu().numpy()
+
 
 def write_model(
     directory: Path,

@@ -32,6 +32,10 @@ class CrossModalNetwork(nn.Module):
         embedding: Tensor = self.text_encoder(text)
         return embedding
 
+    def label_probabilities(self, embedding: Tensor) -> Tensor | None:
+        """Embeddings [N, d] to calibrated label probabilities [N, C]; None where the network has none."""
+        return None
+
 
 def lift_image_probabilities(probabilities: Tensor) -> Tensor:
     """Label probabilities p of images to embeddings whose cosine with those of texts is p·q / C.

@@ -171,6 +171,15 @@ class DAGNN(CrossModalNetwork):
         embedding = super().embed_text(text)
         return lift_text_probabilities(self._probabilities(embedding)) if self.ranks_by_labels else embedding
 
+    def label_probabilities(self, embedding: Tensor) -> Tensor | None:
+        """Embeddings, as `embed_image` and `embed_text` give them, to label probabilities [N, C].
+
+        None where classification is not calibrated.
+        """
+        if self.ranks_by_labels:
+            return embedding[:, :-2]  # they are the lifted probabilities
+        return None if self.label_calibration is None else self._probabilities(embedding)
+
     def _probabilities(self, embedding: Tensor) -> Tensor:
         assert self.label_calibration is not None
         logits: Tensor = self.label_calibration(cosine_scores(embedding, self.label_classifiers()))

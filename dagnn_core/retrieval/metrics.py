@@ -340,8 +340,8 @@ def _map_rankings(
     use: Callable[[_Ranking], T], query: Embeddings, gallery: Embeddings, query_labels: Labels, gallery_labels: Labels
 ) -> list[T]:
     """Rank the gallery for all queries and collect what `use` makes of every few rankings; threads share the work."""
-    query_QD, zero_query_Q = _fixed_point(query, "query")
-    gallery_GD, zero_gallery_G = _fixed_point(gallery, "gallery")
+    query_QD, zero_query_Q = fixed_point(query, "query")
+    gallery_GD, zero_gallery_G = fixed_point(gallery, "gallery")
     query_labels_QC, gallery_labels_GC = query_labels.astype(np.float32), gallery_labels.astype(np.float32)
     shared_bits = int(_sizes(gallery_labels).max()).bit_length()
     if len(gallery) > 1 << (PLACE_BITS - shared_bits):
@@ -385,8 +385,19 @@ def _product(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:
     return product
 
 
-def _fixed_point(embeddings: Embeddings, role: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Embeddings of unit length as integers in float64 [N, D], and which are all zero (these stay so), bool [N]."""
+def fixed_point(embeddings: Embeddings, role: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Embeddings of unit length as integers in float64, and which are all zero (these stay so).
+
+    Args:
+        embeddings: of any length.
+        role: what messages call them.
+
+    Shape:
+        [N, D] -> [N, D] (times 2^EMBEDDING_BITS), [N].
+
+    Raises:
+        InputError: one is not finite.
+    """
     unit = np.array(embeddings, dtype=np.float64)
     largest = np.maximum(unit.max(axis=1, keepdims=True), -unit.min(axis=1, keepdims=True))
     if not np.isfinite(largest).all():

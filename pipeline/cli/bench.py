@@ -52,6 +52,18 @@ def bench_features(
     _report(run(model=model, num_images=num_images, precision="bf16" if bf16 else "float32"), out)
 
 
+@app.command("search")
+def bench_search(
+    sizes: Annotated[list[int] | None, typer.Option("--size", min=1000, help="items; default: 10^4 and 10^5")] = None,
+    dims: Annotated[list[int] | None, typer.Option("--dim", min=1, help="dimension; default: 61 and 512")] = None,
+    out: Out = None,
+) -> None:
+    """Time searches of an index, exact and by cells, beside plain faiss and torch."""
+    from components.benchmarks.search import run
+
+    _report(run(sizes=sizes or (10_000, 100_000), dims=dims or (61, 512)), out)
+
+
 @app.command("quality")
 def bench_quality(  # noqa: PLR0917
     variants: Annotated[list[Path], typer.Argument(help="configuration files; their model and train sections count")],

@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from components.command import run_command
-from pipeline.cli import bench, clean, cluster, data, embed, kubeflow, lineage, params, registry, report, runs
+from pipeline.cli import bench, clean, cluster, data, embed, kubeflow, lineage, params, registry, report, runs, search
 
 app = typer.Typer(
     help="Find images by text and texts by image: train, evaluate, register and promote DAGNN models.",
@@ -34,6 +34,8 @@ app.command("retry", short_help="Run again what failed in a run on a Kubeflow cl
 app.command("schedules")(runs.schedules)
 app.command("doctor")(cluster.doctor)
 app.command("embed")(embed.embed)
+app.command("search", short_help="Find images by text, texts by image, or items like one of the index.")(search.search)
+app.add_typer(search.app, name="index")
 app.command("results")(report.results)
 app.command("register", short_help="Register the trained model as the challenger.")(registry.register)
 app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)

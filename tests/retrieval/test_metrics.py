@@ -202,7 +202,7 @@ def test_result_is_the_same_to_the_bit_for_any_other_queries_and_threads() -> No
 
 def test_dot_products_are_exact() -> None:
     rng = np.random.default_rng(0)
-    one, other = (ranking._fixed_point(rng.normal(size=(9, 1024)).astype(np.float32), "query")[0] for _ in range(2))
+    one, other = (ranking.fixed_point(rng.normal(size=(9, 1024)).astype(np.float32), "query")[0] for _ in range(2))
     expected = [
         [sum(int(a) * int(b) for a, b in zip(row, column, strict=True)) for column in other.tolist()]
         for row in one.tolist()

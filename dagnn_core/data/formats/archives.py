@@ -239,10 +239,11 @@ def zip_name(member: zipfile.ZipInfo) -> str:
 
 
 def _plain(name: str) -> str:
-    """A member's name with slashes and in composed form, by which it is found as well."""
-    if name.isascii() and "\\" not in name:
-        return name
-    return posixpath.normpath(unicodedata.normalize("NFC", name.replace("\\", "/")))
+    """A member's name without space around it, with slashes and in composed form, by which it is found as well."""
+    stripped = name.strip()
+    if stripped.isascii() and "\\" not in stripped:
+        return stripped
+    return posixpath.normpath(unicodedata.normalize("NFC", stripped.replace("\\", "/")))
 
 
 def _read_zip_member(stream: BinaryIO, extent: _Extent) -> bytes:

@@ -74,6 +74,20 @@ def read_delimited(path: Path, columns: Mapping[str, str]) -> Delimited:
                 ) from error
 
 
+def read_header(path: Path, wanted: set[str]) -> list[str]:
+    """Names of the columns of a CSV or TSV file.
+
+    Args:
+        path: of the file.
+        wanted: columns by which the dialect is found.
+
+    Raises:
+        UnicodeDecodeError: it is not in its encoding.
+    """
+    with _large_fields():
+        return _try_header(path, _choose_dialect(path, wanted))
+
+
 @contextmanager
 def _large_fields() -> Iterator[None]:
     """The limit of the module csv, which is one for the process, as wide as ours."""

@@ -6,14 +6,14 @@ Rows are counted from 1, the first row of data: below the header of a CSV file, 
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dagnn_core.data.formats.cells import Cell, check_columns, check_length, without_missing
 from dagnn_core.data.formats.column_file import ARROW, PARQUET, ColumnFile, open_columns, read_texts
-from dagnn_core.data.formats.delimited import read_delimited
+from dagnn_core.data.formats.delimited import read_delimited, read_header
 from dagnn_core.errors import InputError
 from dagnn_core.text import one_line
 
@@ -82,6 +82,32 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Table:
     if table.num_rows == 0:
         raise InputError(f"{path} has no rows, expected one row per item")
     return without_nan(table)
+
+
+def column_names(path: Path, wanted: Iterable[str]) -> list[str]:
+    """Names of the columns of a table, in its order; of JSON Lines those of all objects.
+
+    Args:
+        path: as for `read_table`.
+        wanted: columns that it should have, by which the dialect of a CSV file is found.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (*PARQUET, *ARROW):
+        return list(open_columns(path).schema.names)
+    if suffix in (".csv", ".tsv"):
+        return read_header(path, set(wanted))
+    names: dict[str, None] = {}
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for line in stream:
+                record = json.loads(line) if line.strip() else None
+                names |= dict.fromkeys(record) if isinstance(record, dict) else {}
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a table that can be read ({one_line(error)})", "correct it") from error
+    return list(names)
 
 
 def without_nan(table: T) -> T:

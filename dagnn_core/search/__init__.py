@@ -1,0 +1,1 @@
+"""Search: an index of embeddings, filters, exact nearest neighbours. `faiss` is imported in `nearest` alone."""

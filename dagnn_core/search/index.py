@@ -1,0 +1,324 @@
+"""The `index` artifact: the embeddings of a collection, and what a search shows of it.
+
+`items.parquet` (id, text, labels, and one column for each column that items can be filtered by), `image.npy` and
+`text.npy` [N, D] (all zero where an item lacks the modality), `thumbnails.npy` (uint8, all thumbnails as JPEG one after
+the other) and `thumbnail_ends.npy` [N]; `rejected.parquet` has the rows of the source that could not be indexed. A
+large index also has an inverted file of faiss for each modality, `image.faiss` and `text.faiss`.
+
+The manifest names the model by its content digest: the vectors of another model mean nothing here.
+
+# N items, D dimension, C labels, B queries
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dagnn_core.artifacts import Artifact, read_artifact
+from dagnn_core.data.dataset import Modality
+from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.search.filters import column_mask, label_mask
+from dagnn_core.search.nearest import Mask, VectorSearch
+from dagnn_core.text import quote
+
+KIND = "index"
+ITEMS = "items.parquet"
+REJECTED = "rejected.parquet"
+MODALITIES: tuple[Modality, Modality] = ("image", "text")
+REJECTED_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("reason", pa.string())])
+FIXED_COLUMNS = ("id", "text", "labels")
+NUM_REASONS = 3
+SMALLEST_REASON = 0.05  # labels that carry less of a result are no reason for it
+
+
+class Hit(NamedTuple):
+    """One result of a search."""
+
+    rank: int
+    """From 1."""
+    row: int
+    """Number of the item in the index, from 0."""
+    id: str
+    score: float
+    """The cosine."""
+    probability: float | None
+    """That query and item share a label, by the model's label probabilities; None where it has none."""
+    reasons: tuple[tuple[str, float], ...]
+    """The labels that query and item most probably share, each with this probability."""
+    text: str
+    labels: tuple[str, ...]
+    columns: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query, embedded.
+
+    Args:
+        vector: [D].
+        target: the modality that is searched.
+        probabilities: of the labels, [C]; None where the model has none.
+    """
+
+    vector: NDArray[np.float32]
+    target: Modality
+    probabilities: NDArray[np.float32] | None
+
+
+class SearchIndex:
+    """An index opened for searching, with the model that made it.
+
+    Args:
+        artifact: the index.
+        model: the model.
+
+    Raises:
+        InputError: another model made the index.
+        ArtifactError: the files do not fit each other.
+    """
+
+    def __init__(self, artifact: Artifact, model: TrainedModel) -> None:
+        check_model(artifact, model)
+        self.artifact = artifact
+        self.model = model
+        table = pq.read_table(artifact.file(ITEMS))
+        self.ids: list[str] = table["id"].to_pylist()
+        self._texts, self._labels = table["text"], table["labels"]
+        self._columns = {name: table[name] for name in table.column_names if name not in FIXED_COLUMNS}
+        self._row_of = {item_id: row for row, item_id in enumerate(self.ids)}
+        self._search = {modality: self._open(modality) for modality in MODALITIES}
+
+    @classmethod
+    def read(cls, path: Path, model: TrainedModel, *, verify: bool = False) -> "SearchIndex":
+        """Open an index.
+
+        Args:
+            path: its folder.
+            model: the model that made it.
+            verify: check every sha256.
+
+        Raises:
+            ArtifactError: it is missing or damaged.
+            InputError: another model made it.
+        """
+        return cls(read_artifact(path, KIND, verify=verify), model)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...]:
+        """All labels of the items, sorted."""
+        return tuple(sorted({label for labels in self._labels.to_pylist() for label in labels}))
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8]:
+        """Label matrix of the items, [N, number of `label_names`]."""
+        column = {name: number for number, name in enumerate(self.label_names)}
+        matrix = np.zeros((len(self), len(column)), dtype=np.uint8)
+        for row, labels in enumerate(self._labels.to_pylist()):
+            matrix[row, [column[label] for label in labels]] = 1
+        return matrix
+
+    def text_query(self, text: str, *, target: Modality = "image") -> Query:
+        """Embed a text.
+
+        Raises:
+            InputError: it is empty, it says nothing to the model, or the model takes precomputed vectors.
+        """
+        if not text.strip():
+            raise InputError("the query is empty, expected a text")
+        vector = self.model.encode_texts([text])[0]
+        if not self.model.text_encoder.encode([text]).any():
+            raise InputError(
+                f"the query {quote(text)} has no word that the model knows",
+                "use other words, such as its labels: " + ", ".join(self.model.label_names[:20]),
+            )
+        return self._query(vector, "text", target)
+
+    def image_query(self, image: bytes, *, target: Modality = "text") -> Query:
+        """Embed an encoded image (JPEG, PNG ...).
+
+        Raises:
+            InputError: it cannot be decoded, or the model takes precomputed vectors.
+        """
+        return self._query(self.model.encode_images([image])[0], "image", target)
+
+    def item_query(self, item_id: str, *, target: Modality = "image") -> Query:
+        """Take an item of the index as the query: its vector of the target's modality, else the other.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        row = self.row(item_id)
+        modality = target if self._search[target].present[row] else _other(target)
+        return self._query(np.asarray(self.vectors(modality)[row], dtype=np.float32), modality, target)
+
+    def vector_query(self, vector: NDArray[np.floating[Any]], modality: Modality, *, target: Modality) -> Query:
+        """Take an embedding of the model as the query.
+
+        Raises:
+            InputError: it has another dimension, or is not finite.
+        """
+        dim = self.artifact.content["dim"]
+        if vector.shape != (dim,) or not np.isfinite(vector).all():
+            raise InputError(f"the query vector has shape {list(vector.shape)}, expected {dim} finite numbers")
+        return self._query(np.asarray(vector, dtype=np.float32), modality, target)
+
+    def row(self, item_id: str) -> int:
+        """Number of an item.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        if item_id not in self._row_of:
+            raise InputError(f"{self.artifact.path} has no item {quote(item_id)}", "check the id")
+        return self._row_of[item_id]
+
+    def allowed(self, labels: str = "", columns: Sequence[str] = ()) -> Mask | None:
+        """Which items may be found, [N]; None for all.
+
+        Args:
+            labels: expression over labels, such as `beach and not person`; empty: any.
+            columns: conditions `column=value`, all of which must hold.
+
+        Raises:
+            InputError: no such expression, label or column.
+        """
+        if not labels and not columns:
+            return None
+        mask = column_mask(columns, self._columns, len(self))
+        return mask & label_mask(labels, self.labels, self.label_names) if labels else mask
+
+    def search(
+        self, queries: Sequence[Query], k: int, *, allowed: Mask | None = None, min_score: float = -1.0
+    ) -> list[list[Hit]]:
+        """The items with the largest cosines, for each query; ties by the order of the index.
+
+        Args:
+            queries: all of one target.
+            k: results of each, at least 1.
+            allowed: which items may be found; None: all.
+            min_score: results have at least this cosine.
+
+        Raises:
+            InputError: k is below 1.
+        """
+        if k < 1:
+            raise InputError(f"k is {k}, expected at least 1")
+        if not queries:
+            return []
+        target = queries[0].target
+        found = self._search[target].search(np.stack([query.vector for query in queries]), k, allowed)
+        return [
+            self._hits(query, rows[(rows >= 0) & (cosines >= min_score)], cosines)
+            for query, rows, cosines in zip(queries, found.rows, found.cosines, strict=True)
+        ]
+
+    def nearest_labels(self, query: Query, number: int = 5) -> list[tuple[str, float]]:
+        """The labels that most probably apply to a query, with their probabilities; none without calibration."""
+        if query.probabilities is None:
+            return []
+        order = np.argsort(-query.probabilities, kind="stable")[:number]
+        return [(self.model.label_names[label], float(query.probabilities[label])) for label in order]
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """Small copy of an item's image as JPEG; None where it has none."""
+        start, end = (int(self._thumbnail_ends[row - 1]) if row else 0), int(self._thumbnail_ends[row])
+        return self._thumbnails[start:end].tobytes() or None
+
+    def vectors(self, modality: Modality) -> NDArray[np.floating[Any]]:
+        """Embeddings of all items, [N, D], memory-mapped; all zero where an item lacks the modality."""
+        vectors: NDArray[np.floating[Any]] = np.load(
+            self.artifact.file(f"{modality}.npy"), mmap_mode="r", allow_pickle=False
+        )
+        return vectors
+
+    def _query(self, vector: NDArray[np.float32], modality: Modality, target: Modality) -> Query:
+        probabilities = self.model.label_probabilities(vector[None])
+        if modality == target and self.model.config.ranking == "labels":
+            # lifted probabilities have their missing length in an entry of their modality: here both are of the same
+            vector = np.concatenate([vector[:-2], vector[:-3:-1]])
+        return Query(vector, target, None if probabilities is None else probabilities[0])
+
+    def _hits(self, query: Query, rows: NDArray[np.int64], cosines: NDArray[np.float64]) -> list[Hit]:
+        vectors = self.vectors(query.target)[rows]
+        probabilities = (
+            self.model.label_probabilities(vectors) if query.probabilities is not None and len(rows) else None
+        )
+        hits = []
+        for place, (row, cosine) in enumerate(zip(rows.tolist(), cosines, strict=False)):
+            shared = None
+            if probabilities is not None and query.probabilities is not None:
+                shared = probabilities[place].astype(np.float64) * query.probabilities
+            hits.append(
+                Hit(
+                    rank=place + 1,
+                    row=row,
+                    id=self.ids[row],
+                    score=float(cosine),
+                    probability=None if shared is None else float(1 - np.prod(1 - shared)),
+                    reasons=() if shared is None else self._reasons(shared),
+                    text=self._texts[row].as_py(),
+                    labels=tuple(self._labels[row].as_py()),
+                    columns={name: column[row].as_py() for name, column in self._columns.items()},
+                )
+            )
+        return hits
+
+    def _reasons(self, shared: NDArray[np.float64]) -> tuple[tuple[str, float], ...]:
+        order = np.argsort(-shared, kind="stable")[:NUM_REASONS]
+        return tuple(
+            (self.model.label_names[label], float(shared[label])) for label in order if shared[label] >= SMALLEST_REASON
+        )
+
+    def _open(self, modality: Modality) -> VectorSearch:
+        content = self.artifact.content
+        vectors = self.vectors(modality)
+        if vectors.shape != (len(self.ids), content["dim"]):
+            raise ArtifactError(
+                f"{self.artifact.file(f'{modality}.npy')} is {list(vectors.shape)}, "
+                f"expected {[len(self.ids), content['dim']]}",
+                "build the index again",
+            )
+        cells = content["cells"]
+        return VectorSearch(
+            vectors, (self.artifact.file(f"{modality}.faiss"), cells[modality]["read"]) if modality in cells else None
+        )
+
+    @cached_property
+    def _thumbnails(self) -> NDArray[np.uint8]:
+        thumbnails: NDArray[np.uint8] = np.load(self.artifact.file("thumbnails.npy"), mmap_mode="r", allow_pickle=False)
+        return thumbnails
+
+    @cached_property
+    def _thumbnail_ends(self) -> NDArray[np.int64]:
+        ends: NDArray[np.int64] = np.load(self.artifact.file("thumbnail_ends.npy"), allow_pickle=False)
+        return ends
+
+
+def check_model(index: Artifact, model: TrainedModel) -> None:
+    """Refuse a model that did not make an index.
+
+    Raises:
+        InputError: the digests differ.
+    """
+    digest = index.content["model"]["digest"]
+    if digest != model.artifact.content_digest:
+        raise InputError(
+            f"{index.path} was built with the model {digest[:12]}, but {model.artifact.path} is "
+            f"{model.artifact.content_digest[:12]}: their vectors cannot be compared",
+            "give the model that built it with --model, or build an index with this one",
+        )
+
+
+def _other(modality: Modality) -> Modality:
+    return "text" if modality == "image" else "image"

@@ -34,7 +34,7 @@ app.command("retry", short_help="Run again what failed in a run on a Kubeflow cl
 app.command("schedules")(runs.schedules)
 app.command("doctor")(cluster.doctor)
 app.command("embed")(embed.embed)
-app.command("search", short_help="Find images by text, texts by image, or items like one of the index.")(search.search)
+app.command("search", short_help="Find images by text, and texts by image.")(search.search)
 app.add_typer(search.app, name="index")
 app.command("results")(report.results)
 app.command("register", short_help="Register the trained model as the challenger.")(registry.register)

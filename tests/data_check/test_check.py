@@ -55,7 +55,7 @@ ONE_LABEL = Limits(label_count=1, relevant_pairs=1)
 def test_sound_data_passes(write, items) -> None:
     findings = findings_of(write(items, LABELS, image_vectors=np.random.default_rng(0).normal(size=(40, 5))), SOUND)
     assert not_ok(findings) == {}
-    assert len(findings) == 20
+    assert len(findings) == 21
 
 
 def repeat_image(items: list[Item], source: int, target: int) -> list[Item]:

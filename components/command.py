@@ -39,6 +39,7 @@ _PATH_ERRORS = {
     errno.ELOOP: "its links lead in a circle; check the path",
 }
 _PACKAGES = ("__main__", "components", "dagnn_core", "pipeline")
+"""Whose log lines are shown from INFO on; those of others from WARNING on."""
 
 
 def run_command(command: Callable[[], object]) -> NoReturn:
@@ -53,9 +54,8 @@ def run_command(command: Callable[[], object]) -> NoReturn:
     with guarded_output():
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(LineFormatter("%(message)s"))
-        logging.basicConfig(level=logging.WARNING, handlers=[handler])  # other packages stay at WARNING
-        for package in _PACKAGES:
-            logging.getLogger(package).setLevel(logging.INFO)
+        handler.addFilter(_is_ours_or_warns)
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
         try:
             command()
         except (KeyboardInterrupt, SystemExit) as end:
@@ -101,6 +101,10 @@ def run_step(main: Callable[..., object]) -> NoReturn:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
     run_command(app)
+
+
+def _is_ours_or_warns(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in _PACKAGES
 
 
 def _fail(failure: DagnnError, status: int) -> NoReturn:

@@ -23,8 +23,9 @@ def results(
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         table = results_table(metrics)
+        text = json.dumps(metrics, indent=2, allow_nan=False) if as_json else table
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ArtifactError(
             f"{path} is damaged ({one_line(repr(error))})", "run `dvc repro --force evaluate`"
         ) from error
-    typer.echo(json.dumps(metrics, indent=2) if as_json else table)
+    typer.echo(text)

@@ -107,7 +107,9 @@ def test_tables_of_what_a_server_says() -> None:
     with RunTable(Console(file=shown, width=1000, force_terminal=False)) as table:
         table(RunProgress(HOSTILE, HOSTILE, [task], HOSTILE, None, None))
     assert "[red]" in shown.getvalue() and "[bold]" in shown.getvalue() and r"\u001b[2J" in shown.getvalue()
-    node = Node(HOSTILE, HOSTILE, State.MISSING, HOSTILE, {HOSTILE: HOSTILE}, ())
+    node = Node(
+        kind=HOSTILE, identity=HOSTILE, state=State.MISSING, reason=HOSTILE, details={HOSTILE: HOSTILE}, children=()
+    )
     for text in (shown.getvalue(), "\n".join(render(node)), _table(["run"], [[HOSTILE]])):
         assert not {"\x1b", "\x9b", "\u202e", "\r", "\u200b"} & set(text)
         assert not any(line.startswith("error: forged") for line in text.splitlines()), text

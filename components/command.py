@@ -16,7 +16,7 @@ from dagnn_core.errors import BackendError, DagnnError, InputError, UnexpectedEr
 from dagnn_core.text import one_line
 
 ParamsOption = Annotated[str, typer.Option(help="The configuration file.")]
-WorkOption = Annotated[Path, typer.Option(help="Folder for unfinished work, from which an interrupted run goes on.")]
+WorkOption = Annotated[Path, typer.Option(help="Folder for unfinished work, from which an interrupted run resumes.")]
 INTERRUPTED = 130
 
 _OPTIONAL = {"dvc": "dvc[s3]", "dvc_data": "dvc[s3]", "scmrepo": "dvc[s3]", "docker": "docker"}

@@ -52,7 +52,7 @@ class PipelineOptions:
     raw: RawDataVersion | None = None
     """Raw data to begin with; None: `dataset.source` is in the image, or on this machine."""
     seeds: tuple[int, ...] = ()
-    """Instead of `train.seed`; with each of several a model is trained, and the best on val goes on."""
+    """Instead of `train.seed`; with each of several a model is trained, and the best on val is registered."""
     promote: bool = False
     """Whether the run ends with the promotion of the registered version."""
 
@@ -107,7 +107,7 @@ def build_pipeline(
         ],
         return_annotation=Outputs if target is None else Signature.empty,
     )
-    decorate = dsl.pipeline(name="dagnn", description="From raw images and sentences to a registered model")
+    decorate = dsl.pipeline(name="dagnn", description="From raw images and texts to a registered model")
     pipeline: BaseComponent = decorate(dagnn)
     return pipeline
 

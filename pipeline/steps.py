@@ -71,7 +71,7 @@ def dataset(
 
 
 def extract_features(*, dataset: Input[Dataset], params: str, cache: str, features_out: Output[Artifact]) -> None:
-    """Turn images and sentences into feature vectors."""
+    """Turn images and texts into feature vectors."""
     from pathlib import Path
 
     from components.params import load_section

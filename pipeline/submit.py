@@ -18,7 +18,7 @@ from pipeline.kubeflow.client import Kubeflow, NewRun, check_versions
 from pipeline.kubeflow.errors import AlreadyThereError, ServerFailedError
 
 PIPELINE = "dagnn"
-DESCRIPTION = "From raw images and sentences to a registered model"
+DESCRIPTION = "From raw images and texts to a registered model"
 NUM_COMMIT = 12  # digits of a commit in a version's name
 NUM_DIGEST = 8  # and of the compiled pipeline's digest
 
@@ -180,7 +180,7 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
     except DagnnError as error:
         # a request that got no answer may have been carried out all the same
         unsure = starting and isinstance(error, ServerFailedError)
-        parts = [f"{'nobody knows whether the run was started' if unsure else 'the run was not started'}: {error}"]
+        parts = [f"{'could not confirm whether the run started' if unsure else 'the run was not started'}: {error}"]
         if made:
             parts.append(f"{' and '.join(made)} will be used again")
         if unsure:

@@ -1,4 +1,4 @@
-"""Step `extract_features`: images and sentences become feature vectors."""
+"""Step `extract_features`: images and texts become feature vectors."""
 
 import logging
 from pathlib import Path

@@ -36,7 +36,7 @@ def run(
 
     It appears when it is complete.
 
-    An interrupted fetch goes on where it was. The folder has a record of the version, which the data set takes over;
+    An interrupted fetch resumes. The folder has a record of the version, which the data set takes over;
     data from a URI has no version, and no record.
 
     Args:

@@ -64,7 +64,7 @@ def fetch(
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "",
     path: Annotated[str, typer.Option(help="Path of the data in the repository: data/NAME.")] = "",
 ) -> None:
-    """Fetch raw data at one version, by digest or by revision; an interrupted fetch goes on."""
+    """Fetch raw data at one version, by digest or by revision; an interrupted fetch resumes."""
     from components.steps import fetch_dataset
 
     fetch_dataset.run(
@@ -90,7 +90,7 @@ def demo(
     test_fraction: TestFraction = _DEFAULTS.test_fraction,
     work: WorkOption = WORK,
 ) -> None:
-    """Render the built-in demo: images of scenes, sentences about them, correlated labels."""
+    """Render the built-in demo: images of scenes, texts about them, correlated labels."""
     from components.steps import dataset
 
     params = DatasetConfig(

@@ -1,4 +1,4 @@
-"""Measure versions anew on one test split: the challenger alone, and beside the champion."""
+"""Measure versions again on one test split: the challenger alone, and beside the champion."""
 
 import base64
 import json
@@ -155,7 +155,7 @@ def _encode_texts(model: TrainedModel, dataset: Dataset, rows: NDArray[np.int64]
     texts = [dataset.texts[row] for row in rows]
     if not all(texts):
         raise InputError(
-            f"{name} cannot encode these data: it takes sentences ({model.text_encoder.kind}), but item "
+            f"{name} cannot encode these data: it takes texts ({model.text_encoder.kind}), but item "
             f"{dataset.ids[rows[texts.index('')]]!r} has a precomputed text vector only"
         )
     batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]

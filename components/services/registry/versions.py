@@ -75,7 +75,7 @@ def register_version(
         name: name of the registered model.
         model: the model.
         report: report artifact of this model.
-        metrics: the report's figures.
+        metrics: of the report.
         data_licence: licence or terms of the data.
 
     Raises:
@@ -234,7 +234,7 @@ def _log_card(client: "MlflowClient", model_id: str, card: "ModelCard") -> None:
 def _log_evaluation(
     client: "MlflowClient", run: Run, model_id: str, metrics: Mapping[str, float], data: Mapping[str, Any]
 ) -> None:
-    """Tie the figures of a report to the stored model, and to the test split that they were measured on."""
+    """Tie the metrics of a report to the stored model, and to the test split that they were measured on."""
     from mlflow.entities import DatasetInput, InputTag, Metric
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import Array

@@ -247,7 +247,7 @@ class Storage:
         """Make files of objects, several at a time.
 
         A file appears when all of it is there, has the digest and is on the disk. Until then it is
-        `.<name>.part`, where the next call goes on unless the object has changed. A file that has the digest stays.
+        `.<name>.part`, where the next call resumes unless the object has changed. A file that has the digest stays.
 
         Raises:
             InputError: an object does not exist.
@@ -376,7 +376,7 @@ class Storage:
                     raise BackendError(
                         f"{source.uri} broke off {failures} times after {done} of {source.size} bytes "
                         f"({one_line(error)})",
-                        "check the network and run again: it goes on from there",
+                        "check the network and run again: it resumes there",
                     ) from error
                 # jitter, so that many readers do not come back at once
                 time.sleep(min(LONGEST_PAUSE, self.first_pause * 2**failures) * random.random())  # noqa: S311

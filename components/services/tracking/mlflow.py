@@ -70,7 +70,7 @@ T = TypeVar("T")
 
 
 class Run:
-    """An MLflow run that takes figures and files; a server lost while it is open costs one warning, not the work."""
+    """An MLflow run that takes metrics and files; a server lost while it is open costs one warning, not the work."""
 
     def __init__(self, client: "MlflowClient", run_id: str, address: str) -> None:
         self.run_id = run_id
@@ -79,7 +79,7 @@ class Run:
         self._lost = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Add figures of one step (an epoch, for training)."""
+        """Add metrics of one step (an epoch, for training)."""
         self._send(self._client.log_batch, metrics=_metrics(metrics, step), synchronous=True)
 
     def log_dataset(self, dataset: "Dataset", *, context: str) -> None:
@@ -105,7 +105,7 @@ class Run:
         except (*_failures(), *_store_failures()) as error:
             self._lost = True
             log.warning(
-                "MLflow at %s failed: %s; the work goes on, but run %s gets no more of its figures and files",
+                "MLflow at %s failed: %s; the work continues, but run %s gets no more metrics and files",
                 self._address,
                 _reason(error),
                 self.run_id,
@@ -294,7 +294,7 @@ class Tracking:
 
     @contextmanager
     def resumed_run(self, model: Artifact) -> Iterator[Run]:
-        """Open the run that trained a model; where this server does not know it, make it again from the model's files.
+        """Open the run that trained a model; where this server does not know it, recreate it from the model's files.
 
         The run's status stays what training made it.
 
@@ -464,7 +464,7 @@ class Tracking:
         self.client.set_terminated(run.run_id, status="FINISHED")
         # last, so that a recreation that was interrupted is not taken for a whole one
         self.client.set_tag(run.run_id, RECREATED_FROM, original)
-        log.info("%s does not know MLflow run %s, so it was made again as %s", self.address, original, run.run_id)
+        log.info("%s does not know MLflow run %s, so it was recreated as %s", self.address, original, run.run_id)
         return run.run_id
 
 

@@ -63,7 +63,7 @@ def test_data_that_a_model_cannot_encode(model, data):
         (other_dim, data("vectors"), "it takes image vectors of 3 numbers, and those of the data set have 10"),
         (ready_texts, data("vectors"), "it takes precomputed text vectors, and the data set has none"),
         (of_a_file, data("vectors"), "it takes image vectors of a file of its own (features.image_vectors)"),
-        (ready, wordless, "it takes sentences (bow), but item 'item-4' has a precomputed text vector only"),
+        (ready, wordless, "it takes texts (bow), but item 'item-4' has a precomputed text vector only"),
     ):
         with pytest.raises(InputError, match=re.escape(f"version 2 cannot encode these data: {reason}")):
             score(one, dataset, name="version 2")

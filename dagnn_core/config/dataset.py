@@ -33,7 +33,7 @@ class FolderConfig:
     id_column: str = "id"
     """Column with the unique id of the item."""
     text_column: str = "text"
-    """Column with the sentence."""
+    """Column with the text."""
     image_column: str = ""
     """Column with the image's path inside `images`; empty: `image_pattern` names the image."""
     image_pattern: str = "{id}.jpg"

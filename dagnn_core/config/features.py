@@ -26,7 +26,7 @@ TEXT_ENCODERS = {
 
 @section
 class FeaturesConfig:
-    """How images and sentences become feature vectors."""
+    """How images and texts become feature vectors."""
 
     NAME: ClassVar[str] = "features"
 

@@ -1,1 +1,1 @@
-"""Images, sentences and labels as vectors."""
+"""Images, texts and labels as vectors."""

@@ -2,7 +2,7 @@
 
 `image.npy` [N, d_I] and `text.npy` [N, d_T] float32, `labels.npy` uint8 [N, C], `samples.parquet` (id, split,
 has_image, has_text), all in the row order of the data set; the features of a missing image or text are zeros.
-`image_encoder/` and `text_encoder/` hold the state that encodes a new image or sentence the same way.
+`image_encoder/` and `text_encoder/` hold the state that encodes a new image or text the same way.
 """
 
 from collections.abc import Sequence

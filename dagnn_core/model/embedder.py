@@ -48,10 +48,10 @@ class TrainedModel(TrainedNetwork):
         return self.embed_image_features(self.image_encoder.encode(images))
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed sentences.
+        """Embed texts.
 
         Shape:
-            N sentences -> [N, d].
+            N texts -> [N, d].
 
         Raises:
             InputError: a model trained on precomputed text vectors.

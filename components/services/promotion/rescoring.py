@@ -188,7 +188,7 @@ def _precomputed_vectors(
     if "vectors_sha256" in model.artifact.content[modality]:
         fault = f"it takes {modality} vectors of a file of its own (features.{modality}_vectors)"
     elif vectors is None:
-        fault = f"it takes ready {modality} vectors, and the data set has none"
+        fault = f"it takes precomputed {modality} vectors, and the data set has none"
     elif vectors.shape[1:] != (dim,):
         fault = f"it takes {modality} vectors of {dim} numbers, and those of the data set have {vectors.shape[-1]}"
     if fault or vectors is None:

@@ -31,9 +31,9 @@ class Cell(NamedTuple):
 class ServedModel(PythonModel):
     """Embeds rows with the columns `text` and `image`, of which each row fills exactly one.
 
-    `text` is plain text, `image` the base64 text of an encoded image (JPEG, PNG ...). A modality that the model was
-    trained on as precomputed vectors takes the JSON text of a list of numbers instead: MLflow's signatures cannot have
-    arrays that are missing in some rows.
+    `text` is the text itself, `image` the base64 form of an encoded image (JPEG, PNG ...). A modality that the model
+    was trained on as precomputed vectors takes the JSON text of a list of numbers instead: MLflow's signatures cannot
+    have arrays that are missing in some rows.
     """
 
     def load_context(self, context: PythonModelContext) -> None:

@@ -45,7 +45,7 @@ class PrecomputedEncoder:
         Raises:
             InputError: always.
         """
-        raw = {"image": "an image", "text": "a sentence"}[self.modality]
+        raw = {"image": "an image", "text": "a text"}[self.modality]
         raise InputError(
             f"this model was trained on precomputed {self.modality} vectors and cannot encode {raw}", "pass vectors"
         )

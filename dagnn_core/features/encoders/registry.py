@@ -55,13 +55,13 @@ class ImageEncoder(Encoder, Protocol):
 
 
 class TextEncoder(Encoder, Protocol):
-    """Turns sentences into vectors."""
+    """Turns texts into vectors."""
 
     def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]:
-        """Encode sentences.
+        """Encode texts.
 
         Shape:
-            B sentences -> [B, dim].
+            B texts -> [B, dim].
 
         Raises:
             InputError: this encoder takes vectors only.

@@ -1,4 +1,4 @@
-"""Extract features: every image and sentence of a data set as a vector, by encoders fitted on its training split."""
+"""Extract features: every image and text of a data set as a vector, by encoders fitted on its training split."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -88,13 +88,13 @@ def _check_training_items(dataset: Dataset) -> None:
     if not len(training):
         raise InputError(f"{dataset.artifact.path} has no training items, expected some to fit the encoders on")
     for present, what, keys in (
-        (dataset.has_image, "image", "dataset.folder.images or image_vectors"),
-        (dataset.has_text, "text", "dataset.folder.text_column"),
+        (dataset.has_image, "an image", "dataset.folder.images or image_vectors"),
+        (dataset.has_text, "a text", "dataset.folder.text_column"),
     ):
         if not present[training].any():
             raise InputError(
-                f"{dataset.artifact.path}: none of the {len(training)} training items has a {what}, expected some "
-                f"to fit the {what} encoder on",
+                f"{dataset.artifact.path}: none of the {len(training)} training items has {what}, expected some to "
+                "fit its encoder on",
                 f"add them to the raw data (layout folder: {keys}), or use this data set for a label graph alone",
             )
 

@@ -64,7 +64,8 @@ def own_vectors(dataset: Dataset, modality: Modality) -> ReadyMatrix:
     vectors = dataset.vectors(modality)
     if vectors is None:
         raise InputError(
-            f"{dataset.artifact.path} has no ready {modality} vectors, as features.{modality}: precomputed expects",
+            f"{dataset.artifact.path} has no precomputed {modality} vectors, "
+            f"as features.{modality}: precomputed expects",
             f"name a file with them in features.{modality}_vectors, or choose another features.{modality} in "
             "params.yaml",
         )

@@ -63,7 +63,7 @@ def render_model_card(
         "model": model,
         "dim": model.artifact.content["output_dim"],
         "columns": [
-            ("text", _cell(model.text_encoder, "a sentence")),
+            ("text", _cell(model.text_encoder, "a text")),
             ("image", _cell(model.image_encoder, "an encoded image (JPEG, PNG ...) as base64 text")),
         ],
         "data": data,

@@ -30,9 +30,9 @@ def test_one_item_for_each_image_of_all_parts(coco):
     third, last = raw.items[2], raw.items[-1]
     assert third.text == "Caption 0 of 3. Caption 1 of 3."
     assert third.labels == ("car", "cat", "dog"), "the dog is in a crowd, and the car is there twice"
-    assert raw.make_image(third) == (coco / "train2017" / "000000000003.jpg").read_bytes()
+    assert raw.image(third) == (coco / "train2017" / "000000000003.jpg").read_bytes()
     assert last.image_path == "val2017/000000000025.jpg"
-    assert raw.make_image(last) == (coco / "val2017" / "000000000025.jpg").read_bytes()
+    assert raw.image(last) == (coco / "val2017" / "000000000025.jpg").read_bytes()
     assert {item.split for item in raw.items} == {""}
     assert not raw.draws_val
 
@@ -57,7 +57,7 @@ def test_parts_can_be_chosen_and_be_the_test_split(coco):
 
 def test_packed_annotations_and_images_in_archives_are_the_same(coco):
     plain = open_coco(coco, CONFIG)
-    images = [plain.make_image(item) for item in plain.items]
+    images = [plain.image(item) for item in plain.items]
     for path in list((coco / "annotations").glob("*.json")):
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
@@ -67,7 +67,7 @@ def test_packed_annotations_and_images_in_archives_are_the_same(coco):
     shutil.rmtree(coco / "train2017")
     packed = open_coco(coco, CONFIG)
     assert packed.items == plain.items
-    assert [packed.make_image(item) for item in packed.items] == images
+    assert [packed.image(item) for item in packed.items] == images
 
 
 def test_images_without_labels_or_captions_are_rejected_or_incomplete(coco):

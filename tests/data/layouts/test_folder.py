@@ -42,7 +42,7 @@ def test_items_and_images_by_pattern(source):
     raw = open_folder(source, CONFIG)
     assert [item.id for item in raw.items] == ["1", "2", "3"]
     assert raw.items[1] == (2, "2", "a boat", ("boat", "water"), "2.jpg", "", "", True, True)
-    assert raw.make_image(raw.items[1]) == b"2.jpg"
+    assert raw.image(raw.items[1]) == b"2.jpg"
     assert raw.place(2) == "row 2 (line 3)"
 
 
@@ -50,7 +50,7 @@ def test_images_and_splits_by_column(source):
     write_csv(source / "t.csv", [HEADER, row("a", split="test", file="3.jpg")])
     raw = open_folder(source, replace(CONFIG, image_column="file", split_column="split"))
     assert raw.items[0].split == "test"
-    assert raw.make_image(raw.items[0]) == b"3.jpg"
+    assert raw.image(raw.items[0]) == b"3.jpg"
 
 
 def test_labels_from_several_columns_that_a_file_allows(source):

@@ -53,7 +53,7 @@ def test_images_are_those_of_the_rows_whoever_asks(huggingface):
     files = sorted((huggingface / "data").glob("*.parquet"))
     expected = [row["bytes"] for file in files for row in pq.read_table(file)["image"].to_pylist()]
     assert list(map_in_order(raw.image, raw.items)) == expected
-    assert [raw.make_image(item) for item in raw.items[::-1]] == expected[::-1]
+    assert [raw.image(item) for item in raw.items[::-1]] == expected[::-1]
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -62,7 +62,7 @@ def test_any_order_and_size_of_row_groups(train, group_size, order):
     rewrite(train, group_size)
     raw = open_huggingface(train.parent, CONFIG)
     expected = pq.read_table(train)["image"].to_pylist()
-    assert [raw.make_image(raw.items[row]) for row in order] == [expected[row]["bytes"] for row in order]
+    assert [raw.image(raw.items[row]) for row in order] == [expected[row]["bytes"] for row in order]
 
 
 def test_each_row_group_is_read_once_and_few_are_in_memory(huggingface, monkeypatch):
@@ -176,14 +176,14 @@ def test_images_beside_the_table(train):
     rewrite(train, image=["images/a.jpg", "none.jpg", "../secret.jpg", *([""] * 9)])
     raw = open_huggingface(folder, CONFIG)
     assert [(entry.row, entry.reason) for entry in raw.rejections] == [(3, Reason.IMAGE_OUTSIDE)]
-    assert [raw.make_image(item) for item in raw.items[:3]] == [b"A", None, None]
+    assert [raw.image(item) for item in raw.items[:3]] == [b"A", None, None]
     inside = [{"bytes": None, "path": "images/a.jpg"}, None, {"bytes": None, "path": "../secret.jpg"}]
     rewrite(train, image=[*inside, *([{"bytes": b"B", "path": "images/a.jpg"}] * 9)])
     raw = open_huggingface(folder, CONFIG)
-    assert [raw.make_image(item) for item in raw.items[:4]] == [b"A", None, None, b"B"]
+    assert [raw.image(item) for item in raw.items[:4]] == [b"A", None, None, b"B"]
     rewrite(train, image=[b"B"] * 12)
     raw = open_huggingface(folder, CONFIG)
-    assert raw.make_image(raw.items[0]) == b"B"
+    assert raw.image(raw.items[0]) == b"B"
 
 
 def test_rows_without_text_are_rejected_or_incomplete(train):
@@ -216,7 +216,7 @@ def test_damaged_and_missing_files_are_named(train, tmp_path):
     content = train.read_bytes()
     train.write_bytes(b"PAR1" + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
     with pytest.raises(InputError, match=r"train-00000-of-00002\.parquet is damaged in row group 1"):
-        raw.make_image(raw.items[0])
+        raw.image(raw.items[0])
     train.write_bytes(content[:100])
     with pytest.raises(InputError, match=r"is not a valid Parquet file .*; copy it again"):
         open_huggingface(train.parent, CONFIG)

@@ -25,7 +25,7 @@ def test_images_with_frequent_tags_and_labels_are_the_data_set(mirflickr25k, cap
     assert not raw.rejections
     assert raw.items[0].text == "Canon été"
     assert raw.items[1].labels == ("animals", "sky")
-    assert raw.make_image(raw.items[4]) == (mirflickr25k / "mirflickr" / "im5.jpg").read_bytes()
+    assert raw.image(raw.items[4]) == (mirflickr25k / "mirflickr" / "im5.jpg").read_bytes()
     assert "22 of 24 images have a label and one of the 3 tags of at least 5 images" in caplog.text
 
 
@@ -60,11 +60,11 @@ def test_images_without_frequent_tags_can_be_kept(mirflickr25k):
 
 def test_the_top_folder_may_be_the_source_and_images_may_be_packed(mirflickr25k):
     official = open_mirflickr25k(mirflickr25k, CONFIG)
-    images = [official.make_image(item) for item in official.items]
+    images = [official.image(item) for item in official.items]
     inner = mirflickr25k / "mirflickr"
     shutil.move(mirflickr25k / "mirflickr25k_annotations_v080", inner)
     flat = open_mirflickr25k(inner, CONFIG)
-    assert [flat.make_image(item) for item in flat.items] == images
+    assert [flat.image(item) for item in flat.items] == images
     shutil.move(inner / "mirflickr25k_annotations_v080", mirflickr25k)
     with zipfile.ZipFile(mirflickr25k / "mirflickr.zip", "w") as archive:
         for path in inner.glob("*.jpg"):
@@ -72,7 +72,7 @@ def test_the_top_folder_may_be_the_source_and_images_may_be_packed(mirflickr25k)
     shutil.move(inner / "meta", mirflickr25k)
     shutil.rmtree(inner)
     packed = open_mirflickr25k(mirflickr25k, CONFIG)
-    assert [packed.make_image(item) for item in packed.items] == images
+    assert [packed.image(item) for item in packed.items] == images
     assert packed.items == flat.items == official.items
 
 

@@ -29,7 +29,7 @@ def test_images_with_tags_and_concepts_are_the_data_set(nuswide, caplog):
     first, second = raw.items[:2]
     assert (first.id, first.text, first.labels) == ("0001_1001", "blue man", ("sky",))
     assert (second.text, second.labels) == ("man", ("sky", "person"))
-    assert raw.make_image(second) == (nuswide / "Flickr" / "actor" / "0002_1002.jpg").read_bytes()
+    assert raw.image(second) == (nuswide / "Flickr" / "actor" / "0002_1002.jpg").read_bytes()
     assert Counter(item.split for item in raw.items) == {"train": 15, "test": 14}
     assert raw.draws_val
 
@@ -88,7 +88,7 @@ def test_images_in_an_archive(nuswide):
         archive.add(nuswide / "Flickr", "Flickr")
     shutil.rmtree(nuswide / "Flickr")
     raw = open_nuswide(nuswide, CONFIG)
-    assert all(raw.make_image(item) for item in raw.items)
+    assert all(raw.image(item) for item in raw.items)
 
 
 def test_texts_alone_and_images_without_tags_are_kept_where_asked_for(nuswide):

@@ -33,7 +33,7 @@ def test_an_image_encoder_is_loaded_by_its_kind(tmp_path):
 
 @pytest.mark.parametrize(
     ("modality", "load", "raw"),
-    [("image", load_image_encoder, "an image"), ("text", load_text_encoder, "a sentence")],
+    [("image", load_image_encoder, "an image"), ("text", load_text_encoder, "a text")],
 )
 def test_precomputed_vectors_take_nothing_raw(tmp_path, modality, load, raw):
     PrecomputedEncoder(modality, 7).save(tmp_path)

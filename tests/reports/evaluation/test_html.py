@@ -147,7 +147,7 @@ def test_every_hit_is_marked_as_its_labels_say(dataset: Dataset) -> None:
     assert 0 < relevant["t2i"] < 20 and 0 < relevant["i2t"] < 20 and shown_own > 0
     counts = [page.count(mark, tag) for tag in ("div", "li") for mark in ("right", "wrong")]
     assert counts == [relevant["t2i"], 20 - relevant["t2i"], relevant["i2t"], 20 - relevant["i2t"]]
-    assert page.text.count("its own image") + page.text.count("its own sentence") == shown_own
+    assert page.text.count("its own image") + page.text.count("its own text") == shown_own
     legend = 1  # the page explains both marks once
     assert page.text.count("✓") == sum(relevant.values()) + legend
     assert page.text.count("✗") == 40 - sum(relevant.values()) + legend

@@ -118,7 +118,7 @@ def test_both_say_what_falls_short(render: Callable[..., ModelCard]) -> None:
 
 def test_a_model_on_precomputed_vectors_takes_vectors(render: Callable[..., ModelCard]) -> None:
     for text in both(render(image="precomputed")):
-        assert "text with a sentence, or image with the JSON text of a list of 4096 numbers" in text
+        assert "text with a text, or image with the JSON text of a list of 4096 numbers" in text
 
 
 def test_what_it_is_given_is_escaped_and_nothing_comes_from_outside(render: Callable[..., ModelCard]) -> None:

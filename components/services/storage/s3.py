@@ -428,13 +428,13 @@ def parse_uri(uri: str) -> Address:
         InputError: it is not such a URI.
     """
     parts = uri.removeprefix("s3://").split("/", 1)
+    if not uri.startswith("s3://") or not parts[0]:
+        raise InputError(f"{redact(uri)!r} is not the address of an object in S3, expected s3://bucket/key")
     if re.search("[:@]", parts[0]) and not parts[0].startswith("arn:"):
         raise InputError(
             f"{redact(uri)} was given with credentials, which an address in S3 does not have",
             "give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile of AWS_PROFILE",
         )
-    if not uri.startswith("s3://") or not parts[0]:
-        raise InputError(f"{uri!r} is not the address of an object in S3, expected s3://bucket/key")
     return Address(parts[0], parts[1] if len(parts) > 1 else "")
 
 

@@ -411,7 +411,7 @@ def test_remarks_say_what_may_differ(tracking: Tracking, add: Callable[..., str]
     two = {"machine": MACHINE | {"processes": 2}}
     assert first_remark(execution=two) == "# trained by 2 processes: metrics of one differ in the last digits"
     deterministic = provenance["params"] | {"train": {"deterministic": True}}
-    assert first_remark(execution=gpu, params=deterministic).startswith("# figures are the same on the same kind")
+    assert first_remark(execution=gpu, params=deterministic).startswith("# metrics are the same on the same kind")
     assert first_remark(execution={}).endswith("is not recorded: metrics may differ in the last digits")
     submit = f"dagnn submit --image {IMAGE} --params ../dagnn-1/params.yaml"
     of_image = replace(recorded, provenance=provenance | {"execution": gpu})

@@ -85,12 +85,13 @@ def register_version(
     from dagnn_core.reports.model_card.model_card import render_model_card, shorten
 
     check_name(name)
+    data_licence = redact(data_licence)  # it goes into the card and the description too
     client, digest = tracking.client, model.artifact.content_digest
     code = find_own_code(model)
     card = render_model_card(name, model, report, metrics, licence=data_licence)
     description = shorten(card.markdown, MAX_DESCRIPTION)
     evaluation = {metric: repr(metrics[metric]) for metric in MAP_METRICS}
-    evaluation |= {"report_digest": report.content_digest, "data_licence": redact(data_licence)}
+    evaluation |= {"report_digest": report.content_digest, "data_licence": data_licence}
     provenance = model.artifact.provenance
     # the report has the model among its ancestors, so its record names every artifact
     uris = Lineage(uris=report.provenance.get("uris", {})).tags()

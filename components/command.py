@@ -18,7 +18,7 @@ from dagnn_core.errors import BackendError, DagnnError, InputError, UnexpectedEr
 from dagnn_core.text import one_line
 
 ParamsOption = Annotated[str, typer.Option(help="The configuration file.")]
-WorkOption = Annotated[Path, typer.Option(help="Folder for unfinished work, from which an interrupted run goes on.")]
+WorkOption = Annotated[Path, typer.Option(help="Folder for unfinished work, from which an interrupted run resumes.")]
 INTERRUPTED = 130
 
 _OPTIONAL = {"dvc": "dvc[s3]", "dvc_data": "dvc[s3]", "scmrepo": "dvc[s3]", "docker": "docker"}
@@ -32,6 +32,7 @@ _PATH_ERRORS = {
     errno.ELOOP: "its links lead in a circle; check the path",
 }
 _PACKAGES = ("__main__", "components", "dagnn_core", "pipeline")
+"""Whose log lines are shown from INFO on; those of others from WARNING on."""
 
 
 def run_command(command: Callable[[], object]) -> NoReturn:
@@ -46,9 +47,8 @@ def run_command(command: Callable[[], object]) -> NoReturn:
     with guarded_output():
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(LineFormatter("%(message)s"))
-        logging.basicConfig(level=logging.WARNING, handlers=[handler])  # other packages stay at WARNING
-        for package in _PACKAGES:
-            logging.getLogger(package).setLevel(logging.INFO)
+        handler.addFilter(_is_ours_or_warns)
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata; what it cannot decode, it raises
         try:
             command()
@@ -98,6 +98,10 @@ def run_step(main: Callable[..., object]) -> NoReturn:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
     run_command(app)
+
+
+def _is_ours_or_warns(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in _PACKAGES
 
 
 def _fail(failure: DagnnError, status: int) -> NoReturn:

@@ -1,5 +1,7 @@
 """The one door through which text leaves the process: without secrets, and without what controls a terminal."""
 
+import codecs
+import io
 import logging
 import os
 import re
@@ -50,8 +52,10 @@ def guarded_output() -> Iterator[None]:
         hide(secrets_of_address(argument))
     before = sys.stdout, sys.stderr
     for stream in before:
-        # names of files may be any bytes, and a terminal of any encoding
-        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            # what the encoding lacks is escaped; of ASCII, typer would make another stream, which nothing guards
+            is_ascii = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding="utf-8" if is_ascii else None, errors="backslashreplace")
     sys.stdout, sys.stderr = (cast(TextIO, GuardedStream(stream)) for stream in before)
     try:
         yield

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from dagnn_core.text import cell
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
@@ -21,7 +23,7 @@ def track(
     An item may count for several: its `size`.
     """
     if sys.stderr.isatty():
-        with tqdm(desc=description, total=total, initial=done, leave=False) as bar:
+        with tqdm(desc=cell(description), total=total, initial=done, leave=False) as bar:
             for item in items:
                 yield item
                 bar.update(size(item))

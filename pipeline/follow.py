@@ -19,7 +19,7 @@ FINISHED = frozenset({"SUCCEEDED", "CACHED", "SKIPPED", "FAILED", "CANCELED"})
 
 
 class FollowInterruptedError(DagnnError):
-    """Ctrl-C while a run is followed: the run goes on. Exit status 130."""
+    """Ctrl-C while a run is followed: the run continues. Exit status 130."""
 
     exit_status = 130
 
@@ -120,16 +120,16 @@ def follow(
     Raises:
         CheckFailedError: the run failed or was canceled; the message has the tasks' own last words.
         InputError: there is no such run.
-        BackendError: the server failed for too long, or refuses; the run goes on.
-        FollowInterruptedError: Ctrl-C; the run goes on.
+        BackendError: the server failed for too long, or refuses; the run continues.
+        FollowInterruptedError: Ctrl-C; the run continues.
     """
     again = f"`dagnn follow {run_id}` shows it again"
     try:
         run = _until_finished(kubeflow, run_id, pace, show or Lines())
     except KeyboardInterrupt as error:
-        raise FollowInterruptedError("interrupted", f"the run goes on, {again}") from error
+        raise FollowInterruptedError("interrupted", f"the run continues, {again}") from error
     except BackendError as error:
-        raise BackendError(f"{error}", f"the run may go on, {again}") from error
+        raise BackendError(f"{error}", f"the run may continue, {again}") from error
     if run.state in ("FAILED", "CANCELED"):
         raise _failure(kubeflow, run)
     return run

@@ -52,7 +52,7 @@ class PipelineOptions:
     raw: RawDataVersion | None = None
     """Raw data to begin with; None: `dataset.source` is in the image, or on this machine."""
     seeds: tuple[int, ...] = ()
-    """Instead of `train.seed`; with each of several a model is trained, and the best on val goes on."""
+    """Instead of `train.seed`; with each of several a model is trained, and the best on val is registered."""
     promote: bool = False
     """Whether the run ends with the promotion of the registered version."""
 

@@ -62,7 +62,7 @@ def read_images(path: Path = IMAGES_FILE) -> Images:
         references = json.loads(path.read_text(encoding="utf-8"))
         images = Images(tasks=references["cpu"], train=references.get("gpu", references["cpu"]))
     except (ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f'{path} is not {{"cpu": "...", ...}}', "`make images` writes it anew") from error
+        raise InputError(f'{path} is not {{"cpu": "...", ...}}', "`make images` writes it again") from error
     for image in images:
         if not (isinstance(image, str) and (_REFERENCE.fullmatch(image) or _LOCAL_ID.fullmatch(image))):
             raise InputError(f"{path}: {image} is not a digest, expected NAME@sha256:... or sha256:...")

@@ -110,12 +110,13 @@ def follow_logs(
     Raises:
         InputError: there is no such run or task.
         BackendError: the server failed for too long, or refuses.
-        FollowInterruptedError: Ctrl-C; the run goes on.
+        FollowInterruptedError: Ctrl-C; the run continues.
     """
     try:
         _follow_logs(_Run(kubeflow, run_id, task, 0), write, tail, pace)
     except KeyboardInterrupt as error:
-        raise FollowInterruptedError("interrupted", "the run goes on, the same command shows its logs again") from error
+        remedy = "the run continues, the same command shows its logs again"
+        raise FollowInterruptedError("interrupted", remedy) from error
 
 
 def _follow_logs(run: _Run, write: Callable[[str], None], tail: int, pace: Pace) -> None:

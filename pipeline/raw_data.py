@@ -26,7 +26,7 @@ def find_raw_data(
         target: the cluster.
         revision: branch, tag or commit.
         repository: a local path or a git URL.
-        check_pushed: look whether the remote, or the folder, has the data.
+        check_pushed: check that the remote, or the folder, has the data.
 
     Raises:
         InputError: repository, revision or path do not exist, the data is not under DVC or was never pushed, or the

@@ -182,7 +182,7 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
     except DagnnError as error:
         # a request that got no answer may have been carried out all the same
         unsure = starting and isinstance(error, ServerFailedError)
-        parts = [f"{'nobody knows whether the run was started' if unsure else 'the run was not started'}: {error}"]
+        parts = [f"{'could not confirm whether the run started' if unsure else 'the run was not started'}: {error}"]
         if made:
             parts.append(f"{' and '.join(made)} will be used again")
         if unsure:

@@ -117,7 +117,7 @@ class Target:
         for name, secret in _SECRETS.items():
             url = getattr(self, name)
             is_clean = "@" not in url and without_credentials(url) == url
-            require(is_clean, name, f"without credentials: name {secret}", without_credentials(url))
+            require(is_clean, name, f"without credentials: name {secret}", "one with credentials")
         is_http = not self.kubeflow_url or bool(re.fullmatch(r"https?://[^@?#\s]+", self.kubeflow_url))
         got = "one with @" if "@" in self.kubeflow_url else self.kubeflow_url
         require(is_http, "kubeflow_url", "a server's URL without credentials", got)

@@ -1,6 +1,6 @@
 """The program behind `dagnn bench quality`: variants x seeds on the same features, compared with the first of them.
 
-Every model is trained and selected on train and val; then all are scored on val, or, for final figures, on test. What
+Every model is trained and selected on train and val; then all are scored on val, or, for final results, on test. What
 an earlier, interrupted call has finished is not trained again.
 """
 
@@ -54,7 +54,7 @@ class Row:
 
     name: str
     runs: Sequence[Metrics]
-    """Retrieval figures, one mapping for each seed."""
+    """Retrieval metrics, one mapping for each seed."""
     average_precision: NDArray[np.float64]
     """Of every item, mean over directions and seeds, [N]; NaN where nothing is relevant."""
     val_map_mean: float | None
@@ -79,8 +79,8 @@ def run(
         variants: configuration files; their sections `model` and `train` count, their names name the rows, and the
             first is what the others are compared with.
         seeds: one training each; they replace `train.seed`. What is fitted in closed form knows no seed: one fit.
-        split: `val` while anything is still to be chosen, `test` once, for the final figures.
-        tracking: gets the figures of every training.
+        split: `val` while anything is still to be chosen, `test` once, for the final results.
+        tracking: gets the metrics of every training.
         out: folder for the models, `quality.json` and `quality.md`; the models that it holds already are kept.
 
     Returns:

@@ -34,7 +34,7 @@ def run(
 ) -> None:
     """Read the raw data of one layout, quarantine unusable rows, split, and write the data set.
 
-    An interrupted run leaves what it has done below `work`, and the next one goes on there.
+    An interrupted run leaves what it has done below `work`, and the next one resumes there.
 
     Args:
         params: which raw data, and how it is split.

@@ -39,8 +39,8 @@ def run(
         dataset: dataset artifact, for texts and images of the examples.
         features: features artifact that the model was trained on.
         model: model artifact.
-        params: what the report shows beside the figures.
-        tracking: gets the figures and the report, in the run that trained the model.
+        params: what the report shows beside the metrics.
+        tracking: gets the metrics and the report, in the run that trained the model.
         report_out: where the report goes.
         uri: where a pipeline run stores it, for the record.
 

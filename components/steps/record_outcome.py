@@ -25,8 +25,8 @@ def run(*, pipeline_run: str, state: str, error: str, webhook: str, tracking: Tr
         pipeline_run: the run's id.
         state: SUCCEEDED, FAILED, CANCELED or UNKNOWN.
         error: what failed; empty where nothing did.
-        webhook: gets a JSON object with `text` by POST, as chat programs take it; empty: none. It is a secret: whoever
-            knows it can write there.
+        webhook: gets a JSON object with `text` by POST, as chat programs take it; empty: none. It is a secret: anybody
+            who knows it can write there.
         tracking: the MLflow runs of this run's trainings get the tags `pipeline_state` and `pipeline_error`; its
             patience serves the webhook too.
     """

@@ -32,7 +32,7 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
 
     Raises:
         ArtifactError: an artifact is missing or damaged, or the report is about another model.
-        CheckFailedError: the report's figures are below the floors.
+        CheckFailedError: the report's metrics are below the floors.
         InputError: a name that MLflow does not take.
         BackendError: the server cannot be reached.
     """

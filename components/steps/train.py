@@ -62,7 +62,7 @@ def run(
         label_graph: label graph artifact of the same data set.
         model_params: architecture and objective.
         params: optimisation.
-        tracking: gets the figures of every epoch.
+        tracking: gets the metrics of every epoch.
         work: folder for checkpoints, one folder for each combination of inputs.
         model_out: where the model goes.
         checkpoints_uri: `s3://bucket/prefix` that keeps the checkpoints as well, where the disk of `work` may be lost.

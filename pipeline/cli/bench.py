@@ -23,7 +23,7 @@ from dagnn_core.text import one_line
 
 app = typer.Typer(help="Measure time and memory.", no_args_is_help=True)
 
-Out = Annotated[Path | None, typer.Option(help="also write the figures to this JSON file")]
+Out = Annotated[Path | None, typer.Option(help="also write the results to this JSON file")]
 
 MIB = 1 << 20
 SECONDS_BETWEEN_SAMPLES = 0.1
@@ -68,12 +68,12 @@ def bench_search(
 def bench_quality(  # noqa: PLR0917
     variants: Annotated[list[Path], typer.Argument(help="configuration files; their model and train sections count")],
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="one training each; default: three seeds")] = None,
-    test: Annotated[bool, typer.Option("--test", help="score on test, for final figures; else on val")] = False,
+    test: Annotated[bool, typer.Option("--test", help="score on test, for final results; else on val")] = False,
     features: Annotated[Path, typer.Option(help="features artifact")] = FEATURES,
     label_graph: Annotated[Path, typer.Option(help="label graph artifact")] = LABEL_GRAPH,
     out: Annotated[Path, typer.Option(help="folder for the models and the table")] = ARTIFACTS / "quality",
 ) -> None:
-    """Train variants with several seeds and compare them with the first one; goes on where it was interrupted."""
+    """Train variants with several seeds and compare them with the first one; resumes after an interruption."""
     from components.benchmarks.quality import run
     from components.services.tracking.mlflow import Tracking
     from dagnn_core.config.section import DEFAULT_SEED

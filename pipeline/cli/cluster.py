@@ -66,7 +66,7 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, and make nothing")] = False,
     allow_dirty: Annotated[bool, typer.Option("--allow-dirty", help="although files are not committed")] = False,
     allow_unpushed: Annotated[
-        bool, typer.Option("--allow-unpushed", help="do not look whether the DVC remote has the data")
+        bool, typer.Option("--allow-unpushed", help="do not check that the DVC remote has the data")
     ] = False,
     as_json: Json = False,
 ) -> None:

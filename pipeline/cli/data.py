@@ -90,7 +90,7 @@ def demo(
     test_fraction: TestFraction = _DEFAULTS.test_fraction,
     work: WorkOption = WORK,
 ) -> None:
-    """Render the built-in demo: images of scenes, sentences about them, correlated labels."""
+    """Render the built-in demo: images of scenes, texts about them, correlated labels."""
     from components.steps import dataset
 
     params = DatasetConfig(

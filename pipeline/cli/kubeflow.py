@@ -10,7 +10,7 @@ from components.locations import RUNS
 ParamsFile = Annotated[Path, typer.Option("--params", help="configuration, all sections")]
 Seeds = Annotated[
     list[int] | None,
-    typer.Option("--seed", help="instead of train.seed; with several, the best model on val goes on"),
+    typer.Option("--seed", help="instead of train.seed; with several, the best model on val is registered"),
 ]
 Promote = Annotated[bool, typer.Option("--promote", help="end with the promotion, if the gate lets it pass")]
 

@@ -1,4 +1,4 @@
-"""`dagnn lineage`: where a version of a registered model comes from, and how to make it again."""
+"""`dagnn lineage`: where a version of a registered model comes from, and how to rebuild it."""
 
 import json
 import re
@@ -27,15 +27,15 @@ def lineage(
         typer.Argument(help="NAME (its champion), NAME@ALIAS or NAME/VERSION; default: register.model_name"),
     ] = None,
     *,
-    reproduce: Annotated[bool, typer.Option("--reproduce", help="print the commands that make it again")] = False,
+    reproduce: Annotated[bool, typer.Option("--reproduce", help="print the commands that rebuild it")] = False,
     show_params: Annotated[bool, typer.Option("--show-params", help="print the params.yaml that made it")] = False,
-    compare: Annotated[Path | None, typer.Option(help="compare it with these artifacts, which were made again")] = None,
+    compare: Annotated[Path | None, typer.Option(help="compare it with these artifacts, which were rebuilt")] = None,
     params: Annotated[str, typer.Option(help="params.yaml, or the section `register` as JSON")] = "params.yaml",
     as_json: Annotated[bool, typer.Option("--json", help="print the tree, or the comparison, as JSON")] = False,
 ) -> None:
     """Show what a registered version was made from, back to the raw data, and what of it can still be had.
 
-    Exit status 1 when something is missing, or when artifacts that were made again are not the same.
+    Exit status 1 when something is missing, or when rebuilt artifacts are not the same.
     """
     from components.params import load_section
     from components.services.lineage.locate import ArtifactLocator
@@ -96,7 +96,7 @@ def _print_comparison(rows: "Sequence[ReproducedValue]", artifacts: Path, *, as_
     else:
         print(f"{'':<12}{'recorded':<24}{artifacts!s:<24}")
         for row in rows:
-            verdict = "the same" if row.same else "ANOTHER"
+            verdict = "the same" if row.same else "DIFFERS"
             print(cell(f"{row.name:<12}{_short(row.recorded):<24}{_short(row.found) or '-':<24}{verdict}"))
     others = [row.name for row in rows if not row.same]
     if others:

@@ -41,7 +41,7 @@ app.command("register", short_help="Register the trained model as the challenger
 app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)
 app.command("rollback", short_help="Make the champion before the present one champion again.")(registry.rollback)
 app.command("history", short_help="Show every promotion, refusal and rollback.")(registry.history)
-app.command("lineage", short_help="Show what a version was made from, and how to make it again.")(lineage.lineage)
+app.command("lineage", short_help="Show what a version was made from, and how to rebuild it.")(lineage.lineage)
 app.command("clean", short_help="List or remove what interrupted commands have left.")(clean.clean)
 app.add_typer(bench.app, name="bench")
 

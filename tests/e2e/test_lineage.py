@@ -1,4 +1,4 @@
-"""The lineage of a version whose raw data is under DVC, and the version made again from it, number for number."""
+"""The lineage of a version whose raw data is under DVC, and the version rebuilt from it, number for number."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def test_everything_is_found_when_it_is_committed_and_pushed(registered: Any) ->
 def test_the_commands_make_it_again_number_for_number(registered: Any) -> None:
     commands = registered.run("dagnn", "lineage", "dagnn@challenger", "--reproduce").splitlines()
     assert [command.split(":")[0] for command in commands if command.startswith("#")] == [
-        "# figures are the same on the same kind of machine"
+        "# metrics are the same on the same kind of machine"
     ]
     commands.remove("make -C ../dagnn-1 setup")  # this very environment takes its place
     output = registered.run("bash", "-c", "\n".join(["set -e", *commands]))

@@ -1,16 +1,19 @@
 """Servers for contract tests of `dagnn submit` and `dagnn doctor`: Kubeflow by its description, Kubernetes."""
 
 import json
+import logging
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from components.services.tracking.mlflow import IMPATIENT
+from dagnn_core.redaction import forget
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.cli.main import main
 from pipeline.kubeflow.client import Kubeflow
@@ -138,3 +141,43 @@ def dagnn(
         return Done(int(end.value.code or 0), *capsys.readouterr())
 
     return run
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: object
+    out: str
+    err: str
+
+
+CommandLine = Callable[..., Ended]
+
+
+@pytest.fixture
+def in_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[CommandLine]:
+    """Runs a command line in this process, in a DVC repository with nothing in it, and without any server."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("AWS_", "MLFLOW_", "DAGNN_", "KF_"))]:
+        monkeypatch.delenv(name)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").touch()
+    subprocess.run(["git", "init", "-q"], check=True)
+
+    def run(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Ended:
+        forget()
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(logging.root, "handlers", [])
+            patch.setattr(sys, "argv", ["dagnn", *arguments])
+            for name, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", **(environment or {})}.items():
+                patch.setenv(name, value)
+            patch.setenv("DAGNN_DEBUG", "0")  # `--debug` sets it
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return Ended(ended.value.code, *capfd.readouterr())
+
+    yield run
+    forget()

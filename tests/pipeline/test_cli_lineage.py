@@ -89,7 +89,7 @@ def test_a_comparison(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.splitlines()[1] == f"{'model':<12}{'a' * 12:<24}{'a' * 12:<24}the same"
     with pytest.raises(CheckFailedError, match="is not the same: map_mean"):
         module._print_comparison([same, ReproducedValue("map_mean", "0.5", "")], tmp_path, as_json=False)
-    assert capsys.readouterr().out.splitlines()[2] == f"{'map_mean':<12}{'0.5':<24}{'-':<24}ANOTHER"
+    assert capsys.readouterr().out.splitlines()[2] == f"{'map_mean':<12}{'0.5':<24}{'-':<24}DIFFERS"
     module._print_comparison([same], tmp_path, as_json=True)
     assert json.loads(capsys.readouterr().out)[0]["same"] is True
 

@@ -216,7 +216,7 @@ def test_ctrl_c_leaves_the_run_going(server: KubeflowServer, dagnn: Dagnn) -> No
     finally:
         process.kill()
     assert process.returncode == 130
-    assert error.splitlines()[-1] == (f"error: interrupted; the run goes on, `dagnn follow {run_id}` shows it again")
+    assert error.splitlines()[-1] == (f"error: interrupted; the run continues, `dagnn follow {run_id}` shows it again")
 
 
 # data

@@ -24,6 +24,7 @@ from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.compiling import write_pipeline
 from pipeline.graph import PipelineOptions, RawDataVersion, build_pipeline
 from pipeline.images import Images
+from pipeline.raw_data import _endpoint_of_tasks
 from pipeline.step_table import STEPS
 from pipeline.target import FOLDER, Gpu, Target, read_target
 from tests.pipeline.specs import Spec, faults, kubernetes_of, read_specs, tasks_of
@@ -490,3 +491,26 @@ class TestWrongInput:
     def test_a_name_that_is_not_yaml(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"pipeline\.json: a compiled pipeline is a YAML file"):
             write_pipeline(tmp_path / "pipeline.json", images=Images(TASKS, TRAIN), params=PARAMS, target=TARGET)
+
+
+def test_no_credentials_are_in_what_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://key:Zw9q@s3.example.org")
+    target = replace(TARGET, s3_endpoint_url="", mlflow_uri="http://mlflow:5000")
+    raw = RAW._replace(endpoint_url=_endpoint_of_tasks(target, ""), repository="https://example.org/x.git")
+    params = {
+        **PARAMS,
+        "register": replace(PARAMS["register"], data_licence="see https://me:Zw9q@example.org/?token=Zw9q"),
+    }
+    out = tmp_path / "pipeline.yaml"
+    options = replace(WHOLE, raw=raw)
+    write_pipeline(out, images=Images(TASKS, TRAIN), params=params, target=target, options=options)
+    text = out.read_text()
+    assert "Zw9q" not in text and "https://s3.example.org" in text and "see https://example.org/?token=***" in text
+
+
+@pytest.mark.parametrize("name", ["mlflow_uri", "s3_endpoint_url", "data_endpoint_url"])
+@pytest.mark.parametrize("url", ["http://me:Zw9q@host", "http://host/?token=Zw9q", "http://Zw9q@host"])
+def test_a_cluster_has_no_credentials(name: str, url: str) -> None:
+    with pytest.raises(InputError, match=rf"{name} must be without credentials: name (mlflow|s3)_secret") as raised:
+        replace(TARGET, **{name: url})
+    assert "Zw9q" not in str(raised.value)

@@ -205,7 +205,7 @@ def test_checkpoints(found: Found, bucket: Bucket) -> None:
         (json.dumps({"cpu": IMAGE[:-64] + "0" * 64}), "failed", "run `make images REGISTRY=...`"),
         (json.dumps({"cpu": "sha256:" + "1" * 64}), "failed", "`make images REGISTRY=...` pushes images"),
         (json.dumps({"cpu": "dagnn:latest"}), "failed", ""),
-        ("[]", "failed", "`make images` writes it anew"),
+        ("[]", "failed", "`make images` writes it again"),
         (None, "failed", "`make images` builds the images"),
     ],
 )

@@ -187,14 +187,14 @@ def test_a_server_that_fails_for_a_while(
 def test_a_server_that_fails_for_too_long(server: KubeflowServer, kubeflow: Kubeflow, run_id: str) -> None:
     with (
         FaultProxy(server.url, plan=only("reset")) as proxy,
-        pytest.raises(BackendError, match=rf"; the run may go on, `dagnn follow {run_id}` shows it again"),
+        pytest.raises(BackendError, match=rf"; the run may continue, `dagnn follow {run_id}` shows it again"),
     ):
         follow(replace(kubeflow, host=proxy.url), run_id, PACE)
 
 
 def test_a_token_that_expires(server: KubeflowServer, kubeflow: Kubeflow, run_id: str) -> None:
     server.token = TOKEN
-    with pytest.raises(BackendError, match=r"\(401.*; renew them; the run may go on, `dagnn follow"):
+    with pytest.raises(BackendError, match=r"\(401.*; renew them; the run may continue, `dagnn follow"):
         follow(replace(kubeflow, read_token=lambda: "old"), run_id, PACE)
 
 

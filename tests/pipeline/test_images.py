@@ -43,7 +43,7 @@ def test_without_a_gpu_image_the_cpu_image_trains(tmp_path: Path) -> None:
 def test_a_file_that_is_something_else_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "images.json"
     path.write_text(content, encoding="latin-1")
-    with pytest.raises(InputError, match=r"images\.json is not \{\"cpu\".*`make images` writes it anew"):
+    with pytest.raises(InputError, match=r"images\.json is not \{\"cpu\".*`make images` writes it again"):
         read_images(path)
 
 

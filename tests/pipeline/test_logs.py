@@ -74,7 +74,7 @@ def test_a_task_that_has_not_begun(
 def test_following_ends_with_the_task(
     server: KubeflowServer, kubeflow: Kubeflow, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log grows, the pod is lost, the next one writes, and the task ends while the run goes on."""
+    """The log grows, the pod is lost, the next one writes, and the task ends while the run continues."""
     run = recorded("seeds_promote_failed")
     moments = [f"2026-11-28T{time}Z" for time in ("15:48:09", "15:48:29", "15:50:58", "15:51:48", "15:52:45")]
     real, texts = server.log, {FIRST: ["a\n", "a\nb\n"], SECOND: ["c\n", "c\nd\n"], OTHER: ["x\n"]}

@@ -382,7 +382,7 @@ class TestFaults:
             "^the run was not started: Kubeflow at [^;]*; [^;]*$",
             "^the run was not started: .*; the pipeline dagnn will be used again$",
             f"; the pipeline dagnn and the version {version} will be used again$",
-            f"^nobody knows .*; the pipeline dagnn and the version {version} and the experiment dagnn will be ",
+            f"^could not confirm .*; the pipeline dagnn and the version {version} and the experiment dagnn will be ",
         ]
         with behind_faults(server, only(kind, number, method="POST", status=500)) as proxy:
             with pytest.raises(ServerFailedError, match=said[number]):

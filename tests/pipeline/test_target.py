@@ -37,7 +37,10 @@ def test_clusters_and_overlays_have_the_same_names() -> None:
         ("", r"mine must be a mapping of keys to values, got None"),
         ("{}", r"mlflow_uri must be a server's URL \(a local file would vanish with its pod\), got ''"),
         ("mlflow_uri: sqlite:///mlflow.db", r"mlflow_uri must be a server's URL .*, got 'sqlite:///mlflow\.db'"),
-        ("mlflow_uri: http://me:word@mlflow", r"mlflow_uri must be without credentials: name mlflow_secret, got 'one"),
+        (
+            "mlflow_uri: http://me:word@mlflow",
+            r"mlflow_uri must be without credentials: name mlflow_secret, got 'one with cred",
+        ),
         (
             "{mlflow_uri: http://m, kubeflow_url: ml-pipeline}",
             r"kubeflow_url must be a server's URL .*, got 'ml-",

@@ -103,7 +103,7 @@ def read_pointer(pointer: Path) -> RawLineage:
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{pointer} is not a file that `dvc add` made ({error!r})", "make it again") from error
+        raise InputError(f"{pointer} is not a file that `dvc add` made ({error!r})", "run `dvc add` again") from error
 
 
 def _of_pointer(pointer: Path, place: Path) -> RawLineage | None:

@@ -15,7 +15,7 @@ from components.services.data_versions.raw_version import RawLineage
 from components.services.data_versions.s3_remote import check_digests, has_md5, remove_strangers
 from dagnn_core.errors import BackendError, DagnnError, InputError
 from dagnn_core.progress import track as show_progress
-from dagnn_core.redaction import redact
+from dagnn_core.redaction import hide, redact, secrets_of_settings
 from dagnn_core.text import one_line
 
 if TYPE_CHECKING:
@@ -242,6 +242,7 @@ def default_remote(project: Path) -> Remote:
 def remote_of(config: Mapping[str, Any]) -> Remote:
     """The default remote in DVC's configuration; its address is empty where there is none."""
     remote = config["remote"].get(config["core"].get("remote"), {})
+    hide(secrets_of_settings(remote))  # those of .dvc/config.local
     url = remote.get("url", "")
     said = {key for key, value in remote.items() if _REMOTE_DEFAULTS.get(key) != value}
     return Remote(redact(url), remote.get("endpointurl", ""), url.startswith("s3://") and said <= _PLAIN_REMOTE)

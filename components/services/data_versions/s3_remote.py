@@ -84,7 +84,7 @@ def check_pushed(storage: Storage, lineage: RawLineage) -> RawLineage:
 
 
 def remove_strangers(folder: Path, entries: Sequence[ListedFile]) -> None:
-    """Remove what an unfinished fetch of another version has left in a folder; what goes on is kept."""
+    """Remove what an unfinished fetch of another version has left in a folder; what is resumed is kept."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {entry.path for entry in entries}
     for path in folder.rglob("*"):

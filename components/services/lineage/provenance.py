@@ -41,7 +41,7 @@ def provenance(
         sections: the sections of the configuration that the step was run with.
         parents: the artifacts that it read.
         raw: the version of the raw data that it read; `raw` among the ancestors is its md5.
-        machine: what its figures depend on, see `dagnn_core.devices.describe_machine`.
+        machine: what its metrics depend on, see `dagnn_core.devices.describe_machine`.
         uris: kind -> where the pipeline run stores it, of the artifact itself and of raw data; paths of this machine
             are left out.
     """

@@ -15,7 +15,7 @@ from dagnn_core.retrieval.directions import MAP_METRICS
 
 
 class ReproducedValue(NamedTuple):
-    """A digest or a figure of a version, and the same of artifacts that were made again."""
+    """A digest or a metric of a version, and the same of rebuilt artifacts."""
 
     name: str
     recorded: str
@@ -24,7 +24,7 @@ class ReproducedValue(NamedTuple):
 
     @property
     def same(self) -> bool:
-        """Whether they are equal, figures to the last digit."""
+        """Whether they are equal, metrics to the last digit."""
         return self.recorded == self.found
 
 
@@ -39,12 +39,12 @@ def recorded_params(recorded: Recorded) -> dict[str, Any]:
     if missing:
         raise InputError(
             f"{recorded.name}/{recorded.version} does not record its parameters ({', '.join(missing)}), "
-            "so it cannot be made again",
-            "train and register it anew",
+            "so it cannot be rebuilt",
+            "train and register it again",
         )
     return sections | {
         "dataset": sections["dataset"] | {"source": _source(recorded)},
-        "evaluate": {},  # what the report shows beside the figures
+        "evaluate": {},  # what the report shows beside the metrics
         "register": {"model_name": recorded.name},
     }
 
@@ -63,7 +63,7 @@ def commands(recorded: Recorded, raw: Lookup) -> list[str]:
     git, execution = recorded.git, recorded.execution
     if git["commit"] == "unknown":
         raise InputError(
-            f"{recorded.name}/{recorded.version} was made by code in no git checkout, so it cannot be made again"
+            f"{recorded.name}/{recorded.version} was made by code in no git checkout, so it cannot be rebuilt"
         )
     version, folder = f"{recorded.name}/{recorded.version}", f"../{recorded.name}-{recorded.version}"
     machine = execution.get("machine", {})
@@ -88,7 +88,7 @@ def commands(recorded: Recorded, raw: Lookup) -> list[str]:
 
 
 def compare(recorded: Recorded, artifacts: Path) -> list[ReproducedValue]:
-    """Compare a version with artifacts that were made again: contents of all of them, and figures of the report.
+    """Compare a version with rebuilt artifacts: contents of all of them, and metrics of the report.
 
     Args:
         recorded: the version.
@@ -115,14 +115,14 @@ def _remarks(recorded: Recorded) -> list[str]:
     machine, train = recorded.execution.get("machine"), recorded.sections["train"]
     remarks = []
     if machine is None:
-        remarks.append("the machine that trained it is not recorded: figures may differ in the last digits")
+        remarks.append("the machine that trained it is not recorded: metrics may differ in the last digits")
     elif machine["processes"] > 1:
-        remarks.append(f"trained by {machine['processes']} processes: figures of one differ in the last digits")
+        remarks.append(f"trained by {machine['processes']} processes: metrics of one differ in the last digits")
     elif machine["device"] == "cpu" or train.get("deterministic"):
-        remarks.append(f"figures are the same on the same kind of machine: {machine_words(machine)}")
+        remarks.append(f"metrics are the same on the same kind of machine: {machine_words(machine)}")
     else:
         remarks.append(
-            f"trained on {machine['device']} without train.deterministic: figures may differ in the last digits"
+            f"trained on {machine['device']} without train.deterministic: metrics may differ in the last digits"
         )
     commits = {str(recorded.origin(kind)["git"]["commit"]) for kind in ANCESTORS}
     if commits != {str(recorded.git["commit"])}:

@@ -89,7 +89,7 @@ class Comparison(NamedTuple):
 
 
 class LoadTest(NamedTuple):
-    """A version in a process of its own, as whoever serves it gets it."""
+    """A version in a process of its own, as the program that serves it gets it."""
 
     served_difference: float
     """Largest difference of an embedding from the one computed here, in parts of its length where that is above 1."""
@@ -113,7 +113,7 @@ class Evidence:
 
     origin: Origin
     figures: Mapping[str, float] | Unmeasured
-    """Of the test split, measured anew."""
+    """Of the test split, measured again."""
     comparison: Comparison | NotApplicable | Unmeasured
     load_test: LoadTest | Unmeasured
     files: Files
@@ -148,7 +148,7 @@ def judge(evidence: Evidence, config: GateConfig, *, allow_dirty: bool) -> Exami
 
 
 def judge_floors(figures: Mapping[str, float] | Unmeasured, config: GateConfig) -> tuple[Check, ...]:
-    """Hold the figures of a test split against the floors, without which a model is not even registered."""
+    """Hold the metrics of a test split against the floors, without which a model is not even registered."""
     checks = []
     for direction, words in DIRECTIONS.items():
         name, floor = f"map_{direction}", getattr(config, f"min_map_{direction}")

@@ -5,7 +5,7 @@ own. So a record is one version, made with its tags in one request, of the regis
 number is the lock and the version the audit. A move counts when the champion that it replaces is the one that the
 records before it lead to; of several at once the first counts, and the others are records of a lost race.
 
-The alias follows the ledger. Whoever has moved it reads both again until they agree, and then marks the record as
+The alias follows the ledger. The process that moved it reads both again until they agree, and then marks the record as
 settled, so that an alias that lags (its mover died in between: the next reader goes on) is told from one that somebody
 has moved by hand (reported, and kept until `adopt`). A record that was deleted by hand breaks the chain in the same
 way: the moves after it no longer count, and the alias is for a person to adopt.

@@ -1,4 +1,4 @@
-"""Measure versions anew on one test split: the challenger alone, and beside the champion."""
+"""Measure versions again on one test split: the challenger alone, and beside the champion."""
 
 import base64
 import json

@@ -86,7 +86,7 @@ def register_version(
         name: name of the registered model.
         model: the model.
         report: report artifact of this model.
-        metrics: the report's figures.
+        metrics: of the report.
         data_licence: licence or terms of the data.
 
     Raises:
@@ -96,12 +96,13 @@ def register_version(
     from dagnn_core.reports.model_card.model_card import render_model_card, shorten
 
     check_name(name)
+    data_licence = redact(data_licence)  # it goes into the card and the description too
     client, digest = tracking.client, model.artifact.content_digest
     code = find_own_code(model)
     card = render_model_card(name, model, report, metrics, licence=data_licence)
     description = shorten(card.markdown, MAX_DESCRIPTION)
     evaluation = {metric: repr(metrics[metric]) for metric in MAP_METRICS}
-    evaluation |= {"report_digest": report.content_digest, "data_licence": redact(data_licence)}
+    evaluation |= {"report_digest": report.content_digest, "data_licence": data_licence}
     provenance = model.artifact.provenance
     git, ancestors = (model.artifact.recorded(key) for key in ("git", "ancestors"))
     setup = _setup_tags(model.artifact)
@@ -259,7 +260,7 @@ def _log_card(client: "MlflowClient", model_id: str, card: "ModelCard") -> None:
 def _log_evaluation(
     client: "MlflowClient", run: Run, model_id: str, metrics: Mapping[str, float], data: Mapping[str, Any]
 ) -> None:
-    """Tie the figures of a report to the stored model, and to the test split that they were measured on."""
+    """Tie the metrics of a report to the stored model, and to the test split that they were measured on."""
     from mlflow.entities import DatasetInput, InputTag, Metric
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import Array

@@ -247,7 +247,7 @@ class Storage:
         """Make files of objects, several at a time.
 
         A file appears when all of it is there, has the digest and is on the disk. Until then it is
-        `.<name>.part`, where the next call goes on unless the object has changed. A file that has the digest stays.
+        `.<name>.part`, where the next call resumes unless the object has changed. A file that has the digest stays.
 
         Raises:
             InputError: an object does not exist.
@@ -376,7 +376,7 @@ class Storage:
                     raise BackendError(
                         f"{source.uri} broke off {failures} times after {done} of {source.size} bytes "
                         f"({one_line(error)})",
-                        "check the network and run again: it goes on from there",
+                        "check the network and run again: it resumes there",
                     ) from error
                 # jitter, so that many readers do not come back at once
                 time.sleep(min(LONGEST_PAUSE, self.first_pause * 2**failures) * random.random())  # noqa: S311
@@ -428,13 +428,13 @@ def parse_uri(uri: str) -> Address:
         InputError: it is not such a URI.
     """
     parts = uri.removeprefix("s3://").split("/", 1)
+    if not uri.startswith("s3://") or not parts[0]:
+        raise InputError(f"{redact(uri)!r} is not the address of an object in S3, expected s3://bucket/key")
     if re.search("[:@]", parts[0]) and not parts[0].startswith("arn:"):
         raise InputError(
             f"{redact(uri)} was given with credentials, which an address in S3 does not have",
             "give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile of AWS_PROFILE",
         )
-    if not uri.startswith("s3://") or not parts[0]:
-        raise InputError(f"{uri!r} is not the address of an object in S3, expected s3://bucket/key")
     return Address(parts[0], parts[1] if len(parts) > 1 else "")
 
 

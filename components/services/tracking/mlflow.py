@@ -73,7 +73,7 @@ T = TypeVar("T")
 
 
 class Run:
-    """An MLflow run that takes figures and files; a server lost while it is open costs one warning, not the work."""
+    """An MLflow run that takes metrics and files; a server lost while it is open costs one warning, not the work."""
 
     def __init__(
         self, client: "MlflowClient", run_id: str, address: str, *, logged_steps: frozenset[int] = frozenset()
@@ -113,7 +113,7 @@ class Run:
         except (*_failures(), *_store_failures()) as error:
             self._lost = True
             log.warning(
-                "MLflow at %s failed: %s; the work goes on, but run %s gets no more of its figures and files",
+                "MLflow at %s failed: %s; the work continues, but run %s gets no more metrics and files",
                 self._address,
                 _reason(error),
                 self.run_id,
@@ -302,7 +302,7 @@ class Tracking:
 
     @contextmanager
     def resumed_run(self, model: Artifact) -> Iterator[Run]:
-        """Open the run that trained a model; where this server does not know it, make it again from the model's files.
+        """Open the run that trained a model; where this server does not know it, recreate it from the model's files.
 
         The run's status stays what training made it.
 
@@ -473,7 +473,7 @@ class Tracking:
         self.client.set_terminated(run.run_id, status="FINISHED")
         # last, so that a recreation that was interrupted is not taken for a whole one
         self.client.set_tag(run.run_id, RECREATED_FROM, original)
-        log.info("%s does not know MLflow run %s, so it was made again as %s", self.address, original, run.run_id)
+        log.info("%s does not know MLflow run %s, so it was recreated as %s", self.address, original, run.run_id)
         return run.run_id
 
 

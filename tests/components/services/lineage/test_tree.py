@@ -368,7 +368,7 @@ def test_commands(tracking: Tracking, add: Callable[..., str], provenance: dict[
     recorded = read_recorded(tracking, Reference("dagnn", "challenger"))
     environment = 'PATH="$PWD/.venv/bin:$PATH" MLFLOW_TRACKING_URI=sqlite:///mlflow.db OMP_NUM_THREADS=2'
     assert commands(recorded, find_raw(recorded, ArtifactLocator(Path()))) == [
-        "# figures are the same on the same kind of machine: x86_64, cpu, 2 threads, 1 process",
+        "# metrics are the same on the same kind of machine: x86_64, cpu, 2 threads, 1 process",
         f"git worktree add --detach ../dagnn-1 {git['commit']}",
         "dagnn lineage dagnn/1 --show-params > ../dagnn-1/params.yaml",
         "make -C ../dagnn-1 setup",
@@ -406,13 +406,13 @@ def test_remarks_say_what_may_differ(tracking: Tracking, add: Callable[..., str]
 
     gpu = {"machine": MACHINE | {"device": "NVIDIA H100"}, "image": IMAGE}
     assert first_remark(execution=gpu) == (
-        "# trained on NVIDIA H100 without train.deterministic: figures may differ in the last digits"
+        "# trained on NVIDIA H100 without train.deterministic: metrics may differ in the last digits"
     )
     two = {"machine": MACHINE | {"processes": 2}}
-    assert first_remark(execution=two) == "# trained by 2 processes: figures of one differ in the last digits"
+    assert first_remark(execution=two) == "# trained by 2 processes: metrics of one differ in the last digits"
     deterministic = provenance["params"] | {"train": {"deterministic": True}}
-    assert first_remark(execution=gpu, params=deterministic).startswith("# figures are the same on the same kind")
-    assert first_remark(execution={}).endswith("is not recorded: figures may differ in the last digits")
+    assert first_remark(execution=gpu, params=deterministic).startswith("# metrics are the same on the same kind")
+    assert first_remark(execution={}).endswith("is not recorded: metrics may differ in the last digits")
     submit = f"dagnn submit --image {IMAGE} --params ../dagnn-1/params.yaml"
     of_image = replace(recorded, provenance=provenance | {"execution": gpu})
     assert commands(of_image, found)[-1] == submit

@@ -408,6 +408,14 @@ def test_missing_objects_and_buckets(store: Storage, bucket: Bucket, source: Pat
         store.upload(path.with_name("nowhere"), f"{bucket.uri}/x")
 
 
+@pytest.mark.parametrize("uri", ["s3://key:pa/ss@bucket/x", "s3://key:word@bucket", "s3://token@bucket/x"])
+def test_an_address_has_no_credentials(uri: str) -> None:
+    with pytest.raises(InputError, match=r"^s3://bucket\S* was given with credentials.*; give them in AWS_") as raised:
+        parse_uri(uri)
+    assert not {"pa/ss", "word", "token"} & set(str(raised.value).replace("@", ":").split(":"))
+    assert parse_uri("s3://bucket/a@b:c").key == "a@b:c"
+
+
 @pytest.mark.parametrize("wrong", ["bucket/key", "s3:/bucket/key", "https://bucket/key", "s3://", "s3:///key", ""])
 def test_an_address_that_is_none(wrong: str) -> None:
     with pytest.raises(InputError, match=r"is not the address of an object in S3, expected s3://bucket/key"):

@@ -1,3 +1,4 @@
+import ctypes
 import json
 import logging
 import os
@@ -376,3 +377,33 @@ def test_a_reader_makes_no_database(tmp_path: Path) -> None:
     ):
         read_history(tracking, name="dagnn")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_read_only_database_is_one_line_without_mlflows_traceback(tracking, debug):
+    assert tracking.client.search_experiments()
+    file = database_file(tracking)
+    file.chmod(0o444)
+    program = (
+        "from components.command import run_command\n"
+        "from components.services.tracking.mlflow import Tracking\n"
+        "def main():\n"
+        "    git = {'commit': 'c0ffee', 'dirty': False}\n"
+        "    with Tracking.from_environment().training_run(params={}, ancestors={}, git=git): pass\n"
+        "run_command(main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ
+        | {"MLFLOW_TRACKING_URI": tracking.uri, "MLFLOW_EXPERIMENT_NAME": "new", "DAGNN_DEBUG": str(int(debug))},
+        preexec_fn=lambda: ctypes.CDLL(None).prctl(24, 1),  # also for root, who else may write everything
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert ("Traceback" in done.stderr) is debug
+    *_, line = done.stderr.splitlines()
+    assert "attempt to write a readonly database; make the file and its folder writable" in line
+    assert debug or done.stderr == line + "\n"

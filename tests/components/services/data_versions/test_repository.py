@@ -619,7 +619,7 @@ def test_dvcs_databases_are_closed_after_use(pushed: Pushed) -> None:
     ):
         with suppress(InputError):
             use()
-        assert [file.path for file in psutil.Process().open_files() if file.path.endswith(".db")] == []
+        assert [file.path for file in psutil.Process().open_files() if Path(file.path).name == "cache.db"] == []
 
 
 def test_revisions_that_are_not_there(project: Project, source: Path, out: Path) -> None:

@@ -8,6 +8,7 @@ from itertools import islice
 from traceback import walk_stack
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = (
     "tests.fixtures.layouts",
@@ -22,6 +23,9 @@ pytest_plugins = (
 # and interrupt shall not: a signal that has a handler here has its default there.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,14 +24,6 @@ LABELS = ("boat", "night", "sea", "tree")
 _SAID_BY_THE_STEP = {"layout": "folder", "num_rows": 90, "dropped_labels": {}}  # beside what the writer says
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory) -> Path:
-    """An MLflow database without experiments: making its tables takes seconds, so every test copies this one."""
-    file = tmp_path_factory.mktemp("mlflow") / "new_folder" / "mlflow.db"
-    Tracking(uri=f"sqlite:///{file}").client.get_experiment_by_name("none")
-    return file
-
-
 @pytest.fixture
 def tracking(empty_database, tmp_path) -> Tracking:
     """Tracking in a database of its own."""

@@ -76,7 +76,7 @@ class Checkout:
 @pytest.fixture(scope="module")
 def make_checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Checkout]:
     def make() -> Checkout:
-        checkout = Checkout(tmp_path_factory.mktemp("checkout") / "project")
+        checkout = Checkout(tmp_path_factory.mktemp("checkout") / "a project")
         copy_checkout(ROOT, checkout.root)
         checkout.set({"num_scenes": 150}, file="configs/demo_scenes.yaml")
         checkout.set(TINY)

@@ -53,11 +53,12 @@ class Chain(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+def chain(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     root = tmp_path_factory.mktemp("chain")
     (root / "parts").mkdir()
     shutil.copyfile(custom_parts.__file__, root / "parts" / "my_parts.py")
     (root / "scenes.yaml").write_text("{num_scenes: 60, width: 96, height: 96}")
+    shutil.copy(empty_database, root / "mlflow.db")
     tracking = Tracking(uri=f"sqlite:///{root}/mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(root / "parts")

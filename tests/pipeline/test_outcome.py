@@ -36,13 +36,6 @@ def outside_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("pipeline.outcome.TOKEN_FILE", str(tmp_path / "none"))
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    Tracking(uri=f"sqlite:///{file}").client.get_experiment_by_name("none")
-    return file
-
-
 @pytest.fixture
 def tracking(empty_database: Path, tmp_path: Path) -> Tracking:
     shutil.copy(empty_database, tmp_path / "mlflow.db")

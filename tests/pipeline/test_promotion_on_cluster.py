@@ -1,6 +1,7 @@
 """`dagnn promote --target`, whole, against the contract server and a real registry; others test the gate."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ URI = "s3://runs/v2/artifacts/dagnn/run-7/dataset/dataset_out"
 
 
 @pytest.fixture
-def tracking(dagnn: Dagnn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+def tracking(dagnn: Dagnn, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
     """A registry with two versions of `dagnn`, of which the second, the challenger, was trained on a cluster."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     tracking = Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
     client = tracking.client

@@ -116,10 +116,10 @@ def test_damaged_packed_and_missing_files(tmp_path):
 def test_memory_does_not_grow_with_the_file(tmp_path):
     path = tmp_path / "a.json"
     record = json.dumps({"id": 1, "segmentation": [0.125] * 500})
-    path.write_text('{"annotations": [' + ",".join([record] * 5000) + "]}")
+    path.write_text('{"annotations": [' + ",".join([record] * 1000) + "]}")
     tracemalloc.start()
-    assert sum(value["id"] for _, value in read_members(path)) == 5000
+    assert sum(value["id"] for _, value in read_members(path)) == 1000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert path.stat().st_size > 15 << 20
-    assert peak < 8 << 20
+    assert path.stat().st_size > 3 << 20
+    assert peak < 1.5 * (1 << 20)

@@ -68,7 +68,8 @@ def failure_of(error: Exception) -> DagnnError:
     if isinstance(error, DagnnError):
         return error
     if _is_out_of_memory(error):
-        return BackendError("not enough memory", "end other programs, or use a machine or a pod with more")
+        place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        return BackendError(f"{place}not enough memory", "end other programs, or use a machine or a pod with more")
     if isinstance(error, RecursionError):
         return InputError("something in the input is nested too deeply", "add --debug to see where")
     if isinstance(error, ModuleNotFoundError):

@@ -32,7 +32,7 @@ def _disk(number: int) -> OSError:
         (_disk(errno.ENOMEM), 3, "/data/x: not enough memory"),
         (_disk(errno.ENAMETOOLONG), 2, "/data/x: the name is too long"),
         (_disk(errno.ENOENT), 2, "/data/x: there is no such file or folder"),
-        (_disk(errno.EIO), 3, "unexpected failure (OSError: [Errno 5] words of the system: '/data/x'); add --debug"),
+        (_disk(errno.EIO), 3, "/data/x: the disk failed (input/output error); check the disk and the system's log"),
         (ConnectionResetError(), 3, "unexpected failure (ConnectionResetError); add --debug"),
         (KeyError("x" * 10**6), 3, "unexpected failure (KeyError: 'xxx"),
         (ModuleNotFoundError("no dvc", name="dvc.api"), 2, "this needs dvc, which is not installed; run `pip install"),

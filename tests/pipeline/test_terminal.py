@@ -98,7 +98,7 @@ def test_results_of_a_damaged_report(in_project: CommandLine, tmp_path: Path, me
     for option in ([], ["--json"]):
         done = in_project(["results", "--report", "report", *option])
         _check(done)
-        assert "metrics.json is damaged" in done.err and "dvc repro --force evaluate" in done.err
+        assert "report/metrics.json " in done.err and "dvc repro --force evaluate" in done.err
 
 
 def test_tables_of_what_a_server_says() -> None:

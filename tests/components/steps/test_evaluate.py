@@ -125,7 +125,7 @@ def test_the_results_are_logged_as_a_table(
     caplog.set_level("INFO")
     out = run(trained, same_tracking, tmp_path)
     metrics = json.loads((out / "metrics.json").read_text())
-    lines = caplog.text.splitlines()
+    lines = [line for message in caplog.messages for line in message.splitlines()]
     assert any("MAP i2t" in line and "R@10 t2i" in line for line in lines)
     for name, prefix in (("model", ""), ("CCA", "cca_"), ("chance", "chance_")):
         row = next(line.split() for line in lines if line.startswith(name))

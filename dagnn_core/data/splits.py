@@ -3,10 +3,17 @@
 import hashlib
 from pathlib import Path
 
-from dagnn_core.data.dataset import SPLITS
 from dagnn_core.data.formats.table import Table, read_table
 from dagnn_core.errors import InputError
 from dagnn_core.text import quote
+
+SPLIT_OF = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""Word -> split, as the library `datasets` knows them; case does not matter."""
+KNOWN_SPLITS = "train, validation or test (or training, valid, val, dev, testing, eval, evaluation)"
 
 
 def hash_point(item_id: str, *, seed: int, purpose: str = "") -> float:
@@ -30,15 +37,13 @@ def split_column(table: Table, column: str) -> list[str]:
     """The splits in a column; empty where a cell is.
 
     Raises:
-        InputError: a cell holds anything else than train, val or test.
+        InputError: a cell holds anything else than a word of SPLIT_OF.
     """
-    splits = [text.strip() for text in table.texts(column)]
-    for row, split in enumerate(splits, start=1):
-        if split and split not in SPLITS:
-            raise InputError(
-                f"{table.path}, {table.place(row)}: unknown split {quote(split)}, expected one of {', '.join(SPLITS)}"
-            )
-    return splits
+    words = [text.strip() for text in table.texts(column)]
+    for row, word in enumerate(words, start=1):
+        if word and word.casefold() not in SPLIT_OF:
+            raise InputError(f"{table.path}, {table.place(row)}: unknown split {quote(word)}, expected {KNOWN_SPLITS}")
+    return [SPLIT_OF.get(word.casefold(), "") for word in words]
 
 
 def read_splits(path: Path) -> dict[str, str]:
@@ -52,7 +57,7 @@ def read_splits(path: Path) -> dict[str, str]:
     ids = [item_id.strip() for item_id in table.texts("id")]
     for row, (item_id, split) in enumerate(zip(ids, split_column(table, "split"), strict=True), start=1):
         if not split:
-            raise InputError(f"{path}, {table.place(row)}: no split, expected one of {', '.join(SPLITS)}")
+            raise InputError(f"{path}, {table.place(row)}: no split, expected {KNOWN_SPLITS}")
         if item_id in split_of:
             raise InputError(
                 f"{path}, {table.place(row)}: the id {quote(item_id)} is there twice, expected each id once"

@@ -65,3 +65,6 @@ def test_bad_splits_are_named_with_their_row(tmp_path, text, message):
 def test_a_column_may_leave_items_out(tmp_path):
     table = read_table(write(tmp_path / "t.csv", "id,split\n1,train\n2,\n"), {"split": "split"})
     assert split_column(table, "split") == ["train", ""]
+    words = "id,split\n1,Training\n2,validation\n3,DEV\n4, eval \n5,testing\n"
+    table = read_table(write(tmp_path / "w.csv", words), {"split": "split"})
+    assert split_column(table, "split") == ["train", "val", "val", "test", "test"]

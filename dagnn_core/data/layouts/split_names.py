@@ -10,22 +10,16 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from dagnn_core.data.splits import KNOWN_SPLITS, SPLIT_OF
 from dagnn_core.errors import InputError
 
 log = logging.getLogger(__name__)
 
-_KEYWORDS = {
-    "train": ("train", "training"),
-    "val": ("validation", "valid", "dev", "val"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
-_SPLIT_OF = {keyword: split for split, keywords in _KEYWORDS.items() for keyword in keywords}
 _SEPARATORS = r"\-._ 0-9"
-_KEYWORD = re.compile(rf"(?<![^{_SEPARATORS}])(?:{'|'.join(_SPLIT_OF)})(?![^{_SEPARATORS}])", re.IGNORECASE)
+_KEYWORD = re.compile(rf"(?<![^{_SEPARATORS}])(?:{'|'.join(SPLIT_OF)})(?![^{_SEPARATORS}])", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # what tells the parts of one split from each other: numbers, digests, and what Spark and Hive add
 _PART = re.compile(r"[0-9]*|of|[0-9a-f]{7,}|c[0-9]+|snappy|zstd|gz", re.IGNORECASE)
-_KNOWN = "train, validation or test (or training, valid, val, dev, testing, eval, evaluation)"
 
 
 def splits_by_name(source: Path, files: Sequence[Path], *, may_differ: bool = False) -> dict[Path, str]:
@@ -52,7 +46,7 @@ def splits_by_name(source: Path, files: Sequence[Path], *, may_differ: bool = Fa
             listed = ", ".join(str(path.relative_to(source)) for path in sorted(unknown.values())[:3])
             raise InputError(
                 f"{source}: the files {listed} have different names, but none names a split that is known",
-                f"rename them or their folders to {_KNOWN}; for one split give them one name with numbers",
+                f"rename them or their folders to {KNOWN_SPLITS}; for one split give them one name with numbers",
             )
         what = f"all files are of one split ({names.pop()})" if "" not in names else "no file names a split"
         log.info("%s: %s, so train, val and test are drawn by val_fraction and test_fraction", source, what)
@@ -61,7 +55,7 @@ def splits_by_name(source: Path, files: Sequence[Path], *, may_differ: bool = Fa
         unnamed = next(path for path, split in splits.items() if not split)
         raise InputError(
             f"{unnamed} names no split that is known, though other files do",
-            f"rename it or its folder to {_KNOWN}, or move it out of the data set",
+            f"rename it or its folder to {KNOWN_SPLITS}, or move it out of the data set",
         )
     lacking = next((split for split in ("train", "test") if split not in names), "")
     if lacking:
@@ -85,7 +79,7 @@ def _split_of(path: Path, relative: PurePath) -> str:
 
 
 def _splits_in(name: str) -> set[str]:
-    return {_SPLIT_OF[keyword.lower()] for keyword in _KEYWORD.findall(name)}
+    return {SPLIT_OF[keyword.lower()] for keyword in _KEYWORD.findall(name)}
 
 
 def _unknown_name(relative: PurePath) -> str:

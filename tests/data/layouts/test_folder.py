@@ -149,7 +149,7 @@ def test_texts_alone_are_read_where_incomplete_items_are_kept(source):
         ({"image_column": "files"}, r"no column 'files' \(dataset\.folder\.image_column\), did you mean 'file'"),
         ({"label_columns": ("labels", "tags")}, r"no column 'tags' \(dataset\.folder\.label_columns\[1\]\)"),
         ({"split_column": "fold"}, r"no column 'fold' \(dataset\.folder\.split_column\)"),
-        ({"split_column": "labels"}, r"t\.csv, row 1 \(line 2\): unknown split 'boat\|water', expected one of train"),
+        ({"split_column": "labels"}, r"t\.csv, row 1 \(line 2\): unknown split 'boat\|water', expected train"),
         ({"splits": "none.csv"}, r"none\.csv does not exist"),
         ({"splits": "t.csv", "split_column": "split"}, "both split_column and splits, expected one of them"),
         ({"splits": "other.csv"}, r"none of the ids in .*other\.csv \(such as 'x7'\) is in .*t\.csv \(such as '1'\)"),

@@ -49,10 +49,10 @@ def test_splits_are_read_by_id(tmp_path):
     ("text", "message"),
     [
         (
-            "id,split\n1,train\n2,validation\n",
-            r"splits\.csv, row 2 \(line 3\): unknown split 'validation', expected one",
+            "id,split\n1,train\n2,holdout\n",
+            r"splits\.csv, row 2 \(line 3\): unknown split 'holdout', expected train",
         ),
-        ("id,split\n1,\n", r"row 1 \(line 2\): no split, expected one of train, val, test"),
+        ("id,split\n1,\n", r"row 1 \(line 2\): no split, expected train, validation or test"),
         ("id,split\n1,train\n1,test\n", r"row 2 \(line 3\): the id '1' is there twice"),
         ("id,part\n1,train\n", r"no column 'split' \(split column\)"),
     ],

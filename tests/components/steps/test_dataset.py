@@ -411,8 +411,8 @@ def test_texts_alone_are_a_data_set_for_a_label_graph(source, params, out):
 def test_an_error_leaves_the_data_set_that_is_there(source, params, out):
     run(params=params, dataset_out=out)
     before = read_artifact(out, KIND).content_digest
-    write_table(source, [[*row[:3], "training"] for row in rows()])
-    with pytest.raises(InputError, match="unknown split 'training'"):
+    write_table(source, [[*row[:3], "holdout"] for row in rows()])
+    with pytest.raises(InputError, match="unknown split 'holdout'"):
         run(params=params, dataset_out=out)
     assert read_artifact(out, KIND, verify=True).content_digest == before
     assert entries(out.parent) == ["dataset"]
@@ -543,9 +543,9 @@ def test_the_command_writes_the_data_set(params, out):
 
 
 def test_bad_input_is_one_line_and_status_2(source, params, out):
-    write_table(source, [[*row[:3], "training"] for row in rows()])
+    write_table(source, [[*row[:3], "holdout"] for row in rows()])
     message = fails(params, out, 2)
-    assert "table.csv, row 1 (line 2): unknown split 'training', expected one of train, val, test" in message
+    assert "table.csv, row 1 (line 2): unknown split 'holdout', expected train, validation or test" in message
     assert entries(out.parent) == []
 
 

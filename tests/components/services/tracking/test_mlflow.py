@@ -405,5 +405,5 @@ def test_a_read_only_database_is_one_line_without_mlflows_traceback(tracking, de
     assert done.returncode == 3
     assert ("Traceback" in done.stderr) is debug
     *_, line = done.stderr.splitlines()
-    assert "attempt to write a readonly database; make the file and its folder writable" in line
+    assert "attempt to write a readonly database; change the permissions of the file and of its folder" in line
     assert debug or done.stderr == line + "\n"

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.data.images import SUFFIXES
 from dagnn_core.disk import writing
 from dagnn_core.errors import InputError
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.progress import track
 
 BATCH = 64  # texts or images at a time
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def run(*, model: Path, out: Path, texts: Path | None = None, images: Path | None = None) -> int:

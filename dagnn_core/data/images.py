@@ -15,6 +15,8 @@ from dagnn_core.errors import InputError
 
 # formats that need no outside program (EPS starts Ghostscript) and that every image encoder reads
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""How their files are named."""
 READ_AHEAD = 32  # images in flight: enough to keep the threads busy, few enough to stay small in memory
 PIXELS_IN_FLIGHT = 64 << 20  # decoded at once, on all threads or processes: 4 bytes each, 12 with transparency
 MAX_ASPECT = 32  # longer side to shorter one, in an encoder

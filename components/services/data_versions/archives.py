@@ -23,13 +23,13 @@ from typing import IO, NamedTuple
 
 from dagnn_core.data.formats.archives import MACOS_FOLDER, zip_name
 from dagnn_core.data.formats.links import follow
+from dagnn_core.data.images import SUFFIXES
 from dagnn_core.errors import BackendError, InputError
 from dagnn_core.progress import track
 
 log = logging.getLogger(__name__)
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 LEFTOVERS = (".ds_store", "thumbs.db")  # what file managers put beside images
 MANY = 100  # a folder with more images becomes one tar
 MAX_FILES = 10_000_000
@@ -235,7 +235,7 @@ def image_folders(files: Sequence[RawFile]) -> set[str]:
     sizes: Counter[str] = Counter()
     images: Counter[str] = Counter()
     for file in files:
-        is_image = file.name.lower().endswith(IMAGES) or posixpath.basename(file.name).lower() in LEFTOVERS
+        is_image = file.name.lower().endswith(SUFFIXES) or posixpath.basename(file.name).lower() in LEFTOVERS
         for parent in _folders_of(file.name):
             sizes[parent] += 1
             images[parent] += is_image

@@ -23,6 +23,7 @@ from dagnn_core.config.dataset import WebDatasetConfig
 from dagnn_core.data.formats.archives import ImageArchive, ImageError
 from dagnn_core.data.formats.cells import Cell
 from dagnn_core.data.formats.table import read_table
+from dagnn_core.data.images import SUFFIXES
 from dagnn_core.data.ingest.quarantine import quarantine
 from dagnn_core.data.labels import read_label_names, split_labels
 from dagnn_core.data.layouts.split_names import splits_by_name
@@ -33,7 +34,7 @@ from dagnn_core.text import name_first
 
 log = logging.getLogger(__name__)
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+IMAGES = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
 """Extensions of images; of several in one sample the first counts."""
 TEXTS = ("txt", "caption", "text")
 """Where the text of a sample is, unless `text_field` says so."""

@@ -66,7 +66,7 @@ def test_what_is_missing_is_said(scenes, texts, tmp_path):
         ),
         ({"texts": texts, "out": tmp_path / "out.npy"}, "expected a file that ends in .npz"),
         ({"texts": tmp_path / "none"}, r"none cannot be read .*, expected a UTF-8 file with one text per line"),
-        ({"images": tmp_path}, "has no images, expected a folder with files .bmp"),
+        ({"images": tmp_path}, "has no images, expected a folder with files .avif"),
         ({"images": tmp_path / "none"}, "has no images"),
     ):
         with pytest.raises(InputError, match=message):

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dagnn_core.search import RECALL
 from dagnn_core.search.nearest import VectorSearch, build_cells, choose_cells, plain_index, unit_length
 
 K = 10
 NUM_QUERIES = 200
 CLIENTS = (1, 8, 32)
-RECALL = 0.98
 
 Search = Callable[[NDArray[np.float32]], object]
 

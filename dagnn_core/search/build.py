@@ -24,6 +24,7 @@ from dagnn_core.locks import hold_lock
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.progress import track
 from dagnn_core.reports.page.thumbnail import thumbnail
+from dagnn_core.search import EXACT_LIMIT, RECALL
 from dagnn_core.search.index import (
     FIXED_COLUMNS,
     ITEMS,
@@ -41,9 +42,6 @@ SHARD_ITEMS = 2048
 BATCH = 64  # images or texts that are encoded at a time
 NUM_SAMPLE_QUERIES = 256
 SEED = 0
-EXACT_LIMIT = 2_000_000
-"""Items up to which every vector is compared; a query takes about a tenth of a second then, on two cores."""
-RECALL = 0.98
 
 DType = Literal["float32", "float16"]
 

@@ -9,6 +9,7 @@ import typer
 
 from components.locations import INDEX, INDEX_WORK, MODEL
 from dagnn_core.errors import InputError
+from dagnn_core.search import EXACT_LIMIT, RECALL
 
 if TYPE_CHECKING:
     from dagnn_core.artifacts import Artifact
@@ -46,8 +47,10 @@ def build(
     float16: Annotated[bool, typer.Option("--float16", help="Store vectors in 16 bits: half the disk.")] = False,
     exact_limit: Annotated[
         int, typer.Option(min=1, help="Largest number of items that is searched exactly.")
-    ] = 2_000_000,
-    recall: Annotated[float, typer.Option(min=0.5, max=1, help="Recall at 10 that a larger index must reach.")] = 0.98,
+    ] = EXACT_LIMIT,
+    recall: Annotated[
+        float, typer.Option(min=0.5, max=1, help="Recall at 10 that a larger index must reach.")
+    ] = RECALL,
     work: WorkOption = INDEX_WORK,
 ) -> None:
     """Embed a collection and index both modalities."""

@@ -1,5 +1,9 @@
 """Files that hold a matrix: MATLAB 5 and 7.3, `.npy`, `.npz`, and sparse ones of MATLAB and SciPy."""
 
+import io
+import json
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -10,6 +14,8 @@ from numpy.typing import NDArray
 from dagnn_core.errors import InputError
 
 MAX_DEPTH = 6  # of structs and cells in each other
+
+_NO_MEMORY = 3  # exit status of the process that reads MATLAB 5
 
 _SPARSE = "MATLAB_sparse"  # attribute of a sparse matrix in a file of MATLAB 7.3: its number of rows
 _MATLAB_NUMBERS = {"double", "single", "logical", "sparse"} | {
@@ -62,13 +68,49 @@ def _choose(path: Path, name: str, tables: Iterable[str], others: Iterable[str])
 
 def _read_mat(path: Path, name: str) -> NDArray[Any]:
     import h5py  # noqa: PLC0415 -- 20 MB that other layouts do without
-    import scipy.io  # noqa: PLC0415
+
+    # MATLAB 7.3 writes HDF5, and so does Python under the same suffix
+    return _read_hdf5(path, name) if h5py.is_hdf5(path) else _read_apart(path, name)
+
+
+def _read_apart(path: Path, name: str) -> NDArray[Any]:
+    """Read a file of MATLAB 5 in a process of its own, which SciPy's reader ends at some damaged files."""
+    command = [sys.executable, "-m", __name__, str(path), name]
+    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)
+    if done.returncode == InputError.exit_status:
+        raise InputError(*json.loads(done.stdout))
+    if done.returncode == _NO_MEMORY:
+        raise MemoryError
+    if done.returncode:
+        raise InputError(f"{path} is damaged: SciPy's reader of MATLAB 5 files crashes on it", "copy it again")
+    matrix: NDArray[Any] = np.load(io.BytesIO(done.stdout), allow_pickle=False)
+    return matrix
+
+
+def _main(path: str, name: str) -> int:
+    """Write a matrix of a file of MATLAB 5 to the standard output, as `.npy`, or what is wrong with it, as JSON."""
+    try:
+        matrix = np.ascontiguousarray(_read_matlab5(Path(path), name))
+    except MemoryError:
+        return _NO_MEMORY
+    except InputError as error:
+        json.dump([error.what, error.remedy], sys.stdout)
+        return error.exit_status
+    except Exception as error:  # a damaged file makes SciPy raise nearly anything
+        json.dump([f"{path} cannot be read ({type(error).__name__}: {error})", "copy it again"], sys.stdout)
+        return InputError.exit_status
+    np.lib.format.write_array_header_2_0(sys.stdout.buffer, np.lib.format.header_data_from_array_1_0(matrix))
+    sys.stdout.buffer.write(matrix.data)
+    return 0
+
+
+def _read_matlab5(path: Path, name: str) -> NDArray[Any]:
+    import scipy.io  # noqa: PLC0415 -- as above
+    import scipy.sparse  # noqa: PLC0415
 
     def load(variable: str) -> Any:
         return scipy.io.loadmat(path, variable_names=[variable], spmatrix=False)[variable]
 
-    if h5py.is_hdf5(path):  # as MATLAB 7.3 writes, and Python does under the same suffix
-        return _read_hdf5(path, name)
     listing = scipy.io.whosmat(path)
     tables = {key: None for key, shape, kind in listing if kind in _MATLAB_NUMBERS and _is_table(shape, "f")}
     inside: dict[str, Any] = {}
@@ -79,7 +121,10 @@ def _read_mat(path: Path, name: str) -> NDArray[Any]:
     others = (f"{key} ({kind} {list(shape)})" for key, shape, kind in listing)
     chosen = _choose(path, name, [*tables, *inside], others)
     matrix = inside[chosen] if chosen in inside else load(chosen)
-    return np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix)
+    if scipy.sparse.issparse(matrix):
+        matrix.check_format(full_check=True)  # toarray() writes where the indices say, in the matrix or not
+        matrix = matrix.toarray()
+    return np.asarray(matrix)
 
 
 def _inside(name: str, value: Any, depth: int = MAX_DEPTH) -> Iterator[tuple[str, Any]]:
@@ -254,4 +299,11 @@ def _read_scipy_sparse(path: Path, name: str) -> NDArray[Any]:
 
     if name:
         raise InputError(f"{path}#{name}: a sparse matrix of SciPy has no name", f"remove #{name}")
-    return np.asarray(scipy.sparse.load_npz(path).toarray())
+    matrix = scipy.sparse.load_npz(path)
+    if matrix.format in ("csr", "csc", "bsr"):
+        matrix.check_format(full_check=True)
+    return np.asarray(matrix.toarray())
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

@@ -258,3 +258,28 @@ def test_missing_files_and_other_types_are_named(tmp_path):
         read_matrix(tmp_path / "a.mat")
     with pytest.raises(InputError, match=r"a\.csv is not a matrix that can be read, expected \.mat, \.npy, \.npz"):
         read_matrix(tmp_path / "a.csv")
+
+
+def test_matlab_5_that_crashes_scipy_is_refused(tmp_path):
+    """SciPy takes an element of a type that does not exist, and ends the process."""
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"S": {"x": np.random.default_rng(0).random((6, 4)), "y": ["a", "bc"]}})
+    content = bytearray(path.read_bytes())
+    at = content.index((9).to_bytes(4, "little") + (192).to_bytes(4, "little"))  # 192 bytes of type 9, double
+    content[at] = 11
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.mat is damaged.*copy it again"):
+        read_matrix(path, "S.x")
+
+
+@pytest.mark.parametrize("suffix", ["mat", "npz"])
+def test_sparse_indices_outside_of_the_matrix_are_refused(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    matrix = SPARSE.copy()
+    matrix.indices[0] = 10**6
+    if suffix == "mat":
+        scipy.io.savemat(path, {"x": matrix})
+    else:
+        scipy.sparse.save_npz(path, matrix)
+    with pytest.raises(InputError, match=r"a\.\w+ cannot be read .*copy it again"):
+        read_matrix(path)

@@ -1,6 +1,10 @@
 """Files of columns, Parquet and Arrow IPC: their columns as texts, and groups of rows of one column."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +24,14 @@ SMALL_BYTES = 256 << 20  # what any file may expand to
 
 _DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last for names of columns
 _FILE_MAGIC = b"ARROW1"
+_PRINT_SIZES = """
+import json, sys
+import pyarrow.parquet as pq
+metadata = pq.read_metadata(sys.argv[1])
+groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+columns = ([group.column(place) for place in range(group.num_columns)] for group in groups)
+json.dump([[(one.path_in_schema, one.total_uncompressed_size) for one in group] for group in columns], sys.stdout)
+"""
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
@@ -98,36 +110,44 @@ class _Parquet:
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(self.path) as file:
             for number, group in enumerate(self._groups):
-                row_bytes = self._check_size(group, columns) // max(1, group.num_rows)
-                for name in self._flat.intersection(columns):
-                    mean = self._size(group, [name]) // max(1, group.num_rows)
-                    if mean > MAX_CELL_CHARACTERS:  # known before a page of them is unpacked
-                        raise too_long(f"{self.path}, column {name!r}", mean)
+                row_bytes = self._check_size(number, columns) // max(1, group.num_rows)
                 rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, row_bytes)))
                 yield from file.iter_batches(rows, row_groups=[number], columns=list(dict.fromkeys(columns)))
 
     def read_group(self, number: int, column: str) -> pa.ChunkedArray:
         try:
-            self._check_size(self._groups[number], [column])
+            self._check_size(number, [column])
             with pq.ParquetFile(self.path) as file:
                 return file.read_row_group(number, columns=[column])[column]
         except _DAMAGE as error:
             raise _damaged_group(self.path, number, error) from error
 
-    def _check_size(self, group: Any, columns: Sequence[str]) -> int:
-        size, most = self._size(group, columns), _most_bytes(self.path)
+    def _check_size(self, number: int, columns: Sequence[str]) -> int:
+        """Bytes of some columns of a row group, unpacked, or more; known before a page of them is unpacked."""
+        group, most = self._groups[number], _most_bytes(self.path)
+        num_rows = max(1, group.num_rows)
+        if 0 <= group.total_byte_size <= min(most, num_rows * MAX_CELL_CHARACTERS):
+            return int(group.total_byte_size)
+        sizes = self._sizes[number]
+        size = sum(of for path, of in sizes if any(path == name or path.startswith(f"{name}.") for name in columns))
         if size > most:
             raise _bomb(self.path, f"a row group is {size >> 20:,} MiB unpacked", most)
+        for path, of in sizes:
+            if path in self._flat.intersection(columns) and of // num_rows > MAX_CELL_CHARACTERS:
+                raise too_long(f"{self.path}, column {path!r}", of // num_rows)
         return size
 
-    def _size(self, group: Any, columns: Sequence[str]) -> int:
-        """Bytes of some columns, unpacked."""
-        chunks = [group.column(place) for place in range(group.num_columns)]
-        return sum(
-            int(chunk.total_uncompressed_size)
-            for chunk in chunks
-            if any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in columns)
-        )
+    @cached_property
+    def _sizes(self) -> list[list[tuple[str, int]]]:
+        """Path and unpacked bytes of each column, for each row group, read in a process of its own.
+
+        Arrow ends the process where the statistics beside them are damaged.
+        """
+        command = [sys.executable, "-c", _PRINT_SIZES, str(self.path)]
+        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)
+        if done.returncode:
+            raise pa.ArrowInvalid("what it says of its columns cannot be read")
+        return [[(path, size) for path, size in group] for group in json.loads(done.stdout)]
 
 
 class _Arrow:

@@ -157,6 +157,35 @@ def test_a_group_of_rows_that_unpacks_beyond_measure_is_refused(tmp_path, monkey
         open_columns(tmp_path / "t.parquet").read_group(0, "x")
 
 
+TOTAL_SIZE = b"\x16\xf8\x01\x16\x04"
+"""Of the row group in the footer below: 124 bytes, before its 2 rows."""
+LEVELS = b"\x19\x06\x19&\x00\x04"
+"""Two lists of 64-bit numbers in the footer below, of no and of two entries: how often each level occurs."""
+
+
+def test_what_a_parquet_file_says_of_its_columns_may_be_damaged_anywhere(tmp_path):
+    """Arrow ends the process where one of these bytes is wrong and one asks for the size of a column."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": ["a", "b"], "text": ["x", "y"]}), path)
+    whole = path.read_bytes()
+    draw = Random(0)
+    refused = 0
+    for place in range(len(whole) - 8 - int.from_bytes(whole[-8:-4], "little"), len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << draw.randrange(8)]) + whole[place + 1 :])
+        try:
+            read_table(path, {"id": "id"})
+        except InputError:
+            refused += 1
+    assert refused > 100
+    assert (whole.count(TOTAL_SIZE), whole.count(LEVELS)) == (1, 2)
+    negative = whole.replace(TOTAL_SIZE, b"\x16\xff\x01\x16\x04")  # so that the sizes of columns are asked for
+    path.write_bytes(negative)
+    assert read_table(path, {"id": "id"}).columns["id"] == ["a", "b"]
+    path.write_bytes(negative.replace(LEVELS, b"\x19\x46\x19&\x00\x04"))
+    with pytest.raises(InputError, match=r"a\.parquet is damaged"):
+        read_table(path, {"id": "id"})
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_damage_anywhere_is_one_line_and_no_crash(tmp_path, kind, seed):
     random = Random(seed)

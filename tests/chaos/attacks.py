@@ -115,7 +115,7 @@ class Attacker:
         if limit_size:
             limits = {resource.RLIMIT_FSIZE: int(self._need(step) * self.rng.uniform(0, 0.8)) + 1}
         else:
-            limits = {resource.RLIMIT_NOFILE: self.rng.randint(24, 48)}  # the interpreter itself needs some twenty
+            limits = {resource.RLIMIT_NOFILE: self.rng.randint(8, 40)}
         ended = self.project.start(step, limits=limits, before=_checkpoint_often).wait()
         # a folder cannot be removed without opening it: the next start does
         self._check_refused(ended, step, replaced, may_leave_drafts=not limit_size)

@@ -17,7 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,6 +179,7 @@ class Project:
             stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             for descriptor in (1, 2):
                 os.dup2(stream, descriptor)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # as a command starts: a limit of open files counts its own
             os.environ.update(_ENVIRONMENT | dict(environment or {}))
             before()
             for limit, value in (limits or {}).items():
@@ -238,7 +239,7 @@ class Project:
 
     def rows(self, query: str) -> list[Any]:
         """Rows of MLflow's database."""
-        with sqlite3.connect(self.root / "mlflow.db") as connection:
+        with closing(sqlite3.connect(self.root / "mlflow.db")) as connection:
             return connection.execute(query).fetchall()
 
 

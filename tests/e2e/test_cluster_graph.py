@@ -40,6 +40,7 @@ from kfp.local.orchestrator import task_executor
 from components.params_file import load_params
 from pipeline.graph import PipelineOptions, RawDataVersion, build_pipeline
 from pipeline.images import Images
+from pipeline.local import reliable_processes
 from pipeline.target import Target
 given = json.loads(sys.argv[1])
 pipeline = build_pipeline(
@@ -50,7 +51,8 @@ pipeline = build_pipeline(
 )
 task_executor.time.sleep = lambda _: None  # between two tries
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=given["root"])
-pipeline(work=".dagnn/work", cache=".dagnn/cache", model_name="images", **given["parameters"])
+with reliable_processes():
+    pipeline(work=".dagnn/work", cache=".dagnn/cache", model_name="images", **given["parameters"])
 """
 
 

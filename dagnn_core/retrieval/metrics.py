@@ -62,7 +62,7 @@ class QueryScores(NamedTuple):
 
 
 def evaluate_retrieval(image: Embeddings, text: Embeddings, labels: Labels) -> dict[str, float]:
-    """All figures of a set of pairs, in both directions; `QueryScores` defines them.
+    """All metrics of a set of pairs, in both directions; `QueryScores` defines them.
 
     Args:
         image: image embeddings; all-zero ones are ranked last.

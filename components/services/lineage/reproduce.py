@@ -29,7 +29,7 @@ class ReproducedValue(NamedTuple):
 
 
 def recorded_params(recorded: Recorded) -> dict[str, Any]:
-    """A whole `params.yaml`: the sections that made a version with every value, those that change no figure by default.
+    """A whole `params.yaml`: the sections that made a version with every value, those that change no metric by default.
 
     Raises:
         InputError: they are not recorded.
@@ -103,9 +103,9 @@ def compare(recorded: Recorded, artifacts: Path) -> list[ReproducedValue]:
         for kind in (*reversed(ANCESTORS), "model")
         if kind in recorded.digests
     ]
-    figures = _figures(artifacts / "report")
+    metrics = _metrics(artifacts / "report")
     return rows + [
-        ReproducedValue(metric, recorded.tags[metric], figures.get(metric, ""))
+        ReproducedValue(metric, recorded.tags[metric], metrics.get(metric, ""))
         for metric in MAP_METRICS
         if metric in recorded.tags
     ]
@@ -164,7 +164,7 @@ def _digest(folder: Path, kind: str) -> str:
         return ""
 
 
-def _figures(report: Path) -> dict[str, str]:
+def _metrics(report: Path) -> dict[str, str]:
     try:
         artifact = read_artifact(report, "report", verify=True)
         metrics = read_metrics(artifact.file("metrics.json"), artifact.remedy)

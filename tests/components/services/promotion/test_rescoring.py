@@ -33,10 +33,10 @@ def data(scenes):
 
 
 @pytest.mark.parametrize("name", ["good", "vectors"])
-def test_figures_are_those_of_the_report(scenes, model, data, name):
-    figures = score(model(name), data("scenes" if name == "good" else name), name="it").figures
+def test_metrics_are_those_of_the_report(scenes, model, data, name):
+    metrics = score(model(name), data("scenes" if name == "good" else name), name="it").metrics
     report = json.loads((scenes.models[name].parent / "report" / "metrics.json").read_text())
-    assert figures == pytest.approx({metric: report[metric] for metric in figures}, abs=1e-6)
+    assert metrics == pytest.approx({metric: report[metric] for metric in metrics}, abs=1e-6)
 
 
 def with_encoders(model, **encoders):

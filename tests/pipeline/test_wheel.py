@@ -189,7 +189,8 @@ def test_data_become_a_registered_model_that_embeds_and_searches_in_any_folder(r
     nearest = np.argsort(-cosine)[:5]
     assert [f"{hit['id']}.png" for hit in found["hits"]] == images["ids"][nearest].tolist()
     np.testing.assert_allclose([hit["score"] for hit in found["hits"]], cosine[nearest], atol=1e-5)
-    assert Image.open(folder / "strip.png").format == "PNG"
+    with Image.open(folder / "strip.png") as strip:
+        assert strip.format == "PNG"
 
     (folder / "raw/images/7.png").write_bytes(b"no image")
     done = run("dagnn", "embed", str(model), "more.npz", "--images", "raw/images", check=False)

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class QueryScores(NamedTuple):
-    """Figures of every query in one direction, float64 [Q]; NaN where a query has no relevant item."""
+    """Scores of every query in one direction, float64 [Q]; NaN where a query has no relevant item."""
 
     average_precision: NDArray[np.float64]
     """AP = (1/R) · sum of the precision at every relevant rank; R = number of relevant items in the gallery."""

@@ -1,4 +1,4 @@
-"""How to make a version of a registered model again: parameters, commands, and whether the result is the same."""
+"""How to rebuild a version of a registered model: parameters, commands, and whether the result is the same."""
 
 import shlex
 from pathlib import Path, PurePosixPath
@@ -50,7 +50,7 @@ def recorded_params(recorded: Recorded) -> dict[str, Any]:
 
 
 def commands(recorded: Recorded, raw: Lookup) -> list[str]:
-    """Lines for a shell, in a checkout of the project, that make a version again and compare it; `#` begins a remark.
+    """Lines for a shell, in a checkout of the project, that rebuild a version and compare it; `#` begins a remark.
 
     Args:
         recorded: the version.

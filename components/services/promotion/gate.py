@@ -204,7 +204,7 @@ def _judge_origin(origin: Origin, *, allow_dirty: bool) -> Iterable[Check]:
         None,
         None,
         f"code or params.yaml differed from the commit when these were made: {', '.join(origin.uncommitted)}; commit, "
-        "and make them again"
+        "and rebuild them"
         if origin.uncommitted
         else f"code and params.yaml as in commit {origin.commit[:12]}",
     )

@@ -109,7 +109,7 @@ def test_a_slice_that_is_too_small_or_not_there_is_named_as_such(data):
     values = np.full(size, np.nan)
     values[np.flatnonzero(dataset.labels[rows_of_test(dataset)].all(axis=1))[:1]] = 0.5
     few = scored(values, values)
-    with pytest.raises(InputError, match=r"1 of \d+ queries have finite figures"):
+    with pytest.raises(InputError, match=r"1 of \d+ queries have finite scores"):
         compare(few, few, dataset, CONFIG)
     wordless = replace(dataset, texts=("",) * len(dataset))
     one = scored(*np.random.default_rng(0).random((2, size)))

@@ -185,14 +185,14 @@ def _table(rows: Sequence[Row], differences: Mapping[str, Difference], split: st
     titles = ["", f"{split} mean MAP", f"against {rows[0].name}", *selection, *list(COLUMNS.values())[1:]]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for row in rows:
-        spreads = {key: _mean_and_spread([metrics[key] for metrics in row.runs]) for key in COLUMNS}
+        figures = {key: _mean_and_spread([metrics[key] for metrics in row.runs]) for key in COLUMNS}
         difference = differences.get(row.name)
         cells = [
             row.name,
-            spreads.pop("map_mean"),
+            figures.pop("map_mean"),
             "" if difference is None else f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]",
             *("" if row.val_map_mean is None else f"{row.val_map_mean:.4f}" for _ in selection),
-            *spreads.values(),
+            *figures.values(),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -221,7 +221,7 @@ def _train_and_register(root: Path, data: Path, tracking: Tracking, *, name: str
 def scenes(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Scenes:
     """Models `good` and `weak` of rendered scenes, and `vectors` of precomputed ones; data with a leak, `leaky`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0de")  # committed, in any state of this checkout
+        patch.setenv("DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0de")  # committed, whatever the state of this checkout
         return _make_scenes(empty_database, tmp_path_factory.mktemp("scenes"))
 
 

@@ -22,7 +22,7 @@ def opening(path: Path, remedy: str) -> Iterator[None]:
 
     Args:
         path: what the body reads.
-        remedy: what makes it again.
+        remedy: how to rebuild it.
 
     Raises:
         ArtifactError: the file is damaged.
@@ -47,7 +47,7 @@ def read_array(
         path: the file.
         dtype: of its values; `np.floating` takes every floating-point type.
         shape: size of each dimension; None takes any.
-        remedy: what makes it again.
+        remedy: how to rebuild it.
         mapped: leave it on the disk, mapped into memory.
 
     Raises:
@@ -72,7 +72,7 @@ def read_columns(
         path: the file.
         schema: its columns.
         num_rows: how many rows it has; None: any number.
-        remedy: what makes it again.
+        remedy: how to rebuild it.
         without: columns that are not read, and may be null.
 
     Raises:

@@ -90,7 +90,7 @@ class Artifact:
 
     @property
     def remedy(self) -> str:
-        """What makes it again."""
+        """How to rebuild it."""
         return _remedy(self.kind)
 
     def file(self, name: str) -> Path:
@@ -212,7 +212,7 @@ def parse_manifest(text: bytes, where: str, remedy: str = "") -> Manifest:
     Args:
         text: what the file holds.
         where: the file, for messages.
-        remedy: what makes the artifact again.
+        remedy: how to rebuild it.
 
     Raises:
         ArtifactError: it is damaged, or of a version that this program does not read.
@@ -224,7 +224,7 @@ def parse_manifest(text: bytes, where: str, remedy: str = "") -> Manifest:
             raise ArtifactError(
                 f"{where}: schema version {version}, but this program reads versions "
                 f"{' and '.join(map(str, READABLE_VERSIONS))}",
-                f"make it again with this program: {remedy}",
+                f"rebuild it with this program: {remedy}",
             )
         manifest = parse_shape(Manifest, values)
         if manifest.manifest_digest is None and version != 2:

@@ -26,7 +26,7 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"], *, key: str) -> torch.
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """What the last digits of figures depend on: processor, device, number of threads and of processes (torchrun)."""
+    """What the last digits of metrics depend on: processor, device, number of threads and of processes (torchrun)."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     return {
         "processor": _processor(),

@@ -101,7 +101,7 @@ def _sum(x: Tensor) -> Tensor:
     except RuntimeError as error:  # so does gloo say it
         raise BackendError(
             "another process of this training has ended, or cannot be reached",
-            "when its own message is dealt with, run the same command again to go on",
+            "correct what its own message names, then run the same command again: it resumes",
         ) from error
     return x
 

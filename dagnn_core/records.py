@@ -291,7 +291,7 @@ def read_metrics(path: Path, remedy: str, needed: Iterable[str] = ()) -> dict[st
 
     Args:
         path: the file.
-        remedy: what makes it again.
+        remedy: how to rebuild it.
         needed: metrics that it must have.
 
     Raises:

@@ -31,7 +31,7 @@ _SECRET_NAME = re.compile(
 )
 # an address ends where the next one begins; the look-ahead is short, so that the time stays linear
 _ADDRESS = re.compile(rf"://(?P<rest>(?:(?![A-Za-z][\w+.-]{{1,15}}://){_CHARACTER})+)")
-_PORT = re.compile(r"(?P<number>\d+)(?:[^\w@]|$)|\W*$")  # words may go on behind it
+_PORT = re.compile(r"(?P<number>\d+)(?:[^\w@]|$)|\W*$")  # words may follow
 _QUERY = re.compile(rf"(?P<name>[?&;#](?:{_NAME}|auth|key|pass|pwd|pw|sig)=)(?:(?![&#]){_CHARACTER})+", re.IGNORECASE)
 _SETTING = re.compile(
     rf"""(?P<name>(?<![\w.%?&;#-]){_NAME}\\{{0,7}}(?:["']\s{{0,3}}:|["']?\s{{0,3}}=)\s{{0,3}})"""

@@ -4,11 +4,12 @@ import io
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -16,6 +17,7 @@ from typing import TextIO
 
 import psutil
 from kfp import local
+from kfp.local import subprocess_task_handler
 
 from components.locations import CACHE, WORK
 from dagnn_core.errors import BackendError, DagnnError
@@ -74,7 +76,7 @@ def run_locally(
         logging.getLogger().setLevel(logging.WARNING)  # kfp logs to the root logger that it has cleaned up
         transcript = _Transcript(log, terminal=sys.stdout)
         try:
-            with redirect_stdout(transcript), reliable_containers() if images else nullcontext():
+            with redirect_stdout(transcript), reliable_containers() if images else reliable_processes():
                 outputs = pipeline().outputs
         except RuntimeError as error:
             reason = _COLOUR.sub("", str(error))
@@ -83,6 +85,23 @@ def run_locally(
             _wait_for_tasks()
             raise
     return Outputs(**outputs)
+
+
+@contextmanager
+def reliable_processes() -> Iterator[None]:
+    """Have kfp start its processes by any path of this Python, and leave their arguments as they are."""
+    theirs = subprocess_task_handler.replace_python_executable
+    subprocess_task_handler.replace_python_executable = _run_by
+    try:
+        yield
+    finally:
+        subprocess_task_handler.replace_python_executable = theirs
+
+
+def _run_by(command: Sequence[str], executable: str) -> list[str]:
+    """Put a Python into a task's command, `sh -c SCRIPT CODE ARGUMENT ...`: into the script alone, and quoted."""
+    shell, option, script, *arguments = command
+    return [shell, option, script.replace("python3", shlex.quote(executable)), *arguments]
 
 
 class _Transcript(io.TextIOBase):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.services.promotion.evidence import examine
-from components.services.promotion.gate import Examination, judge
+from components.services.promotion.gate import GateResult, judge
 from components.services.promotion.promotion import Promotion, promote
 from components.services.registry.versions import mark_finished
 from components.services.tracking.mlflow import Tracking
@@ -50,7 +50,7 @@ def run(
         BackendError: the server, the store or the disk failed.
     """
 
-    def pass_gate(challenger: "ModelVersion", champion: "ModelVersion | None") -> Examination:
+    def pass_gate(challenger: "ModelVersion", champion: "ModelVersion | None") -> GateResult:
         with tempfile.TemporaryDirectory() as folder:
             evidence = examine(tracking, challenger, champion, dataset=dataset, config=params.gate, folder=Path(folder))
         return judge(evidence, params.gate, allow_dirty=allow_dirty)

@@ -16,7 +16,7 @@ from dagnn_core.records import read_metrics
 
 log = logging.getLogger(__name__)
 
-_FIGURE = "val_map_mean"
+_METRIC = "val_map_mean"
 
 
 def run(*, models: Sequence[Path], model_out: Path) -> None:
@@ -34,12 +34,12 @@ def run(*, models: Sequence[Path], model_out: Path) -> None:
     if not models:
         raise InputError("there is no model to select from, expected one of each training")
     artifacts = [read_artifact(path, KIND, verify=True) for path in models]
-    figures = [
-        read_metrics(artifact.file("val_metrics.json"), artifact.remedy, [_FIGURE])[_FIGURE] for artifact in artifacts
+    values = [
+        read_metrics(artifact.file("val_metrics.json"), artifact.remedy, [_METRIC])[_METRIC] for artifact in artifacts
     ]
-    best = max(range(len(models)), key=figures.__getitem__)
+    best = max(range(len(models)), key=values.__getitem__)
     # the whole artifact, so that it keeps its provenance: which training and which MLflow run it came from
     model_out.parent.mkdir(parents=True, exist_ok=True)
     with draft_of(model_out) as draft:
         shutil.copytree(artifacts[best].path, draft, dirs_exist_ok=True)
-    log.info("%s of %d models: %s; the best is taken", _FIGURE, len(models), ", ".join(f"{x:.4f}" for x in figures))
+    log.info("%s of %d models: %s; the best is taken", _METRIC, len(models), ", ".join(f"{x:.4f}" for x in values))

@@ -1,1 +1,1 @@
-"""Data sets: reading, writing, importing, rendering."""
+"""Data sets: reading, writing, importing."""

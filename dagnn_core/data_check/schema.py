@@ -60,7 +60,7 @@ def check_vectors(dataset: Dataset) -> Iterator[Finding]:
             f"{modality}_vectors_zero",
             len(zeros),
             0,
-            "precomputed vectors of zeros alone, which rank last; make them again or leave these items out",
+            "precomputed vectors of zeros alone, which rank last; rebuild them or leave these items out",
             examples=zeros,
             above="warning",
         )

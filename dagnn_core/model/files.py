@@ -147,7 +147,7 @@ def write_model(
         graph: what it was built on.
         features: the artifact that the model was trained on, whose encoders go into the model.
         history: one mapping an epoch.
-        val_metrics: figures of the kept epoch on the validation split.
+        val_metrics: metrics of the kept epoch on the validation split.
     """
     save_tensors(directory / "model.safetensors", state)
     if kind_of(config).fit:  # the fit has chosen the dimension

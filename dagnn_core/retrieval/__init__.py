@@ -1,1 +1,1 @@
-"""Ranking, retrieval metrics, baselines."""
+"""Rankings, and the metrics of retrieval."""

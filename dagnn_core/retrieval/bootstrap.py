@@ -1,4 +1,4 @@
-"""Bootstrap over queries: how sure a figure is, and the difference between two methods on the same test items.
+"""Bootstrap over queries: how sure a mean is, and the difference between two methods on the same test items.
 
 By hand, not by `scipy.stats.bootstrap`: its BCa interval makes Q^2 entries for the jackknife, and takes 1.7 to 2.1
 times as long at 2,000 queries, 2.9 to 3.1 at 5,000 and 4.8 at 10,000 (2,000 resamples); it is not defined where all
@@ -36,20 +36,20 @@ class Interval(NamedTuple):
 
 
 def bootstrap_mean(
-    figures: NDArray[np.float64], *, num_resamples: int = 2000, seed: int, level: float = 0.95
+    scores: NDArray[np.float64], *, num_resamples: int = 2000, seed: int, level: float = 0.95
 ) -> Interval:
     """Percentile interval of a mean over resampled queries (Efron, 1979), as `paired_bootstrap` has it of a difference.
 
     Args:
-        figures: a figure of every query; NaN where no item is relevant.
+        scores: a score of every query; NaN where no item is relevant.
         num_resamples: how many resamples.
         seed: of the resamples.
         level: probability that the interval covers the mean.
 
     Shape:
-        figures [Q], at least one defined.
+        scores [Q], at least one defined.
     """
-    return _percentiles(_resampled_means(figures[~np.isnan(figures)], num_resamples, seed), level)
+    return _percentiles(_resampled_means(scores[~np.isnan(scores)], num_resamples, seed), level)
 
 
 def paired_bootstrap(
@@ -62,13 +62,13 @@ def paired_bootstrap(
 ) -> Difference:
     """Difference of two means with its percentile interval over resampled queries (Efron, 1979).
 
-    Each resample draws Q queries with replacement and takes both methods' figures of them. Figures of one query that
+    Each resample draws Q queries with replacement and takes both methods' scores of them. Scores of one query that
     depend on each other are averaged by the caller: the image and the text of an item, as queries of the two
     directions, and the seeds of one method. The interval then tells about other test items, not about other seeds.
 
     Args:
-        challenger: a figure of every query, such as its average precision; NaN where no item is relevant.
-        reference: the same figure of another method for the same queries in the same order.
+        challenger: a score of every query, such as its average precision; NaN where no item is relevant.
+        reference: the same score of another method for the same queries in the same order.
         num_resamples: how many resamples.
         seed: of the resamples; the same seed gives the same interval.
         level: probability that the interval covers the difference; its ends are quantiles (1 ± level) / 2.
@@ -77,7 +77,7 @@ def paired_bootstrap(
         challenger [Q], reference [Q].
 
     Raises:
-        InputError: figures of other shapes, infinite, or undefined for other queries; fewer than two defined queries;
+        InputError: scores of other shapes, infinite, or undefined for other queries; fewer than two defined queries;
             no resamples; a level outside (0, 1).
     """
     if num_resamples < 1 or not 0 < level < 1:
@@ -90,14 +90,14 @@ def paired_bootstrap(
     return Difference(float(differences.mean()), *interval)
 
 
-def _resampled_means(figures: NDArray[np.float64], num_resamples: int, seed: int) -> NDArray[np.float64]:
+def _resampled_means(scores: NDArray[np.float64], num_resamples: int, seed: int) -> NDArray[np.float64]:
     draw = np.random.default_rng(seed)
     means = np.empty(num_resamples)
-    block = max(1, BLOCK_ENTRIES // len(figures))
+    block = max(1, BLOCK_ENTRIES // len(scores))
     for start in range(0, num_resamples, block):
         part = means[start : start + block]
-        queries = draw.integers(len(figures), size=(len(part), len(figures)))
-        part[:] = figures[queries].mean(axis=1)
+        queries = draw.integers(len(scores), size=(len(part), len(scores)))
+        part[:] = scores[queries].mean(axis=1)
     return means
 
 
@@ -107,24 +107,24 @@ def _percentiles(means: NDArray[np.float64], level: float) -> Interval:
 
 
 def _differences(challenger: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Differences of the queries that have a figure."""
+    """Differences of the queries that have a score."""
     if challenger.ndim != 1 or challenger.shape != reference.shape:
         raise InputError(
-            f"figures of the challenger have shape {list(challenger.shape)}, of the reference {list(reference.shape)}, "
-            "expected [Q] in both: one figure for each of the same queries"
+            f"scores of the challenger have shape {list(challenger.shape)}, of the reference {list(reference.shape)}, "
+            "expected [Q] in both: one score for each of the same queries"
         )
     defined = ~np.isnan(challenger)
     differing = defined == np.isnan(reference)
     if differing.any():
         raise InputError(
-            f"{int(differing.sum())} of {len(differing)} queries (the first: {int(differing.argmax())}) have a figure "
+            f"{int(differing.sum())} of {len(differing)} queries (the first: {int(differing.argmax())}) have a score "
             "of one method only, expected the same test items and labels for both",
             "evaluate both on the same features",
         )
     differences: NDArray[np.float64] = challenger[defined] - reference[defined]
     if len(differences) < 2 or not np.isfinite(differences).all():
         raise InputError(
-            f"{int(np.isfinite(differences).sum())} of {len(defined)} queries have finite figures of both methods, "
-            "expected at least 2 with figures, and none infinite"
+            f"{int(np.isfinite(differences).sum())} of {len(defined)} queries have finite scores of both methods, "
+            "expected at least 2 with scores, and none infinite"
         )
     return differences

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class QueryScores(NamedTuple):
-    """Figures of every query in one direction, float64 [Q]; NaN where a query has no relevant item."""
+    """Scores of every query in one direction, float64 [Q]; NaN where a query has no relevant item."""
 
     average_precision: NDArray[np.float64]
     """AP = (1/R) · sum of the precision at every relevant rank; R = number of relevant items in the gallery."""
@@ -62,7 +62,7 @@ class QueryScores(NamedTuple):
 
 
 def evaluate_retrieval(image: Embeddings, text: Embeddings, labels: Labels) -> dict[str, float]:
-    """All figures of a set of pairs, in both directions; `QueryScores` defines them.
+    """All metrics of a set of pairs, in both directions; `QueryScores` defines them.
 
     Args:
         image: image embeddings; all-zero ones are ranked last.

@@ -39,7 +39,7 @@ class TrainingState:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     """Weights and buffers of the epoch with the best validation MAP."""
     best_metrics: Epoch = field(default_factory=dict)
-    """Validation figures of that epoch."""
+    """Validation metrics of that epoch."""
 
 
 def save_checkpoint(path: Path, state: TrainingState) -> None:
@@ -106,7 +106,7 @@ def restore_checkpoint(path: Path, state: TrainingState) -> None:
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
     state.generator.set_state(tensors["generator"])
     name, dropout = _dropout_generator(state)
-    if name in tensors:  # not where a training goes on on another kind of device
+    if name in tensors:  # not where a training resumes on another kind of device
         dropout.set_rng_state(tensors[name])
     state.history = record["history"]
     state.best_weights = _under(tensors, "best.")

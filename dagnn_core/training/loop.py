@@ -37,10 +37,10 @@ HEADROOM_BYTES = 1 << 20  # for what a model has beside weights and encoders
 
 
 class MetricLogger(Protocol):
-    """Where the figures of an epoch go beside the history."""
+    """Where the metrics of an epoch go beside the history."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Take the figures of epoch `step`."""
+        """Take the metrics of epoch `step`."""
 
 
 class TrainingResult(NamedTuple):
@@ -51,7 +51,7 @@ class TrainingResult(NamedTuple):
     history: list[Epoch]
     """Losses, discriminator accuracies and validation MAP of every epoch."""
     val_metrics: Epoch
-    """All retrieval figures of the kept epoch on the validation split, and its number."""
+    """All retrieval metrics of the kept epoch on the validation split, and its number."""
 
 
 def train(
@@ -183,10 +183,10 @@ def _check_same_start(state: TrainingState, checkpoint: Path) -> None:
 
 def _closed_form_result(network: CrossModalNetwork, val_split: Split, logger: MetricLogger | None) -> TrainingResult:
     val_metrics = _validate(network, val_split)
-    figures = {name: val_metrics[name] for name in VAL_MAP}
+    metrics = {name: val_metrics[name] for name in VAL_MAP}
     if logger:
-        logger.log_metrics(figures, 1)
-    return TrainingResult(_weights(network), [{"epoch": 1} | figures], val_metrics | {"best_epoch": 1})
+        logger.log_metrics(metrics, 1)
+    return TrainingResult(_weights(network), [{"epoch": 1} | metrics], val_metrics | {"best_epoch": 1})
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:
@@ -241,8 +241,8 @@ def _train_epoch(
         optimizer.step()
         if state.average is not None:
             state.average.update_parameters(network)
-        figures = len(rows) * torch.stack([losses.total, *losses.terms.values(), *losses.accuracies.values()]).detach()
-        sums = figures.double() if sums is None else sums + figures
+        values = len(rows) * torch.stack([losses.total, *losses.terms.values(), *losses.accuracies.values()]).detach()
+        sums = values.double() if sums is None else sums + values
     assert sums is not None
     means = (sums / sum(map(len, batches))).tolist()
     names = ["loss_total", *(f"loss_{name}" for name in losses.terms), *losses.accuracies]

@@ -1,4 +1,4 @@
-"""The built-in demo data set: rendered scenes, a sentence about each, and correlated labels; it needs no download."""
+"""The built-in demo data set: rendered scenes, a text about each, and correlated labels; it needs no download."""
 
 import io
 from collections.abc import Iterator

@@ -93,7 +93,7 @@ class Canvas:
         self.replace(Image.new("RGB", (self.width, self.height)))
 
     def replace(self, image: Image.Image) -> None:
-        """Go on with another image."""
+        """Draw on another image from now on."""
         self.image = image
         self.draw = ImageDraw.Draw(image, "RGBA")
 

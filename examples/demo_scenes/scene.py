@@ -1,4 +1,4 @@
-"""What a scene holds: setting, time of day and placed things, from which image, sentence and labels follow.
+"""What a scene holds: setting, time of day and placed things, from which image, text and labels follow.
 
 Positions are fractions of the frame (x from the left, y from the top), sizes are fractions of its height.
 """

@@ -168,11 +168,11 @@ def _print_findings(findings: Sequence[Finding]) -> None:
     width = max(len(finding.name) for finding in findings)
     print(f"{'verdict':<8} {'check':<{width}} {'value':>8} {'limit':>8}")
     for finding in findings:
-        print(f"{finding.verdict:<8} {finding.name:<{width}} {_figure(finding.value):>8} {_figure(finding.limit):>8}")
+        print(f"{finding.verdict:<8} {finding.name:<{width}} {_number(finding.value):>8} {_number(finding.limit):>8}")
         if finding.verdict != "ok":
             for line in (finding.explanation, "; ".join(finding.examples)):
                 print(textwrap.fill(cell(line), 100, initial_indent=" " * 9, subsequent_indent=" " * 9))
 
 
-def _figure(value: float) -> str:
+def _number(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) else f"{value:.4g}"

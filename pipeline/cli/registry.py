@@ -217,7 +217,7 @@ def _event_lines(events: "Sequence[Event]") -> Iterator[str]:
             event.what,
             event.source or "-",
             event.target or "-",
-            _figure(event.figures.get("map_mean")),
+            _number(event.metrics.get("map_mean")),
         )
         reasons = textwrap.wrap(cell(event.why), WIDTH - len(row), break_on_hyphens=False) or [""]
         yield (row + reasons[0]).rstrip()
@@ -237,7 +237,7 @@ def _promotion_object(promotion: "Promotion", *, dry_run: bool) -> dict[str, obj
         "reason": promotion.decision.reason,
         "dry_run": dry_run,
         "checks": [_check_object(check) for check in promotion.checks],
-        "figures": dict(promotion.figures),
+        "figures": dict(promotion.metrics),
     }
 
 
@@ -255,8 +255,8 @@ def _promotion_lines(promotion: "Promotion", *, dry_run: bool) -> Iterator[str]:
         width = max(len(check.name) for check in promotion.checks)
         yield f"{'verdict':<14}  {'check':<{width}}  {'value':>9}  {'limit':>9}"
         for check, following in zip(promotion.checks, (*promotion.checks[1:], None), strict=True):
-            figures = f"{_limit(check.value):>9}  {_limit(check.limit):>9}"
-            yield f"{check.verdict:<14}  {check.name:<{width}}  {figures}".rstrip()
+            numbers = f"{_limit(check.value):>9}  {_limit(check.limit):>9}"
+            yield f"{check.verdict:<14}  {check.name:<{width}}  {numbers}".rstrip()
             shared = following is not None and following.explanation == check.explanation  # shown once, below the last
             if check.verdict != "passed" and not shared:
                 for line in textwrap.wrap(cell(check.explanation), WIDTH - 16, break_on_hyphens=False):
@@ -270,5 +270,5 @@ def _limit(value: float | None) -> str:
     return "-" if value is None else f"{value:.5g}"
 
 
-def _figure(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"

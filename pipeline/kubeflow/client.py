@@ -285,7 +285,7 @@ class Kubeflow:
             total=3,
             redirect=0,  # to a login page: the credentials are not taken
             status_forcelist=(502, 503, 504),
-            allowed_methods=("GET",),  # what may have been made is not made again
+            allowed_methods=("GET",),  # what may exist is not created again
             backoff_factor=self.pause,
             raise_on_redirect=False,
             raise_on_status=False,

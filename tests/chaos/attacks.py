@@ -180,7 +180,7 @@ class Attacker:
         self._check_result(step)
         return f"{step}: {' and '.join(sorted(_word(one) for one in ended))}"
 
-    def surroundings(self) -> str:
+    def environment(self) -> str:
         """Take a usable folder for temporary files, a writable store of files, or a steady clock away."""
         step = self.rng.choice(["extract_features", "train", "evaluate", "register"])
         replaced = self._begin(step)
@@ -276,9 +276,9 @@ ATTACKS: Mapping[str, Callable[[Attacker], str]] = {
     "damaged input": Attacker.damage_input,
     "damaged work": Attacker.damage_work,
     "race": Attacker.race,
-    "surroundings": Attacker.surroundings,
+    "environment": Attacker.environment,
 }
-NEED_MOUNTS = ("full disk", "surroundings")
+NEED_MOUNTS = ("full disk", "environment")
 
 
 def _word(ended: Ended) -> str:

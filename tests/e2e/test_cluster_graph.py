@@ -40,6 +40,7 @@ from kfp.local.orchestrator import task_executor
 from components.params_file import load_params
 from pipeline.graph import PipelineOptions, RawDataVersion, build_pipeline
 from pipeline.images import Images
+from pipeline.local import reliable_processes
 from pipeline.target import Target
 given = json.loads(sys.argv[1])
 pipeline = build_pipeline(
@@ -50,7 +51,8 @@ pipeline = build_pipeline(
 )
 task_executor.time.sleep = lambda _: None  # between two tries
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=given["root"])
-pipeline(work=".dagnn/work", cache=".dagnn/cache", model_name="images", **given["parameters"])
+with reliable_processes():
+    pipeline(work=".dagnn/work", cache=".dagnn/cache", model_name="images", **given["parameters"])
 """
 
 
@@ -88,7 +90,7 @@ def store(s3_server: str, s3_client: Any) -> Bucket:
 
 @pytest.fixture(scope="module")
 def raw(store: Bucket) -> dict[str, str]:
-    """Images and sentences in a DVC remote."""
+    """Images and texts in a DVC remote."""
     rng = np.random.default_rng(0)
     colours = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 210)}
     rows, files = ["id,text,labels,split"], {}
@@ -172,11 +174,11 @@ def test_every_task_ran(finished: dict[str, Path]) -> None:
 
 def test_the_best_of_both_models_goes_on(finished: dict[str, Path]) -> None:
     models = [read_artifact(folder / "model_out", "model") for name, folder in finished.items() if "/train" in name]
-    figures = [json.loads(model.file("val_metrics.json").read_text())["val_map_mean"] for model in models]
+    values = [json.loads(model.file("val_metrics.json").read_text())["val_map_mean"] for model in models]
     taken = read_artifact(finished["select-model"] / "model_out", "model", verify=True)
     assert sorted(model.provenance["params"]["train"]["seed"] for model in models) == [1, 2]
     assert taken.content_digest in {
-        model.content_digest for model, figure in zip(models, figures, strict=True) if figure == max(figures)
+        model.content_digest for model, value in zip(models, values, strict=True) if value == max(values)
     }
     report = read_artifact(finished["evaluate"] / "report_out", "report")
     assert report.provenance["ancestors"]["model"] == taken.content_digest

@@ -84,9 +84,9 @@ def test_another_way_of_reading_text_keeps_the_label_graph(checkout: Any) -> Non
     assert _stages_run(checkout.run("dvc", "repro")) == ["extract_features", "train", "evaluate"]
 
 
-def test_metrics_show_validation_and_test_figures(checkout: Any) -> None:
-    (figures,) = json.loads(checkout.run("dvc", "metrics", "show", "--json")).values()
-    shown = {file: entry["data"] for file, entry in figures["data"].items()}
+def test_metrics_of_validation_and_test_are_shown(checkout: Any) -> None:
+    (metrics,) = json.loads(checkout.run("dvc", "metrics", "show", "--json")).values()
+    shown = {file: entry["data"] for file, entry in metrics["data"].items()}
     assert 0 < shown["artifacts/report/metrics.json"]["map_i2t"] <= 1
     assert 0 < shown["artifacts/model/val_metrics.json"]["val_map_mean"] <= 1
 

@@ -72,11 +72,11 @@ def test_of_several_seeds_the_best_model_is_registered(make_checkout: Callable[[
     output = checkout.run(*DAGNN_RUN, "--seed", "1", "--seed", "2")
     assert output.count("[train] epoch 2 of 2: ") == 2
     models = list(_run_folder(checkout).glob("*/train/model_out"))
-    figures = [json.loads((model / "val_metrics.json").read_text())["val_map_mean"] for model in models]
+    values = [json.loads((model / "val_metrics.json").read_text())["val_map_mean"] for model in models]
     (shown,) = [line.split(maxsplit=1)[1] for line in output.splitlines() if line.startswith("model ")]
     assert Path(shown).parent.name == "select-model"
     taken = read_artifact(checkout.root / shown, "model", verify=True)
-    best = read_artifact(models[figures.index(max(figures))], "model")
+    best = read_artifact(models[values.index(max(values))], "model")
     assert (len(models), taken.content_digest) == (2, best.content_digest)
     assert "version dagnn 1" in output
 

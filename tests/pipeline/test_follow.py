@@ -20,7 +20,7 @@ PACE = Pace(first=0.001, longest=0.001, patience=0.0)
 
 
 def states(name: str) -> list[dict[str, Any]]:
-    """What a recorded run adds to the one that a test submitted, while it goes on."""
+    """What a recorded run adds to the one that a test submitted, while it runs."""
     run = recorded(name)
     under_way = [as_of(run, moment) for moment in moments(run)] if "state_history" in run_nodes(run)[0] else []
     return [state_alone(state) for state in (*under_way, run)]

@@ -298,7 +298,7 @@ class TestCredentials:
             connect(kubeflow)
         assert "login" not in server.requests
 
-    def test_a_token_in_a_file_is_read_anew(self, server: KubeflowServer, kubeflow: Kubeflow, tmp_path: Path) -> None:
+    def test_a_token_in_a_file_is_read_again(self, server: KubeflowServer, kubeflow: Kubeflow, tmp_path: Path) -> None:
         file = tmp_path / "token"
         file.write_text("first\n")
         server.token = "first"

@@ -135,6 +135,7 @@ def test_the_public_names_are_those_of_the_wheel(run: Run, environment: Path) ->
         ("results", 2, "artifacts/report does not exist, expected a report artifact; run `dvc repro evaluate`"),
         ("results", 2, "or `dagnn run` outside of a checkout"),
         ("embed model out.npz --texts texts", 2, "texts cannot be read"),
+        ("search boats", 2, "artifacts/model does not exist, expected a model artifact; run `dvc repro train`"),
         ("bench demo", 2, "is not a git checkout, expected the project's root"),
     ],
 )
@@ -156,7 +157,7 @@ def test_shipped_configurations_are_found_by_name(run: Run, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_data_become_a_registered_model_that_embeds_in_any_folder(run: Run, tmp_path: Path) -> None:
+def test_data_become_a_registered_model_that_embeds_and_searches_in_any_folder(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     _write_raw_data(folder / "raw")
     shutil.copyfile(ROOT / "examples/custom_parts.py", folder / "my_parts.py")
@@ -178,6 +179,19 @@ def test_data_become_a_registered_model_that_embeds_in_any_folder(run: Run, tmp_
     assert images["ids"].tolist() == [f"{row}.png" for row in sorted(range(90), key=str)]
     assert (texts["embeddings"].shape, images["embeddings"].shape) == ((2, 8), (90, 8))
 
+    described = run("dagnn", "index", "build", "index", "--source", "imported", "--model", str(model)).stdout
+    assert "items     90: 90 images, 90 texts\n" in described
+    query = ("dagnn", "search", "a red thing", "-k", "5", "--model", "models:/dagnn/1")
+    found = json.loads(run(*query, "--json", "--show", "strip.png").stdout)
+    query_vector, *_ = texts["embeddings"]
+    cosine = images["embeddings"] @ query_vector / np.linalg.norm(query_vector)
+    cosine /= np.linalg.norm(images["embeddings"], axis=1)
+    nearest = np.argsort(-cosine)[:5]
+    assert [f"{hit['id']}.png" for hit in found["hits"]] == images["ids"][nearest].tolist()
+    np.testing.assert_allclose([hit["score"] for hit in found["hits"]], cosine[nearest], atol=1e-5)
+    with Image.open(folder / "strip.png") as strip:
+        assert strip.format == "PNG"
+
     (folder / "raw/images/7.png").write_bytes(b"no image")
     done = run("dagnn", "embed", str(model), "more.npz", "--images", "raw/images", check=False)
     assert done.returncode == 2 and done.stderr.startswith("error: raw/images/7.png: ") and done.stderr.count("\n") == 1
@@ -192,7 +206,7 @@ def _report(output: str, folder: Path) -> Path:
 
 
 def _write_raw_data(raw: Path) -> None:
-    """Images of one colour with noise, a sentence that names it, and two labels."""
+    """Images of one colour with noise, a text that names it, and two labels."""
     rng = np.random.default_rng(0)
     (raw / "images").mkdir(parents=True)
     rows = ["id,text,labels,image"]

@@ -94,7 +94,7 @@ def exact_order(query: list[float], gallery: list[list[float]]) -> list[int]:
 def plain_scores(
     order: list[int], query_labels: set[int], gallery_labels: list[set[int]], partner: int
 ) -> tuple[float, ...] | None:
-    """The figures of one query by plain loops over a ranking, as `QueryScores`; None without relevant items."""
+    """The metrics of one query by plain loops over a ranking, as `QueryScores`; None without relevant items."""
     num_relevant = sum(bool(query_labels & labels) for labels in gallery_labels)
     if num_relevant == 0:
         return None
@@ -232,7 +232,7 @@ def test_perfect_and_reversed_rankings() -> None:
 @settings(deadline=None, max_examples=100)
 @given(problems())
 def test_ndcg_is_at_most_one_and_rises_when_a_better_item_moves_up(problem: Problem) -> None:
-    """Along a bubble sort by gain every figure rises to exactly 1."""
+    """Along a bubble sort by gain every metric rises to exactly 1."""
     query_labels, gallery_labels = problem.query_labels[:1], problem.gallery_labels
     shared = (query_labels.astype(int) @ gallery_labels.T.astype(int))[0]
     union = np.maximum(query_labels.sum(dtype=int) + gallery_labels.sum(axis=1, dtype=int) - shared, 1)
@@ -243,16 +243,16 @@ def test_ndcg_is_at_most_one_and_rises_when_a_better_item_moves_up(problem: Prob
         if not gains.any():
             continue
         order = list(range(len(gains)))
-        figures = []
+        metrics = []
         while True:
             scores = scores_of_order(order, query_labels, gallery_labels)
-            figures.append([float(getattr(scores, name)[0]) for name in (whole, first_10)])
+            metrics.append([float(getattr(scores, name)[0]) for name in (whole, first_10)])
             worse = [rank for rank in range(len(order) - 1) if gains[order[rank]] < gains[order[rank + 1]]]
             if not worse:
                 break
             order[worse[0]], order[worse[0] + 1] = order[worse[0] + 1], order[worse[0]]
-        assert figures[-1] == [1.0, 1.0]
-        for before, after in itertools.pairwise(figures):
+        assert metrics[-1] == [1.0, 1.0]
+        for before, after in itertools.pairwise(metrics):
             assert before[0] < after[0] and before[1] <= after[1]
 
 

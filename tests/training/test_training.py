@@ -1,4 +1,4 @@
-"""The training loop: learns, is deterministic, resumes to the bit, stops early, and refuses to go on with NaN."""
+"""The training loop: learns, is deterministic, resumes to the bit, stops early, and stops at NaN."""
 
 import logging
 import math
@@ -283,9 +283,9 @@ def test_a_disk_that_takes_no_checkpoint_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_it_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures = iter([0.5, 0.6, 0.55, 0.6, 0.4, 0.9])
+    values = iter([0.5, 0.6, 0.55, 0.6, 0.4, 0.9])
     names = ("val_map_i2t", "val_map_t2i", "val_map_mean")
-    monkeypatch.setattr(loop, "_validate", lambda *_: dict.fromkeys(names, next(figures)))
+    monkeypatch.setattr(loop, "_validate", lambda *_: dict.fromkeys(names, next(values)))
     result = run(tmp_path, TrainConfig(epochs=6, patience=3, batch_size=16))
     assert [epoch["val_map_mean"] for epoch in result.history] == [0.5, 0.6, 0.55, 0.6, 0.4]
     assert result.val_metrics["best_epoch"] == 2

@@ -169,7 +169,7 @@ def unpack(archive: Path, out: Path) -> Path:
                 if size % (100 * CHUNK) < chunk:
                     check_space(out, CHUNK)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise InputError(f"{archive} has the same name twice: {error.filename}", "make it again") from error
+        raise InputError(f"{archive} has the same name twice: {error.filename}", "pack it again") from error
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError) as error:
         raise _not_whole(archive, error) from error
     except OSError as error:

@@ -33,7 +33,7 @@ def provenance(
     """The record for a manifest: `ancestors` maps every artifact it was made from to its content digest.
 
     `origins` has the records of these artifacts themselves: each may be of another commit, and only together do they
-    say how to make this one again. `uris` maps each kind to where a pipeline run stored it, as far as that is known.
+    say how to rebuild this one. `uris` maps each kind to where a pipeline run stored it, as far as that is known.
     The record holds no time, so that equal work makes equal files.
 
     Args:

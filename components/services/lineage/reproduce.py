@@ -1,4 +1,4 @@
-"""How to make a version of a registered model again: parameters, commands, and whether the result is the same."""
+"""How to rebuild a version of a registered model: parameters, commands, and whether the result is the same."""
 
 import shlex
 from pathlib import Path, PurePosixPath
@@ -29,7 +29,7 @@ class ReproducedValue(NamedTuple):
 
 
 def recorded_params(recorded: Recorded) -> dict[str, Any]:
-    """A whole `params.yaml`: the sections that made a version with every value, those that change no figure by default.
+    """A whole `params.yaml`: the sections that made a version with every value, those that change no metric by default.
 
     Raises:
         InputError: they are not recorded.
@@ -50,7 +50,7 @@ def recorded_params(recorded: Recorded) -> dict[str, Any]:
 
 
 def commands(recorded: Recorded, raw: Lookup) -> list[str]:
-    """Lines for a shell, in a checkout of the project, that make a version again and compare it; `#` begins a remark.
+    """Lines for a shell, in a checkout of the project, that rebuild a version and compare it; `#` begins a remark.
 
     Args:
         recorded: the version.
@@ -103,9 +103,9 @@ def compare(recorded: Recorded, artifacts: Path) -> list[ReproducedValue]:
         for kind in (*reversed(ANCESTORS), "model")
         if kind in recorded.digests
     ]
-    figures = _figures(artifacts / "report")
+    metrics = _metrics(artifacts / "report")
     return rows + [
-        ReproducedValue(metric, recorded.tags[metric], figures.get(metric, ""))
+        ReproducedValue(metric, recorded.tags[metric], metrics.get(metric, ""))
         for metric in MAP_METRICS
         if metric in recorded.tags
     ]
@@ -164,7 +164,7 @@ def _digest(folder: Path, kind: str) -> str:
         return ""
 
 
-def _figures(report: Path) -> dict[str, str]:
+def _metrics(report: Path) -> dict[str, str]:
     try:
         artifact = read_artifact(report, "report", verify=True)
         metrics = read_metrics(artifact.file("metrics.json"), artifact.remedy)

@@ -61,20 +61,20 @@ def examine(
     model = _try(lambda: TrainedModel.read(model_folder(stored), verify=True))
     if isinstance(model, Unmeasured):
         origin = Origin(["the model's manifest"], "unknown", ["model"], lock=model)
-        return Evidence(origin=origin, figures=model, comparison=model, load_test=model, files=files, findings=model)
+        return Evidence(origin=origin, metrics=model, comparison=model, load_test=model, files=files, findings=model)
     commit = find_commit(Path(), folder_digest(model.artifact.path))
     data = _data_of(model.artifact, label, dataset, commit)
     log.info("%s: checking its data set, %d items", label, len(data))
     findings = _try(lambda: check_dataset(data.artifact, Limits(leaked_images=config.max_leaked_images)))
     log.info("%s: measuring it on the test split", label)
     scored = _try(lambda: score(model, data, name=label))
-    figures: Mapping[str, float] | Unmeasured
+    metrics: Mapping[str, float] | Unmeasured
     loaded: LoadTest | Unmeasured
     comparison: Comparison | NotApplicable | Unmeasured
     if isinstance(scored, Unmeasured):
-        figures = loaded = comparison = scored
+        metrics = loaded = comparison = scored
     else:
-        figures = scored.figures
+        metrics = scored.metrics
         log.info("%s: loading it in a fresh process", label)
         loaded = _try(lambda: load_test(stored, sample(model, data, scored)))
         comparison = NotApplicable("there is no champion yet")
@@ -87,7 +87,7 @@ def examine(
             )
     return Evidence(
         origin=_origin(challenger, model.artifact, commit),
-        figures=figures,
+        metrics=metrics,
         comparison=comparison,
         load_test=loaded,
         files=files,

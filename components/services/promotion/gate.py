@@ -28,11 +28,11 @@ _VERDICTS: dict[str, Verdict] = {"ok": "passed", "warning": "warning", "failed":
 
 
 class Check(NamedTuple):
-    """One line of the gate: a figure against its limit."""
+    """One line of the gate: a value against its limit."""
 
     name: str
     verdict: Verdict
-    """`warning`: beyond its limit, which may be right for these data. `allowed`: it has failed, and whoever promotes
+    """`warning`: beyond its limit, which may be right for these data. `allowed`: it has failed, and the user
     has accepted that (--allow-dirty)."""
     value: float | None
     limit: float | None
@@ -46,11 +46,11 @@ class Decision(NamedTuple):
     reason: str
 
 
-class Examination(NamedTuple):
+class GateResult(NamedTuple):
     """What the gate found."""
 
     checks: tuple[Check, ...]
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     """For the record: a few dozen at most."""
 
 
@@ -81,7 +81,7 @@ class Origin(NamedTuple):
 class Comparison(NamedTuple):
     """A challenger beside the champion, on the same test split; differences are challenger minus champion."""
 
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     """The champion's."""
     directions: Mapping[str, Difference]
     """Of MAP, by direction."""
@@ -112,7 +112,7 @@ class Evidence:
     """All that was measured about a version."""
 
     origin: Origin
-    figures: Mapping[str, float] | Unmeasured
+    metrics: Mapping[str, float] | Unmeasured
     """Of the test split, measured again."""
     comparison: Comparison | NotApplicable | Unmeasured
     load_test: LoadTest | Unmeasured
@@ -121,7 +121,7 @@ class Evidence:
     """Of the data set's checks."""
 
 
-def judge(evidence: Evidence, config: GateConfig, *, allow_dirty: bool) -> Examination:
+def judge(evidence: Evidence, config: GateConfig, *, allow_dirty: bool) -> GateResult:
     """Hold everything that was measured about a version against the limits.
 
     Args:
@@ -131,31 +131,31 @@ def judge(evidence: Evidence, config: GateConfig, *, allow_dirty: bool) -> Exami
     """
     checks = (
         *_judge_origin(evidence.origin, allow_dirty=allow_dirty),
-        *judge_floors(evidence.figures, config),
+        *judge_floors(evidence.metrics, config),
         *_judge_comparison(evidence.comparison, config),
         *_judge_load_test(evidence.load_test, config),
         *_judge_files(evidence.files),
         *_judge_data(evidence.findings),
     )
-    figures = {check.name: check.value for check in checks if check.value is not None}
-    for prefix, source in (("", evidence.figures), ("champion_", evidence.comparison)):
-        values = source.figures if isinstance(source, Comparison) else source
+    metrics = {check.name: check.value for check in checks if check.value is not None}
+    for prefix, source in (("", evidence.metrics), ("champion_", evidence.comparison)):
+        values = source.metrics if isinstance(source, Comparison) else source
         if isinstance(values, Mapping):
-            figures |= {f"{prefix}{name}": values[name] for name in MAP_METRICS}
+            metrics |= {f"{prefix}{name}": values[name] for name in MAP_METRICS}
     if isinstance(evidence.load_test, LoadTest):
-        figures["latency_p50_ms"] = evidence.load_test.latency_p50_ms
-    return Examination(checks, {name: value for name, value in figures.items() if math.isfinite(value)})
+        metrics["latency_p50_ms"] = evidence.load_test.latency_p50_ms
+    return GateResult(checks, {name: value for name, value in metrics.items() if math.isfinite(value)})
 
 
-def judge_floors(figures: Mapping[str, float] | Unmeasured, config: GateConfig) -> tuple[Check, ...]:
+def judge_floors(metrics: Mapping[str, float] | Unmeasured, config: GateConfig) -> tuple[Check, ...]:
     """Hold the metrics of a test split against the floors, without which a model is not even registered."""
     checks = []
     for direction, words in DIRECTIONS.items():
         name, floor = f"map_{direction}", getattr(config, f"min_map_{direction}")
-        if isinstance(figures, Unmeasured):
-            checks.append(Check(name, "failed", None, floor, figures.reason))
+        if isinstance(metrics, Unmeasured):
+            checks.append(Check(name, "failed", None, floor, metrics.reason))
             continue
-        value = figures.get(name, math.nan)
+        value = metrics.get(name, math.nan)
         explanation = f"MAP of the test split, {words}; below register.gate.min_{name}, train a better model"
         checks.append(Check(name, "passed" if value >= floor else "failed", value, floor, explanation))
     return tuple(checks)
@@ -186,8 +186,8 @@ def _reasons(checks: Sequence[Check]) -> str:
 
 
 def _shown(check: Check) -> str:
-    figures = "" if check.value is None else f"{check.value:.4g} against {check.limit:.4g}, "
-    return one_line(figures + check.explanation)
+    values = "" if check.value is None else f"{check.value:.4g} against {check.limit:.4g}, "
+    return one_line(values + check.explanation)
 
 
 def _at_most(name: str, value: float, limit: float, explanation: str) -> Check:
@@ -204,7 +204,7 @@ def _judge_origin(origin: Origin, *, allow_dirty: bool) -> Iterable[Check]:
         None,
         None,
         f"code or params.yaml differed from the commit when these were made: {', '.join(origin.uncommitted)}; commit, "
-        "and make them again"
+        "and rebuild them"
         if origin.uncommitted
         else f"code and params.yaml as in commit {origin.commit[:12]}",
     )

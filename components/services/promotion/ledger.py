@@ -6,7 +6,7 @@ number is the lock and the version the audit. A move counts when the champion th
 records before it lead to; of several at once the first counts, and the others are records of a lost race.
 
 The alias follows the ledger. The process that moved it reads both again until they agree, and then marks the record as
-settled, so that an alias that lags (its mover died in between: the next reader goes on) is told from one that somebody
+settled, so that an alias that lags (its mover died in between: the next reader does it) is told from one that somebody
 has moved by hand (reported, and kept until `adopt`). A record that was deleted by hand breaks the chain in the same
 way: the moves after it no longer count, and the alias is for a person to adopt.
 """
@@ -57,7 +57,7 @@ class Record:
     target: str | None
     who: str
     why: str
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     nonce: str = field(default_factory=lambda: uuid4().hex)
     """Tells a request that was sent twice, for its answer was lost, from two requests."""
 
@@ -69,7 +69,7 @@ class Record:
             "to": self.target or NONE,
             "who": self.who,
             "why": redact(self.why),
-            "figures": json.dumps(dict(self.figures)),
+            "figures": json.dumps(dict(self.metrics)),
             "nonce": self.nonce,
         }
 
@@ -289,14 +289,14 @@ def _version(version: str | None) -> str:
 def _parse(version: "ModelVersion") -> Entry | None:
     tags = version.tags
     try:
-        figures = {str(name): float(value) for name, value in json.loads(tags["figures"]).items()}
+        metrics = {str(name): float(value) for name, value in json.loads(tags["figures"]).items()}
         record = Record(
             action=Action(tags["action"]),
             source=_number(tags["from"]),
             target=_number(tags["to"]),
             who=tags["who"],
             why=tags["why"],
-            figures=figures,
+            metrics=metrics,
             nonce=tags["nonce"],
         )
     except (KeyError, ValueError, TypeError, AttributeError):

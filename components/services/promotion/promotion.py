@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from components.services.promotion.gate import Check, Decision, Examination, decide
+from components.services.promotion.gate import Check, Decision, GateResult, decide
 from components.services.promotion.ledger import Action, Entry, Ledger, LedgerState, Position, Record, fold, lost_to
 from components.services.registry.stored_model import find_fault
 from components.services.registry.versions import CHALLENGER, CHAMPION, read_versions
@@ -27,11 +27,11 @@ class Promotion(NamedTuple):
     """The champion before."""
     checks: tuple[Check, ...]
     """None of them where the decision needed none."""
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     decision: Decision
 
 
-Examine = Callable[["ModelVersion", "ModelVersion | None"], Examination]
+Examine = Callable[["ModelVersion", "ModelVersion | None"], GateResult]
 """Measures a version, beside the present champion, and judges it."""
 
 
@@ -55,7 +55,7 @@ class Event(NamedTuple):
     """The champion at that time."""
     target: str | None
     """The version that the event is about."""
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     why: str
 
 
@@ -112,10 +112,10 @@ def promote(
         if refusal is None and (fault := ledger.fault(number)):
             refusal = f"version {number} {fault}; register it again"
     if refusal is None:
-        checks, figures = examine(challenger, versions.get(present or ""))
+        checks, metrics = examine(challenger, versions.get(present or ""))
         decision = decide(checks)
     else:
-        checks, figures, decision = (), {}, Decision(False, refusal)
+        checks, metrics, decision = (), {}, Decision(False, refusal)
     if not dry_run:
         record = Record(
             action=Action.PROMOTED if decision.accepted else Action.REFUSED,
@@ -123,14 +123,14 @@ def promote(
             target=number,
             who=tracking.who,
             why=_joined(why, decision.reason),
-            figures=figures,
+            metrics=metrics,
         )
         with tracking.answering():
             if not decision.accepted:
                 ledger.append(record)
             elif lost := ledger.move(record):
                 decision = Decision(False, lost)
-    return Promotion(name, number, present, checks, figures, decision)
+    return Promotion(name, number, present, checks, metrics, decision)
 
 
 def rollback(tracking: Tracking, *, name: str, to: str | None, why: str = "", adopt: bool = False) -> Rollback:
@@ -252,7 +252,7 @@ def _event(entry: Entry, state: LedgerState, *, counts: bool) -> Event:
         what=Action.REFUSED.value if lost else record.action.value,
         source=record.source,
         target=record.target,
-        figures=record.figures,
+        metrics=record.metrics,
         why=_joined(record.why, lost_to(entry, state) if lost else ""),
     )
 

@@ -30,7 +30,7 @@ class Scored(NamedTuple):
     """Image embeddings [N, d]."""
     text: NDArray[np.float32]
     """Text embeddings [N, d]."""
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     average_precision: Mapping[str, NDArray[np.float64]]
     """By direction, [N]; NaN where nothing is relevant."""
 
@@ -113,7 +113,7 @@ def compare(challenger: Scored, champion: Scored, dataset: Dataset, config: Gate
     written = bool(dataset.is_written[rows].all())
     short = short_text_items([dataset.texts[row] for row in rows], config.short_texts)
     return Comparison(
-        champion.figures,
+        champion.metrics,
         {direction: difference([direction]) for direction in DIRECTIONS},
         {
             "rare_labels": of_slice(DIRECTIONS, rare, SLICES["rare_labels"]),

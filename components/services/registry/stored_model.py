@@ -28,7 +28,7 @@ _NUMPY = b"\x93NUMPY"
 
 
 def find_fault(tracking: Tracking, version: "ModelVersion") -> str | None:
-    """Return what keeps a version from being served, as the end of a sentence about it; None where it is whole.
+    """Return what keeps a version from being served, as the end of a message about it; None where it is whole.
 
     Neither its run nor MLflow's record of its model must be deleted (`mlflow gc` would take the files), and every file
     that the manifest of its model lists must lie in the store with the size that the manifest states. Only two small

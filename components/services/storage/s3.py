@@ -477,7 +477,7 @@ def _fingerprints(path: Path, part: int) -> _Fingerprints:
 
 
 def _in_threads(jobs: Sequence[Callable[[Report], None]], *, description: str, size: int) -> None:
-    """Run the jobs, a few at a time, and show the readable_size moved; the first failure, or Ctrl-C, stops them all."""
+    """Run the jobs, a few at a time, and show how much has moved; the first failure, or Ctrl-C, stops them all."""
     moved: SimpleQueue[int] = SimpleQueue()
     stop = threading.Event()
 

@@ -19,7 +19,7 @@ CHUNK_CHARACTERS = 1 << 18
 MAX_VALUE_CHARACTERS = 64 << 20  # one element; a file that never closes its first bracket must not fill the memory
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_UNFINISHED = re.compile(r"[0-9.eE+-]*\Z")  # what ends with the window may be a number that goes on behind it
+_UNFINISHED = re.compile(r"[0-9.eE+-]*\Z")  # a number at the end of the window may continue after it
 _DECODER = json.JSONDecoder()
 
 

@@ -1,4 +1,4 @@
-"""Unfinished work of an import: a folder that an interrupted import leaves, and that the next one goes on with.
+"""Unfinished work of an import: a folder that an interrupted import leaves, and from which the next one resumes.
 
     <work>/<images>/checks.jsonl                           what the images that were checked are like (journal.py)
     <work>/<images>/checks.prints                          their fingerprints, where splits are drawn

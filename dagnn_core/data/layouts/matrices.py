@@ -71,9 +71,9 @@ def open_matrices(source: Path, config: MatricesConfig, *, keep_incomplete: bool
             if split == _OUTSIDE:
                 continue
             own = tuple(names[column] for column in np.flatnonzero(labels[row]))
-            sentence = " ".join(words[column] for column in np.flatnonzero(text[row])) if words else ""
-            has_text = bool(sentence) or not words
-            yield RawItem(row + 1, item_id, sentence, own, "", split, has_image=bool(images), has_text=has_text)
+            item_text = " ".join(words[column] for column in np.flatnonzero(text[row])) if words else ""
+            has_text = bool(item_text) or not words
+            yield RawItem(row + 1, item_id, item_text, own, "", split, has_image=bool(images), has_text=has_text)
 
     items, rejections = quarantine(rows(), keep_incomplete=keep_incomplete, vectors=vectors)
     return RawData(

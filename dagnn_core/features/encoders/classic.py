@@ -122,4 +122,4 @@ def _describe_named(image: tuple[str, bytes]) -> NDArray[np.float32]:
 
 
 def _load_vector(path: Path) -> NDArray[np.float32]:
-    return read_array(path, np.float32, (DIM,), remedy="make it again")
+    return read_array(path, np.float32, (DIM,), remedy="rebuild it")

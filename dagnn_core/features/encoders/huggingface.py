@@ -157,7 +157,7 @@ class _HuggingFaceBackbone:
         keys = ("model", "revision", "digest", "pooling")
         model, revision, digest, pooling = (str(state.get(key)) for key in keys)
         if not all(isinstance(state.get(key), str) for key in keys) or pooling not in POOLINGS:
-            raise ArtifactError(f"{directory / STATE} is damaged, expected `model`, `revision` ...", "make it again")
+            raise ArtifactError(f"{directory / STATE} is damaged, expected `model`, `revision` ...", "rebuild it")
         if state.get("stored"):
             checkpoint = Checkpoint(
                 modality=cls.modality, model=model, revision=revision, folder=directory, digest=digest

@@ -36,7 +36,7 @@ class PrecomputedEncoder:
         state = read_state(directory)
         modality, dim = state.get("modality"), state.get("dim")
         if modality not in ("image", "text") or not isinstance(dim, int) or dim < 1:
-            raise ArtifactError(f"{directory / STATE} is damaged, expected `modality` and `dim`", "make it again")
+            raise ArtifactError(f"{directory / STATE} is damaged, expected `modality` and `dim`", "rebuild it")
         return cls(modality=modality, dim=dim)
 
     def encode(self, _raw: Sequence[object], /) -> NoReturn:

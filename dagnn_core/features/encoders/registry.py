@@ -136,9 +136,9 @@ def load_text_encoder(directory: Path) -> TextEncoder:
 def _load(directory: Path, table: Mapping[str, str], key: str) -> Any:
     kind = read_state(directory)["kind"]
     if kind not in table and not IMPORT_PATH.fullmatch(kind):
-        raise ArtifactError(f"{directory / STATE}: kind {kind!r}, expected one of {', '.join(table)}", "make it again")
+        raise ArtifactError(f"{directory / STATE}: kind {kind!r}, expected one of {', '.join(table)}", "rebuild it")
     encoder = _class_of(table, kind, key)
-    with opening(directory, "make it again"):
+    with opening(directory, "rebuild it"):
         return encoder.load(directory)
 
 

@@ -27,8 +27,8 @@ def read_state(directory: Path) -> dict[str, Any]:
         state = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"{path} cannot be read ({error}), expected the state of an encoder", "make it again"
+            f"{path} cannot be read ({error}), expected the state of an encoder", "rebuild it"
         ) from error
     if not isinstance(state, dict) or not isinstance(state.get("kind"), str):
-        raise ArtifactError(f"{path} is damaged, expected a JSON object with the key 'kind'", "make it again")
+        raise ArtifactError(f"{path} is damaged, expected a JSON object with the key 'kind'", "rebuild it")
     return state

@@ -133,14 +133,14 @@ class SupervisedEncoder:
             ArtifactError: a file is missing or damaged.
         """
         words, path = WordEncoder.load(directory / WORDS), directory / LAYER
-        with opening(path, "make it again"):
+        with opening(path, "rebuild it"):
             state = load_file(path)
             weight, bias = state["weight"].float(), state["bias"].float()
         if weight.shape != (*bias.shape, words.dim):
             raise ArtifactError(
                 f"{path}: weight {list(weight.shape)} and bias {list(bias.shape)} do not fit each other and the "
                 f"{words.dim} words",
-                "make it again",
+                "rebuild it",
             )
         return cls(words, weight, bias)
 

@@ -110,7 +110,7 @@ class VggBackbone:
         state = read_state(directory)
         weights, digest = state.get("weights"), state.get("digest")
         if not isinstance(weights, str) or not isinstance(digest, str):
-            raise ArtifactError(f"{directory / STATE} is damaged, expected `weights` and `digest`", "make it again")
+            raise ArtifactError(f"{directory / STATE} is damaged, expected `weights` and `digest`", "rebuild it")
         if weights == FILE:
             return cls(directory / FILE, digest, store=True)
         encoder = cls._open(Path(weights), store=False)

@@ -119,15 +119,15 @@ class WordEncoder:
         vocabulary: Any = state.get("vocabulary")
         idf: Any = state.get("idf")
         if not _is_list_of(str, vocabulary) or not vocabulary or vocabulary != sorted(set(vocabulary)):
-            raise ArtifactError(f"{directory / STATE}: `vocabulary` is damaged, expected sorted words", "make it again")
+            raise ArtifactError(f"{directory / STATE}: `vocabulary` is damaged, expected sorted words", "rebuild it")
         expected = len(vocabulary) if state["kind"] == "tfidf" else 0
         if not _is_list_of(float, idf) or len(idf) != expected:
-            raise ArtifactError(f"{directory / STATE}: `idf` is damaged, expected {expected} numbers", "make it again")
+            raise ArtifactError(f"{directory / STATE}: `idf` is damaged, expected {expected} numbers", "rebuild it")
         rule: Any = state.get("rule", "letters")
         if rule not in get_args(Rule):
             raise ArtifactError(
                 f"{directory / STATE}: `rule` is {rule!r}, expected one of {', '.join(get_args(Rule))}",
-                "make it again, or use the program that made it",
+                "rebuild it, or use the program that made it",
             )
         return cls(kind=state["kind"], vocabulary=tuple(vocabulary), idf=tuple(idf), rule=rule)
 

@@ -16,7 +16,7 @@ from dagnn_core.text import name_first
 log = logging.getLogger(__name__)
 
 
-class ReadyMatrix(NamedTuple):
+class PrecomputedMatrix(NamedTuple):
     """Vectors of all items of a data set, a few rows at a time."""
 
     rows: Callable[[slice], NDArray[np.float32]]
@@ -24,7 +24,7 @@ class ReadyMatrix(NamedTuple):
     dim: int
 
 
-def join_vectors(dataset: Dataset, modality: Modality, file: Path) -> ReadyMatrix:
+def join_vectors(dataset: Dataset, modality: Modality, file: Path) -> PrecomputedMatrix:
     """The vectors of an `.npz` file with `ids` and `features`; those of other ids are left out.
 
     Raises:
@@ -52,10 +52,10 @@ def join_vectors(dataset: Dataset, modality: Modality, file: Path) -> ReadyMatri
     extra = len(ready.row_of.keys() - wanted)
     if extra:
         log.info("%s: %d vectors of %s belong to no item with %s and are left out", key, extra, file, modality)
-    return ReadyMatrix(lambda rows: ready.of(ids[rows]).astype(np.float32), ready.features.shape[1])
+    return PrecomputedMatrix(lambda rows: ready.of(ids[rows]).astype(np.float32), ready.features.shape[1])
 
 
-def own_vectors(dataset: Dataset, modality: Modality) -> ReadyMatrix:
+def own_vectors(dataset: Dataset, modality: Modality) -> PrecomputedMatrix:
     """The vectors that the data set came with.
 
     Raises:
@@ -73,9 +73,9 @@ def own_vectors(dataset: Dataset, modality: Modality) -> ReadyMatrix:
         raise InputError(
             f"{dataset.artifact.path}: vectors/{modality}.npy is {vectors.dtype} {list(vectors.shape)}, expected "
             f"floating-point numbers [{len(dataset)}, dim]",
-            "correct the raw data and make the data set again",
+            "correct the raw data and rebuild the data set",
         )
-    return ReadyMatrix(lambda rows: _finite(dataset, modality, vectors, rows), vectors.shape[1])
+    return PrecomputedMatrix(lambda rows: _finite(dataset, modality, vectors, rows), vectors.shape[1])
 
 
 def _finite(
@@ -89,6 +89,6 @@ def _finite(
         raise InputError(
             f"{dataset.artifact.path}: vectors/{modality}.npy has NaN or infinity for the items {named}, expected "
             "finite numbers",
-            "correct the raw data and make the data set again",
+            "correct the raw data and rebuild the data set",
         )
     return block

@@ -69,7 +69,7 @@ def test_table_of_variants_and_seeds(arguments: dict[str, Any], tmp_path: Path) 
     assert record["results"]["fast"]["val_map_mean"] == pytest.approx(sum(validation) / 2)
 
 
-def test_the_figures_are_those_of_the_report(arguments: dict[str, Any], tmp_path: Path) -> None:
+def test_the_metrics_are_those_of_the_report(arguments: dict[str, Any], tmp_path: Path) -> None:
     quality.run(**arguments)
     features = Features.read(arguments["features"])
     metrics = evaluate(TrainedModel.read(tmp_path / "out/fast/seed-1"), features).metrics

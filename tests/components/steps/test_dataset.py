@@ -602,7 +602,7 @@ def test_no_space_is_status_3_and_leaves_nothing(tmp_path, out, large):
     params = DatasetConfig(layout="folder", source=str(source), folder=folder)
     disk = tmp_path / "disk"
     assert on_small_disk(disk, command(params, disk / "dataset", work=work_of(out))) == ""
-    run(params=params, dataset_out=out)  # goes on with the work, which is elsewhere
+    run(params=params, dataset_out=out)  # resumes from the work, which is elsewhere
 
 
 def test_no_space_for_unfinished_work_is_status_3_and_leaves_the_checks(tmp_path, out):

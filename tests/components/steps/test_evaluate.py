@@ -63,7 +63,7 @@ def run(paths: Paths, tracking: Tracking, root: Path) -> Path:
     return out
 
 
-def test_the_report_holds_the_figures_of_the_test_split(
+def test_the_report_holds_the_metrics_of_the_test_split(
     trained: Paths, same_tracking: Tracking, tmp_path: Path
 ) -> None:
     out = run(trained, same_tracking, tmp_path)
@@ -108,7 +108,7 @@ def test_the_tables_can_be_plotted(trained: Paths, same_tracking: Tracking, tmp_
         assert precision == sorted(precision, reverse=True) and 0 < precision[-1] <= precision[0] <= 1
 
 
-def test_the_run_that_trained_the_model_gets_figures_and_report(
+def test_the_run_that_trained_the_model_gets_metrics_and_report(
     trained: Paths, same_tracking: Tracking, tmp_path: Path
 ) -> None:
     out = run(trained, same_tracking, tmp_path)
@@ -129,7 +129,7 @@ def test_the_results_are_logged_as_a_table(
     assert any("MAP i2t" in line and "R@10 t2i" in line for line in lines)
     for name, prefix in (("model", ""), ("CCA", "cca_"), ("chance", "chance_")):
         row = next(line.split() for line in lines if line.startswith(name))
-        assert row[1:4] == [f"{metrics[prefix + figure]:.3f}" for figure in ("map_i2t", "map_t2i", "map_mean")]
+        assert row[1:4] == [f"{metrics[prefix + name]:.3f}" for name in ("map_i2t", "map_t2i", "map_mean")]
     assert str(out / "report.html") in caplog.text
 
 

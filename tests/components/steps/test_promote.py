@@ -77,17 +77,17 @@ def test_a_better_version_becomes_champion_and_a_worse_one_does_not(scenes, monk
     second = promote(scenes, "boats", why="ticket 7")
     assert (second.champion, second.decision.accepted) == ("1", True), second.decision.reason
     assert {check.verdict for check in second.checks} == {"passed"}
-    figures = {check.name: check.value for check in second.checks}
-    assert figures["drop_i2t"] < 0
+    metrics = {check.name: check.value for check in second.checks}
+    assert metrics["drop_i2t"] < 0
     for metric in ("map_i2t", "map_t2i", "map_mean"):
-        assert second.figures[metric] == pytest.approx(float(scenes.version("good").tags[metric]), abs=1e-6)
-        assert second.figures[f"champion_{metric}"] == pytest.approx(
+        assert second.metrics[metric] == pytest.approx(float(scenes.version("good").tags[metric]), abs=1e-6)
+        assert second.metrics[f"champion_{metric}"] == pytest.approx(
             float(scenes.version("weak").tags[metric]), abs=1e-6
         )
-    assert figures["served_difference"] < 1e-5
-    assert 50 < figures["peak_memory_mib"] < 2000
+    assert metrics["served_difference"] < 1e-5
+    assert 50 < metrics["peak_memory_mib"] < 2000
     event = read_history(scenes.tracking, name="boats").events[1]
-    assert event.figures == pytest.approx(second.figures)
+    assert event.metrics == pytest.approx(second.metrics)
     commit = git("rev-parse", "HEAD")[:12]
     assert event.why == f"ticket 7; 18 of 18 checks passed; dvc.lock of commit {commit} lists this model"
 
@@ -163,7 +163,7 @@ def test_every_fault_of_a_version_is_found_and_nothing_but_the_refusal_is_writte
     assert aliases(scenes, "spoiled") == {CHALLENGER: "1"}
     [event] = read_history(scenes.tracking, name="spoiled").events
     assert (event.what, event.why) == ("refused", promotion.decision.reason)
-    known = RegisterConfig(gate=GateConfig(max_leaked_images=0.99))  # whoever releases it knows of the copies
+    known = RegisterConfig(gate=GateConfig(max_leaked_images=0.99))  # the user knows of the copies
     assert "leaked_images" not in failed(promote(scenes, "spoiled", data="leaky", params=known, dry_run=True))
 
 
@@ -252,7 +252,7 @@ def test_a_champion_with_other_labels_or_one_that_cannot_encode_these_data(scene
 
 
 def reseal(folder: Path) -> str:
-    """Make the manifest of a changed artifact anew; return its digest."""
+    """Write the manifest of a changed artifact again; return its digest."""
     record = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").unlink()
     draft = artifacts.ArtifactDraft(path=folder, content=record["content"])

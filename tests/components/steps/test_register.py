@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from components.services.promotion.gate import Examination
+from components.services.promotion.gate import GateResult
 from components.services.promotion.promotion import promote
 from components.services.registry.stored_model import find_fault
 from components.services.registry.versions import CHALLENGER, CHAMPION, RegisteredVersion
@@ -46,9 +46,9 @@ RAW = (
     WordEncoder.fit(TEXTS, kind="tfidf", min_word_count=1, max_words=100),
 )
 METRICS = {
-    f"{prefix}{name}": figure
+    f"{prefix}{name}": value
     for prefix, share in (("", 1), ("cca_", 0.9), ("chance_", 0.5))
-    for name, figure in {
+    for name, value in {
         "map_i2t": 0.7 * share,
         "map_t2i": 0.6 * share,
         "map_mean": 0.65 * share,
@@ -238,7 +238,7 @@ def test_same_model_gets_a_new_version_where_mlflows_record_of_the_old_was_delet
     assert run(model=model, report=report, params=PARAMS, tracking=tracking).version == "2"
 
 
-def test_figures_are_tied_to_model_and_test_split(tracking, model, report):
+def test_metrics_are_tied_to_model_and_test_split(tracking, model, report):
     version = version_of(tracking, run(model=model, report=report, params=PARAMS, tracking=tracking))
     logged = tracking.client.get_logged_model(version.tags["mlflow_model_id"])
     assert {metric.key: metric.value for metric in logged.metrics} == METRICS
@@ -577,7 +577,7 @@ def test_commands_rollback_and_history(tracking_by_environment, store_version, c
     why = "better for the sea, and for boats at night, as everybody said"
     for map_mean in (0.5, 0.6):
         store_version(tracking_by_environment, "scenes")
-        found = Examination((), {"map_mean": map_mean})
+        found = GateResult((), {"map_mean": map_mean})
         promote(tracking_by_environment, name="scenes", version=None, examine=lambda *_, found=found: found, why=why)
     store_version(tracking_by_environment, "scenes")
 

@@ -12,20 +12,20 @@ from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.errors import ArtifactError, InputError
 
 
-def make_model(path: Path, figure: float) -> Path:
+def make_model(path: Path, value: float) -> Path:
     with write_artifact(path, kind="model", provenance={"mlflow_run_id": f"run of {path.name}"}) as draft:
-        (draft.path / "val_metrics.json").write_text(json.dumps({"val_map_mean": figure, "val_map_i2t": 1 - figure}))
+        (draft.path / "val_metrics.json").write_text(json.dumps({"val_map_mean": value, "val_map_i2t": 1 - value}))
         (draft.path / "weights").write_text(path.name)
     return path
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=5))
-def test_the_first_of_the_best_is_taken(tmp_path_factory: pytest.TempPathFactory, figures: list[float]) -> None:
+def test_the_first_of_the_best_is_taken(tmp_path_factory: pytest.TempPathFactory, values: list[float]) -> None:
     root = tmp_path_factory.mktemp("models")
-    models = [make_model(root / str(number), figure) for number, figure in enumerate(figures)]
+    models = [make_model(root / str(number), value) for number, value in enumerate(values)]
     run(models=models, model_out=root / "out")
-    best = read_artifact(models[figures.index(max(figures))], "model")
+    best = read_artifact(models[values.index(max(values))], "model")
     taken = read_artifact(root / "out", "model", verify=True)
     assert (taken.content_digest, taken.provenance) == (best.content_digest, best.provenance)
     assert not list(root.glob(".*"))

@@ -1,4 +1,4 @@
-"""An import that is interrupted anywhere and goes on: equal artifacts, and nothing done twice that was finished."""
+"""An import that is interrupted anywhere and resumes: equal artifacts, and nothing done twice that was finished."""
 
 import io
 import json

@@ -47,7 +47,7 @@ def test_an_interruption_loses_the_unfinished_block_alone(tmp_path):
 
 
 @pytest.mark.parametrize("lost", [1, 2, 30])
-def test_a_torn_last_line_is_dropped_and_written_anew(tmp_path, lost):
+def test_a_torn_last_line_is_dropped_and_written_again(tmp_path, lost):
     record(tmp_path / "j", [None, MISSING, TORN, None])
     whole = (tmp_path / "j").read_bytes()
     (tmp_path / "j").write_bytes(whole[:-lost])

@@ -50,7 +50,7 @@ def test_rows_of_all_files_with_splits_by_name(huggingface):
     assert raw.place(6) == "data/test-00000-of-00001.parquet, row 6"
 
 
-def test_images_are_those_of_the_rows_whoever_asks(huggingface):
+def test_images_are_those_of_the_rows_in_every_process(huggingface):
     raw = open_huggingface(huggingface, CONFIG)
     files = sorted((huggingface / "data").glob("*.parquet"))
     expected = [row["bytes"] for file in files for row in pq.read_table(file)["image"].to_pylist()]

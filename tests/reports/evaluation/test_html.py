@@ -197,7 +197,7 @@ def test_equal_input_gives_the_equal_page(dataset: Dataset) -> None:
 def test_table_labels_and_origin(dataset: Dataset) -> None:
     evaluation = make_evaluation(dataset)
     page = Page(render(dataset, evaluation))
-    assert page.count("best", "td") == 15, "all of the model's figures"
+    assert page.count("best", "td") == 15, "all of the model's metrics"
     assert page.text.count(" 2.00") == 15 and page.text.count(" 1.00") == 15, "ratios to CCA"
     assert [page.text.count(title) for title in ("NDCG@10, Jaccard", "mean MAP")] == [2, 1]
     for name in ("map_i2t", "ndcg_i2t", "ndcg_jaccard_t2i_at_10"):

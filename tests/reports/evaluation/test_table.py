@@ -23,7 +23,7 @@ FIGURES = {
 }  # fmt: skip
 
 
-def test_every_figure_stands_under_its_title() -> None:
+def test_every_metric_stands_under_its_title() -> None:
     title, *rows = results_table(FIGURES).splitlines()
     assert title.split("  ")[-1].strip() == "R@10 t2i"
     assert [row.split()[0] for row in rows] == ["model", "CCA", "chance"]

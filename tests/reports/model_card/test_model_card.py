@@ -131,7 +131,7 @@ def test_what_it_is_given_is_escaped_and_nothing_comes_from_outside(render: Call
     assert "http" not in card.html
 
 
-def test_markdown_has_tables_of_figures_digests_and_labels(render: Callable[..., ModelCard]) -> None:
+def test_markdown_has_tables_of_metrics_digests_and_labels(render: Callable[..., ModelCard]) -> None:
     html = MarkdownIt("commonmark").enable("table").render(render().markdown)
     tables = re.findall(r"<table>.*?</table>", html, re.DOTALL)
     assert [table.count("<tr>") for table in tables] == [10, 5, 4]

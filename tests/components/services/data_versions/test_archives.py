@@ -135,7 +135,7 @@ def test_links_and_encryption_in_a_zip_are_refused(tmp_path: Path) -> None:
 def test_a_name_twice_is_refused(tmp_path: Path, maker: str) -> None:
     for number, names in enumerate([("x", "x"), ("x", "a/../x"), ("x", "x/y"), ("x/y", "x")]):
         archive = MAKERS[maker](tmp_path / maker, [(name, b"x") for name in names])
-        with pytest.raises(InputError, match=r"has the same name twice: .*x; make it again"):
+        with pytest.raises(InputError, match=r"has the same name twice: .*x; pack it again"):
             unpack(archive, tmp_path / f"out{number}")
 
 

@@ -39,7 +39,7 @@ def finding(name, value, limit, verdict):
 
 GOOD = Evidence(
     origin=Origin((), "c0ffee", uncommitted=(), lock="dvc.lock of commit c0ffee lists this model"),
-    figures={"map_i2t": 0.7, "map_t2i": 0.6, "map_mean": 0.65},
+    metrics={"map_i2t": 0.7, "map_t2i": 0.6, "map_mean": 0.65},
     comparison=Comparison(
         {"map_i2t": 0.69, "map_t2i": 0.59, "map_mean": 0.64},
         {"i2t": BETTER, "t2i": BETTER},
@@ -71,11 +71,11 @@ TABLE = [
     ({"origin": GOOD.origin._replace(missing=("report_digest",))}, ("lineage",)),
     ({"origin": GOOD.origin._replace(uncommitted=("dataset",))}, ("committed",)),
     ({"origin": GOOD.origin._replace(lock=LOST)}, ("dvc_lock",)),
-    ({"figures": {"map_i2t": 0.5, "map_t2i": 0.4, "map_mean": 0.45}}, ()),
-    ({"figures": {"map_i2t": 0.4999, "map_t2i": 0.6, "map_mean": 0.55}}, ("map_i2t",)),
-    ({"figures": {"map_i2t": 0.7, "map_t2i": 0.3999, "map_mean": 0.55}}, ("map_t2i",)),
-    ({"figures": {"map_i2t": math.nan, "map_t2i": 0.6, "map_mean": math.nan}}, ("map_i2t",)),
-    ({"figures": LOST}, FLOORS),
+    ({"metrics": {"map_i2t": 0.5, "map_t2i": 0.4, "map_mean": 0.45}}, ()),
+    ({"metrics": {"map_i2t": 0.4999, "map_t2i": 0.6, "map_mean": 0.55}}, ("map_i2t",)),
+    ({"metrics": {"map_i2t": 0.7, "map_t2i": 0.3999, "map_mean": 0.55}}, ("map_t2i",)),
+    ({"metrics": {"map_i2t": math.nan, "map_t2i": 0.6, "map_mean": math.nan}}, ("map_i2t",)),
+    ({"metrics": LOST}, FLOORS),
     ({"comparison": NotApplicable("there is no champion yet")}, ()),
     ({"comparison": LOST}, DROPS),
     ({"comparison": compared(i2t=drop(0.01), t2i=drop(0.02))}, ()),
@@ -104,12 +104,12 @@ TABLE = [
 
 @pytest.mark.parametrize(("changes", "failures"), TABLE)
 def test_table(changes, failures):
-    checks, figures = judge(replace(GOOD, **changes), CONFIG, allow_dirty=False)
+    checks, metrics = judge(replace(GOOD, **changes), CONFIG, allow_dirty=False)
     assert tuple(check.name for check in checks if check.verdict == "failed") == failures
     decision = decide(checks)
     assert decision.accepted is not bool(failures)
     assert all(name in decision.reason for name in failures)
-    assert all(math.isfinite(value) for value in figures.values())
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
 @pytest.mark.parametrize(("changes", "failures"), TABLE)
@@ -132,12 +132,12 @@ def test_checks_are_the_same_whatever_they_find():
             assert all(check.explanation for check in checks)
 
 
-def test_figures_name_the_champion_too():
-    figures = judge(GOOD, CONFIG, allow_dirty=False).figures
-    assert (figures["map_mean"], figures["champion_map_mean"]) == (0.65, 0.64)
-    assert (figures["latency_p50_ms"], figures["latency_p95_ms"]) == (5.0, 9.0)
-    assert figures["drop_i2t"] == -0.005
-    assert len(json.dumps(dict(figures))) < 2000
+def test_metrics_name_the_champion_too():
+    metrics = judge(GOOD, CONFIG, allow_dirty=False).metrics
+    assert (metrics["map_mean"], metrics["champion_map_mean"]) == (0.65, 0.64)
+    assert (metrics["latency_p50_ms"], metrics["latency_p95_ms"]) == (5.0, 9.0)
+    assert metrics["drop_i2t"] == -0.005
+    assert len(json.dumps(dict(metrics))) < 2000
 
 
 def test_reason_of_a_decision():
@@ -184,7 +184,7 @@ evidence = st.builds(
         uncommitted=st.lists(st.just("dataset")),
         lock=st.one_of(st.just("lock"), st.just(LOST)),
     ),
-    figures=st.one_of(st.just(LOST), st.fixed_dictionaries(dict.fromkeys(("map_i2t", "map_t2i", "map_mean"), finite))),
+    metrics=st.one_of(st.just(LOST), st.fixed_dictionaries(dict.fromkeys(("map_i2t", "map_t2i", "map_mean"), finite))),
     comparison=comparisons,
     load_test=st.one_of(
         st.just(LOST), st.builds(LoadTest, *(st.floats(0, 1e4, allow_nan=False) for _ in LoadTest._fields))
@@ -206,9 +206,9 @@ def test_accepted_only_where_all_was_measured_and_is_within_its_limits(found, al
     holds = (
         not found.origin.missing
         and (allow_dirty or not (found.origin.uncommitted or found.origin.lock == LOST))
-        and LOST not in (found.figures, found.comparison, found.load_test, found.findings)
-        and found.figures["map_i2t"] >= 0.5
-        and found.figures["map_t2i"] >= 0.4
+        and LOST not in (found.metrics, found.comparison, found.load_test, found.findings)
+        and found.metrics["map_i2t"] >= 0.5
+        and found.metrics["map_t2i"] >= 0.4
         and found.load_test.served_difference <= 1e-5
         and found.load_test.latency_p95_ms <= 100
         and found.load_test.peak_memory_mib <= 4096

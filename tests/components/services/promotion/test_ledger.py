@@ -56,7 +56,7 @@ def entries(*rows):
             (),
             [1, 2, 3],
         ),
-        # rollback after rollback goes further back, and promoting goes on from there
+        # rollback after rollback goes further back, and promoting continues from there
         (
             [("promoted", None, "1"), ("promoted", "1", "2"), ("promoted", "2", "3"), ("rolled back", "3", "2")],
             "2",
@@ -280,8 +280,8 @@ def test_deleted_move_leaves_the_alias_to_a_person(ledger):
     st.text(min_size=1, max_size=30).filter(str.strip),
     st.dictionaries(st.sampled_from(["map_i2t", "map_mean"]), st.floats(0, 1)),
 )
-def test_record_survives_its_way_through_tags(action, version, words, figures):
-    written = Record(action=action, source=version, target=version, who=words, why=words, figures=figures)
+def test_record_survives_its_way_through_tags(action, version, words, metrics):
+    written = Record(action=action, source=version, target=version, who=words, why=words, metrics=metrics)
 
     class Version:
         version, creation_timestamp, tags = "7", 1_000, written.tags()

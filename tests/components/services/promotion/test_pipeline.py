@@ -23,11 +23,13 @@ PROMOTE = """
 import json, sys
 from kfp import local
 from pipeline.images import Images
+from pipeline.local import reliable_processes
 from pipeline.promotion import build_promotion
 from pipeline.target import Target
 given = json.loads(sys.argv[1])
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root="runs")
-build_promotion(images=Images("python", "python"), target=Target(mlflow_uri=given["mlflow"]))(**given["parameters"])
+with reliable_processes():
+    build_promotion(images=Images("python", "python"), target=Target(mlflow_uri=given["mlflow"]))(**given["parameters"])
 """
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from components.services.promotion import ledger as ledger_module
-from components.services.promotion.gate import Check, Examination
+from components.services.promotion.gate import Check, GateResult
 from components.services.promotion.ledger import Action, Ledger, Record
 from components.services.promotion.promotion import promote as promote_by_gate
 from components.services.promotion.promotion import read_history, rollback
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.usefixtures("quick_looks")
 def examine(challenger, champion):
     """A gate of one check, of what the tags say."""
     new, old = float(challenger.tags["map_mean"]), float(champion.tags["map_mean"]) if champion else 0.0
-    figures = {"map_mean": new} | ({"champion_map_mean": old} if champion else {})
+    metrics = {"map_mean": new} | ({"champion_map_mean": old} if champion else {})
     words = f"map_mean {new:.4f} against {old:.4f}"
-    return Examination((Check("map_mean", "passed" if new >= old else "failed", new, old, words),), figures)
+    return GateResult((Check("map_mean", "passed" if new >= old else "failed", new, old, words),), metrics)
 
 
 promote = partial(promote_by_gate, examine=examine)
@@ -47,7 +47,7 @@ def test_first_challenger_becomes_champion(tracking, add_version):
     add_version(map_mean="0.7")
     promotion = promote(tracking, name="dagnn", version=None)
     assert promotion.decision.accepted
-    assert (promotion.version, promotion.champion, promotion.figures) == ("1", None, {"map_mean": 0.7})
+    assert (promotion.version, promotion.champion, promotion.metrics) == ("1", None, {"map_mean": 0.7})
     assert aliases(tracking) == {CHALLENGER: "1", CHAMPION: "1"}
 
 
@@ -160,8 +160,8 @@ def test_history_tells_who_what_and_why(tracking, add_version):
     ]
     first, refused, _, back = history.events
     assert (first.who, first.why) == ("ann", "the first of all; 1 of 1 checks passed")
-    assert first.figures == {"map_mean": 0.5}
-    assert refused.figures == {"map_mean": 0.4, "champion_map_mean": 0.5}
+    assert first.metrics == {"map_mean": 0.5}
+    assert refused.metrics == {"map_mean": 0.4, "champion_map_mean": 0.5}
     assert refused.why == "1 of 1 checks failed: map_mean: 0.4 against 0.5, map_mean 0.4000 against 0.5000"
     assert (back.who, back.why) == ("ann", "ticket 7")
     assert refused.who == tracking.who

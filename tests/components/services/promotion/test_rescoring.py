@@ -33,10 +33,10 @@ def data(scenes):
 
 
 @pytest.mark.parametrize("name", ["good", "vectors"])
-def test_figures_are_those_of_the_report(scenes, model, data, name):
-    figures = score(model(name), data("scenes" if name == "good" else name), name="it").figures
+def test_metrics_are_those_of_the_report(scenes, model, data, name):
+    metrics = score(model(name), data("scenes" if name == "good" else name), name="it").metrics
     report = json.loads((scenes.models[name].parent / "report" / "metrics.json").read_text())
-    assert figures == pytest.approx({metric: report[metric] for metric in figures}, abs=1e-6)
+    assert metrics == pytest.approx({metric: report[metric] for metric in metrics}, abs=1e-6)
 
 
 def with_encoders(model, **encoders):
@@ -109,7 +109,7 @@ def test_a_slice_that_is_too_small_or_not_there_is_named_as_such(data):
     values = np.full(size, np.nan)
     values[np.flatnonzero(dataset.labels[rows_of_test(dataset)].all(axis=1))[:1]] = 0.5
     few = scored(values, values)
-    with pytest.raises(InputError, match=r"1 of \d+ queries have finite figures"):
+    with pytest.raises(InputError, match=r"1 of \d+ queries have finite scores"):
         compare(few, few, dataset, CONFIG)
     wordless = replace(dataset, texts=("",) * len(dataset))
     one = scored(*np.random.default_rng(0).random((2, size)))

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from components.services.promotion.gate import Examination
+from components.services.promotion.gate import GateResult
 from components.services.promotion.ledger import Action, Ledger, Record
 from components.services.promotion.promotion import promote, read_history, rollback
 from components.services.registry.stored_model import find_fault
@@ -58,7 +58,7 @@ def sqlite_server(database):
 
 RACE = """
 import json, multiprocessing, sys
-from components.services.promotion.gate import Check, Examination
+from components.services.promotion.gate import Check, GateResult
 from components.services.promotion.ledger import Action, Ledger, Record
 from components.services.promotion.promotion import promote
 from components.services.tracking.mlflow import Tracking
@@ -67,7 +67,7 @@ import mlflow
 def examine(challenger, champion):
     new, old = float(challenger.tags["map_mean"]), float(champion.tags["map_mean"]) if champion else 0.0
     verdict = "passed" if new >= old else "failed"
-    return Examination((Check("map_mean", verdict, new, old, "of the tags"),), {})
+    return GateResult((Check("map_mean", verdict, new, old, "of the tags"),), {})
 
 uri, name, how, processes = sys.argv[1:3] + [sys.argv[3], int(sys.argv[4])]
 
@@ -281,8 +281,8 @@ def make_model(database, sqlite_server, tmp_path_factory):
     return make
 
 
-def pass_all(challenger, champion) -> Examination:
-    return Examination((), {})
+def pass_all(challenger, champion) -> GateResult:
+    return GateResult((), {})
 
 
 COMMANDS = {

@@ -392,7 +392,7 @@ class TestMlflow:
             assert away.num_failed > 0 and away.num_after > 0, step
             matches = [LINE.fullmatch(line) for line in lines(caplog)]
             assert {match and match["backend"] for match in matches} == {f"MLflow at {server.url}"}, step
-            assert "no more of its figures" not in caplog.text, step
+            assert "gets no more metrics" not in caplog.text, step
         client = chain.tracking.client
         experiment = client.get_experiment_by_name(chain.tracking.experiment)
         [run] = client.search_runs([experiment.experiment_id])

@@ -385,14 +385,14 @@ def test_images_and_texts_are_taken_away_from_training_items(source, params, out
 
 
 def test_the_demo_loses_images_too(tmp_path, out):
-    spec = demo_spec(tmp_path, "num_scenes: 150\n")
+    spec = demo_spec(tmp_path, "{num_scenes: 60, width: 96, height: 96}")
     params = DatasetConfig(source=str(spec), min_label_count=2, train_without_image=0.4, train_without_text=0.4)
     run(params=params, dataset_out=out)
     dataset = Dataset.read(out, verify=True)
     num_train = len(dataset.rows("train"))
     counts = dataset.artifact.content["modalities"]
     assert counts["image_only"] == counts["text_only"] == round(0.4 * num_train)
-    assert [image is not None for image in dataset.images(range(150))] == dataset.has_image.tolist()
+    assert [image is not None for image in dataset.images(range(60))] == dataset.has_image.tolist()
 
 
 def test_texts_alone_are_a_data_set_for_a_label_graph(source, params, out):
@@ -484,13 +484,13 @@ def demo_spec(tmp_path, text):
 
 
 def test_the_demo_is_rendered_with_all_its_scenes(tmp_path, out):
-    spec = demo_spec(tmp_path, "num_scenes: 150\n")
+    spec = demo_spec(tmp_path, "num_scenes: 60\n")
     run(params=DatasetConfig(source=str(spec), min_label_count=2), dataset_out=out)
     dataset = Dataset.read(out, verify=True)
-    scenes = list(render_scenes(DemoSpec(num_scenes=150)))
+    scenes = list(render_scenes(DemoSpec(num_scenes=60)))
     assert dataset.ids == tuple(scene.id for scene in scenes)
     assert dataset.texts == tuple(scene.text for scene in scenes)
-    assert dataset.images(range(150)) == [scene.image for scene in scenes]
+    assert dataset.images(range(60)) == [scene.image for scene in scenes]
     labels = [{name for name, has in zip(dataset.label_names, row, strict=True) if has} for row in dataset.labels]
     assert labels == [set(scene.labels) & set(dataset.label_names) for scene in scenes]
     assert dataset.artifact.content["layout"] == "demo"
@@ -596,7 +596,7 @@ def on_small_disk(disk, command):
     return done.stdout
 
 
-@pytest.mark.parametrize("large", ["images", "vectors"])
+@pytest.mark.parametrize("large", ["images", pytest.param("vectors", marks=pytest.mark.slow)])
 def test_no_space_is_status_3_and_leaves_nothing(tmp_path, out, large):
     source = make_source(tmp_path / "source", side=128 if large == "images" else 8)  # 20 images of 48 KiB
     np.savez(source / "v.npz", ids=[f"p{i}" for i in range(20)], features=np.ones((20, 10_000)))
@@ -641,7 +641,7 @@ def test_a_second_import_of_the_same_images_is_refused(params, out):
 
 
 def test_ctrl_c_leaves_nothing_and_the_next_run_works(tmp_path, out):
-    spec = demo_spec(tmp_path, "num_scenes: 1000\n")
+    spec = demo_spec(tmp_path, "{num_scenes: 500, width: 96, height: 96}")
     out.parent.mkdir()
     process = forked.start(*command(DatasetConfig(source=str(spec)), out))
     deadline = time.monotonic() + 60
@@ -655,10 +655,10 @@ def test_ctrl_c_leaves_nothing_and_the_next_run_works(tmp_path, out):
     assert done.stderr.strip().splitlines()[-1].startswith("error: interrupted")
     assert "Traceback" not in done.stderr
     assert entries(out.parent) == []
-    demo_spec(tmp_path, "num_scenes: 150\n")
+    demo_spec(tmp_path, "{num_scenes: 60, width: 96, height: 96}")
     params = DatasetConfig(source=str(spec), min_label_count=2)
     step.run(params=params, work=work_of(out), dataset_out=out)
-    assert len(Dataset.read(out, verify=True)) > 100
+    assert len(Dataset.read(out, verify=True)) > 40
 
 
 def kill_when(pattern, params, out):

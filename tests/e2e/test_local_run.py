@@ -99,7 +99,7 @@ def test_a_seed_named_twice_is_refused_before_any_work(make_checkout: Callable[[
 def test_a_failure_of_a_task_is_one_line_with_its_exit_status(make_checkout: Callable[[], Any]) -> None:
     checkout = make_checkout()
     checkout.set({"dataset": {"source": "configs/missing.yaml"}})
-    done = checkout.try_run(*DAGNN_RUN)
+    done = forked.run("pipeline.cli.main", "run", cwd=checkout.root, environment=checkout.environment)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: dataset: configs/missing.yaml")

@@ -198,16 +198,15 @@ def test_logs(server: KubeflowServer, dagnn: Dagnn) -> None:
 def test_ctrl_c_leaves_the_run_going(server: KubeflowServer, dagnn: Dagnn) -> None:
     run_id = json.loads(dagnn("submit", "--json").out)["run_id"]
     server.states = [{"state": "RUNNING"}]
-    process = forked.start("pipeline.cli.main", "follow", run_id, "--host", server.url)
-    deadline = time.monotonic() + 60
-    while "RunService_GetRun" not in server.requests and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    done = process.wait()
+    with forked.start("pipeline.cli.main", "follow", run_id, "--host", server.url) as process:
+        deadline = time.monotonic() + 60
+        while "RunService_GetRun" not in server.requests and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        done = process.wait()
     assert done.returncode == 130
-    assert done.stderr.splitlines()[-1] == (
-        f"error: interrupted; the run continues, `dagnn follow {run_id}` shows it again"
-    )
+    last = done.stderr.splitlines()[-1]
+    assert last == f"error: interrupted; the run continues, `dagnn follow {run_id}` shows it again"
 
 
 # data

@@ -149,15 +149,15 @@ class TestCancel:
 
     def test_ctrl_c_while_it_waits(self, server: KubeflowServer, dagnn: Dagnn, submitted: dict[str, Any]) -> None:
         run_id = terminated(server, submitted, BEFORE, ASKED)
-        process = forked.start("pipeline.cli.main", "cancel", run_id, "--host", server.url)
-        deadline = time.monotonic() + 60
-        while server.requests[-1:] != ["PipelineService_GetPipelineVersion"] or (
-            "RunService_TerminateRun" not in server.requests
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        done = process.wait()
+        with forked.start("pipeline.cli.main", "cancel", run_id, "--host", server.url) as process:
+            deadline = time.monotonic() + 60
+            while server.requests[-1:] != ["PipelineService_GetPipelineVersion"] or (
+                "RunService_TerminateRun" not in server.requests
+            ):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            done = process.wait()
         assert done.returncode == 130
         assert done.stderr == (
             f"error: interrupted; the server was asked to end the run, `dagnn follow {run_id}` shows how it ends\n"

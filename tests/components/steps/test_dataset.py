@@ -643,14 +643,14 @@ def test_a_second_import_of_the_same_images_is_refused(params, out):
 def test_ctrl_c_leaves_nothing_and_the_next_run_works(tmp_path, out):
     spec = demo_spec(tmp_path, "{num_scenes: 500, width: 96, height: 96}")
     out.parent.mkdir()
-    process = forked.start(*command(DatasetConfig(source=str(spec)), out))
-    deadline = time.monotonic() + 60
-    while not list(work_of(out).rglob("data-00000.tmp")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    done = process.wait()
+    with forked.start(*command(DatasetConfig(source=str(spec)), out)) as process:
+        deadline = time.monotonic() + 60
+        while not list(work_of(out).rglob("data-00000.tmp")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        done = process.wait()
     assert done.returncode == 130
     assert done.stderr.strip().splitlines()[-1].startswith("error: interrupted")
     assert "Traceback" not in done.stderr
@@ -663,14 +663,14 @@ def test_ctrl_c_leaves_nothing_and_the_next_run_works(tmp_path, out):
 
 def kill_when(pattern, params, out):
     """Kill the command without warning as soon as a file is there in its work; return what it has said."""
-    process = forked.start(*command(params, out))
-    deadline = time.monotonic() + 60
-    while not any(path.stat().st_size for path in work_of(out).rglob(pattern)):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    done = process.wait()
+    with forked.start(*command(params, out)) as process:
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size for path in work_of(out).rglob(pattern)):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        done = process.wait()
     assert done.returncode == -signal.SIGKILL
     assert not out.exists()
     return done.stderr

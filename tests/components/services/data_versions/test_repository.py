@@ -224,14 +224,14 @@ def test_a_killed_fetch_goes_on_and_fetches_nothing_twice(pushed: Pushed, out: P
     tar = hashlib.md5(pushed.second_files["images.tar"]).hexdigest()[2:]
     proxy.plan = lambda r: Fault(kind="trickle", seconds=0.3) if tar in r.path and r.method == "GET" else None
     options = ["--raw-out", out, "--md5", pushed.second.md5, "--remote", pushed.remote, "--endpoint-url", proxy.url]
-    process = forked.start("components.steps.fetch_dataset", *options)
-    work = out.with_name(".raw.fetch")
-    deadline = time.monotonic() + 30
-    while not ((work / "table.csv").exists() and (work / ".images.tar.part").exists()):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with forked.start("components.steps.fetch_dataset", *options) as process:
+        work = out.with_name(".raw.fetch")
+        deadline = time.monotonic() + 30
+        while not ((work / "table.csv").exists() and (work / ".images.tar.part").exists()):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     assert not out.exists()
     proxy.plan = lambda request: None
     proxy.requests.clear()

@@ -6,6 +6,7 @@ module that takes a table of import paths from `dagnn_core.config` imports what 
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import grimp
@@ -43,9 +44,7 @@ def import_graph() -> grimp.ImportGraph:
 def dependencies(graph: grimp.ImportGraph, module: str) -> list[str]:
     """Files that a module needs, relative to the root; a package that is needed whole stands for its files."""
     files = {file_of(name) for name in graph.find_upstream_modules(module) | {module}}
-    files = {
-        file for file in files if len(ast.parse(file.read_text(encoding="utf-8")).body) > 1
-    }  # more than a docstring
+    files = {file for file in files if _has_code(file)}
     for folder in sorted({file.parent for file in files}, key=lambda path: len(path.parts)):
         below = set(folder.rglob("*.py"))
         substance = {file for file in below if _has_code(file)}
@@ -60,6 +59,7 @@ def file_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+@cache
 def _has_code(file: Path) -> bool:
     return len(ast.parse(file.read_text(encoding="utf-8")).body) > 1  # more than a docstring
 

@@ -19,6 +19,7 @@ from dagnn_core.config.register import RegisterConfig
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.data.dataset import Dataset, Item
 from dagnn_core.data.ingest.writer import DatasetWriter
+from tests.fixtures.shared import made_once
 
 LABELS = ("boat", "night", "sea", "tree")
 _SAID_BY_THE_STEP = {"layout": "folder", "num_rows": 90, "dropped_labels": {}}  # beside what the writer says
@@ -174,7 +175,7 @@ class Scenes(NamedTuple):
         return str(version)
 
 
-def _leaky(scenes: Path, out: Path) -> Path:
+def _leaky(scenes: Path, out: Path) -> None:
     """A data set whose test images are those of the training split."""
     source = Dataset.read(scenes)
     training = iter(source.images(source.rows("train").tolist()))
@@ -187,13 +188,12 @@ def _leaky(scenes: Path, out: Path) -> Path:
                 writer.add(Item(item, text, labels, image, f"{item}.png", split))
             writer.write_rejected([])
         draft.content = writer.content | _SAID_BY_THE_STEP
-    return out
 
 
-def _train_and_register(root: Path, data: Path, tracking: Tracking, *, name: str, kind: str, image: str) -> Path:
-    made = {kind: root / name / kind for kind in ("features", "label_graph", "model", "report")}
+def _train_and_register(root: Path, data: Path, tracking: Tracking, *, name: str, kind: str, image: str) -> None:
+    made = {kind: root / kind for kind in ("features", "label_graph", "model", "report")}
     features = FeaturesConfig(image=image, min_word_count=1)
-    extract_features.run(dataset=data, params=features, cache=root / "cache", features_out=made["features"])
+    extract_features.run(dataset=data, params=features, cache=root.parent / "cache", features_out=made["features"])
     build_label_graph.run(dataset=data, params=LabelGraphConfig(), label_graph_out=made["label_graph"])
     train.run(
         features=made["features"],
@@ -214,7 +214,6 @@ def _train_and_register(root: Path, data: Path, tracking: Tracking, *, name: str
     )
     params = RegisterConfig(model_name=name, data_licence="no rights reserved")
     register.run(model=made["model"], report=made["report"], params=params, tracking=tracking)
-    return made["model"]
 
 
 @pytest.fixture(scope="session")
@@ -222,26 +221,29 @@ def scenes(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Sc
     """Models `good` and `weak` of rendered scenes, and `vectors` of precomputed ones; data with a leak, `leaky`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0de")  # committed, whatever the state of this checkout
-        return _make_scenes(empty_database, tmp_path_factory.mktemp("scenes"))
+        root = made_once(tmp_path_factory, "scenes", lambda folder: _make_scenes(empty_database, folder))
+    database = shutil.copy(root / "mlflow.db", tmp_path_factory.mktemp("scenes"))
+    datasets = {name: root / name for name in ("scenes", "leaky", "vectors")}
+    models = {name: root / "models" / name / "model" for name in MODELS}
+    return Scenes(Tracking(uri=f"sqlite:///{database}"), datasets, models)
 
 
-def _make_scenes(empty_database: Path, root: Path) -> Scenes:
+MODELS = {
+    "good": ("scenes", "ridge", "classic"),
+    "weak": ("scenes", "cca", "classic"),
+    "vectors": ("vectors", "ridge", "precomputed"),
+}
+"""Name -> data set, kind and image encoder."""
+
+
+def _make_scenes(empty_database: Path, root: Path) -> None:
     shutil.copy(empty_database, root / "mlflow.db")
     tracking = Tracking(uri=f"sqlite:///{root}/mlflow.db")
     (root / "spec.yaml").write_text("{num_scenes: 150, width: 96, height: 96}")
     demo = DatasetConfig(source=str(root / "spec.yaml"), test_fraction=0.4, min_label_count=2)
     dataset.run(params=demo, work=root / "work", dataset_out=root / "scenes")
-    datasets = {
-        "scenes": root / "scenes",
-        "leaky": _leaky(root / "scenes", root / "leaky_scenes"),
-        "vectors": write_dataset(root / "precomputed_vectors", 0),
-    }
-    models = {
-        name: _train_and_register(root, datasets[data], tracking, name=name, kind=kind, image=image)
-        for name, data, kind, image in (
-            ("good", "scenes", "ridge", "classic"),
-            ("weak", "scenes", "cca", "classic"),
-            ("vectors", "vectors", "ridge", "precomputed"),
-        )
-    }
-    return Scenes(tracking, datasets, models)
+    _leaky(root / "scenes", root / "leaky")
+    write_dataset(root / "vectors", 0)
+    for name, (data, kind, image) in MODELS.items():
+        folder = root / "models" / name
+        _train_and_register(folder, root / data, tracking, name=name, kind=kind, image=image)

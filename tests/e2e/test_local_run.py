@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from dagnn_core.artifacts import read_artifact
+from tests.fixtures import forked
 
 TASKS = {"dataset", "extract-features", "build-label-graph", "train", "evaluate", "register"}
 # the copy's own command line, not the installed one
@@ -18,9 +20,13 @@ DAGNN_RUN = ("python", "-c", "from pipeline.cli.main import main; main()", "run"
 
 
 @pytest.fixture(scope="module")
-def finished(make_checkout: Callable[[], Any]) -> Any:
+def finished(make_checkout: Callable[[], Any], empty_database: Path) -> Any:
     checkout = make_checkout()
-    checkout.output = checkout.run(*DAGNN_RUN)
+    checkout.set({"num_scenes": 80}, file="configs/demo_scenes.yaml")
+    shutil.copy(empty_database, checkout.root)
+    done = forked.run("pipeline.cli.main", "run", cwd=checkout.root, environment=checkout.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    checkout.output = done.stdout
     return checkout
 
 
@@ -93,7 +99,7 @@ def test_a_seed_named_twice_is_refused_before_any_work(make_checkout: Callable[[
 def test_a_failure_of_a_task_is_one_line_with_its_exit_status(make_checkout: Callable[[], Any]) -> None:
     checkout = make_checkout()
     checkout.set({"dataset": {"source": "configs/missing.yaml"}})
-    done = checkout.try_run(*DAGNN_RUN)
+    done = forked.run("pipeline.cli.main", "run", cwd=checkout.root, environment=checkout.environment)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: dataset: configs/missing.yaml")
@@ -102,7 +108,7 @@ def test_a_failure_of_a_task_is_one_line_with_its_exit_status(make_checkout: Cal
 def test_a_server_that_is_not_there_stops_the_run_before_any_work(make_checkout: Callable[[], Any]) -> None:
     checkout = make_checkout()
     checkout.environment["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
-    done = checkout.try_run(*DAGNN_RUN)
+    done = forked.run("pipeline.cli.main", "run", cwd=checkout.root, environment=checkout.environment)
     assert done.returncode == 3
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: MLflow at http://127.0.0.1:9 cannot be used: ")

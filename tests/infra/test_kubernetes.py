@@ -3,10 +3,10 @@
 Kinds of Kubeflow Trainer and KServe have no schema here: the pods within them are checked as pods of Kubernetes.
 """
 
+import copy
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from components.params_file import load_params
 from pipeline.compiling import write_pipeline
 from pipeline.images import Images
 from pipeline.target import read_target
+from tests.fixtures import forked
 from tests.pipeline.specs import kubernetes_of, read_specs
 
 FOLDER = Path(__file__).parents[2] / "infra/kubernetes"
@@ -51,9 +52,13 @@ def rendered(folder: str) -> str:
     return done.stdout
 
 
+@cache
+def parsed(folder: str) -> list[dict[str, Any]]:
+    return list(YAML(typ="safe").load_all(rendered(folder)))
+
+
 def objects(folder: str) -> list[dict[str, Any]]:
-    yaml = YAML(typ="safe")
-    return [entry for part in APPLIED.get(folder, [folder]) for entry in yaml.load_all(rendered(part))]
+    return copy.deepcopy([entry for part in APPLIED.get(folder, [folder]) for entry in parsed(part)])
 
 
 def only(folder: str, kind: str) -> dict[str, Any]:
@@ -95,8 +100,10 @@ def variables(folder: str) -> Iterator[dict[str, Any]]:
 
 
 @for_each
-def test_the_schemas_accept_every_object(folder: str, tmp_path: Path) -> None:
-    pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed: make setup")
+def test_the_schemas_accept_every_object(folder: str) -> None:
+    kubernetes_validate = pytest.importorskip(
+        "kubernetes_validate", reason="kubernetes-validate is not installed: make setup"
+    )
     core = [
         entry
         for entry in objects(folder)
@@ -109,17 +116,8 @@ def test_the_schemas_accept_every_object(folder: str, tmp_path: Path) -> None:
         for entry in foreign
         for pod in [pods(folder)[entry["metadata"]["name"]]]
     ]
-    file = tmp_path / "rendered.yaml"
-    with file.open("w", encoding="utf-8") as stream:
-        yaml = YAML(typ="safe")
-        yaml.explicit_start = True  # type: ignore[assignment]
-        yaml.dump_all([*core, *bare], stream)
-    program = Path(sys.executable).with_name("kubernetes-validate")
-    done = subprocess.run(
-        [program, "--strict", "--kubernetes-version", KUBERNETES, file], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (done.stdout + done.stderr).count(" passed ") == len(core) + len(foreign)
+    for entry in [*core, *bare]:
+        kubernetes_validate.validate(entry, KUBERNETES, strict=True)
 
 
 @for_each
@@ -323,8 +321,7 @@ def test_what_a_train_job_needs_is_applied_before_it() -> None:
 
 @cache
 def help_text(module: str, *subcommand: str) -> str:
-    command = [sys.executable, "-m", module, *subcommand, "--help"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return forked.run(module, *subcommand, "--help").stdout
 
 
 @pytest.mark.parametrize("folder", ["training", "serving"])

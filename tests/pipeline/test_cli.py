@@ -7,21 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures import forked
+
 ROOT = Path(__file__).parents[2]
 DAGNN = "from pipeline.cli.main import main; main()"
 HEAVY = ("torch", "kfp", "kfp_server_api", "kubernetes", "mlflow", "pyarrow", "numpy", "rich", "boto3")
 
 
 def dagnn(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", DAGNN, *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env={"PYTHONPATH": str(ROOT)},
-    )
+    return forked.run("pipeline.cli.main", *arguments, cwd=cwd, environment={})
 
 
 def test_help_imports_nothing_heavy() -> None:

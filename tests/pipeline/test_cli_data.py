@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import CheckFailedError, InputError
 from pipeline.cli.data import app
+from tests.fixtures import forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,9 +30,7 @@ def invoke(*arguments):
 def status_of(*arguments):
     """Exit status and standard error of the command in a process of its own."""
     code = "from components.command import run_command; from pipeline.cli.data import app; run_command(app)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], check=False, capture_output=True, text=True, cwd=ROOT
-    )
+    done = forked.run_code(code, *arguments)
     return done.returncode, done.stderr
 
 

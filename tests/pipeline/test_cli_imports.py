@@ -1,5 +1,3 @@
-import subprocess
-import sys
 import zipfile
 from collections import defaultdict
 from dataclasses import fields
@@ -18,6 +16,7 @@ from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import InputError
 from pipeline.cli.imports import LAYOUTS, app
 from pipeline.cli.main import app as root
+from tests.fixtures import forked
 
 ROOT = Path(__file__).parents[2]
 COCO_MINI = ROOT.parent / "shared" / "data" / "coco_mini"
@@ -162,10 +161,7 @@ def test_texts_of_matrices_alone_are_a_data_set(matrices, tmp_path):
 @pytest.mark.parametrize("layout", SOURCES)
 def test_a_wrong_folder_is_one_line_and_status_2(layout, tmp_path):
     code = "from components.command import run_command; from pipeline.cli.data import app; run_command(app)"
-    arguments = ["import", layout, str(tmp_path / "none"), str(tmp_path / "out")]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True, cwd=ROOT
-    )
+    done = forked.run_code(code, "import", layout, tmp_path / "none", tmp_path / "out")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {tmp_path / 'none'}")

@@ -5,11 +5,9 @@ A contract test, not a cluster: see `test_submit`.
 
 import hashlib
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.components.services.data_versions.test_repository import Project, Pushed, make_source
+from tests.fixtures import forked
 from tests.fixtures.s3 import SECRET, Bucket, make_bucket
 from tests.pipeline.conftest import COMMIT, IMAGE, ROOT, Dagnn
 from tests.pipeline.kfp_server import KubeflowServer
@@ -199,24 +198,15 @@ def test_logs(server: KubeflowServer, dagnn: Dagnn) -> None:
 def test_ctrl_c_leaves_the_run_going(server: KubeflowServer, dagnn: Dagnn) -> None:
     run_id = json.loads(dagnn("submit", "--json").out)["run_id"]
     server.states = [{"state": "RUNNING"}]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from pipeline.cli.main import main; main()", "follow", run_id, "--host", server.url],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
+    with forked.start("pipeline.cli.main", "follow", run_id, "--host", server.url) as process:
         deadline = time.monotonic() + 60
         while "RunService_GetRun" not in server.requests and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert error.splitlines()[-1] == (f"error: interrupted; the run continues, `dagnn follow {run_id}` shows it again")
+        done = process.wait()
+    assert done.returncode == 130
+    last = done.stderr.splitlines()[-1]
+    assert last == f"error: interrupted; the run continues, `dagnn follow {run_id}` shows it again"
 
 
 # data

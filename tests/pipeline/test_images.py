@@ -11,6 +11,7 @@ import pytest
 from dagnn_core.errors import InputError
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.images import Images, build_images, pullable, read_images
+from tests.fixtures import forked
 from tests.pipeline.specs import read_specs
 
 ROOT = Path(__file__).parents[2]
@@ -88,14 +89,7 @@ def test_images_are_built_from_a_commit(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def dagnn(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", DAGNN, *arguments],
-        cwd=cwd,
-        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return forked.run("pipeline.cli.main", *arguments, cwd=cwd, environment={"PATH": os.environ["PATH"]} | environment)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ import ast
 import inspect
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from dagnn_core.config.features import IMAGE_ENCODERS, TEXT_ENCODERS
 from dagnn_core.config.sections import SECTIONS
 from pipeline import steps
 from pipeline.step_table import STEPS
+from tests.fixtures import forked
 
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, Any] = read_yaml(ROOT / "dvc.yaml")["stages"]
@@ -63,9 +62,7 @@ def test_same_artifacts_in_and_out(name: str) -> None:
 
 
 def test_stages_depend_on_exactly_the_modules_that_they_import() -> None:
-    done = subprocess.run(
-        [sys.executable, "infra/dvc_deps.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = forked.run_code("import runpy; runpy.run_path('infra/dvc_deps.py', run_name='__main__')", "--check")
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 

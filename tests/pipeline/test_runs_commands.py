@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures import forked
 from tests.pipeline.conftest import ROOT, Dagnn
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.recorded import as_of, recorded
@@ -148,23 +149,7 @@ class TestCancel:
 
     def test_ctrl_c_while_it_waits(self, server: KubeflowServer, dagnn: Dagnn, submitted: dict[str, Any]) -> None:
         run_id = terminated(server, submitted, BEFORE, ASKED)
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "from pipeline.cli.main import main; main()",
-                "cancel",
-                run_id,
-                "--host",
-                server.url,
-            ],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
+        with forked.start("pipeline.cli.main", "cancel", run_id, "--host", server.url) as process:
             deadline = time.monotonic() + 60
             while server.requests[-1:] != ["PipelineService_GetPipelineVersion"] or (
                 "RunService_TerminateRun" not in server.requests
@@ -172,11 +157,9 @@ class TestCancel:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             process.send_signal(signal.SIGINT)
-            _, error = process.communicate(timeout=60)
-        finally:
-            process.kill()
-        assert process.returncode == 130
-        assert error == (
+            done = process.wait()
+        assert done.returncode == 130
+        assert done.stderr == (
             f"error: interrupted; the server was asked to end the run, `dagnn follow {run_id}` shows how it ends\n"
         )
 

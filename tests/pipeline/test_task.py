@@ -1,7 +1,6 @@
 """The lines of a Kubeflow task: written in one process, read back in another."""
 
 import subprocess
-import sys
 
 import pytest
 from hypothesis import given
@@ -9,6 +8,7 @@ from hypothesis import strategies as st
 
 from dagnn_core.errors import ArtifactError, BackendError, InputError
 from pipeline.task import parse_task_line, seed_of
+from tests.fixtures import forked
 
 BODY = """
 import logging
@@ -22,7 +22,7 @@ with task("train"):
 
 
 def _run(error: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", BODY.format(error=error)], capture_output=True, text=True, check=False)
+    return forked.run_code(BODY.format(error=error))
 
 
 @pytest.mark.parametrize(("name", "status"), [("InputError", 2), ("BackendError", 3), ("CheckFailedError", 1)])

@@ -17,6 +17,7 @@ from dagnn_core.data.dataset import Dataset
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.search.build import Options, build_index
 from dagnn_core.search.sources import DatasetSource
+from tests.fixtures.shared import made_once
 
 OPTIONS = Options()
 
@@ -33,7 +34,11 @@ class Collection(NamedTuple):
 
 @pytest.fixture(scope="session")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    root = tmp_path_factory.mktemp("collection")
+    root = made_once(tmp_path_factory, "collection", _make_collection)
+    return Collection(root / "dataset", root / "best", root / "ridge", root / "index")
+
+
+def _make_collection(root: Path) -> None:
     (root / "spec.yaml").write_text("{num_scenes: 90, width: 96, height: 96}")
     made = Collection(root / "dataset", root / "best", root / "ridge", root / "index")
     demo = DatasetConfig(source=str(root / "spec.yaml"), test_fraction=0.3, min_label_count=2)
@@ -57,4 +62,3 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
         )
     source = DatasetSource(Dataset.read(made.dataset))
     build_index(made.index, TrainedModel.read(made.best), source, work=root / "shards", options=OPTIONS, provenance={})
-    return made

@@ -98,6 +98,12 @@ def same(a: TrainingResult, b: TrainingResult) -> bool:
     return weights and a.history == b.history and a.val_metrics == b.val_metrics
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """What the other trainings of these data have to come to."""
+    return run(tmp_path_factory.mktemp("undisturbed"))
+
+
 def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     recorder = Recorder()
     result = run(tmp_path, logger=recorder)
@@ -226,18 +232,19 @@ def test_batches_without_enough_of_a_modality_are_refused(tmp_path: Path) -> Non
         run(tmp_path, train_split=split._replace(has_text=torch.zeros(40, dtype=torch.bool)))
 
 
-def test_the_same_seed_gives_the_same_result_and_another_seed_another(tmp_path: Path) -> None:
-    first = run(tmp_path / "a")
-    assert same(first, run(tmp_path / "b"))
-    other = TrainConfig(epochs=6, batch_size=16, lr=3e-3, seed=104)
-    assert not same(first, run(tmp_path / "c", other))
+def test_the_same_seed_gives_the_same_result_and_another_seed_another(
+    undisturbed: TrainingResult, tmp_path: Path
+) -> None:
+    assert same(undisturbed, run(tmp_path / "a"))
+    assert not same(undisturbed, run(tmp_path / "b", replace(CONFIG, seed=104)))
 
 
-def test_deterministic_algorithms_give_the_result_that_a_cpu_gives_in_any_case(tmp_path: Path) -> None:
-    expected = run(tmp_path / "a")
+def test_deterministic_algorithms_give_the_result_that_a_cpu_gives_in_any_case(
+    undisturbed: TrainingResult, tmp_path: Path
+) -> None:
     assert not torch.are_deterministic_algorithms_enabled()
     try:
-        assert same(expected, run(tmp_path / "b", replace(CONFIG, deterministic=True)))
+        assert same(undisturbed, run(tmp_path, replace(CONFIG, deterministic=True)))
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
@@ -255,20 +262,20 @@ def test_bf16_is_close_to_float32(tmp_path: Path, preset: str) -> None:
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 4])
-def test_an_interrupted_training_resumes_to_the_bit(tmp_path: Path, epoch: int) -> None:
-    expected = run(tmp_path / "whole")
+def test_an_interrupted_training_resumes_to_the_bit(undisturbed: TrainingResult, tmp_path: Path, epoch: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "resumed", logger=Recorder(interrupt_at=epoch))
+        run(tmp_path, logger=Recorder(interrupt_at=epoch))
     recorder = Recorder()
-    assert same(expected, run(tmp_path / "resumed", logger=recorder))
+    assert same(undisturbed, run(tmp_path, logger=recorder))
     assert min(recorder.epochs) == epoch, "finished epochs must not be trained again"
 
 
-def test_a_damaged_checkpoint_means_training_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    expected = run(tmp_path)
+def test_a_damaged_checkpoint_means_training_again(
+    undisturbed: TrainingResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"half a file")
     with caplog.at_level(logging.WARNING):
-        assert same(expected, run(tmp_path))
+        assert same(undisturbed, run(tmp_path))
     assert "training starts over" in caplog.text
 
 

@@ -1,6 +1,4 @@
 import logging
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from dagnn_core.data.dataset import Item
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.label_graph.label_graph import LabelGraph
+from tests.fixtures import forked
 
 ITEMS = [("sail on blue waves", ["boat", "water"])] * 5 + [("blue tide", ["water"])] * 6 + [("red engine", ["car"])] * 4
 
@@ -67,8 +66,7 @@ def test_command_line(tmp_path):
 
     def command(params):
         arguments = ["--dataset", dataset, "--params", params, "--label-graph-out", out]
-        program = [sys.executable, "-m", "components.steps.build_label_graph"]
-        return subprocess.run([*program, *map(str, arguments)], capture_output=True, text=True, check=False)
+        return forked.run("components.steps.build_label_graph", *arguments)
 
     done = command('{"threshold": 0.6}')
     assert done.returncode == 0, done.stderr

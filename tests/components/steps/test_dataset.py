@@ -31,6 +31,7 @@ from dagnn_core.data.layouts.folder import open_folder
 from dagnn_core.errors import InputError
 from dagnn_core.work import work_folder
 from examples.demo_scenes import DemoSpec, render_scenes
+from tests.fixtures import forked
 from tests.fixtures.locations import ROOT
 
 SPLITS = ["train", "train", "train", "val", "test"]
@@ -384,14 +385,14 @@ def test_images_and_texts_are_taken_away_from_training_items(source, params, out
 
 
 def test_the_demo_loses_images_too(tmp_path, out):
-    spec = demo_spec(tmp_path, "num_scenes: 150\n")
+    spec = demo_spec(tmp_path, "{num_scenes: 60, width: 96, height: 96}")
     params = DatasetConfig(source=str(spec), min_label_count=2, train_without_image=0.4, train_without_text=0.4)
     run(params=params, dataset_out=out)
     dataset = Dataset.read(out, verify=True)
     num_train = len(dataset.rows("train"))
     counts = dataset.artifact.content["modalities"]
     assert counts["image_only"] == counts["text_only"] == round(0.4 * num_train)
-    assert [image is not None for image in dataset.images(range(150))] == dataset.has_image.tolist()
+    assert [image is not None for image in dataset.images(range(60))] == dataset.has_image.tolist()
 
 
 def test_texts_alone_are_a_data_set_for_a_label_graph(source, params, out):
@@ -483,13 +484,13 @@ def demo_spec(tmp_path, text):
 
 
 def test_the_demo_is_rendered_with_all_its_scenes(tmp_path, out):
-    spec = demo_spec(tmp_path, "num_scenes: 150\n")
+    spec = demo_spec(tmp_path, "num_scenes: 60\n")
     run(params=DatasetConfig(source=str(spec), min_label_count=2), dataset_out=out)
     dataset = Dataset.read(out, verify=True)
-    scenes = list(render_scenes(DemoSpec(num_scenes=150)))
+    scenes = list(render_scenes(DemoSpec(num_scenes=60)))
     assert dataset.ids == tuple(scene.id for scene in scenes)
     assert dataset.texts == tuple(scene.text for scene in scenes)
-    assert dataset.images(range(150)) == [scene.image for scene in scenes]
+    assert dataset.images(range(60)) == [scene.image for scene in scenes]
     labels = [{name for name, has in zip(dataset.label_names, row, strict=True) if has} for row in dataset.labels]
     assert labels == [set(scene.labels) & set(dataset.label_names) for scene in scenes]
     assert dataset.artifact.content["layout"] == "demo"
@@ -523,11 +524,11 @@ def test_a_spec_file_of_the_layout_folder(tmp_path):
 def command(params, out, *, work=None):
     section = section_json(params) if isinstance(params, DatasetConfig) else str(params)
     options = ["--params", section, "--work", str(work or work_of(out)), "--dataset-out", str(out)]
-    return [sys.executable, "-m", "components.steps.dataset", *options]
+    return ["components.steps.dataset", *options]
 
 
 def fails(params, out, status, *, work=None):
-    done = subprocess.run(command(params, out, work=work), check=False, capture_output=True, text=True, cwd=ROOT)
+    done = forked.run(*command(params, out, work=work))
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     message = done.stderr.strip().splitlines()[-1]
@@ -536,7 +537,7 @@ def fails(params, out, status, *, work=None):
 
 
 def test_the_command_writes_the_data_set(params, out):
-    done = subprocess.run(command(params, out), check=False, capture_output=True, text=True, cwd=ROOT)
+    done = forked.run(*command(params, out))
     assert done.returncode == 0, done.stderr
     assert "data set: 12 train, 4 val, 4 test items, 2 labels" in done.stderr
     assert len(Dataset.read(out, verify=True)) == 20
@@ -585,7 +586,8 @@ def on_small_disk(disk, command):
         or subprocess.run([*mounted, "true"], check=False, capture_output=True).returncode
     ):
         pytest.skip("this system lets no user mount a small disk (unshare -rm)")
-    done = subprocess.run([*mounted, *command], check=False, capture_output=True, text=True, cwd=ROOT)
+    program = [*mounted, sys.executable, "-m", *command]
+    done = subprocess.run(program, check=False, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     message = done.stderr.strip().splitlines()[-1]
@@ -594,7 +596,7 @@ def on_small_disk(disk, command):
     return done.stdout
 
 
-@pytest.mark.parametrize("large", ["images", "vectors"])
+@pytest.mark.parametrize("large", ["images", pytest.param("vectors", marks=pytest.mark.slow)])
 def test_no_space_is_status_3_and_leaves_nothing(tmp_path, out, large):
     source = make_source(tmp_path / "source", side=128 if large == "images" else 8)  # 20 images of 48 KiB
     np.savez(source / "v.npz", ids=[f"p{i}" for i in range(20)], features=np.ones((20, 10_000)))
@@ -639,40 +641,39 @@ def test_a_second_import_of_the_same_images_is_refused(params, out):
 
 
 def test_ctrl_c_leaves_nothing_and_the_next_run_works(tmp_path, out):
-    spec = demo_spec(tmp_path, "num_scenes: 1000\n")
+    spec = demo_spec(tmp_path, "{num_scenes: 500, width: 96, height: 96}")
     out.parent.mkdir()
-    interrupted = command(DatasetConfig(source=str(spec)), out)
-    process = subprocess.Popen(interrupted, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    deadline = time.monotonic() + 60
-    while not list(work_of(out).rglob("data-00000.tmp")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.strip().splitlines()[-1].startswith("error: interrupted")
-    assert "Traceback" not in errors
+    with forked.start(*command(DatasetConfig(source=str(spec)), out)) as process:
+        deadline = time.monotonic() + 60
+        while not list(work_of(out).rglob("data-00000.tmp")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        done = process.wait()
+    assert done.returncode == 130
+    assert done.stderr.strip().splitlines()[-1].startswith("error: interrupted")
+    assert "Traceback" not in done.stderr
     assert entries(out.parent) == []
-    demo_spec(tmp_path, "num_scenes: 150\n")
+    demo_spec(tmp_path, "{num_scenes: 60, width: 96, height: 96}")
     params = DatasetConfig(source=str(spec), min_label_count=2)
     step.run(params=params, work=work_of(out), dataset_out=out)
-    assert len(Dataset.read(out, verify=True)) > 100
+    assert len(Dataset.read(out, verify=True)) > 40
 
 
 def kill_when(pattern, params, out):
     """Kill the command without warning as soon as a file is there in its work; return what it has said."""
-    process = subprocess.Popen(command(params, out), stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    deadline = time.monotonic() + 60
-    while not any(path.stat().st_size for path in work_of(out).rglob(pattern)):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.kill()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+    with forked.start(*command(params, out)) as process:
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size for path in work_of(out).rglob(pattern)):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        done = process.wait()
+    assert done.returncode == -signal.SIGKILL
     assert not out.exists()
-    return errors
+    return done.stderr
 
 
 @pytest.mark.slow

@@ -1,6 +1,4 @@
 import logging
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from dagnn_core.data.dataset import Item
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import Features
+from tests.fixtures import forked
 
 TEXTS = ["red boat", "blue boat", "blue sea", "red boat", "unheard of"]
 SPLITS = ["train", "train", "train", "val", "test"]
@@ -75,8 +74,7 @@ def test_command_line(dataset, tmp_path):
 
     def command(params):
         arguments = ["--dataset", dataset, "--params", params, "--cache", tmp_path / "cache", "--features-out", out]
-        program = [sys.executable, "-m", "components.steps.extract_features"]
-        return subprocess.run([*program, *map(str, arguments)], capture_output=True, text=True, check=False)
+        return forked.run("components.steps.extract_features", *arguments)
 
     done = command('{"min_word_count": 1}')
     assert done.returncode == 0, done.stderr

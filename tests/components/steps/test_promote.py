@@ -11,6 +11,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from components.services.data_versions.layout import folder_digest
+from components.services.promotion import evidence
+from components.services.promotion.load_test import load_test
 from components.services.promotion.promotion import read_history
 from components.services.registry.stored_model import model_folder
 from components.services.registry.versions import CHALLENGER, CHAMPION
@@ -27,6 +29,22 @@ COMMITTED = ("lineage", "committed", "dvc_lock")
 DROPS = ("drop_i2t", "drop_t2i", "drop_rare_labels", "drop_short_texts")
 SERVED = ("served_difference", "latency_p95_ms", "peak_memory_mib")
 FLOORS = ("map_i2t", "map_t2i")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once():
+    """Load the same files in a fresh process once for all tests: it takes seconds, and its answer is the same."""
+    measured = {}
+
+    def load_once(stored, queries):
+        key = folder_digest(stored), queries.embeddings.tobytes()
+        if key not in measured:
+            measured[key] = load_test(stored, queries)
+        return measured[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evidence, "load_test", load_once)
+        yield
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from dagnn_core.model.files import write_model
 from dagnn_core.model.kinds import build_network
 from dagnn_core.nn.label_graphs import GraphTensors
 from pipeline.cli import registry as commands
+from tests.fixtures import forked
 
 LABELS = ["boat", "sea", "night"]
 TEXTS = ["a boat on the sea", "night at sea"]
@@ -524,14 +525,8 @@ def test_name_that_mlflow_does_not_take(tracking, model, report):
 
 def test_unreachable_server_is_one_line_and_status_3(model, report):
     code = "from components.command import run_step; from pipeline.cli.registry import register; run_step(register)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--model", model, "--report", report, "--params", "{}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env=os.environ | {"MLFLOW_TRACKING_URI": "http://ann:secret@127.0.0.1:9"},
-    )
+    variables = os.environ | {"MLFLOW_TRACKING_URI": "http://ann:secret@127.0.0.1:9"}
+    done = forked.run_code(code, "--model", model, "--report", report, "--params", "{}", environment=variables)
     assert done.returncode == 3
     [line] = done.stderr.splitlines()
     assert line.startswith("error: MLflow at http://127.0.0.1:9 cannot be used: ")

@@ -13,7 +13,7 @@ from botocore.retries.standard import ExponentialBackoff
 from components.services.data_versions.adding import add
 from components.services.data_versions.raw_version import RawLineage
 from components.services.storage.s3 import Storage
-from tests.fixtures.locations import ROOT
+from tests.fixtures import forked
 
 
 @pytest.fixture(autouse=True)
@@ -118,10 +118,5 @@ def kill_at(point: str, call: str, *arguments: str, cwd: Path) -> None:
         arguments: of the code.
         cwd: where it runs.
     """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KILLED + call, *arguments, point],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=False,
-    )
+    done = forked.run_code(KILLED + call, *arguments, point, cwd=cwd)
     assert done.returncode == -signal.SIGKILL, point

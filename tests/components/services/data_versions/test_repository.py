@@ -23,6 +23,7 @@ from components.steps import fetch_dataset
 from dagnn_core.errors import BackendError, InputError
 from tests.components.fault_proxy import Fault, FaultProxy
 from tests.components.services.data_versions.conftest import Project, content, kill_at, make_source
+from tests.fixtures import forked
 from tests.fixtures.locations import ROOT
 from tests.fixtures.s3 import AWS, SECRET, Bucket, make_bucket
 
@@ -222,24 +223,15 @@ def proxy(bucket: Bucket) -> Iterator[FaultProxy]:
 def test_a_killed_fetch_goes_on_and_fetches_nothing_twice(pushed: Pushed, out: Path, proxy: FaultProxy) -> None:
     tar = hashlib.md5(pushed.second_files["images.tar"]).hexdigest()[2:]
     proxy.plan = lambda r: Fault(kind="trickle", seconds=0.3) if tar in r.path and r.method == "GET" else None
-    command = [
-        sys.executable,
-        "-m",
-        "components.steps.fetch_dataset",
-        "--raw-out",
-        str(out),
-        "--md5",
-        pushed.second.md5,
-    ]
-    command += ["--remote", pushed.remote, "--endpoint-url", proxy.url]
-    process = subprocess.Popen(command, cwd=ROOT)
-    work = out.with_name(".raw.fetch")
-    deadline = time.monotonic() + 30
-    while not ((work / "table.csv").exists() and (work / ".images.tar.part").exists()):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    options = ["--raw-out", out, "--md5", pushed.second.md5, "--remote", pushed.remote, "--endpoint-url", proxy.url]
+    with forked.start("components.steps.fetch_dataset", *options) as process:
+        work = out.with_name(".raw.fetch")
+        deadline = time.monotonic() + 30
+        while not ((work / "table.csv").exists() and (work / ".images.tar.part").exists()):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     assert not out.exists()
     proxy.plan = lambda request: None
     proxy.requests.clear()

@@ -14,6 +14,7 @@ from botocore.retries.standard import ExponentialBackoff
 from components.services.data_versions.raw_version import read_pointer
 from components.services.lineage.locate import ArtifactLocator, Lookup, State, lost_changes
 from dagnn_core.artifacts import MANIFEST, manifest_digest_of, read_artifact, write_artifact
+from tests.fixtures import forked
 from tests.fixtures.s3 import SECRET, Bucket
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -28,7 +29,10 @@ class Checkout:
     def run(self, *command: str) -> str:
         identity = {f"GIT_{role}_{key}": "test" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
         environment = os.environ | identity | {"DVC_NO_ANALYTICS": "1"}
-        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        if command[0] == "dvc":
+            done = forked.run(*command, cwd=self.root, environment=environment)
+        else:
+            done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
 
@@ -41,7 +45,7 @@ class Checkout:
         """Make features of this content, and put them under DVC; return their content digest."""
         with write_artifact(self.root / "artifacts/features", kind="features", provenance={}) as draft:
             (draft.path / "image.npy").write_text(text)
-        self.run(sys.executable, "-m", "dvc", "add", "--quiet", "artifacts/features")
+        self.run("dvc", "add", "--quiet", "artifacts/features")
         return read_artifact(self.root / "artifacts/features", "features").content_digest
 
     def push(self, bucket: Bucket) -> None:
@@ -65,13 +69,13 @@ class Checkout:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     project = Checkout(tmp_path_factory.mktemp("template"))
     project.run("git", "init", "--quiet", "--initial-branch", "main")
-    project.run(sys.executable, "-m", "dvc", "init", "--quiet")
+    project.run("dvc", "init", "--quiet")
     (project.root / "spec.yaml").write_text("seed: 1\n")
     project.code = project.commit()
     (project.root / "photos").mkdir()
     for name in ("table.csv", "images.tar"):
         (project.root / "photos" / name).write_text(name)
-    project.run(sys.executable, "-m", "dvc", "add", "--quiet", "photos")
+    project.run("dvc", "add", "--quiet", "photos")
     project.write_features("the first")
     project.commit()
     project.digest = project.write_features("the second")

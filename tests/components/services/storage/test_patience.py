@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +28,7 @@ from dagnn_core.config.register import RegisterConfig
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import BackendError, InputError
 from tests.components.fault_proxy import Away, Fault, FaultProxy, Request
+from tests.fixtures import forked
 from tests.fixtures.mlflow_server import mlflow_server
 from tests.fixtures.s3 import Bucket
 from tests.fixtures.webhook import SECRET_PATH, Webhook
@@ -237,15 +236,9 @@ class TestS3:
         assert len(lines(caplog)) == 1 + away.num_failed
 
     def test_a_step_ends_with_status_3_when_patience_has_ended(self, remote: RemoteStore, tmp_path: Path) -> None:
-        command = [sys.executable, "-m", "components.steps.fetch_dataset", "--raw-out", str(tmp_path / "raw")]
         options = ["--md5", remote.md5, "--remote", remote.uri, "--endpoint-url", NOWHERE]
-        done = subprocess.run(
-            [*command, *options],
-            env=os.environ | {ENVIRONMENT: "1.5"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = ["components.steps.fetch_dataset", "--raw-out", tmp_path / "raw", *options]
+        done = forked.run(*command, environment=os.environ | {ENVIRONMENT: "1.5"})
         assert done.returncode == 3
         *waits, giving_up, last = done.stderr.splitlines()
         assert waits and all(LINE.fullmatch(line) for line in waits)

@@ -162,7 +162,7 @@ def write_artifact(out: Path, *, kind: str, provenance: Mapping[str, Any]) -> It
         DiskError: the disk refuses a file, which is named by where it would have gone.
     """
     out = Path(out)
-    _check_replaceable(out, kind)
+    check_replaceable(out, kind)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -316,7 +316,12 @@ def _records(folder: Path) -> dict[str, FileRecord]:
     }
 
 
-def _check_replaceable(out: Path, kind: str) -> None:
+def check_replaceable(out: Path, kind: str) -> None:
+    """Check that an artifact may be written to a folder, which may be long before it is.
+
+    Raises:
+        InputError: it exists and is neither empty nor an artifact of this kind.
+    """
     if not out.exists():
         return
     if not out.is_dir():

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -26,7 +27,7 @@ from dagnn_core.data.dataset import Modality
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.search.filters import column_mask, label_mask
-from dagnn_core.search.nearest import Mask, VectorSearch
+from dagnn_core.search.nearest import Mask, Nearest, VectorSearch
 from dagnn_core.text import quote
 
 KIND = "index"
@@ -89,27 +90,31 @@ class SearchIndex:
         check_model(artifact, model)
         self.artifact = artifact
         self.model = model
-        table = pq.read_table(artifact.file(ITEMS))
-        self.ids: list[str] = table["id"].to_pylist()
-        self._texts, self._labels = table["text"], table["labels"]
-        self._columns = {name: table[name] for name in table.column_names if name not in FIXED_COLUMNS}
+        with pq.ParquetFile(artifact.file(ITEMS)) as file:  # `read_table` would import pandas, too
+            self._items = file.read().combine_chunks()
+        self.ids: list[str] = self._items["id"].to_pylist()
         self._row_of = {item_id: row for row, item_id in enumerate(self.ids)}
+        self._columns = [name for name in self._items.column_names if name not in FIXED_COLUMNS]
         self._search = {modality: self._open(modality) for modality in MODALITIES}
 
     @classmethod
-    def read(cls, path: Path, model: TrainedModel, *, verify: bool = False) -> "SearchIndex":
+    def read(
+        cls, path: Path, model: TrainedModel, *, verify: bool = False, with_thumbnails: bool = True
+    ) -> "SearchIndex":
         """Open an index.
 
         Args:
             path: its folder.
             model: the model that made it.
             verify: check every sha256.
+            with_thumbnails: check those of the thumbnails, too: most of the bytes, of which a search alone reads none.
 
         Raises:
             ArtifactError: it is missing or damaged.
             InputError: another model made it.
         """
-        return cls(read_artifact(path, KIND, verify=verify), model)
+        skip = () if with_thumbnails else ("thumbnails.npy",)
+        return cls(read_artifact(path, KIND, verify=verify, skip=skip), model)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -117,15 +122,15 @@ class SearchIndex:
     @cached_property
     def label_names(self) -> tuple[str, ...]:
         """All labels of the items, sorted."""
-        return tuple(sorted({label for labels in self._labels.to_pylist() for label in labels}))
+        return tuple(sorted(pc.unique(pc.list_flatten(self._items["labels"])).to_pylist()))
 
     @cached_property
     def labels(self) -> NDArray[np.uint8]:
         """Label matrix of the items, [N, number of `label_names`]."""
-        column = {name: number for number, name in enumerate(self.label_names)}
-        matrix = np.zeros((len(self), len(column)), dtype=np.uint8)
-        for row, labels in enumerate(self._labels.to_pylist()):
-            matrix[row, [column[label] for label in labels]] = 1
+        lists = self._items["labels"]
+        labels = pc.index_in(pc.list_flatten(lists), pa.array(self.label_names, pa.string()))
+        matrix = np.zeros((len(self), len(self.label_names)), dtype=np.uint8)
+        matrix[pc.list_parent_indices(lists).to_numpy(), labels.to_numpy()] = 1
         return matrix
 
     def text_query(self, text: str, *, target: Modality = "image") -> Query:
@@ -136,13 +141,13 @@ class SearchIndex:
         """
         if not text.strip():
             raise InputError("the query is empty, expected a text")
-        vector = self.model.encode_texts([text])[0]
-        if not self.model.text_encoder.encode([text]).any():
+        features = self.model.text_encoder.encode([text])
+        if not features.any():
             raise InputError(
                 f"the query {quote(text)} has no word that the model knows",
                 "use other words, such as its labels: " + ", ".join(self.model.label_names[:20]),
             )
-        return self._query(vector, "text", target)
+        return self._query(self.model.embed_text_features(features)[0], "text", target)
 
     def image_query(self, image: bytes, *, target: Modality = "text") -> Query:
         """Embed an encoded image (JPEG, PNG ...).
@@ -195,7 +200,7 @@ class SearchIndex:
         """
         if not labels and not columns:
             return None
-        mask = column_mask(columns, self._columns, len(self))
+        mask = column_mask(columns, {name: self._items[name] for name in self._columns}, len(self))
         return mask & label_mask(labels, self.labels, self.label_names) if labels else mask
 
     def search(
@@ -218,10 +223,7 @@ class SearchIndex:
             return []
         target = queries[0].target
         found = self._search[target].search(np.stack([query.vector for query in queries]), k, allowed)
-        return [
-            self._hits(query, rows[(rows >= 0) & (cosines >= min_score)], cosines)
-            for query, rows, cosines in zip(queries, found.rows, found.cosines, strict=True)
-        ]
+        return self._hits(queries, found, (found.rows >= 0) & (found.cosines >= min_score))
 
     def nearest_labels(self, query: Query, number: int = 5) -> list[tuple[str, float]]:
         """The labels that most probably apply to a query, with their probabilities; none without calibration."""
@@ -237,10 +239,7 @@ class SearchIndex:
 
     def vectors(self, modality: Modality) -> NDArray[np.floating[Any]]:
         """Embeddings of all items, [N, D], memory-mapped; all zero where an item lacks the modality."""
-        vectors: NDArray[np.floating[Any]] = np.load(
-            self.artifact.file(f"{modality}.npy"), mmap_mode="r", allow_pickle=False
-        )
-        return vectors
+        return self._search[modality].vectors
 
     def _query(self, vector: NDArray[np.float32], modality: Modality, target: Modality) -> Query:
         probabilities = self.model.label_probabilities(vector[None])
@@ -249,30 +248,41 @@ class SearchIndex:
             vector = np.concatenate([vector[:-2], vector[:-3:-1]])
         return Query(vector, target, None if probabilities is None else probabilities[0])
 
-    def _hits(self, query: Query, rows: NDArray[np.int64], cosines: NDArray[np.float64]) -> list[Hit]:
-        vectors = self.vectors(query.target)[rows]
-        probabilities = (
-            self.model.label_probabilities(vectors) if query.probabilities is not None and len(rows) else None
-        )
-        hits = []
-        for place, (row, cosine) in enumerate(zip(rows.tolist(), cosines, strict=False)):
-            shared = None
-            if probabilities is not None and query.probabilities is not None:
-                shared = probabilities[place].astype(np.float64) * query.probabilities
-            hits.append(
+    def _hits(self, queries: Sequence[Query], found: Nearest, kept: Mask) -> list[list[Hit]]:
+        """What is shown of the results that are kept, all [B, k]; those of all queries are looked up at once."""
+        rows, numbers = found.rows[kept], np.nonzero(kept)[0]  # [H], the query of each hit [H]
+        # `pa.array` would import pandas, which takes a third of a second
+        items = self._items.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)]))
+        cells = {name: items[name].to_pylist() for name in items.column_names}
+        shared = self._shared(queries, rows, numbers)
+        hits: list[list[Hit]] = [[] for _ in queries]
+        for place, (number, row, cosine) in enumerate(
+            zip(numbers.tolist(), rows.tolist(), found.cosines[kept].tolist(), strict=True)
+        ):
+            hits[number].append(
                 Hit(
-                    rank=place + 1,
+                    rank=len(hits[number]) + 1,
                     row=row,
-                    id=self.ids[row],
-                    score=float(cosine),
-                    probability=None if shared is None else float(1 - np.prod(1 - shared)),
-                    reasons=() if shared is None else self._reasons(shared),
-                    text=self._texts[row].as_py(),
-                    labels=tuple(self._labels[row].as_py()),
-                    columns={name: column[row].as_py() for name, column in self._columns.items()},
+                    id=cells["id"][place],
+                    score=cosine,
+                    probability=None if shared is None else float(1 - np.prod(1 - shared[place])),
+                    reasons=() if shared is None else self._reasons(shared[place]),
+                    text=cells["text"][place],
+                    labels=tuple(cells["labels"][place]),
+                    columns={name: cells[name][place] for name in self._columns},
                 )
             )
         return hits
+
+    def _shared(
+        self, queries: Sequence[Query], rows: NDArray[np.int64], numbers: NDArray[np.int64]
+    ) -> NDArray[np.float64] | None:
+        """The probability of each label that a hit and its query have it, [H, C]; None without calibration."""
+        known = [query.probabilities for query in queries if query.probabilities is not None]
+        if len(known) < len(queries) or not len(rows):
+            return None
+        probabilities = self.model.label_probabilities(self.vectors(queries[0].target)[rows])
+        return None if probabilities is None else probabilities.astype(np.float64) * np.stack(known)[numbers]
 
     def _reasons(self, shared: NDArray[np.float64]) -> tuple[tuple[str, float], ...]:
         order = np.argsort(-shared, kind="stable")[:NUM_REASONS]
@@ -282,7 +292,7 @@ class SearchIndex:
 
     def _open(self, modality: Modality) -> VectorSearch:
         content = self.artifact.content
-        vectors = self.vectors(modality)
+        vectors = np.load(self.artifact.file(f"{modality}.npy"), mmap_mode="r", allow_pickle=False)
         if vectors.shape != (len(self.ids), content["dim"]):
             raise ArtifactError(
                 f"{self.artifact.file(f'{modality}.npy')} is {list(vectors.shape)}, "

@@ -25,6 +25,7 @@ KINDS = {
     "dscmr": ModelKind("dagnn_core.baselines.dscmr:build", "dagnn_core.baselines.dscmr:objective"),
     "cca": ModelKind("dagnn_core.baselines.linear_towers:build", fit="dagnn_core.baselines.cca:fit"),
     "ridge": ModelKind("dagnn_core.baselines.linear_towers:build", fit="dagnn_core.baselines.ridge:fit"),
+    "pretrained": ModelKind("dagnn_core.baselines.linear_towers:build", fit="dagnn_core.baselines.pretrained:fit"),
 }
 """Kind of model -> its parts."""
 
@@ -36,7 +37,7 @@ class ModelConfig:
     NAME: ClassVar[str] = "model"
 
     kind: Annotated[str, Named(KINDS)] = "dagnn"
-    """DAGNN or a baseline: InfoNCE on two towers, DSCMR, CCA, ridge regression to the labels.
+    """DAGNN or a baseline: InfoNCE on two towers, DSCMR, CCA, ridge regression to the labels, features as they are.
 
     Of the keys below the baselines take `embedding_dim`, and the two towers `encoder_norm`.
     """

@@ -135,10 +135,10 @@ def _simulate_unseen(
 
 
 def _evaluate(image: Parts, text: Parts, labels: NDArray[np.uint8], weights: Weights) -> dict[str, float]:
-    label_weight, canonical_share = map(torch.tensor, weights)
-    options = {"label_weight": label_weight, "canonical_share": canonical_share}
-    lifted = lift_hybrid(image, "image", **options), lift_hybrid(text, "text", **options)
-    return evaluate_retrieval(*(vectors.cpu().numpy() for vectors in lifted), labels)
+    options = {name: torch.tensor(value) for name, value in weights._asdict().items()}
+    image_vectors = lift_hybrid(image, "image", **options).cpu().numpy()
+    text_vectors = lift_hybrid(text, "text", **options).cpu().numpy()
+    return evaluate_retrieval(image_vectors, text_vectors, labels)
 
 
 def _draw_rows(labels: Tensor) -> Tensor:

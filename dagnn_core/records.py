@@ -125,6 +125,7 @@ class DatasetContent:
     label_counts: LabelCounts | None = None
     rejected: Mapping[str, Number] = Field(default_factory=dict)
     dropped_labels: Mapping[str, Number] = Field(default_factory=dict)
+    unseen_label_names: tuple[str, ...] = ()
     vectors: Mapping[str, Vectors] = Field(default_factory=dict)
     layout: str = ""
 
@@ -135,6 +136,7 @@ class FeaturesContent:
 
     label_names: tuple[str, ...] = ()
     num_items: Number = 0
+    unseen_label_names: tuple[str, ...] = ()
     splits: Splits | None = None
     image: Vectors = Field(default_factory=Vectors)
     text: Vectors = Field(default_factory=Vectors)

@@ -68,6 +68,7 @@ def test_every_field_has_a_docstring(name: str) -> None:
         ({"model": {"preset": "b"}}, r"model.preset must be one of aaai21, tpami22, best, got 'b'"),
         ({"model": {"preset": ["best"]}}, r"model.preset must be one of aaai21, tpami22, best, got \['best'\]"),
         ({"model": {"attention_heads": 2}}, r"attention_heads must be 1 with graph_layer gcn \(.* gat\), got 2"),
+        ({"model": {"ranking": "hybrid"}}, r"model.ranking must be embedding, since .* cross_entropy .*, got 'hybrid'"),
         ({"model": {"graph_mix": 1.5}}, r"model.graph_mix must be between 0 and 1, got 1.5"),
         ({"model": {"temperature": 0}}, r"model.temperature must be > 0, got 0"),
         ({"model": {"preset": "tpami22", "classification_weight": -1}}, r"model.classification_weight must be >= 0"),

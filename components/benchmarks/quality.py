@@ -27,6 +27,7 @@ from dagnn_core.features.features import Features
 from dagnn_core.model.files import KIND, TrainedNetwork
 from dagnn_core.model.kinds import kind_of
 from dagnn_core.records import read_metrics
+from dagnn_core.reports.evaluation.measure import score_unseen, unseen_chance
 from dagnn_core.retrieval.bootstrap import Difference, paired_bootstrap
 from dagnn_core.retrieval.metrics import chance_scores, mean_scores, score_pairs
 
@@ -46,6 +47,16 @@ COLUMNS = {
     "recall_i2t_at_10": "R@10 i2t",
     "recall_t2i_at_10": "R@10 t2i",
 }
+
+
+UNSEEN_COLUMNS = {
+    "unseen_map_mean": "unseen mean MAP",
+    "unseen_map_i2t": "unseen MAP i2t",
+    "unseen_map_t2i": "unseen MAP t2i",
+    "unseen_ndcg_i2t": "unseen NDCG i2t",
+    "unseen_ndcg_t2i": "unseen NDCG t2i",
+}
+"""Shown too where the data set has unseen labels, which the test split alone carries."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,13 +166,13 @@ def _is_done(model_out: Path, inputs: Mapping[str, str], wanted: tuple[ModelConf
 
 def _score(data: Features, split: str, name: str, paths: Sequence[Path]) -> Row:
     rows = data.pairs(split)
-    labels = data.labels[rows]
+    labels, unseen = data.labels[rows], _unseen_labels(data, split)
     runs, precisions, validations = [], [], []
     for path in paths:
         model = TrainedNetwork.read(path)
         image, text = model.embed_image_features(data.image[rows]), model.embed_text_features(data.text[rows])
         i2t, t2i = score_pairs(image, text, labels)
-        runs.append(mean_scores(i2t, t2i))
+        runs.append(mean_scores(i2t, t2i) | score_unseen(image, text, unseen))
         precisions.append((i2t.average_precision + t2i.average_precision) / 2)
         file, key = model.artifact.file("val_metrics.json"), "val_map_mean"
         validations.append(read_metrics(file, model.artifact.remedy, [key])[key])
@@ -176,16 +187,23 @@ def _score(data: Features, split: str, name: str, paths: Sequence[Path]) -> Row:
 def _chance(data: Features, split: str) -> Row:
     labels = data.labels[data.pairs(split)]
     scores = chance_scores(labels, labels)
-    metrics = mean_scores(scores, scores)
+    metrics = mean_scores(scores, scores) | unseen_chance(_unseen_labels(data, split))
     return Row(name="chance", runs=[metrics], average_precision=scores.average_precision, val_map_mean=None)
+
+
+def _unseen_labels(data: Features, split: str) -> NDArray[np.uint8]:
+    """Unseen labels of the items that are scored, [N, U]; no column on val, whose items carry none."""
+    unseen = data.unseen_labels[data.pairs(split)]
+    return unseen if split == "test" else unseen[:, :0]
 
 
 def _table(rows: Sequence[Row], differences: Mapping[str, Difference], split: str) -> str:
     selection = ["val mean MAP"] if split == "test" else []  # scored on val, it is the first column already
-    titles = ["", f"{split} mean MAP", f"against {rows[0].name}", *selection, *list(COLUMNS.values())[1:]]
+    columns = COLUMNS | (UNSEEN_COLUMNS if "unseen_map_mean" in rows[0].runs[0] else {})
+    titles = ["", f"{split} mean MAP", f"against {rows[0].name}", *selection, *list(columns.values())[1:]]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for row in rows:
-        figures = {key: _mean_and_spread([metrics[key] for metrics in row.runs]) for key in COLUMNS}
+        figures = {key: _mean_and_spread([metrics[key] for metrics in row.runs]) for key in columns}
         difference = differences.get(row.name)
         cells = [
             row.name,

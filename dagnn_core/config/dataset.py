@@ -214,7 +214,7 @@ class DatasetConfig:
     test_fraction: Fraction = 0.2
     """Fraction of the items drawn for the test, where the data has no splits of its own."""
     seed: Seed = DEFAULT_SEED
-    """Draws the splits, and the items that lose image or text."""
+    """Draws the splits, the items that lose image or text, and unseen labels."""
     copies: Literal["group", "drop", "keep"] = "group"
     """Identical and near-identical images where splits are drawn: `group` keeps them in one split, `drop` leaves out
     all but the first, `keep` draws each by itself. Splits of the data stay as they are."""
@@ -230,6 +230,11 @@ class DatasetConfig:
     """Fraction of the complete training items whose image is taken away, for experiments with incomplete data."""
     train_without_text: Rate = 0.0
     """Fraction of the complete training items whose text is taken away; no item loses both."""
+    unseen_labels: tuple[str, ...] = ()
+    """Labels that training never sees, for experiments: items of train and val that have one are left out, and the
+    evaluation reports what queries with one find."""
+    unseen_fraction: Rate = 0.0
+    """Instead of names: fraction of the labels, drawn by `seed`."""
     folder: FolderConfig = Field(default_factory=FolderConfig)
     """Table, images and columns of the layout `folder`."""
     coco: CocoConfig = Field(default_factory=CocoConfig)
@@ -250,6 +255,8 @@ class DatasetConfig:
         require(total < 1, "dataset.val_fraction + dataset.test_fraction", "below 1", total)
         taken = self.train_without_image + self.train_without_text
         require(taken < 1, "dataset.train_without_image + dataset.train_without_text", "below 1", taken)
+        is_drawn = not self.unseen_labels or self.unseen_fraction == 0
+        require(is_drawn, "dataset.unseen_fraction", "0 with dataset.unseen_labels", self.unseen_fraction)
         if self.layout == "folder":
             require(self.folder.table != "", "dataset.folder.table", "the name of a table file", self.folder.table)
             require(len(self.folder.label_columns) > 0, "dataset.folder.label_columns", "at least one column", ())

@@ -25,6 +25,7 @@ KINDS = {
     "dscmr": ModelKind("dagnn_core.baselines.dscmr:build", "dagnn_core.baselines.dscmr:objective"),
     "cca": ModelKind("dagnn_core.baselines.linear_towers:build", fit="dagnn_core.baselines.cca:fit"),
     "ridge": ModelKind("dagnn_core.baselines.linear_towers:build", fit="dagnn_core.baselines.ridge:fit"),
+    "pretrained": ModelKind("dagnn_core.baselines.linear_towers:build", fit="dagnn_core.baselines.pretrained:fit"),
 }
 """Kind of model -> its parts."""
 
@@ -36,7 +37,7 @@ class ModelConfig:
     NAME: ClassVar[str] = "model"
 
     kind: Annotated[str, Named(KINDS)] = "dagnn"
-    """DAGNN or a baseline: InfoNCE on two towers, DSCMR, CCA, ridge regression to the labels.
+    """DAGNN or a baseline: InfoNCE on two towers, DSCMR, CCA, ridge regression to the labels, features as they are.
 
     Of the keys below the baselines take `embedding_dim`, and the two towers `encoder_norm`.
     """
@@ -93,8 +94,9 @@ class ModelConfig:
     """Weight gamma of the pairs within a modality, of the contrastive loss and the likelihood of relevance."""
     label_similarity: Literal["count", "binary", "jaccard"] = "count"
     """Target of the pairwise losses: number of shared labels (2021), 1 where one is shared (2022), Jaccard overlap."""
-    ranking: Literal["embedding", "labels"] = "embedding"
-    """What is ranked: the cosine of the embeddings (published), or the expected number of shared labels."""
+    ranking: Literal["embedding", "labels", "hybrid"] = "embedding"
+    """What is ranked: the cosine of the embeddings (published), the expected number of shared labels, or a weighted
+    sum of both and of the cosine of CCA's variates (`hybrid`); the validation split chooses the weights."""
     adversarial_weight: Weight = 0.2
     """Weight beta of the adversarial loss."""
     reconstruction_weight: Weight = 0.0
@@ -147,7 +149,7 @@ class ModelConfig:
         if self.relevance_weight > 0:
             expected = "binary or jaccard with relevance_weight above 0 (a probability)"
             require(self.label_similarity != "count", "model.label_similarity", expected, self.label_similarity)
-        if self.ranking == "labels":
+        if self.ranking != "embedding":
             is_calibrated = self.classification == "cross_entropy" and self.classification_weight > 0
             expected = "embedding, since label probabilities take classification cross_entropy with a weight above 0"
             require(is_calibrated, "model.ranking", expected, self.ranking)

@@ -4,7 +4,8 @@
 the item has no image, or precomputed vectors only), `split`, `has_image` and `has_text`. A training item may lack one
 of the two modalities: then its image is null or its text empty; data of precomputed vectors alone has neither images
 nor texts. `rejected.parquet` holds `row` (of the raw table, from 1), `id`, `reason` and `detail`. `vectors/image.npy`
-and `vectors/text.npy` [N, dim] are in row order, with zeros for items that lack the modality. `card.html` and
+and `vectors/text.npy` [N, dim] are in row order, with zeros for items that lack the modality. `unseen_labels.npy`
+uint8 [N, U], where `dataset.unseen_labels` asks for it, has the labels that training must not see. `card.html` and
 `card.md`, with images in `card/`, describe it all to people.
 """
 
@@ -18,11 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dagnn_core.arrays import opening, read_columns
+from dagnn_core.arrays import opening, read_array, read_columns
 from dagnn_core.artifacts import Artifact, read_artifact
 from dagnn_core.errors import ArtifactError
 
 KIND = "dataset"
+UNSEEN_LABELS = "unseen_labels.npy"
 SPLITS = ("train", "val", "test")
 SHARD_BYTES = 64 << 20  # few large files: DVC and S3 are slow with many small ones
 ROW_GROUP_ITEMS = 256  # an image is read with its row group, so groups stay small
@@ -90,6 +92,10 @@ class Dataset:
     """Which items have a text, or a precomputed vector of it, [N]."""
     labels: NDArray[np.uint8]
     """Label matrix Y, [N, C], columns in the order of `label_names`."""
+    unseen_label_names: tuple[str, ...]
+    """Labels that only test items carry, and no other step than the evaluation sees; mostly none."""
+    unseen_labels: NDArray[np.uint8]
+    """Their matrix, [N, U], of test items alone."""
 
     @classmethod
     def read(cls, path: Path, *, verify: bool = False) -> "Dataset":
@@ -129,6 +135,8 @@ class Dataset:
             has_image=table["has_image"].to_numpy(),
             has_text=table["has_text"].to_numpy(),
             labels=_label_matrix(table["labels"].to_pylist(), names, artifact),
+            unseen_label_names=tuple(content.get("unseen_label_names", ())),
+            unseen_labels=read_unseen_labels(artifact, splits),
         )
 
     def __len__(self) -> int:
@@ -214,6 +222,26 @@ def check_splits(splits: NDArray[np.str_], counts: Mapping[str, int], artifact: 
             f"{artifact.path}: of {len(splits)} items {found} are in the splits, but the manifest says {counts}",
             artifact.remedy,
         )
+
+
+def read_unseen_labels(artifact: Artifact, splits: NDArray[np.str_]) -> NDArray[np.uint8]:
+    """The matrix of the labels that training must not see, [N, U]; of most artifacts U is 0.
+
+    Args:
+        artifact: a data set, or its features.
+        splits: split of each item, [N].
+
+    Raises:
+        ArtifactError: the file is damaged, or an item of another split than test has one.
+    """
+    names = artifact.content.get("unseen_label_names", ())
+    if not names:
+        return np.zeros((len(splits), 0), np.uint8)
+    file = artifact.file(UNSEEN_LABELS)
+    labels: NDArray[np.uint8] = read_array(file, np.uint8, (len(splits), len(names)), remedy=artifact.remedy)
+    if labels.max(initial=0) > 1 or labels[splits != "test"].any():
+        raise ArtifactError(f"{file} has something else than the unseen labels of test items", artifact.remedy)
+    return labels
 
 
 def _label_matrix(labels: Iterable[Iterable[str]], names: Sequence[str], artifact: Artifact) -> NDArray[np.uint8]:

@@ -33,12 +33,13 @@ class Reason(StrEnum):
     NO_MODALITY = "neither image nor text"
     HELD_OUT_INCOMPLETE = "no image or no text, though in val or test"
     COPY = "copy of another image"
+    UNSEEN_LABEL = "an unseen label, though in train or val"
     RARE_LABELS = "rare labels only"
 
     @property
     def is_fault(self) -> bool:
         """Whether something is wrong with the row, which counts against `dataset.max_rejected`."""
-        return self not in (Reason.COPY, Reason.RARE_LABELS)
+        return self not in (Reason.COPY, Reason.UNSEEN_LABEL, Reason.RARE_LABELS)
 
 
 class RawItem(NamedTuple):
@@ -60,6 +61,8 @@ class RawItem(NamedTuple):
     """Whether it has what the data knows of images: an image, a precomputed vector, or both."""
     has_text: bool = True
     """Whether it has what the data knows of texts: a text, a precomputed vector, or both."""
+    unseen_labels: tuple[str, ...] = ()
+    """Further labels, of a test item alone, that training must not see."""
 
     @property
     def is_complete(self) -> bool:

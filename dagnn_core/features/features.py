@@ -1,6 +1,7 @@
 """The `features` artifact: feature matrices of both modalities, the label matrix, and the fitted encoders.
 
-`image.npy` [N, d_I] and `text.npy` [N, d_T] float32, `labels.npy` uint8 [N, C], `samples.parquet` (id, split,
+`image.npy` [N, d_I] and `text.npy` [N, d_T] float32, `labels.npy` uint8 [N, C] (`unseen_labels.npy` [N, U] too, where
+the data set has it), `samples.parquet` (id, split,
 has_image, has_text), all in the row order of the data set; the features of a missing image or text are zeros.
 `image_encoder/` and `text_encoder/` hold the state that encodes a new image or text the same way.
 """
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from dagnn_core.arrays import read_array, read_columns
 from dagnn_core.artifacts import Artifact, read_artifact
-from dagnn_core.data.dataset import check_splits
+from dagnn_core.data.dataset import check_splits, read_unseen_labels
 from dagnn_core.disk import writing
 from dagnn_core.errors import ArtifactError
 
@@ -47,6 +48,8 @@ class Features:
     """Text features x_T, [N, d_T]; zeros where the text is missing."""
     labels: NDArray[np.uint8]
     """Label matrix Y, [N, C]."""
+    unseen_labels: NDArray[np.uint8]
+    """Labels that training must not see, of test items alone, [N, U]; mostly U is 0."""
 
     @classmethod
     def read(cls, path: Path, *, verify: bool = False) -> "Features":
@@ -84,6 +87,7 @@ class Features:
             image=image,
             text=text,
             labels=labels,
+            unseen_labels=read_unseen_labels(artifact, splits),
         )
 
     def rows(self, split: str) -> NDArray[np.int64]:

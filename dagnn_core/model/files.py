@@ -27,6 +27,7 @@ from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER
 from dagnn_core.model.kinds import build_network, kind_of
 from dagnn_core.nn.cross_modal import CrossModalNetwork
 from dagnn_core.nn.label_graphs import GraphTensors
+from dagnn_core.nn.lifted import as_other_modality, output_dim
 from dagnn_core.records import ModelFile, parse_json, parse_shape
 from dagnn_core.tensors import save_tensors
 
@@ -127,6 +128,14 @@ class TrainedNetwork:
         probabilities = self.network.label_probabilities(embedding)
         return None if probabilities is None else probabilities.cpu().numpy()
 
+    def within_modality(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings as queries among the embeddings of their own modality: their cosines then rank as across the two.
+
+        Shape:
+            [..., d] -> the same.
+        """
+        return as_other_modality(embeddings) if self.network.is_lifted else embeddings
+
 
 def write_model(
     directory: Path,
@@ -168,10 +177,13 @@ def write_model(
     for encoder in (IMAGE_ENCODER, TEXT_ENCODER):
         with writing(directory / encoder, need=folder_bytes(features.path / encoder)):
             shutil.copytree(features.path / encoder, directory / encoder)
-    # ranking by labels makes vectors of another dimension than the common space
-    output_dim = len(record["label_names"]) + 2 if config.ranking == "labels" else config.embedding_dim
     return record | {
-        "output_dim": output_dim,
+        "output_dim": output_dim(
+            config,
+            num_labels=len(record["label_names"]),
+            image_dim=record["image_dim"],
+            text_dim=record["text_dim"],
+        ),
         "image": features.content["image"],
         "text": features.content["text"],
     }

@@ -5,7 +5,6 @@ Shapes: N items, C labels.
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 
@@ -36,31 +35,7 @@ class CrossModalNetwork(nn.Module):
         """Embeddings [N, d] to calibrated label probabilities [N, C]; None where the network has none."""
         return None
 
-
-def lift_image_probabilities(probabilities: Tensor) -> Tensor:
-    """Label probabilities p of images to embeddings whose cosine with those of texts is p·q / C.
-
-    p·q is the expected number of shared labels, where the labels of an image and a text are independent. As a cosine,
-    all vectors need one length, √C: an image has the missing part in an entry of its own, where texts are zero, and a
-    text likewise (maximum inner product search as cosine search; Bachrach et al., RecSys 2014).
-
-    Shape:
-        [N, C] -> [N, C + 2].
-    """
-    rest = _missing_length(probabilities)
-    return torch.cat([probabilities, rest, torch.zeros_like(rest)], dim=1)
-
-
-def lift_text_probabilities(probabilities: Tensor) -> Tensor:
-    """Label probabilities q of texts to embeddings; see `lift_image_probabilities`.
-
-    Shape:
-        [N, C] -> [N, C + 2].
-    """
-    rest = _missing_length(probabilities)
-    return torch.cat([probabilities, torch.zeros_like(rest), rest], dim=1)
-
-
-def _missing_length(probabilities: Tensor) -> Tensor:
-    num_labels = probabilities.shape[1]
-    return (num_labels - probabilities.square().sum(dim=1, keepdim=True)).clamp_min(0).sqrt()
+    @property
+    def is_lifted(self) -> bool:
+        """Whether embeddings are lifted vectors, see `dagnn_core.nn.lifted`."""
+        return False

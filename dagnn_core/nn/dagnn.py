@@ -13,15 +13,13 @@ from torch.linalg import vector_norm
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.losses.adversarial import ModalityLogits
 from dagnn_core.nn.calibration import Calibration
-from dagnn_core.nn.cross_modal import (
-    CrossModalNetwork,
-    lift_image_probabilities,
-    lift_text_probabilities,
-)
+from dagnn_core.nn.cross_modal import CrossModalNetwork
 from dagnn_core.nn.feed_forward import FeedForward, Norm
 from dagnn_core.nn.gradient_reversal import reverse_gradient
+from dagnn_core.nn.hybrid import HybridRanking
 from dagnn_core.nn.label_gnn import IndependentClassifiers, LabelGNN
 from dagnn_core.nn.label_graphs import FixedGraph, GraphTensors, LearnedGraph
+from dagnn_core.nn.lifted import Modality, Parts, lift_probabilities, lowered_probabilities
 
 
 class Translation(NamedTuple):
@@ -117,6 +115,8 @@ class DAGNN(CrossModalNetwork):
         self.label_calibration = Calibration(len(graph.embeddings)) if is_cross_entropy else None
         self.relevance_calibration = Calibration() if config.relevance_weight > 0 else None
         self.ranks_by_labels = config.ranking == "labels"
+        is_hybrid = config.ranking == "hybrid"
+        self.hybrid = HybridRanking(image_dim=image_dim, text_dim=text_dim) if is_hybrid else None
 
     def forward(
         self,
@@ -161,24 +161,47 @@ class DAGNN(CrossModalNetwork):
             translation=translation,
         )
 
+    @property
+    def is_lifted(self) -> bool:
+        """Whether embeddings are lifted vectors, see `dagnn_core.nn.lifted`."""
+        return self.ranks_by_labels or self.hybrid is not None
+
     def embed_image(self, image: Tensor) -> Tensor:
-        """Image features [N, d_I] to embeddings: f_I [N, d], or lifted label probabilities [N, C + 2]."""
-        embedding = super().embed_image(image)
-        return lift_image_probabilities(self._probabilities(embedding)) if self.ranks_by_labels else embedding
+        """Image features [N, d_I] to embeddings: f_I [N, d], or lifted vectors, as `model.ranking` says."""
+        return self._embed(image, "image")
 
     def embed_text(self, text: Tensor) -> Tensor:
-        """Text features [N, d_T] to embeddings: f_T [N, d], or lifted label probabilities [N, C + 2]."""
-        embedding = super().embed_text(text)
-        return lift_text_probabilities(self._probabilities(embedding)) if self.ranks_by_labels else embedding
+        """Text features [N, d_T] to embeddings: f_T [N, d], or lifted vectors, as `model.ranking` says."""
+        return self._embed(text, "text")
+
+    def hybrid_parts(self, features: Tensor, modality: Modality) -> Parts:
+        """What the hybrid ranking compares of image features [N, d_I] or text features [N, d_T]."""
+        assert self.hybrid is not None
+        embedding = self._encode(features, modality)
+        return Parts(self._probabilities(embedding), embedding, self.hybrid.canonical(features, modality))
 
     def label_probabilities(self, embedding: Tensor) -> Tensor | None:
         """Embeddings, as `embed_image` and `embed_text` give them, to label probabilities [N, C].
 
         None where classification is not calibrated.
         """
-        if self.ranks_by_labels:
-            return embedding[:, :-2]  # they are the lifted probabilities
-        return None if self.label_calibration is None else self._probabilities(embedding)
+        if self.label_calibration is None:
+            return None
+        num_labels = len(self.label_calibration.bias)
+        if self.hybrid is not None:
+            return lowered_probabilities(embedding, num_labels, self.hybrid.label_weight)
+        return lowered_probabilities(embedding, num_labels) if self.ranks_by_labels else self._probabilities(embedding)
+
+    def _embed(self, features: Tensor, modality: Modality) -> Tensor:
+        if self.hybrid is not None:
+            lifted: Tensor = self.hybrid(self.hybrid_parts(features, modality), modality)
+            return lifted
+        embedding = self._encode(features, modality)
+        return lift_probabilities(self._probabilities(embedding), modality) if self.ranks_by_labels else embedding
+
+    def _encode(self, features: Tensor, modality: Modality) -> Tensor:
+        embedding: Tensor = (self.image_encoder if modality == "image" else self.text_encoder)(features)
+        return embedding
 
     def _probabilities(self, embedding: Tensor) -> Tensor:
         assert self.label_calibration is not None

@@ -243,9 +243,8 @@ class SearchIndex:
 
     def _query(self, vector: NDArray[np.float32], modality: Modality, target: Modality) -> Query:
         probabilities = self.model.label_probabilities(vector[None])
-        if modality == target and self.model.config.ranking == "labels":
-            # lifted probabilities have their missing length in an entry of their modality: here both are of the same
-            vector = np.concatenate([vector[:-2], vector[:-3:-1]])
+        if modality == target:
+            vector = self.model.within_modality(vector)
         return Query(vector, target, None if probabilities is None else probabilities[0])
 
     def _hits(self, queries: Sequence[Query], found: Nearest, kept: Mask) -> list[list[Hit]]:

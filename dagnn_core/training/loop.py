@@ -26,6 +26,7 @@ from dagnn_core.retrieval.directions import MAP_METRICS
 from dagnn_core.retrieval.metrics import evaluate_retrieval
 from dagnn_core.tensors import num_bytes
 from dagnn_core.training.checkpoint import Epoch, TrainingState, checkpoint_bytes, restore_checkpoint, save_checkpoint
+from dagnn_core.training.hybrid import complete_hybrid
 from dagnn_core.training.optimizer import learning_rate, make_optimizer, reversal_strength
 from dagnn_core.training.split import MIN_ITEMS_PER_BATCH, Split, reconstruct
 
@@ -145,7 +146,18 @@ def train(
         if time.monotonic() - saved >= checkpoint_seconds or not _goes_on(state, config):
             save_checkpoint(checkpoint, state)
             saved = time.monotonic()
-    return TrainingResult(state.best_weights, state.history, state.best_metrics)
+    result = TrainingResult(state.best_weights, state.history, state.best_metrics)
+    if is_main() and isinstance(validated, DAGNN) and validated.hybrid is not None:
+        return _with_hybrid(result, validated, train_split, val_split)
+    return result
+
+
+def _with_hybrid(result: TrainingResult, network: DAGNN, train_split: Split, val_split: Split) -> TrainingResult:
+    network.load_state_dict(result.weights)
+    weights = complete_hybrid(network, train_split, val_split)
+    log.info("hybrid ranking: label weight %g, canonical share %g", *weights)
+    val_metrics = _validate(network, val_split) | {"best_epoch": result.val_metrics["best_epoch"]}
+    return TrainingResult(_weights(network), result.history, val_metrics)
 
 
 def _check(train_split: Split, val_split: Split, model_config: ModelConfig, config: TrainConfig) -> None:

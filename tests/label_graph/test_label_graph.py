@@ -35,6 +35,8 @@ def dataset(labels=LABELS, splits=None, texts=TEXTS):
         has_image=np.ones(len(labels), dtype=bool),
         has_text=np.array([bool(text) for text in texts[: len(labels)]]),
         labels=labels,
+        unseen_label_names=(),
+        unseen_labels=np.zeros((len(labels), 0), np.uint8),
     )
 
 

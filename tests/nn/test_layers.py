@@ -1,18 +1,19 @@
 """The parts of the network against their equations."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
 
 from dagnn_core.baselines.dscmr import DSCMR
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import parse_section
 from dagnn_core.losses.adversarial import adversarial_loss
 from dagnn_core.model.kinds import build_network
-from dagnn_core.nn.cross_modal import lift_image_probabilities, lift_text_probabilities
 from dagnn_core.nn.dagnn import DAGNN, cosine_scores
 from dagnn_core.nn.feed_forward import FeedForward
 from dagnn_core.nn.gradient_reversal import reverse_gradient
@@ -24,6 +25,7 @@ from dagnn_core.nn.label_gnn import (
     LayerAggregation,
 )
 from dagnn_core.nn.label_graphs import FixedGraph, GraphTensors, LearnedGraph
+from dagnn_core.nn.lifted import Parts, as_other_modality, lift_hybrid, lift_probabilities, lowered_probabilities
 
 
 def test_gradient_reversal_is_the_identity_forward_and_changes_the_sign_backward() -> None:
@@ -186,9 +188,56 @@ def test_cosine_of_lifted_probabilities_is_the_expected_number_of_shared_labels(
     p, q = torch.rand(5, 7).double(), torch.rand(4, 7).double()
     p[0] = 1.0
     q[0] = 0.0
-    image, text = lift_image_probabilities(p), lift_text_probabilities(q)
+    image, text = lift_probabilities(p, "image"), lift_probabilities(q, "text")
     cosines = torch.nn.functional.cosine_similarity(image[:, None], text[None], dim=2)
     torch.testing.assert_close(7 * cosines, p @ q.T)
+
+
+def test_cosine_of_hybrid_vectors_is_the_weighted_sum_of_its_parts() -> None:
+    torch.manual_seed(0)
+    image, text = (
+        Parts(torch.rand(size, 7).double(), torch.rand(size, 4).double(), torch.randn(size, 3).double())
+        for size in (5, 6)
+    )
+    image.embedding[0] = 0
+    w, v = torch.tensor(0.5).double(), torch.tensor(0.25).double()
+    lifted = [
+        lift_hybrid(parts, modality, label_weight=w, canonical_share=v)
+        for parts, modality in ((image, "image"), (text, "text"))
+    ]
+    for i, j in itertools.product(range(5), range(6)):
+        score = w * (image.probabilities[i] @ text.probabilities[j])
+        score += (1 - v) * cosine_similarity(image.embedding[i], text.embedding[j], dim=0)
+        score += v * cosine_similarity(image.canonical[i], text.canonical[j], dim=0)
+        torch.testing.assert_close(cosine_similarity(lifted[0][i], lifted[1][j], dim=0), score / (1 + w * 7))
+    torch.testing.assert_close(lowered_probabilities(lifted[1], 7, w), text.probabilities)
+
+
+def test_lifted_vectors_are_compared_within_a_modality_by_what_is_compared_across() -> None:
+    p = torch.rand(3, 7)
+    images, texts = lift_probabilities(p, "image").numpy(), lift_probabilities(p, "text").numpy()
+    np.testing.assert_array_equal(as_other_modality(images), texts)
+    np.testing.assert_array_equal(as_other_modality(texts[1]), images[1])
+    np.testing.assert_allclose(as_other_modality(images) @ images.T, p.numpy() @ p.numpy().T, rtol=1e-5)
+
+
+def test_hybrid_ranking_embeds_all_three_parts() -> None:
+    network = dagnn(classification="cross_entropy", ranking="hybrid").eval()
+    assert network.hybrid is not None
+    network.hybrid.label_weight.fill_(4)
+    network.hybrid.canonical_share.fill_(0.36)
+    network.hybrid.get_buffer("image_projection").copy_(torch.rand(20, 6))
+    network.hybrid.get_buffer("image_offset").copy_(torch.rand(6))
+    image = torch.rand(4, 20)
+    output = network(image, torch.rand(2, 6))
+    got = network.embed_image(image)
+    assert got.shape == (4, 3 + 8 + 6 + 2)
+    torch.testing.assert_close(got[:, :3], 2 * network.label_calibration(output.image_scores).sigmoid())
+    torch.testing.assert_close(got[:, 3:11], 0.8 * normalize(output.image_embedding, dim=1))
+    torch.testing.assert_close(got[:, 11:17], 0.6 * normalize(network.hybrid.canonical(image, "image"), dim=1))
+    torch.testing.assert_close(got.norm(dim=1), torch.full((4,), (1 + 4 * 3) ** 0.5))
+    torch.testing.assert_close(network.label_probabilities(got), got[:, :3] / 2)
+    assert not [name for name, _ in network.named_parameters() if name.startswith("hybrid")], "nothing of it is trained"
 
 
 def test_ranking_by_labels_embeds_label_probabilities() -> None:

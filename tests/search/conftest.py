@@ -26,6 +26,8 @@ class Collection(NamedTuple):
     dataset: Path
     best: Path
     """Ranks by calibrated label probabilities."""
+    hybrid: Path
+    """Ranks by label probabilities, embeddings and CCA's variates."""
     ridge: Path
     """Has no label probabilities."""
     index: Path
@@ -40,7 +42,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
 
 def _make_collection(root: Path) -> None:
     (root / "spec.yaml").write_text("{num_scenes: 90, width: 96, height: 96}")
-    made = Collection(root / "dataset", root / "best", root / "ridge", root / "index")
+    made = Collection(root / "dataset", root / "best", root / "hybrid", root / "ridge", root / "index")
     demo = DatasetConfig(source=str(root / "spec.yaml"), test_fraction=0.3, min_label_count=2)
     dataset.run(params=demo, work=root / "work", dataset_out=made.dataset)
     extract_features.run(
@@ -50,7 +52,12 @@ def _make_collection(root: Path) -> None:
         features_out=root / "features",
     )
     build_label_graph.run(dataset=made.dataset, params=LabelGraphConfig(), label_graph_out=root / "label_graph")
-    for path, values in ((made.best, {"preset": "best", "embedding_dim": 16}), (made.ridge, {"kind": "ridge"})):
+    best = {"preset": "best", "embedding_dim": 16}
+    for path, values in (
+        (made.best, best),
+        (made.hybrid, best | {"ranking": "hybrid"}),
+        (made.ridge, {"kind": "ridge"}),
+    ):
         train.run(
             features=root / "features",
             label_graph=root / "label_graph",

@@ -86,6 +86,22 @@ def test_probabilities_and_reasons_follow_from_the_models_label_probabilities(in
     assert [name for name, _ in labels] == [best.label_names[label] for label in np.argsort(-text)[:3]]
 
 
+def test_a_hybrid_model_ranks_across_and_within_modalities_and_gives_reasons(collection, data, tmp_path):
+    model = TrainedModel.read(collection.hybrid)
+    index = SearchIndex(make(tmp_path / "index", model, DatasetSource(data)), model)
+    images = model.encode_images([image for group in data.iterate_images() for image in group])
+    texts = model.encode_texts(data.texts)
+    assert images.shape[1] == texts.shape[1] == model.artifact.content["output_dim"]
+    hits = index.search([index.text_query(text) for text in data.texts[:7]], 10)
+    assert [[hit.row for hit in found] for found in hits] == rank_gallery(texts[:7], images)[:, :10].tolist()
+    probabilities = model.label_probabilities(images)[hits[0][0].row], model.label_probabilities(texts)[0]
+    assert hits[0][0].probability == pytest.approx(1 - np.prod(1 - np.prod(probabilities, axis=0)), abs=1e-6)
+    # an image as a query for images: all parts of the score count, the entries of the missing length do not
+    score = images[:, :-2] @ images[3, :-2]
+    rows = [hit.row for hit in index.search([index.item_query(data.ids[3])], 5)[0]]
+    np.testing.assert_allclose(score[rows], np.sort(score)[::-1][:5], atol=1e-6)
+
+
 def test_filters_and_the_smallest_score(index, data):
     query = index.text_query(data.texts[0])
     label = data.label_names[0]

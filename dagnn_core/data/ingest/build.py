@@ -19,6 +19,7 @@ from dagnn_core.data.ingest.draw import can_be_held_out, draw_splits, is_drawn
 from dagnn_core.data.ingest.incomplete import take_away
 from dagnn_core.data.ingest.journal import CheckJournal, UnusableImage
 from dagnn_core.data.ingest.near_copies import DECODED_PIXELS, Fingerprint, fingerprint
+from dagnn_core.data.ingest.unseen import choose_unseen, hold_back, set_apart, training_labels
 from dagnn_core.data.ingest.work import rows_digest
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.data.labels import choose_labels, fold_case
@@ -78,9 +79,14 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
     _check_splits(raw, items, drawn.copies)
     if config.label_case == "fold":
         items = fold_case(items, raw.label_order)
-    labels = choose_labels(items, raw.label_order, config.min_label_count)
+    unseen = choose_unseen(items, config)
+    trained = training_labels(items)
+    items = quarantine(items, Reason.UNSEEN_LABEL, lambda item: hold_back(item, unseen))
+    items, lost = set_apart(items, unseen, trained)
+    order = [name for name in raw.label_order if name not in unseen | lost]
+    labels = choose_labels(items, order, config.min_label_count)
     items = [item._replace(labels=tuple(name for name in item.labels if name not in labels.dropped)) for item in items]
-    items = quarantine(items, Reason.RARE_LABELS, lambda item: not item.labels)
+    items = quarantine(items, Reason.RARE_LABELS, lambda item: not item.labels and not item.unseen_labels)
     _check_splits(raw, items, drawn.copies)
     items = take_away(
         items,
@@ -94,10 +100,12 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
     with DatasetWriter(out, labels.names, unfinished=shards, shard_bytes=raw.shard_bytes) as writer:
         _write_items(writer, raw, items)
         _write_vectors(writer, raw, items)
+        if unseen:
+            writer.write_unseen_labels(sorted(unseen), [item.unseen_labels for item in items])
         writer.write_rejected(sorted(rejections))
     return writer.content | {
         "num_rows": raw.num_rows,
-        "dropped_labels": labels.dropped,
+        "dropped_labels": labels.dropped | dict.fromkeys(sorted(lost), 0),
         "copies": drawn.copies,
     }
 

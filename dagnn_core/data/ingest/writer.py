@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dagnn_core.data.dataset import REJECTED_SCHEMA, SHARD_BYTES, SPLITS, Item, Modality, Rejection
+from dagnn_core.data.dataset import REJECTED_SCHEMA, SHARD_BYTES, SPLITS, UNSEEN_LABELS, Item, Modality, Rejection
 from dagnn_core.data.ingest.shards import ShardWriter
-from dagnn_core.data.vectors import BLOCK_ROWS, take_rows, write_matrix
+from dagnn_core.data.vectors import BLOCK_ROWS, save_array, take_rows, write_matrix
 from dagnn_core.disk import writing
 
 MODALITIES = {(True, True): "complete", (True, False): "image_only", (False, True): "text_only"}
@@ -51,6 +51,7 @@ class DatasetWriter:
         self._modalities = Counter[str]()
         self._rejected = Counter[str]()
         self._vectors: dict[str, dict[str, Any]] = {}
+        self._unseen: dict[str, Any] = {}
 
     def __enter__(self) -> "DatasetWriter":
         return self
@@ -116,6 +117,19 @@ class DatasetWriter:
         write_matrix(path, blocks, shape=(len(rows), *vectors.shape[1:]), dtype=vectors.dtype)
         self._vectors[modality] = {"dim": vectors.shape[1], "dtype": str(vectors.dtype)}
 
+    def write_unseen_labels(self, names: Sequence[str], labels: Iterable[Sequence[str]]) -> None:
+        """Write the labels that training must not see, which the shards do not have.
+
+        Args:
+            names: columns of their matrix.
+            labels: those of each item.
+        """
+        save_array(
+            self._folder / UNSEEN_LABELS,
+            np.array([[name in of_item for name in names] for of_item in labels], np.uint8),
+        )
+        self._unseen = {"unseen_label_names": list(names)}
+
     @property
     def content(self) -> dict[str, Any]:
         """What the manifest says about the files."""
@@ -130,7 +144,7 @@ class DatasetWriter:
             },
             "rejected": dict(self._rejected.most_common()),
             "vectors": self._vectors,
-        }
+        } | self._unseen
 
     def _count(self, item: Item) -> None:
         self._split_sizes[item.split] += 1

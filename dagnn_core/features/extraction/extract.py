@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dagnn_core.artifacts import sha256_of
 from dagnn_core.config.features import FeaturesConfig
-from dagnn_core.data.dataset import SPLITS, Dataset, Modality
+from dagnn_core.data.dataset import SPLITS, UNSEEN_LABELS, Dataset, Modality
 from dagnn_core.data.vectors import save_array, write_matrix
 from dagnn_core.errors import InputError
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone
@@ -66,6 +66,10 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *,
         encoder.save(directory / name)
         _check_saved(directory / name, kind)
     save_array(directory / "labels.npy", dataset.labels)
+    unseen = {}
+    if dataset.unseen_label_names:
+        save_array(directory / UNSEEN_LABELS, dataset.unseen_labels)
+        unseen = {"unseen_label_names": list(dataset.unseen_label_names)}
     write_samples(
         directory / "samples.parquet",
         *(dataset.ids, dataset.splits.tolist(), dataset.has_image.tolist(), dataset.has_text.tolist()),
@@ -78,7 +82,7 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *,
         | _describe_source(config.image, config.image_vectors),
         "text": _describe_matrix(text_path, text_encoder, dataset.splits, dataset.has_text)
         | _describe_source(config.text, config.text_vectors),
-    }
+    } | unseen
 
 
 def _check_saved(directory: Path, kind: str) -> None:

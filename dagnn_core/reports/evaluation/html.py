@@ -28,6 +28,8 @@ GRADED_COLUMNS = {
     "ndcg_jaccard_{}_at_10": "NDCG@10, Jaccard",
 }
 
+UNSEEN_COLUMNS = {"unseen_map_{}": "MAP", "unseen_ndcg_{}": "NDCG"}
+
 
 class _Cell(NamedTuple):
     """A value of the results table."""
@@ -107,6 +109,11 @@ def render_report(
         table=_table(evaluation, [*_in_both_directions(COLUMNS), "map_mean"]),
         graded_columns=list(GRADED_COLUMNS.values()),
         graded_table=_table(evaluation, _in_both_directions(GRADED_COLUMNS)),
+        unseen_columns=list(UNSEEN_COLUMNS.values()),
+        unseen_table=_table(evaluation, [*_in_both_directions(UNSEEN_COLUMNS), "unseen_map_mean"])
+        if dataset.unseen_label_names
+        else [],
+        unseen_labels=dataset.unseen_label_names,
         baseline=evaluation.baseline,
         curves=_curves(evaluation, history),
         label_bars=_label_bars(evaluation, dataset),

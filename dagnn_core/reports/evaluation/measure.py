@@ -13,7 +13,7 @@ from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model.files import TrainedNetwork
 from dagnn_core.retrieval.bootstrap import Interval, bootstrap_mean
-from dagnn_core.retrieval.directions import DIRECTIONS
+from dagnn_core.retrieval.directions import DIRECTIONS, MAP_METRICS
 from dagnn_core.retrieval.metrics import (
     RECALL_STEPS,
     QueryScores,
@@ -25,7 +25,9 @@ from dagnn_core.retrieval.metrics import (
 )
 
 INTERVAL_SEED = DEFAULT_SEED  # draws the resamples of the confidence intervals
-COUNTS = ("num_queries", "num_queries_excluded")  # of the test split, not of a method
+COUNTS = ("num_queries", "num_queries_excluded", "unseen_num_queries")  # of the test split, not of a method
+UNSEEN_METRICS = (*MAP_METRICS, *(f"ndcg_{direction}" for direction in DIRECTIONS))
+"""The metrics that are reported of unseen labels too, with the prefix `unseen_`."""
 
 
 class Method(NamedTuple):
@@ -46,7 +48,7 @@ class Evaluation:
     """All metrics, and what the examples of a report are drawn from."""
 
     methods: tuple[Method, ...]
-    """The model, CCA, chance."""
+    """The model, CCA, the features as they are where they can be compared, chance."""
     baseline: SelectedCCA
     """What the validation split chose for CCA."""
     rows: NDArray[np.int64]
@@ -63,7 +65,7 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, float]:
         """Every metric by the name that DVC and MLflow show."""
-        metrics = {name: self.methods[0].metrics[name] for name in COUNTS}
+        metrics = {name: self.methods[0].metrics[name] for name in COUNTS if name in self.methods[0].metrics}
         for name, interval in self.intervals.items():
             metrics |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
         for method in self.methods:
@@ -77,7 +79,14 @@ class Baselines(NamedTuple):
     selected: SelectedCCA
     """What the validation split chose for CCA."""
     cca: Method
+    pretrained: Method | None
+    """The features as they are; None where image and text features are of different dimensions."""
     chance: Method
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """Those that there are, in the order of the tables."""
+        return (self.cca, *([self.pretrained] if self.pretrained else []), self.chance)
 
 
 def score_baselines(features: Features) -> Baselines:
@@ -93,8 +102,9 @@ def score_baselines(features: Features) -> Baselines:
     image = selected.cca.embed_images(features.image[test])
     text = selected.cca.embed_texts(features.text[test])
     labels = features.labels[test]
-    cca, _ = _score("CCA", "cca_", image, text, labels)
-    return Baselines(selected, cca, _chance(labels))
+    unseen = features.unseen_labels[test]
+    cca, _ = _score("CCA", "cca_", image, text, labels=labels, unseen=unseen)
+    return Baselines(selected, cca, _pretrained(features, test), _chance(labels, unseen))
 
 
 def evaluate(model: TrainedNetwork, features: Features) -> Evaluation:
@@ -112,11 +122,11 @@ def evaluate(model: TrainedNetwork, features: Features) -> Evaluation:
     labels = features.labels[test]
     image = model.embed_image_features(features.image[test])
     text = model.embed_text_features(features.text[test])
-    scored, scores = _score("model", "", image, text, labels)
+    scored, scores = _score("model", "", image, text, labels=labels, unseen=features.unseen_labels[test])
     average_precision = {direction: scores[direction].average_precision for direction in DIRECTIONS}
     baselines = score_baselines(features)
     return Evaluation(
-        methods=(scored, baselines.cca, baselines.chance),
+        methods=(scored, *baselines.methods),
         baseline=baselines.selected,
         rows=test,
         image=image,
@@ -124,6 +134,41 @@ def evaluate(model: TrainedNetwork, features: Features) -> Evaluation:
         average_precision=average_precision,
         intervals=map_intervals(average_precision),
     )
+
+
+def score_unseen(
+    image: NDArray[np.floating], text: NDArray[np.floating], unseen: NDArray[np.uint8]
+) -> dict[str, float]:
+    """Metrics of the queries that carry an unseen label, relevance by the unseen labels alone; empty without any.
+
+    The gallery is all items, as of the other metrics.
+
+    Args:
+        image: image embeddings of the test items.
+        text: their text embeddings.
+        unseen: their unseen labels.
+
+    Shape:
+        image [N, d], text [N, d], unseen [N, U].
+
+    Raises:
+        InputError: there are unseen labels, but no item carries one.
+    """
+    return _unseen(*score_pairs(image, text, unseen)) if unseen.shape[1] else {}
+
+
+def unseen_chance(unseen: NDArray[np.uint8]) -> dict[str, float]:
+    """The same of a random ranking, in expectation.
+
+    Shape:
+        unseen [N, U].
+    """
+    return _unseen(*[chance_scores(unseen, unseen)] * 2) if unseen.shape[1] else {}
+
+
+def _unseen(image_to_text: QueryScores, text_to_image: QueryScores) -> dict[str, float]:
+    metrics = mean_scores(image_to_text, text_to_image)
+    return {f"unseen_{name}": metrics[name] for name in (*UNSEEN_METRICS, "num_queries")}
 
 
 def map_intervals(average_precision: Mapping[str, NDArray[np.float64]]) -> dict[str, Interval]:
@@ -138,18 +183,29 @@ def _score(
     prefix: str,
     image: NDArray[np.floating],
     text: NDArray[np.floating],
+    *,
     labels: NDArray[np.uint8],
+    unseen: NDArray[np.uint8],
 ) -> tuple[Method, dict[str, QueryScores]]:
     scores = score_pairs(image, text, labels)
     precision = {
         "i2t": precision_recall(image, text, labels, labels),
         "t2i": precision_recall(text, image, labels, labels),
     }
-    return Method(name, prefix, mean_scores(*scores), precision), dict(zip(DIRECTIONS, scores, strict=True))
+    metrics = mean_scores(*scores) | score_unseen(image, text, unseen)
+    return Method(name, prefix, metrics, precision), dict(zip(DIRECTIONS, scores, strict=True))
 
 
-def _chance(labels: NDArray[np.uint8]) -> Method:
+def _pretrained(features: Features, rows: NDArray[np.int64]) -> Method | None:
+    if features.image.shape[1] != features.text.shape[1]:
+        return None
+    labels = {"labels": features.labels[rows], "unseen": features.unseen_labels[rows]}
+    return _score("pretrained", "pretrained_", features.image[rows], features.text[rows], **labels)[0]
+
+
+def _chance(labels: NDArray[np.uint8], unseen: NDArray[np.uint8]) -> Method:
     scores = chance_scores(labels, labels)
     fraction = relevant_fraction(labels, labels)
     precision = np.full(RECALL_STEPS + 1, fraction[fraction > 0].mean())
-    return Method("chance", "chance_", mean_scores(scores, scores), {"i2t": precision, "t2i": precision})
+    metrics = mean_scores(scores, scores) | unseen_chance(unseen)
+    return Method("chance", "chance_", metrics, {"i2t": precision, "t2i": precision})

@@ -21,6 +21,7 @@ _KINDS = {
     "dscmr": "DSCMR (Zhen et al., CVPR 2019)",
     "cca": "Linear CCA",
     "ridge": "Ridge regression to the labels",
+    "pretrained": "Pretrained features as they are",
 }
 _METHODS = (("this model", ""), ("CCA", "cca_"), ("chance", "chance_"))  # name, prefix of its metrics
 _METRICS = {"MAP": "map_{}", "MAP@50": "map_{}_at_50", "NDCG@10": "ndcg_{}_at_10", "R@10": "recall_{}_at_10"}

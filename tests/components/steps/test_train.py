@@ -118,7 +118,7 @@ def test_baselines_make_models_like_any_other(
     out = tmp_path / "model"
     train.run(
         **inputs,
-        model_params=ModelConfig(kind=kind, embedding_dim=16),
+        model_params=ModelConfig(kind=kind, preset="best", embedding_dim=16),  # its ranking is of no effect
         params=PARAMS,
         tracking=tracking,
         work=tmp_path / "work",

@@ -31,6 +31,24 @@ def test_every_metric_stands_under_its_title() -> None:
     assert {len(line) for line in (title, *rows)} == {len(title)}
 
 
+def test_further_rows_and_columns_stand_where_the_metrics_have_them() -> None:
+    pretrained = {f"pretrained_{name}": 0.25 for name in FIGURES if not name.startswith(("cca", "chance"))}
+    unseen = {
+        f"{prefix}unseen_{name}": number / 10
+        for number, prefix in enumerate(("", "cca_", "chance_"))
+        for name in ("map_i2t", "map_t2i", "map_mean", "ndcg_i2t", "ndcg_t2i")
+    }
+    lines = results_table(FIGURES | pretrained | unseen).splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["model", "CCA", "pretrained", "chance"]
+    assert len({len(line) for line in lines[:5]}) == 1 and set(lines[3].split()[1:]) == {"0.250"}
+    assert lines[5:7] == ["", "queries with an unseen label, relevance by unseen labels:"]
+    assert [line.split() for line in lines[8:]] == [
+        ["model", *["0.000"] * 5],
+        ["CCA", *["0.100"] * 5],
+        ["chance", *["0.200"] * 5],
+    ]
+
+
 def test_the_command_prints_table_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with write_artifact(tmp_path / "report", kind="report", provenance={}) as draft:
         write_json(draft.path / "metrics.json", FIGURES)

@@ -84,7 +84,7 @@ def submit(
     from pipeline.raw_data import find_raw_data
     from pipeline.submit import Job, check_clean, connect, disable_caching, version_name
     from pipeline.submit import submit as submit_job
-    from pipeline.target import read_target
+    from pipeline.target import plugins_input, read_target
 
     if wait and recurring:
         raise InputError("--wait follows a run that starts now, and --recurring starts none", "leave one out")
@@ -132,6 +132,8 @@ def submit(
             arguments=arguments,
             cron=cron,
             service_account=service_account,
+            pipeline_root=cluster.pipeline_root,
+            plugins_input=plugins_input(cluster),
         )
         done = submit_job(server, job, dry_run=dry_run)
     page = server.page(f"{'recurringrun' if cron else 'runs'}/details/{done.run_id}") if done.run_id else ""

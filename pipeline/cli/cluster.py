@@ -75,9 +75,9 @@ def submit(
     Everything is checked before anything is made there.
     """
     from components.services.lineage.provenance import git_state
+    from pipeline.cluster import require_named
     from pipeline.compiling import write_pipeline
     from pipeline.cron import read_cron
-    from pipeline.doctor import require_secrets
     from pipeline.graph import PipelineOptions
     from pipeline.images import Images, check_commit, pullable, read_images
     from pipeline.placeholders import load_parameters, refuse_placeholders
@@ -114,7 +114,7 @@ def submit(
             data, target=cluster, revision=revision, repository=repository, check_pushed=not allow_unpushed
         )
     arguments = {f"data_{name}": text for name, text in raw._asdict().items() if text} if raw else {}
-    require_secrets(namespace or cluster.namespace, cluster)
+    require_named(namespace or cluster.namespace, cluster)
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"

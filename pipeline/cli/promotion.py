@@ -63,7 +63,7 @@ def promote_there(
     """
     from components.services.lineage.provenance import git_state
     from components.services.tracking.mlflow import Tracking
-    from pipeline.doctor import require_secrets
+    from pipeline.cluster import require_named
     from pipeline.images import Images, check_commit, read_images
     from pipeline.placeholders import refuse_placeholders
     from pipeline.promotion import DESCRIPTION, PIPELINE, find_stored_dataset, read_verdict, write_promotion
@@ -77,7 +77,7 @@ def promote_there(
         check_commit(git["commit"])
     tracking = Tracking.from_environment()
     number, uri = find_stored_dataset(tracking, name=name, version=version)
-    require_secrets(place.server.namespace, place.target)
+    require_named(place.server.namespace, place.target)
     server = connect(place.server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "promotion.yaml"

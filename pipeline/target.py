@@ -252,6 +252,8 @@ class Target:
                 owner = VARIABLES.get(name, "the program" if name.startswith(_OWN_VARIABLES) else "")
                 require(not owner, key, f"without what {owner} sets", name)
         require(not set(plain) & set(secret), "env and secret_env", "about different variables", [*plain])
+        is_free = re.fullmatch(r"kfp-launcher|shared-memory|(.*-)?scratch", self.ca_config_map.name) is None
+        require(is_free, "ca_config_map.name", "a name that no other volume has", self.ca_config_map.name)
         require(bool(self.scratch.size) or not self.scratch.storage_class, "scratch.size", "a size, as '200Gi'", "")
 
 

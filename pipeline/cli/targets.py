@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipeline.notation import SecretKey
     from pipeline.target import Target
 
-app = typer.Typer(help="Look at the clusters that pipelines are compiled for.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 SIZES = ("light", "heavy", "train")
 

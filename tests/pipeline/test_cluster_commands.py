@@ -96,10 +96,10 @@ class TestTargets:
         assert facts["sizes"]["light"]["env"]["MLFLOW_TRACKING_URI"] == "http://mlflow.dagnn:5000"
 
     def test_check_of_a_faulty_file(self, dagnn: Dagnn) -> None:
-        Path("mine.yaml").write_text("mlflow_uri: http://m\nscratch: {sise: 9Gi}\n")
+        Path("mine.yaml").write_text("mlflow_uri: http://m\nscratch: {sizes: 9Gi}\n")
         done = dagnn("targets", "check", "mine.yaml")
         assert (done.status, done.out) == (2, "")
-        assert done.error.startswith("error: mine.yaml: unknown key mine.scratch.sise; did you mean 'size'?")
+        assert done.error.startswith("error: mine.yaml: unknown key mine.scratch.sizes; did you mean 'size'?")
         assert dagnn("targets", "check", "moon").status == 2
 
 
@@ -321,7 +321,7 @@ class TestData:
         (run,) = server.runs.values()
         assert run["runtime_config"]["parameters"]["data_md5"] == pushed.second.md5
         (version,) = server.versions.values()
-        assert "fetch-dataset" in json.dumps(version["pipeline_spec"]["components"])
+        assert "fetch-dataset" in json.dumps(version["pipeline_spec"]["pipeline_spec"]["components"])
 
     def test_what_tasks_get_is_the_address_that_they_reach(
         self, server: KubeflowServer, dagnn: Dagnn, pushed: Pushed, tmp_path: Path

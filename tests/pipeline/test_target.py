@@ -1,5 +1,6 @@
 """Clusters: what a file may say, and what it may not."""
 
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,7 @@ def test_every_overlay_has_a_cluster_of_its_name() -> None:
             "{mlflow_uri: http://m, ca_config_map: {name: my.ca}}",
             r"mine\.ca_config_map\.name must be a name of at most",
         ),
+        ("{mlflow_uri: http://m, ca_config_map: {name: scratch}}", r"ca_config_map\.name must be a name that no other"),
         (
             "{mlflow_uri: http://m, ca_config_map: {key: a/b}}",
             r"mine\.ca_config_map\.key must be a key of a config map",
@@ -180,3 +182,13 @@ def test_wrong_clusters_are_one_line_that_names_the_file(tmp_path: Path, content
 def test_what_is_not_said_has_defaults(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("mlflow_uri: https://mlflow.example.org\n")
     assert read_target(str(tmp_path / "mine.yaml")) == Target(mlflow_uri="https://mlflow.example.org")
+
+
+def test_the_documentation_has_every_key() -> None:
+    page = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+    table = page.partition("## The target")[2].partition("### ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(key for row in rows for key in re.findall(r"`(\w+)`", row)) == sorted(
+        entry.name
+        for entry in fields(Target)  # type: ignore[arg-type]  # a dataclass, by its decorator
+    )

@@ -312,9 +312,10 @@ def _without_ignored(values: Any) -> Any:
     Raises:
         InputError: there is one.
     """
-    sections = [("", values), *values.items()] if isinstance(values, Mapping) else []
-    for section_name, entries in sections:
-        for key in _NOT_IN_KUBEFLOW.keys() & (set(entries) if isinstance(entries, Mapping) else set()):
-            name = f"{section_name}.{key}" if section_name else key
-            raise InputError(f"{name}: Kubeflow Pipelines 2.17 passes it on to no pod", _NOT_IN_KUBEFLOW[key])
+    sections = {"": values, **values} if isinstance(values, Mapping) else {}
+    for name, entries in sections.items():
+        for key, instead in _NOT_IN_KUBEFLOW.items():
+            if isinstance(entries, Mapping) and key in entries:
+                path = f"{name}.{key}" if name else key
+                raise InputError(f"{path}: Kubeflow Pipelines 2.17 passes it on to no pod", instead)
     return values

@@ -39,8 +39,8 @@ class Kubernetes:
             "/api/v1/namespaces/team/configmaps/": self._config_map,
             "/api/v1/namespaces/team/secrets/": lambda name: self._secret(name, accept),
         }
-        place = next(place for place in places if path.startswith(place))
-        found = places[place](path.removeprefix(place).lstrip("/"))
+        place = next((place for place in places if path.startswith(place)), None)
+        found = places[place](path.removeprefix(place).lstrip("/")) if place else None
         return (200, found) if found else (404, {"kind": "Status", "reason": "NotFound"})
 
     def _nodes(self, _: str) -> dict[str, object]:

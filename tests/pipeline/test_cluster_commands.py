@@ -423,7 +423,7 @@ def test_doctor(server: KubeflowServer, dagnn: Dagnn) -> None:
     server.page = True
     done = dagnn("doctor")
     assert done.status == 1
-    assert done.error == "error: 1 of 10 checks failed: dvc remote\n"
+    assert done.error == "error: 1 of 13 checks failed: dvc remote\n"
     assert f"ok       kubeflow               {server.url} is Kubeflow Pipelines 2.17.0, and takes" in done.out
     checks = {check["name"]: check for check in json.loads(dagnn("doctor", "--json").out)}
     assert checks["dvc remote"]["remedy"] == "go to one, or mend .dvc/config"

@@ -1,14 +1,29 @@
 """What a target says of a real cluster, in the pods of the compiled pipeline: each key where Kubernetes reads it."""
 
+import ssl
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from components.params_file import load_params
+from components.services.storage.s3 import Storage
+from components.services.tracking.mlflow import Tracking
+from dagnn_core.errors import BackendError, causes
 from pipeline.compiling import write_pipeline
 from pipeline.graph import PipelineOptions, RawDataVersion
 from pipeline.images import Images
+from pipeline.outcome import RunServer
 from pipeline.pods import pod_request
 from pipeline.promotion import write_promotion
 from pipeline.step_table import STEPS
@@ -203,3 +218,81 @@ def test_compiled_bytes_of_a_target_without_these_keys_have_none_of_them(tmp_pat
     for pod in pods_of(shipped("kind"), tmp_path).values():
         assert "labels" not in pod["metadata"] and pod["spec"]["imagePullSecrets"] == []
         assert {next(iter(set(volume) - {"name"})) for volume in pod["spec"]["volumes"]} <= {"emptyDir"}
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A CA of its own, as a bundle, and a certificate of it with its key for this machine."""
+    folder, now = tmp_path_factory.mktemp("certificates"), datetime.now(tz=UTC)
+
+    def certificate(
+        name: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey
+    ) -> bytes:
+        names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, entry)]) for entry in (name, issuer)]
+        made = x509.CertificateBuilder(*reversed(names), key.public_key(), x509.random_serial_number())
+        made = made.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+        made = made.add_extension(x509.BasicConstraints(ca=name == issuer, path_length=None), critical=True)
+        address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+        made = made.add_extension(address, critical=False)
+        return made.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    authority, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    private = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "ca.pem").write_bytes(certificate("company", authority, "company", authority))
+    own = certificate("server", server, "company", authority)
+    (folder / "server.pem").write_bytes(own + server.private_bytes(serialization.Encoding.PEM, *private))
+    return folder / "ca.pem", folder / "server.pem"
+
+
+@pytest.fixture
+def https(certificates: tuple[Path, Path]) -> Iterator[str]:
+    """A server that answers everything with an empty JSON object."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(b"{}")
+
+        do_HEAD = do_POST = do_GET
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    listener.daemon_threads = True
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates[1])
+    listener.socket = context.wrap_socket(listener.socket, server_side=True)
+    threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield f"https://127.0.0.1:{listener.server_address[1]}"
+    listener.shutdown()
+    listener.server_close()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_every_client_of_the_tasks_goes_by_the_variables(
+    https: str, certificates: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, *, trusted: bool
+) -> None:
+    """S3, MLflow, the webhook, Kubeflow's API and Python's own client, each against a server of the private CA."""
+    env = pod_request("train", shipped("private-cluster")).env
+    for name in (name for name, value in env.items() if value.endswith("ca-bundle.crt")):
+        monkeypatch.setenv(name, str(certificates[0])) if trusted else monkeypatch.delenv(name, raising=False)
+    for name, value in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "eu-1"}.items():
+        monkeypatch.setenv(name, value)
+    clients: dict[str, Callable[[], object]] = {
+        "S3": lambda: Storage(endpoint_url=https, attempts=1).check_bucket("s3://images"),
+        "MLflow": lambda: Tracking(uri=https).client,
+        "webhook": lambda: requests.post(https, json={}, timeout=5),
+        "Kubeflow": lambda: RunServer(url=https).run("1"),
+        "Python": lambda: urllib.request.urlopen(https, timeout=5).close(),
+    }
+    for name, ask in clients.items():
+        if trusted:
+            ask()
+        else:
+            with pytest.raises((BackendError, requests.ConnectionError, OSError)) as refused:
+                ask()
+            assert "certificate verify failed" in " ".join(map(str, causes(refused.value))).lower(), name

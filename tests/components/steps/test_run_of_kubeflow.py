@@ -59,6 +59,7 @@ def enter(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     return do
 
 
+@pytest.mark.slow
 def test_the_training_alone_adopts_its_run(
     enter: Callable[[str], Pod], inputs: dict[str, Path], tmp_path: Path
 ) -> None:

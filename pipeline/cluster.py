@@ -66,7 +66,7 @@ def require_named(namespace: str, target: Target) -> None:
 def _named_checks(namespace: str, target: Target) -> dict[str, Callable[[], Note]]:
     checks: dict[str, Callable[[], Note]] = {}
     for name in secrets_of(target):
-        checks[f"secret {name}"] = partial(_secret, namespace, name)
+        checks[f"secret {name}"] = partial(_secret, namespace, name, _how_to_make(name, target))
     if target.ca_config_map.name:
         checks[f"config map {target.ca_config_map.name}"] = partial(_certificates, namespace, target.ca_config_map)
     if target.scratch.size:
@@ -74,12 +74,20 @@ def _named_checks(namespace: str, target: Target) -> dict[str, Callable[[], Note
     return checks
 
 
-def _secret(namespace: str, name: str) -> Note:
+def _how_to_make(secret: str, target: Target) -> str:
+    if secret in target.image_pull_secrets:
+        return f"`kubectl create secret docker-registry {secret}` makes it"
+    if secret in (target.s3_secret, target.mlflow_secret, target.webhook_secret):
+        return "infra/kubernetes/secrets.example.yaml says how to make it"
+    return f"`kubectl create secret generic {secret}` makes it"
+
+
+def _secret(namespace: str, name: str, remedy: str) -> Note:
     """Whether a secret is there; what is in it stays on the server."""
     api, path = _kubernetes(), f"{_namespace_path(namespace)}/secrets/{quote(name, safe='')}"
     where = f"secret {name} in namespace {namespace} of {api.configuration.host}"
     if _get(api, path, _METADATA_ALONE, where) is None:
-        raise InputError(f"{where} does not exist", "infra/kubernetes/secrets.example.yaml says how to make it")
+        raise InputError(f"{where} does not exist", remedy)
     return Note(f"is in namespace {namespace}")
 
 

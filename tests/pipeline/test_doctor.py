@@ -240,6 +240,15 @@ class TestKubernetes:
         require_named("team", TARGET)
         assert check.remedy == "infra/kubernetes/secrets.example.yaml says how to make it"
 
+    def test_every_secret_that_the_target_names_is_looked_for(self, kubernetes: Kubernetes, found: Found) -> None:
+        target = replace(TARGET, image_pull_secrets=("registry",), secret_env=("HF_TOKEN=hugging-face/token",))
+        check = found("secret registry", target=target)
+        assert (check.status, check.remedy) == ("failed", "`kubectl create secret docker-registry registry` makes it")
+        check = found("secret hugging-face", target=target)
+        assert (check.status, check.remedy) == ("failed", "`kubectl create secret generic hugging-face` makes it")
+        kubernetes.secrets = ["s3-credentials", "registry", "hugging-face"]
+        require_named("team", target)
+
     def test_gpus(self, kubernetes: Kubernetes, found: Found) -> None:
         check = found("gpu")
         assert check.status == "failed" and "offer 0 nvidia.com/gpu, expected 1 for a training" in check.what

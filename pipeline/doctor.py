@@ -1,6 +1,5 @@
 """What a run on a cluster stands on, looked at without changing it: versions, servers, stores, images, secrets."""
 
-import logging
 import multiprocessing
 import os
 import platform
@@ -28,8 +27,6 @@ from pipeline.images import IMAGES_FILE, pullable, read_images
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.submit import connect
 from pipeline.target import Target
-
-log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 20.0
 APART = frozenset({"mlflow", "mlflow files"})
@@ -177,9 +174,11 @@ def _kubeflow_mlflow(kubeflow: Kubeflow | None, target: Target) -> Note:
         raise SkippedError("no server is named: --host or KF_PIPELINES_ENDPOINT")
     if not target.kubeflow_mlflow:
         raise SkippedError("the cluster's configuration turns it off for its runs (kubeflow_mlflow)")
-    server = connect(replace(kubeflow, connect_timeout=3, read_timeout=3))
-    asked = (run for run in islice(server.list_runs(None), _NUM_RUNS) if not _mlflow_part(run, "input").get("disabled"))
-    run = next(asked, None)
+    try:
+        runs = list(islice(connect(replace(kubeflow, connect_timeout=3, read_timeout=3)).list_runs(None), _NUM_RUNS))
+    except DagnnError as error:
+        raise SkippedError("its runs cannot be read: see the check `kubeflow`") from error
+    run = next((run for run in runs if not _mlflow_part(run, "input").get("disabled")), None)
     if run is None:
         raise SkippedError("the server has no run yet that would show it")
     output = _mlflow_part(run, "output")

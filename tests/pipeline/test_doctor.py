@@ -405,6 +405,10 @@ class TestKubeflowsMlflow:
         assert (check.status, check.what) == ("ok", "off: run r0 has no MLflow run of Kubeflow's own")
         assert "turns it off" in look(target=replace(self.target, kubeflow_mlflow=False)).what
 
+    def test_is_no_second_fault_of_a_server_that_does_not_answer(self, found: Found) -> None:
+        check = found("kubeflow mlflow", kubeflow=Kubeflow(host="http://127.0.0.1:1", pause=0.0))
+        assert (check.status, check.what) == ("skipped", "its runs cannot be read: see the check `kubeflow`")
+
     def test_has_failed(self, look: Callable[..., Diagnosis]) -> None:
         failed = {"state": "PLUGIN_FAILED", "state_message": "MLflow answers 403"}
         check = look({"plugins_output": {"mlflow": failed}})

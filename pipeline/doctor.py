@@ -1,6 +1,5 @@
 """What a run on a cluster stands on, looked at without changing it: versions, servers, stores, images, secrets."""
 
-import logging
 import multiprocessing
 import os
 import platform
@@ -11,33 +10,29 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from urllib.parse import quote
+from typing import Any, Literal, NamedTuple
 
 from components.services.data_versions.repository import default_remote
 from components.services.storage.s3 import Storage
 from components.services.tracking.files import check_direct_way, check_store, find_small_file, read
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import BackendError, DagnnError, InputError
+from dagnn_core.text import one_line
+from pipeline.cluster import Note, SkippedError, cluster_checks
 from pipeline.images import IMAGES_FILE, pullable, read_images
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.submit import connect
-from pipeline.target import Gpu, Target, secrets_of
-
-if TYPE_CHECKING:
-    from kubernetes.client import ApiClient
-
-log = logging.getLogger(__name__)
+from pipeline.target import Target
 
 LOOK_SECONDS = 20.0
 APART = frozenset({"mlflow", "mlflow files"})
 """Checks that import MLflow. That takes longer than all the rest, and while one thread imports, no other can."""
 
-_SECONDS = 10
-_METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_NUM_RUNS = 10  # newest ones, among which one is looked for that tells of MLflow
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
@@ -49,17 +44,6 @@ class Diagnosis(NamedTuple):
     status: Status
     what: str
     remedy: str = ""
-
-
-class Note(NamedTuple):
-    """What a check found that did not fail; a warning where it has a remedy."""
-
-    what: str
-    remedy: str = ""
-
-
-class _SkippedError(Exception):
-    """There is nothing to look at; the message says why."""
 
 
 def checks_of(
@@ -77,7 +61,7 @@ def checks_of(
         namespace: that the tasks run in.
         tracking: the MLflow server that is used here.
         project: root of the checkout.
-        target: the cluster; its secrets and GPUs are looked for.
+        target: the cluster; what it names is looked for.
     """
     return {
         "python": _python,
@@ -86,9 +70,10 @@ def checks_of(
         "mlflow files": partial(_mlflow_files, tracking, target),
         "dvc remote": lambda: _remote(project),
         "checkpoints": lambda: _checkpoints(target),
+        "pipeline root": lambda: _pipeline_root(target),
         "images": lambda: _images(project / IMAGES_FILE),
-        **{f"secret {name}": lambda name=name: _secret(namespace, name) for name in secrets_of(target)},  # type: ignore[misc]
-        "gpu": lambda: _gpu(target.gpu),
+        "kubeflow mlflow": lambda: _kubeflow_mlflow(kubeflow, target),
+        **cluster_checks(namespace, target),
     }
 
 
@@ -96,7 +81,7 @@ def look(name: str, check: Callable[[], Note]) -> Diagnosis:
     """Do one check; what fails in it is its result."""
     try:
         found = check()
-    except _SkippedError as reason:
+    except SkippedError as reason:
         return Diagnosis(name, "skipped", str(reason))
     except ModuleNotFoundError as error:
         return Diagnosis(name, "skipped", f"this check needs {error.name}, which is not installed")
@@ -163,7 +148,7 @@ def _python() -> Note:
 
 def _kubeflow(kubeflow: Kubeflow | None) -> Note:
     if kubeflow is None:
-        raise _SkippedError("no server is named: --host or KF_PIPELINES_ENDPOINT")
+        raise SkippedError("no server is named: --host or KF_PIPELINES_ENDPOINT")
     kubeflow = replace(kubeflow, connect_timeout=3, read_timeout=3)  # its four tries end before LOOK_SECONDS
     health = kubeflow.health()
     connect(kubeflow)
@@ -183,6 +168,38 @@ def _kubeflow(kubeflow: Kubeflow | None) -> Note:
     return Note(what)
 
 
+def _kubeflow_mlflow(kubeflow: Kubeflow | None, target: Target) -> Note:
+    """Whether Kubeflow opens MLflow runs of its own, as its newest run shows: its API does not say it otherwise."""
+    if kubeflow is None:
+        raise SkippedError("no server is named: --host or KF_PIPELINES_ENDPOINT")
+    if not target.kubeflow_mlflow:
+        raise SkippedError("the cluster's configuration turns it off for its runs (kubeflow_mlflow)")
+    try:
+        runs = list(islice(connect(replace(kubeflow, connect_timeout=3, read_timeout=3)).list_runs(None), _NUM_RUNS))
+    except DagnnError as error:
+        raise SkippedError("its runs cannot be read: see the check `kubeflow`") from error
+    run = next((run for run in runs if not _mlflow_part(run, "input").get("disabled")), None)
+    if run is None:
+        raise SkippedError("the server has no run yet that would show it")
+    output = _mlflow_part(run, "output")
+    if not output:
+        return Note(f"off: run {run['run_id']} has no MLflow run of Kubeflow's own")
+    if output.get("state") == "PLUGIN_FAILED":
+        return Note(
+            f"on, but failed for run {run['run_id']}: {one_line(output.get('state_message') or 'it does not say why')}",
+            "correct `plugins.mlflow` in the configuration of Kubeflow's API server",
+        )
+    name = str(((output.get("entries") or {}).get("experiment_name") or {}).get("value", ""))
+    what = f"on: run {run['run_id']} is in the MLflow experiment {name!r}"
+    if name != target.experiment:
+        return Note(what, f"submit with this target, which sends runs to {target.experiment!r}")
+    return Note(what)
+
+
+def _mlflow_part(run: Mapping[str, Any], direction: str) -> Mapping[str, Any]:
+    return (run.get(f"plugins_{direction}") or {}).get("mlflow") or {}
+
+
 def _mlflow(tracking: Tracking) -> Note:
     if not tracking.uri.startswith(("http://", "https://")):
         return Note(f"{tracking.address} is no server", "set MLFLOW_TRACKING_URI: tasks on a cluster need one")
@@ -196,11 +213,11 @@ def _mlflow(tracking: Tracking) -> Note:
 def _mlflow_files(tracking: Tracking, target: Target) -> Note:
     """Whether a file can be fetched the way clients fetch it, from here and, as far as this can be seen, by tasks."""
     if not tracking.uri.startswith(("http://", "https://")):
-        raise _SkippedError(f"{tracking.address} is no server")
+        raise SkippedError(f"{tracking.address} is no server")
     with tracking.answering():
         file = find_small_file(tracking)
         if file is None:
-            raise _SkippedError("the server has no files yet that could be read")
+            raise SkippedError("the server has no files yet that could be read")
         if target.mlflow_direct_s3:
             try:
                 check_store(tracking, file.repository, file.path)
@@ -218,7 +235,7 @@ def _mlflow_files(tracking: Tracking, target: Target) -> Note:
 def _remote(project: Path) -> Note:
     remote = default_remote(project)
     if not remote.url:
-        raise _SkippedError("no default remote: fine while no data is under DVC, else `dvc remote add --default`")
+        raise SkippedError("no default remote: fine while no data is under DVC, else `dvc remote add --default`")
     if not remote.url.startswith("s3://"):
         raise InputError(
             f"{remote.url} is not in S3, expected s3://bucket/prefix, from which tasks fetch", "set another"
@@ -237,12 +254,24 @@ def _store(endpoint_url: str, *, attempts: int) -> Storage:
 
 def _checkpoints(target: Target) -> Note:
     if not target.checkpoints:
-        raise _SkippedError("the cluster's configuration names no place for them: a training that is lost starts over")
+        raise SkippedError("the cluster's configuration names no place for them: a training that is lost starts over")
+    return _bucket(target, target.checkpoints)
+
+
+def _pipeline_root(target: Target) -> Note:
+    if not target.pipeline_root:
+        raise SkippedError("the cluster's configuration names none: Kubeflow's own decides")
+    if not target.pipeline_root.startswith("s3://"):
+        raise SkippedError(f"{target.pipeline_root} is in no S3 that this program reaches")
+    return _bucket(target, target.pipeline_root)
+
+
+def _bucket(target: Target, uri: str) -> Note:
     try:
-        _store(target.s3_endpoint_url, attempts=1).check_bucket(target.checkpoints)
+        _store(target.s3_endpoint_url, attempts=1).check_bucket(uri)
     except BackendError as error:  # its name may be known in the cluster alone, its keys may be the tasks' alone
         return Note(error.what, "see that tasks reach it: this machine need not")
-    return Note(f"the bucket of {target.checkpoints} is there")
+    return Note(f"the bucket of {uri} is there")
 
 
 def _images(file: Path) -> Note:
@@ -251,92 +280,3 @@ def _images(file: Path) -> Note:
         if image.endswith("0" * 64):
             raise InputError(f"image {image} has a placeholder for a digest", "run `make images REGISTRY=...`")
     return Note(", ".join(sorted(set(images))))
-
-
-def require_secrets(namespace: str, target: Target) -> None:
-    """See that the secrets of the tasks are there, as far as this can be seen from here.
-
-    Raises:
-        InputError: one is not.
-        BackendError: the cluster that kubectl's configuration names cannot be reached.
-    """
-    for name in secrets_of(target):
-        try:
-            _secret(namespace, name)
-        except _SkippedError as reason:
-            log.warning("secret %s was not looked for: %s", name, reason)
-
-
-def _secret(namespace: str, name: str) -> Note:
-    """Whether a secret is there; what is in it stays on the server."""
-    if not namespace:
-        raise _SkippedError("no namespace is named: --namespace, or `namespace` in the cluster's file")
-    api = _kubernetes()
-    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
-    where = f"secret {name} in namespace {namespace} of {api.configuration.host}"
-    if _get(api, path, _METADATA_ALONE, where) is None:
-        raise InputError(f"{where} does not exist", "infra/kubernetes/secrets.example.yaml says how to make it")
-    return Note(f"is in namespace {namespace}")
-
-
-def _gpu(gpu: Gpu) -> Note:
-    if not gpu.count:
-        raise _SkippedError("the cluster's configuration trains without")
-    nodes = _get(_kubernetes(), "/api/v1/nodes", "application/json", "list of nodes")
-    count = sum(int(node["status"].get("allocatable", {}).get(gpu.type, 0)) for node in (nodes or {}).get("items", []))
-    if count < gpu.count:
-        raise InputError(
-            f"the cluster's nodes offer {count} {gpu.type}, expected {gpu.count} for a training",
-            "install the device plugin, add nodes, or lower gpu.count",
-        )
-    return Note(f"{count} {gpu.type} on the cluster's nodes, some of which may be in use")
-
-
-def _kubernetes() -> "ApiClient":
-    """A client of the cluster that kubectl's configuration, or the pod that this runs in, names."""
-    import yaml
-    from kubernetes import client, config
-
-    try:
-        return config.new_client_from_config()
-    except config.ConfigException:
-        pass
-    except (yaml.YAMLError, AttributeError, TypeError) as error:
-        raise InputError("kubectl's configuration is damaged", "`kubectl config view` says where") from error
-    try:
-        configuration = client.Configuration()
-        config.load_incluster_config(configuration)
-        return client.ApiClient(configuration)
-    except config.ConfigException as error:
-        raise _SkippedError("no cluster is named: kubectl has no configuration here") from error
-
-
-def _get(api: "ApiClient", path: str, accept: str, what: str) -> Any:
-    """The answer to a request of Kubernetes; None where there is no such thing."""
-    import urllib3
-    from kubernetes.client import ApiException
-
-    host = api.configuration.host
-    try:
-        answer = api.call_api(
-            path,
-            "GET",
-            header_params={"Accept": accept},
-            response_type="object",
-            auth_settings=["BearerToken"],
-            _return_http_data_only=True,
-            _request_timeout=_SECONDS,
-        )
-    except ApiException as error:
-        if error.status == 404:
-            return None
-        if error.status in (401, 403):
-            raise _SkippedError(f"Kubernetes at {host} does not let you see the {what} ({error.status})") from error
-        raise BackendError(f"Kubernetes at {host} answers {error.status} for the {what}", "try later") from error
-    except urllib3.exceptions.HTTPError as error:
-        reason = getattr(error, "reason", None) or error
-        raise BackendError(
-            f"Kubernetes at {host} cannot be reached ({type(reason).__name__})",
-            "check the network and kubectl's context",
-        ) from error
-    return answer

@@ -10,7 +10,7 @@ from dagnn_core.errors import BackendError, CheckFailedError, DagnnError, InputE
 from dagnn_core.text import name_first, one_line
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.kubeflow.errors import ServerFailedError
-from pipeline.kubeflow.runs import Task, fold, loop_items, read_time, state_of
+from pipeline.kubeflow.runs import Task, fold, read_time, state_of, whole_spec
 from pipeline.task import last_words
 
 log = logging.getLogger(__name__)
@@ -135,24 +135,23 @@ def follow(
     return run
 
 
-def read_run(run: Mapping[str, Any], items: Sequence[str]) -> RunProgress:
+def read_run(run: Mapping[str, Any], spec: Mapping[str, Any]) -> RunProgress:
     """What the server answers, as a run with tasks.
 
     Args:
         run: the answer.
-        items: of the pipeline's loop.
+        spec: the compiled pipeline; empty where it is not known.
     """
     message = (run.get("error") or {}).get("message") or ""
     started, finished = read_time(run, "created_at"), read_time(run, "finished_at")
-    return RunProgress(str(run["run_id"]), state_of(run), fold(run, items), one_line(message), started, finished)
+    return RunProgress(str(run["run_id"]), state_of(run), fold(run, spec), one_line(message), started, finished)
 
 
 def spec_of(kubeflow: Kubeflow, run: Mapping[str, Any]) -> Mapping[str, Any]:
     """The compiled pipeline of a run; empty where its version was deleted."""
     reference = run.get("pipeline_version_reference") or {}
     if not reference.get("pipeline_version_id"):
-        spec = run.get("pipeline_spec") or {}
-        return spec.get("pipeline_spec", spec)  # type: ignore[no-any-return]
+        return whole_spec(run)
     try:
         return kubeflow.get_spec(reference["pipeline_id"], reference["pipeline_version_id"])
     except InputError:
@@ -212,18 +211,18 @@ class ServerOutage:
 
 
 def _until_finished(kubeflow: Kubeflow, run_id: str, pace: Pace, show: Callable[[RunProgress], bool]) -> RunProgress:
-    items: Sequence[str] | None = None
+    spec: Mapping[str, Any] | None = None
     pause = pace.first
     outage = ServerOutage(pace.patience)
     while True:
         try:
             answer = kubeflow.get_run(run_id)
-            items = loop_items(spec_of(kubeflow, answer)) if items is None else items
+            spec = spec_of(kubeflow, answer) if spec is None else spec
             outage.ended()
         except ServerFailedError as error:
             outage.note(error)
         else:
-            run = read_run(answer, items)
+            run = read_run(answer, spec)
             changed = show(run)
             if run.is_finished:
                 return run

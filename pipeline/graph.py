@@ -16,6 +16,7 @@ from dagnn_core.errors import InputError
 from dagnn_core.redaction import without_credentials
 from pipeline.images import Images
 from pipeline.placement import place
+from pipeline.pods import WRITABLE
 from pipeline.step_table import STEPS
 from pipeline.steps import build_steps
 from pipeline.target import Target
@@ -107,7 +108,11 @@ def build_pipeline(
         ],
         return_annotation=Outputs if target is None else Signature.empty,
     )
-    decorate = dsl.pipeline(name="dagnn", description="From raw images and texts to a registered model")
+    decorate = dsl.pipeline(
+        name="dagnn",
+        description="From raw images and texts to a registered model",
+        pipeline_root=(target and target.pipeline_root) or None,
+    )
     pipeline: BaseComponent = decorate(dagnn)
     return pipeline
 
@@ -135,7 +140,7 @@ def starter(images: Images | None, target: Target | None) -> Callable[..., dsl.P
 
 def _defaults(params: Mapping[str, object], target: Target | None, options: PipelineOptions) -> dict[str, str]:
     """The parameters of the pipeline."""
-    scratch = Path("/tmp/dagnn") if target else SCRATCH  # noqa: S108  # a pod's own
+    scratch = Path(WRITABLE, "dagnn") if target else SCRATCH
     defaults = {name: without_credentials(section_json(section)) for name, section in params.items()}
     defaults |= {"model_name": "", "cache": str(scratch / CACHE.name), "work": str(scratch / WORK.name)}
     if len(options.seeds) <= 1:

@@ -9,7 +9,7 @@ from dagnn_core.errors import InputError
 from pipeline.follow import FINISHED, FollowInterruptedError, Pace, ServerOutage, read_attempt, spec_of
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.kubeflow.errors import ServerFailedError
-from pipeline.kubeflow.runs import Task, fold, loop_items, state_of, task_names
+from pipeline.kubeflow.runs import Task, fold, state_of, task_names
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +22,10 @@ class _Run:
         self._id = run_id
         self._attempt = attempt
         answer = kubeflow.get_run(run_id)
-        spec = spec_of(kubeflow, answer)
-        self._items = loop_items(spec)
+        self._spec = spec_of(kubeflow, answer)
         self._name = task.replace("-", "_")
-        tasks = fold(answer, self._items)
-        names = list(dict.fromkeys((*(entry.name for entry in tasks), *task_names(spec))))
+        tasks = fold(answer, self._spec)
+        names = list(dict.fromkeys((*(entry.name for entry in tasks), *task_names(self._spec))))
         if task and self._name not in names:
             raise InputError(
                 f"run {run_id} has no task {task!r}, expected one of {', '.join(names) or 'none: it has not begun'}"
@@ -35,7 +34,7 @@ class _Run:
     def look(self) -> tuple[list[Task], bool]:
         """The chosen tasks in order, and whether they will not change any more."""
         answer: Mapping[str, Any] = self._kubeflow.get_run(self._id)
-        tasks = [task for task in fold(answer, self._items) if not self._name or task.name == self._name]
+        tasks = [task for task in fold(answer, self._spec) if not self._name or task.name == self._name]
         done = state_of(answer) in FINISHED
         return tasks, done or bool(self._name and tasks and all(task.state in FINISHED for task in tasks))
 

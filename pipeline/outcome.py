@@ -21,7 +21,7 @@ import urllib3
 from components.services.registry.versions import has_finished
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import BackendError
-from pipeline.kubeflow.runs import Task, fold, loop_items, state_of
+from pipeline.kubeflow.runs import Task, fold, state_of, whole_spec
 from pipeline.task import last_words
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,7 @@ class RunServer:
     def spec(self, pipeline_id: str, version_id: str) -> Any:
         """The compiled pipeline of a version, as JSON."""
         path = f"/apis/v2beta1/pipelines/{quote(pipeline_id, safe='')}/versions/{quote(version_id, safe='')}"
-        spec = json.loads(self._get(path))["pipeline_spec"]
-        return spec.get("pipeline_spec", spec)  # beside it may be what it needs of Kubernetes
+        return whole_spec(json.loads(self._get(path)))
 
     def log(self, run_id: str, pod: str) -> str:
         """The log of a pod."""
@@ -129,12 +128,11 @@ def find_outcome(
 def _of_tasks(server: RunServer, run_id: str) -> Outcome | None:
     """How the tasks ended; None where some have not."""
     deadline = time.monotonic() + server.patience
+    spec: Mapping[str, Any] | None = None
     while True:
         run = server.run(run_id)
-        tasks = fold(run)
-        if any(task.seed for task in tasks):
-            tasks = fold(run, _seeds(server, run))
-        tasks = [task for task in tasks if task.name != _OWN_TASK]
+        spec = _spec(server, run) if spec is None else spec
+        tasks = [task for task in fold(run, spec) if task.name != _OWN_TASK]
         state = _state(run, tasks)
         if state == "FAILED":
             return Outcome(state, "; ".join(_cause(server, run_id, task) for task in tasks if task.state == "FAILED"))
@@ -146,13 +144,13 @@ def _of_tasks(server: RunServer, run_id: str) -> Outcome | None:
         time.sleep(server.pause)
 
 
-def _seeds(server: RunServer, run: Mapping[str, Any]) -> list[str]:
-    """Of a run that trains with several; empty where the server does not tell."""
+def _spec(server: RunServer, run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The compiled pipeline of a run; empty where the server does not tell."""
     reference = run.get("pipeline_version_reference") or {}
     try:
-        return loop_items(server.spec(reference["pipeline_id"], reference["pipeline_version_id"]))
+        return server.spec(reference["pipeline_id"], reference["pipeline_version_id"])  # type: ignore[no-any-return]
     except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError):
-        return []
+        return {}
 
 
 def _state(run: Mapping[str, Any], tasks: list[Task]) -> str:

@@ -1,10 +1,9 @@
-"""What the tasks need on a cluster: resources, retries, addresses, and credentials, which are references alone."""
+"""Tell Kubeflow what a task's pod asks for: `pipeline.pods` says it, kfp's functions write it into the pipeline."""
 
 from kfp import dsl, kubernetes
 
-from components.services.storage.patience import ENVIRONMENT as PATIENCE
-from components.services.tracking.mlflow import DIRECT_TRANSFER
-from pipeline.step_table import STEPS, Step
+from pipeline.pods import CA_FOLDER, WRITABLE, PodRequest, pod_request
+from pipeline.step_table import STEPS
 from pipeline.target import Target
 
 _FIRST_WAIT = 30  # seconds between the first attempt at a task and the second
@@ -21,73 +20,70 @@ def place(task: dsl.PipelineTask, name: str, target: Target) -> None:
         name: of its step.
         target: the cluster.
     """
-    needs = STEPS[name]
-    resources = getattr(target, needs.size)
+    request = pod_request(name, target)
+    resources = request.resources
     task.set_cpu_request(resources.cpu_request).set_cpu_limit(resources.cpu_limit)
     task.set_memory_request(resources.memory_request).set_memory_limit(resources.memory_limit)
-    _limit_time(task, needs, getattr(target, f"{needs.size}_seconds"))
-    if needs.size != "light":  # processes that decode images hand them over in shared memory
-        kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", "Memory", target.shared_memory)  # noqa: S108
+    if request.gpus:
+        kind, count = request.gpus
+        task.set_accelerator_type(kind).set_accelerator_limit(count)  # both: the type alone asks for none
+    _limit_time(task, request.seconds, STEPS[name].retries)
+    _choose_nodes(task, request)
+    _mount(task, request)
+    _describe(task, request)
+    for variable, value in request.env.items():
+        task.set_env_variable(variable, value)
     kubernetes.use_field_path_as_env(task, "DAGNN_PIPELINE_RUN", _RUN_ID)
-    if needs.mlflow:
-        _reach_mlflow(task, target)
-    if needs.s3:
-        _reach_s3(task, target)
-    if needs.mlflow or needs.s3:
-        task.set_env_variable(PATIENCE, str(target.backend_patience))
-    if name == "train":
-        _give_gpus(task, target)
-    if name == "record_outcome":
-        task.set_env_variable("DAGNN_KUBEFLOW_URL", target.kubeflow_url)
-        if target.webhook_secret:
-            kubernetes.use_secret_as_env(task, target.webhook_secret, {"url": "DAGNN_WEBHOOK_URL"})
+    for variable, (secret, key) in request.secret_env.items():
+        kubernetes.use_secret_as_env(task, secret, {key: variable})
 
 
-def _limit_time(task: dsl.PipelineTask, needs: Step, seconds: int) -> None:
+def _limit_time(task: dsl.PipelineTask, seconds: int, retries: int) -> None:
     """Limit the time of each attempt at a task, and give all of its attempts together the time that they may need.
 
     `backoff_max_duration` is Argo's `maxDuration`: counted from the first attempt's start, it ends whatever runs then.
     """
     kubernetes.set_timeout(task, seconds)
-    if not needs.retries:
+    if not retries:
         return
-    waits = sum(_FIRST_WAIT * _WAIT_FACTOR**attempt for attempt in range(needs.retries))
-    total = (seconds + _QUEUE_SECONDS) * (needs.retries + 1) + waits
+    waits = sum(_FIRST_WAIT * _WAIT_FACTOR**attempt for attempt in range(retries))
+    total = (seconds + _QUEUE_SECONDS) * (retries + 1) + waits
     task.set_retry(
-        needs.retries,
+        retries,
         backoff_duration=f"{_FIRST_WAIT}s",
         backoff_factor=_WAIT_FACTOR,
         backoff_max_duration=f"{total}s",
     )
 
 
-def _reach_mlflow(task: dsl.PipelineTask, target: Target) -> None:
-    task.set_env_variable("MLFLOW_TRACKING_URI", target.mlflow_uri)
-    task.set_env_variable("MLFLOW_EXPERIMENT_NAME", target.experiment)
-    for name in DIRECT_TRANSFER:
-        task.set_env_variable(name, str(target.mlflow_direct_s3).lower())
-    if target.mlflow_secret:
-        keys = {"username": "MLFLOW_TRACKING_USERNAME", "password": "MLFLOW_TRACKING_PASSWORD"}
-        kubernetes.use_secret_as_env(task, target.mlflow_secret, keys)
+def _choose_nodes(task: dsl.PipelineTask, request: PodRequest) -> None:
+    for key, value in request.node_selector.items():
+        kubernetes.add_node_selector(task, key, value)
+    for key, taint, effect in request.tolerations:
+        operator = "Exists" if taint is None else "Equal"
+        kubernetes.add_toleration(task, key=key, operator=operator, value=taint, effect=effect or None)
 
 
-def _reach_s3(task: dsl.PipelineTask, target: Target) -> None:
-    task.set_env_variable("AWS_DEFAULT_REGION", target.s3_region)
-    if target.s3_endpoint_url:
-        task.set_env_variable("AWS_ENDPOINT_URL_S3", target.s3_endpoint_url)
-        for direction in ("REQUEST_CHECKSUM_CALCULATION", "RESPONSE_CHECKSUM_VALIDATION"):
-            task.set_env_variable(f"AWS_{direction}", "when_required")  # other stores refuse AWS's newer checksums
-    if target.s3_secret:
-        keys = {"access-key": "AWS_ACCESS_KEY_ID", "secret-key": "AWS_SECRET_ACCESS_KEY"}
-        kubernetes.use_secret_as_env(task, target.s3_secret, keys)
+def _mount(task: dsl.PipelineTask, request: PodRequest) -> None:
+    if request.shared_memory:
+        kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", "Memory", request.shared_memory)  # noqa: S108
+    if request.scratch.size:
+        kubernetes.add_ephemeral_volume(
+            task,
+            volume_name="scratch",
+            mount_path=WRITABLE,
+            access_modes=["ReadWriteOnce"],
+            size=request.scratch.size,
+            storage_class_name=request.scratch.storage_class or None,
+        )
+    if request.ca.name:
+        kubernetes.use_config_map_as_volume(task, request.ca.name, CA_FOLDER)
 
 
-def _give_gpus(task: dsl.PipelineTask, target: Target) -> None:
-    if not target.gpu.count:
-        return
-    # both: the type alone asks for none
-    task.set_accelerator_type(target.gpu.type).set_accelerator_limit(target.gpu.count)
-    for label in target.gpu.node_selector:
-        kubernetes.add_node_selector(task, *label.split("=", 1))
-    if target.gpu.toleration:
-        kubernetes.add_toleration(task, key=target.gpu.toleration, operator="Exists", effect="NoSchedule")
+def _describe(task: dsl.PipelineTask, request: PodRequest) -> None:
+    for key, value in request.labels.items():
+        kubernetes.add_pod_label(task, key, value)
+    for key, value in request.annotations.items():
+        kubernetes.add_pod_annotation(task, key, value)
+    if request.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(request.image_pull_secrets))

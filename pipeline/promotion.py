@@ -52,7 +52,8 @@ def build_promotion(*, images: Images, target: Target) -> BaseComponent:
             adopt=adopt,
         )
 
-    pipeline: BaseComponent = dsl.pipeline(name=PIPELINE, description=DESCRIPTION)(promotion)
+    root = target.pipeline_root or None
+    pipeline: BaseComponent = dsl.pipeline(name=PIPELINE, description=DESCRIPTION, pipeline_root=root)(promotion)
     return pipeline
 
 

@@ -10,7 +10,7 @@ from dagnn_core.errors import BackendError, InputError
 from pipeline.follow import FollowInterruptedError, RunProgress, read_run, spec_of
 from pipeline.kubeflow.client import Kubeflow
 from pipeline.kubeflow.errors import is_missing
-from pipeline.kubeflow.runs import Task, loop_items, read_time, state_of
+from pipeline.kubeflow.runs import Task, read_time, state_of
 from pipeline.submit import PIPELINE
 
 _CANCEL_SECONDS = 60.0  # for the tasks under way to stop
@@ -147,7 +147,7 @@ def read(kubeflow: Kubeflow, run_id: str) -> RunProgress:
         if not is_missing(error):
             raise
         raise InputError(f"Kubeflow at {kubeflow.address} has no run {run_id!r}", "`dagnn runs` lists them") from error
-    return read_run(answer, loop_items(spec_of(kubeflow, answer)))
+    return read_run(answer, spec_of(kubeflow, answer))
 
 
 def pipeline_of(entry: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ pipeline, version, experiment, run; after a failure in between, the same command
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +45,10 @@ class Job:
     """With six fields; a recurring run instead of one now."""
     service_account: str | None = None
     """Of the tasks' pods; None: Kubeflow's."""
+    pipeline_root: str = ""
+    """Where the artifacts go; empty: where the server's configuration says."""
+    plugins_input: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """What the server's plugins are told, by their names."""
 
 
 class Submitted(NamedTuple):
@@ -176,7 +180,16 @@ def submit(kubeflow: Kubeflow, job: Job, *, dry_run: bool = False) -> Submitted:
                 lambda: kubeflow.create_experiment(job.experiment), lambda: kubeflow.find_experiment(job.experiment)
             )
             made.append(f"the experiment {job.experiment}")
-        run = NewRun(job.run, experiment_id, pipeline_id, version_id, job.arguments, job.service_account)
+        run = NewRun(
+            name=job.run,
+            experiment_id=experiment_id,
+            pipeline_id=pipeline_id,
+            version_id=version_id,
+            arguments=job.arguments,
+            service_account=job.service_account,
+            pipeline_root=job.pipeline_root,
+            plugins_input=job.plugins_input,
+        )
         starting = True
         run_id = kubeflow.create_recurring_run(run, job.cron) if job.cron else kubeflow.create_run(run)
     except DagnnError as error:

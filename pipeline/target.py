@@ -1,17 +1,27 @@
 """What differs from cluster to cluster: addresses, names of secrets, kinds of nodes; read from a YAML file."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from dagnn_core.config.section import Expected, require, section
+from dagnn_core.config.section import Expected, parse_section, require, section
 from dagnn_core.errors import InputError
 from dagnn_core.redaction import without_credentials
+from pipeline.notation import (
+    read_annotations,
+    read_labels,
+    read_names,
+    read_pod_labels,
+    read_secret_variables,
+    read_tolerations,
+    read_variables,
+)
 from pipeline.placeholders import refuse_placeholders
 from pipeline.shipped import CONFIGS, find_configs
 
@@ -19,14 +29,70 @@ FOLDER = CONFIGS / "clusters"
 
 Cores = Annotated[str, Field(pattern=r"^(\d+(\.\d+)?|\d+m)$"), Expected("a number of cores, as '2' or '500m'")]
 Bytes = Annotated[str, Field(pattern=r"^\d+([KMGT]i?)?$"), Expected("a size, as '4Gi'")]
+OptionalBytes = Annotated[str, Field(pattern=r"^(\d+([KMGT]i?)?)?$"), Expected("a size, as '200Gi', or empty")]
 Namespace = Annotated[
     str,
     Field(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$"),
     Expected("the name of a Kubernetes namespace, as 'kubeflow'"),
 ]
+ObjectName = Annotated[
+    str,
+    Field(pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$"),
+    Expected("the name of a Kubernetes object, as 'fast-disks'"),
+]
+VolumeName = Annotated[
+    str,
+    Field(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$"),
+    Expected("a name of at most 63 lower-case letters, digits and '-', which its volume gets too"),
+]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$"), Expected("a key of a config map, as 'ca.crt'")]
+ResourceName = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"),
+    Expected("the name of a resource, as 'nvidia.com/gpu' or 'nvidia.com/mig-1g.10gb'"),
+]
+Root = Annotated[
+    str,
+    Field(pattern=r"^((s3|minio|gs)://[^/?#@\s]+(/[^?#\s]+)?)?$"),
+    Expected("s3://bucket/prefix, or the same with minio:// or gs://"),
+]
 Url = Annotated[str, Field(pattern=r"^(https?://.*)?$"), Expected("a URL, as https://s3.example.org")]
 Prefix = Annotated[str, Field(pattern=r"^(s3://[^/]+/.+)?$"), Expected("s3://bucket/prefix")]
 Seconds = Annotated[int, Field(gt=0)]
+
+# what Kubeflow Pipelines does not pass on to pods -> what to do instead
+_NOT_IN_KUBEFLOW = {
+    "priority_class": "have Argo set it for all pods (docs/cluster.md, `podSpecPatch`)",
+    "runtime_class": "have Argo set it for all pods (docs/cluster.md, `podSpecPatch`)",
+    "ephemeral_storage": "use `scratch`, a volume of its own for what tasks write",
+    "affinity": "use `node_selector` and `tolerations`",
+}
+# variable -> the key of a target that sets it
+VARIABLES = {
+    "MLFLOW_TRACKING_URI": "mlflow_uri",
+    "MLFLOW_EXPERIMENT_NAME": "experiment",
+    "MLFLOW_EXPERIMENT_ID": "kubeflow_mlflow",
+    "MLFLOW_RUN_ID": "kubeflow_mlflow",
+    "MLFLOW_TRACKING_USERNAME": "mlflow_secret",
+    "MLFLOW_TRACKING_PASSWORD": "mlflow_secret",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "mlflow_direct_s3",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "mlflow_direct_s3",
+    "AWS_DEFAULT_REGION": "s3_region",
+    "AWS_ENDPOINT_URL_S3": "s3_endpoint_url",
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "s3_endpoint_url",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION": "s3_endpoint_url",
+    "AWS_ACCESS_KEY_ID": "s3_secret",
+    "AWS_SECRET_ACCESS_KEY": "s3_secret",
+    "REQUESTS_CA_BUNDLE": "ca_config_map",
+    "AWS_CA_BUNDLE": "ca_config_map",
+    "CURL_CA_BUNDLE": "ca_config_map",
+    "SSL_CERT_FILE": "ca_config_map",
+    "DAGNN_BACKEND_PATIENCE": "backend_patience",
+    "DAGNN_KUBEFLOW_URL": "kubeflow_url",
+    "DAGNN_WEBHOOK_URL": "webhook_secret",
+}
+"""Variables of tasks that keys of a target set; `env` and `secret_env` may not."""
+_OWN_VARIABLES = ("DAGNN_", "KFP_")  # of the program, and of Kubeflow
 
 # address -> the setting that names what it is reached with
 _SECRETS = {"mlflow_uri": "mlflow_secret", "s3_endpoint_url": "s3_secret", "data_endpoint_url": "s3_secret"}
@@ -44,6 +110,10 @@ class Resources:
     """Bytes."""
     memory_limit: Bytes = "4Gi"
     """Bytes; more ends the pod."""
+    node_selector: tuple[str, ...] = ()
+    """Labels that a node must have, as `zone=eu-1`."""
+    tolerations: tuple[str, ...] = ()
+    """Taints of nodes to use all the same, as `dedicated=ml:NoSchedule`, `dedicated:NoSchedule` or `dedicated`."""
 
 
 @section
@@ -52,16 +122,36 @@ class Gpu:
 
     count: Annotated[int, Field(ge=0)] = 0
     """0: trains without."""
-    type: str = "nvidia.com/gpu"
-    """The resource that Kubernetes counts."""
+    type: ResourceName = "nvidia.com/gpu"
+    """The resource that Kubernetes counts: whole GPUs, or slices of them, as `nvidia.com/mig-1g.10gb`."""
     node_selector: tuple[str, ...] = ()
     """Labels of the nodes to train on, as `key=value`."""
     toleration: str = ""
     """Key of the taint that keeps other pods off these nodes; empty: none."""
 
     def __post_init__(self) -> None:
-        for label in self.node_selector:
-            require(re.fullmatch(r"[^=]+=[^=]*", label) is not None, "gpu.node_selector", "key=value", label)
+        read_labels(self.node_selector, "gpu.node_selector")
+        require(not self.toleration or "=" not in self.toleration, "gpu.toleration", "a key alone", self.toleration)
+
+
+@section
+class Scratch:
+    """A volume of its own for what tasks write: caches, unpacked data, unfinished work."""
+
+    size: OptionalBytes = ""
+    """Bytes; empty: tasks write to the disk of their node."""
+    storage_class: ObjectName = ""
+    """The kind of disk; empty: the cluster's default."""
+
+
+@section
+class CaConfigMap:
+    """A config map with the certificates that tasks trust, instead of the public ones of their image."""
+
+    name: VolumeName = ""
+    """Empty: the public ones."""
+    key: FileName = "ca.crt"
+    """Its entry with all certificates as PEM."""
 
 
 @section
@@ -100,6 +190,24 @@ class Target:
     """Of the training."""
     gpu: Gpu = Gpu()
     """Of the training."""
+    image_pull_secrets: tuple[str, ...] = ()
+    """Secrets that the registry of the images wants."""
+    pod_labels: tuple[str, ...] = ()
+    """Labels of all pods of tasks, as `cost-centre=4711`."""
+    pod_annotations: tuple[str, ...] = ()
+    """Annotations of the same, as `example.org/owner=images`."""
+    env: tuple[str, ...] = ()
+    """Variables of all tasks, as `HTTPS_PROXY=http://proxy:3128`."""
+    secret_env: tuple[str, ...] = ()
+    """Variables that take an entry of a secret, as `HF_TOKEN=hugging-face/token`."""
+    ca_config_map: CaConfigMap = CaConfigMap()
+    """For S3, MLflow, the webhook, and whatever else a task asks."""
+    pipeline_root: Root = ""
+    """Where a run stores its artifacts; empty: where Kubeflow's configuration says."""
+    scratch: Scratch = Scratch()
+    """Of each task."""
+    kubeflow_mlflow: bool = True
+    """Whether Kubeflow's own MLflow integration, where the server has it, opens runs, in `experiment`."""
     shared_memory: Bytes = "2Gi"
     """Size of /dev/shm, a part of the pod's memory, in tasks that compute."""
     light_seconds: Seconds = 7200
@@ -126,6 +234,27 @@ class Target:
             # a task may wait for one backend after the other
             least = 2 * self.backend_patience
             require(seconds > least, f"{size}_seconds", f"> 2 * backend_patience = {least}", seconds)
+        self._check_notation()
+
+    def _check_notation(self) -> None:
+        for size in ("light", "heavy", "train"):
+            resources: Resources = getattr(self, size)
+            read_labels(resources.node_selector, f"{size}.node_selector")
+            read_tolerations(resources.tolerations, f"{size}.tolerations")
+        both = (*self.train.node_selector, *self.gpu.node_selector)
+        read_labels(tuple(dict.fromkeys(both)), "train.node_selector and gpu.node_selector")
+        read_names(self.image_pull_secrets, "image_pull_secrets")
+        read_pod_labels(self.pod_labels, "pod_labels")
+        read_annotations(self.pod_annotations, "pod_annotations")
+        plain, secret = read_variables(self.env, "env"), read_secret_variables(self.secret_env, "secret_env")
+        for key, names in (("env", plain), ("secret_env", secret)):
+            for name in names:
+                owner = VARIABLES.get(name, "the program" if name.startswith(_OWN_VARIABLES) else "")
+                require(not owner, key, f"without what {owner} sets", name)
+        require(not set(plain) & set(secret), "env and secret_env", "about different variables", [*plain])
+        is_free = re.fullmatch(r"kfp-launcher|shared-memory|(.*-)?scratch", self.ca_config_map.name) is None
+        require(is_free, "ca_config_map.name", "a name that no other volume has", self.ca_config_map.name)
+        require(bool(self.scratch.size) or not self.scratch.storage_class, "scratch.size", "a size, as '200Gi'", "")
 
 
 def is_loopback(url: str) -> bool:
@@ -142,8 +271,15 @@ def is_loopback(url: str) -> bool:
 
 
 def secrets_of(target: Target) -> list[str]:
-    """Names of the secrets that the tasks take something from."""
-    return [name for name in (target.s3_secret, target.mlflow_secret, target.webhook_secret) if name]
+    """Names of the secrets that the tasks, or the pull of their images, take something from."""
+    entries = read_secret_variables(target.secret_env, "secret_env").values()
+    names = (target.s3_secret, target.mlflow_secret, target.webhook_secret, *target.image_pull_secrets)
+    return list(dict.fromkeys(name for name in (*names, *(entry.secret for entry in entries)) if name))
+
+
+def plugins_input(target: Target) -> dict[str, dict[str, object]]:
+    """What Kubeflow's own MLflow integration is told with each run; a server without it ignores this."""
+    return {"mlflow": {"experiment_name": target.experiment} if target.kubeflow_mlflow else {"disabled": True}}
 
 
 def read_target(name: str) -> Target:
@@ -152,14 +288,14 @@ def read_target(name: str) -> Target:
     Raises:
         InputError: there is no such file, or a key or value in it is wrong.
     """
-    from components.params import load_spec
+    from components.params import located
 
     known = find_configs("clusters")
     path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name, FOLDER / f"{name}.yaml")
     if not path.is_file():
         names = ", ".join(sorted(known))
         raise InputError(f"{path} does not exist, expected a cluster ({names}) or the path of a YAML file")
-    target = load_spec(path, Target)
+    target = located(path, lambda values: parse_section(Target, _without_ignored(values), path.stem))
     refuse_placeholders(asdict(target), where=path)
     for key in ("mlflow_uri", "s3_endpoint_url", "data_endpoint_url"):
         if is_loopback(url := getattr(target, key)):
@@ -168,3 +304,18 @@ def read_target(name: str) -> Target:
                 "give the name that the cluster has for the server, as http://s3.dagnn:8333",
             )
     return target
+
+
+def _without_ignored(values: Any) -> Any:
+    """The values of a file, none of which is a key that Kubeflow would ignore.
+
+    Raises:
+        InputError: there is one.
+    """
+    sections = {"": values, **values} if isinstance(values, Mapping) else {}
+    for name, entries in sections.items():
+        for key, instead in _NOT_IN_KUBEFLOW.items():
+            if isinstance(entries, Mapping) and key in entries:
+                path = f"{name}.{key}" if name else key
+                raise InputError(f"{path}: Kubeflow Pipelines 2.17 passes it on to no pod", instead)
+    return values

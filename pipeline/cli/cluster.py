@@ -75,16 +75,16 @@ def submit(
     Everything is checked before anything is made there.
     """
     from components.services.lineage.provenance import git_state
+    from pipeline.cluster import require_named
     from pipeline.compiling import write_pipeline
     from pipeline.cron import read_cron
-    from pipeline.doctor import require_secrets
     from pipeline.graph import PipelineOptions
     from pipeline.images import Images, check_commit, pullable, read_images
     from pipeline.placeholders import load_parameters, refuse_placeholders
     from pipeline.raw_data import find_raw_data
     from pipeline.submit import Job, check_clean, connect, disable_caching, version_name
     from pipeline.submit import submit as submit_job
-    from pipeline.target import read_target
+    from pipeline.target import plugins_input, read_target
 
     if wait and recurring:
         raise InputError("--wait follows a run that starts now, and --recurring starts none", "leave one out")
@@ -114,7 +114,7 @@ def submit(
             data, target=cluster, revision=revision, repository=repository, check_pushed=not allow_unpushed
         )
     arguments = {f"data_{name}": text for name, text in raw._asdict().items() if text} if raw else {}
-    require_secrets(namespace or cluster.namespace, cluster)
+    require_named(namespace or cluster.namespace, cluster)
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
@@ -132,6 +132,8 @@ def submit(
             arguments=arguments,
             cron=cron,
             service_account=service_account,
+            pipeline_root=cluster.pipeline_root,
+            plugins_input=plugins_input(cluster),
         )
         done = submit_job(server, job, dry_run=dry_run)
     page = server.page(f"{'recurringrun' if cron else 'runs'}/details/{done.run_id}") if done.run_id else ""

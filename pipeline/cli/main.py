@@ -10,7 +10,21 @@ from typing import NoReturn
 import typer
 
 from components.command import run_command
-from pipeline.cli import bench, clean, cluster, data, embed, kubeflow, lineage, params, registry, report, runs, search
+from pipeline.cli import (
+    bench,
+    clean,
+    cluster,
+    data,
+    embed,
+    kubeflow,
+    lineage,
+    params,
+    registry,
+    report,
+    runs,
+    search,
+    targets,
+)
 
 app = typer.Typer(
     help="Find images by text and texts by image: train, evaluate, register and promote DAGNN models.",
@@ -33,6 +47,7 @@ app.command("cancel", short_help="Cancel a run on a Kubeflow cluster.")(runs.can
 app.command("retry", short_help="Run again what failed in a run on a Kubeflow cluster.")(runs.retry)
 app.command("schedules")(runs.schedules)
 app.command("doctor")(cluster.doctor)
+app.add_typer(targets.app, name="targets")
 app.command("embed")(embed.embed)
 app.command("search", short_help="Find images by text, and texts by image.")(search.search)
 app.add_typer(search.app, name="index")

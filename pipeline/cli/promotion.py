@@ -63,11 +63,12 @@ def promote_there(
     """
     from components.services.lineage.provenance import git_state
     from components.services.tracking.mlflow import Tracking
-    from pipeline.doctor import require_secrets
+    from pipeline.cluster import require_named
     from pipeline.images import Images, check_commit, read_images
     from pipeline.placeholders import refuse_placeholders
     from pipeline.promotion import DESCRIPTION, PIPELINE, find_stored_dataset, read_verdict, write_promotion
     from pipeline.submit import Job, connect, submit, version_name
+    from pipeline.target import plugins_input
 
     refuse_placeholders({"NAME": name, "--reason": reason, "--image": place.image})
     images = Images(tasks=place.image, train=place.image) if place.image else read_images()
@@ -76,7 +77,7 @@ def promote_there(
         check_commit(git["commit"])
     tracking = Tracking.from_environment()
     number, uri = find_stored_dataset(tracking, name=name, version=version)
-    require_secrets(place.server.namespace, place.target)
+    require_named(place.server.namespace, place.target)
     server = connect(place.server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "promotion.yaml"
@@ -97,6 +98,8 @@ def promote_there(
                 "adopt": "yes" if adopt else "",
             },
             service_account=place.service_account,
+            pipeline_root=place.target.pipeline_root,
+            plugins_input=plugins_input(place.target),
         )
         run_id = submit(server, job).run_id
     facts = {"model": name, "version": number, "dataset": uri, "run": job.run, "run_id": run_id}

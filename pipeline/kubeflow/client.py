@@ -21,6 +21,7 @@ from components.urls import split_url
 from dagnn_core.errors import BackendError, DagnnError, InputError
 from dagnn_core.redaction import redact
 from pipeline.kubeflow.errors import LoginError, ServerFailedError, answering, is_missing
+from pipeline.kubeflow.runs import whole_spec
 
 _PAGE = 10
 _LONG_PAGE = 50
@@ -46,6 +47,10 @@ class NewRun(NamedTuple):
     arguments: Mapping[str, str]
     service_account: str | None
     """Of the tasks' pods; None: Kubeflow's."""
+    pipeline_root: str = ""
+    """Where the artifacts go; empty: where the server's configuration says."""
+    plugins_input: Mapping[str, Mapping[str, object]] = {}
+    """What the server's plugins are told, by their names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,11 +254,10 @@ class Kubeflow:
         return self._ask_json(api.run_service_get_run, run_id)
 
     def get_spec(self, pipeline_id: str, version_id: str) -> dict[str, Any]:
-        """The compiled pipeline of a version, without its platforms' parts."""
+        """The compiled pipeline of a version, with its platforms' parts as `platforms`."""
         api = kfp_server_api.PipelineServiceApi(self._client)
         version = self._ask_json(api.pipeline_service_get_pipeline_version, pipeline_id, version_id)
-        spec = version.get("pipeline_spec") or {}
-        return spec.get("pipeline_spec", spec)  # type: ignore[no-any-return]
+        return whole_spec(version)
 
     def read_log(self, run_id: str, pod: str) -> str | None:
         """What a pod of a run wrote, so far; None where it wrote nothing yet, or its log is no longer there."""
@@ -417,6 +421,9 @@ def _fields(run: NewRun) -> dict[str, Any]:
         "pipeline_version_reference": kfp_server_api.V2beta1PipelineVersionReference(
             pipeline_id=run.pipeline_id, pipeline_version_id=run.version_id
         ),
-        "runtime_config": kfp_server_api.V2beta1RuntimeConfig(parameters=dict(run.arguments)),
+        "runtime_config": kfp_server_api.V2beta1RuntimeConfig(
+            parameters=dict(run.arguments), pipeline_root=run.pipeline_root or None
+        ),
         "service_account": run.service_account,
+        "plugins_input": {name: dict(values) for name, values in run.plugins_input.items()} or None,
     }

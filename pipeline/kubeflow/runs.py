@@ -74,20 +74,30 @@ def state_of(run: Mapping[str, Any]) -> str:
     return "CANCELED" if state == "FAILED" and _canceled_at(run) else state
 
 
-def fold(run: Mapping[str, Any], items: Sequence[str] = ()) -> list[Task]:
+def whole_spec(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The compiled pipeline of a version or a run, as the server answers it; its platforms' parts are `platforms`."""
+    spec: dict[str, Any] = entry.get("pipeline_spec") or {}
+    if "pipeline_spec" not in spec:  # it needs nothing of a platform
+        return spec
+    return {**spec["pipeline_spec"], **(spec.get("platform_spec") or {})}
+
+
+def fold(run: Mapping[str, Any], spec: Mapping[str, Any] = {}) -> list[Task]:
     """The tasks of a run, in order of their start; those that never ran where they would have.
 
     Args:
         run: the server's answer to a request for the run, as JSON.
-        items: of the pipeline's loop; an item that is not among them is named by its number, as `#0`.
+        spec: the compiled pipeline, as far as it is known; without it, an item of a loop is named by its number, as
+            `#0`, and the logs of pods with labels of their own are not found.
     """
+    items, templates = loop_items(spec), _pod_templates(spec)
     nodes = [node for node in _details(run) if node.get("display_name")]  # the others are ML Metadata's
     tree = _Tree(nodes)
     canceled_at = _canceled_at(run)
     ranks = _ranks(tree, nodes)
     tasks = []
     for name in tree.tasks():
-        task, moment = _task(tree, name, canceled_at, items)
+        task, moment = _task(tree, name, canceled_at, items, templates)
         tasks.append((moment, ranks.get(_base(name), 0), task.name, task.seed, task))
     return [task for *_, task in sorted(tasks, key=lambda entry: entry[:-1])]
 
@@ -109,6 +119,18 @@ def task_names(spec: Mapping[str, Any]) -> list[str]:
         for name, task in _spec_tasks(spec)
         if "executorLabel" in components.get(task["componentRef"]["name"], {})
     )
+
+
+def _pod_templates(spec: Mapping[str, Any]) -> list[str]:
+    """Names of the templates of a pipeline's pods: they count the annotations and labels that pods have of the user."""
+    kubernetes = (spec.get("platforms") or {}).get("kubernetes") or {}
+    executors = (kubernetes.get("deploymentSpec") or {}).get("executors") or {}
+    prefixes = set()
+    for executor in executors.values():
+        metadata = executor.get("podMetadata")
+        counts = [len((metadata or {}).get(kind) or {}) for kind in ("annotations", "labels")]
+        prefixes.add(f"metadata-{counts[0]}-{counts[1]}-" if metadata else "")
+    return [f"{prefix}{template}" for prefix in sorted(prefixes or {""}) for template in _TEMPLATES]
 
 
 class _Tree:
@@ -192,12 +214,14 @@ class _Tree:
         ]
 
 
-def _task(tree: _Tree, name: str, canceled_at: datetime | None, items: Sequence[str]) -> tuple[Task, datetime]:
+def _task(
+    tree: _Tree, name: str, canceled_at: datetime | None, items: Sequence[str], templates: Sequence[str]
+) -> tuple[Task, datetime]:
     """A task, and when it began or was left out."""
     driver = f"{name}-driver"
     executors = tree.executors(name)
     pods = [(executor, pod) for executor in executors for pod in sorted(tree.children[executor], key=_number)]
-    attempts = tuple(tree.attempt(pod, _TEMPLATES) for _, pod in pods)
+    attempts = tuple(tree.attempt(pod, templates) for _, pod in pods)
     reason = POD_LOST if len(attempts) > 1 else ""  # nothing else is repeated
     state, owner = tree.state(name), name
     if not state and tree.state(driver) in _FAILED:

@@ -28,7 +28,7 @@ _PLAIN_TYPES: Mapping[str, Json] = {
     "datetime": {"type": "string"},
     "int": {"type": "integer"},
     "bool": {"type": "boolean"},
-    "object": {"type": "object"},
+    "object": {},  # any object, or any JSON: the package does not tell them apart
     "file": {"type": "file"},
 }
 

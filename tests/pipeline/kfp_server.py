@@ -96,10 +96,11 @@ class KubeflowServer:
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
         for document in platform:
             json_format.ParseDict(document, pipeline_spec_pb2.PlatformSpec())
+        whole = {"pipeline_spec": spec, "platform_spec": platform[0]} if platform else spec
         made = _add(
             self.versions,
             "pipeline_version_id",
-            {"pipeline_id": pipeline_id, "display_name": name, "name": name, "created_at": NOW, "pipeline_spec": spec},
+            {"pipeline_id": pipeline_id, "display_name": name, "name": name, "created_at": NOW, "pipeline_spec": whole},
         )
         self.packages[made["pipeline_version_id"]] = request.body
         return made
@@ -200,7 +201,8 @@ class KubeflowServer:
         version = self.versions.get(reference["pipeline_version_id"])
         if body["experiment_id"] not in self.experiments or version is None:
             raise Refusal(404, "ResourceNotFoundError: no such experiment or pipeline version")
-        inputs = version["pipeline_spec"]["root"].get("inputDefinitions", {}).get("parameters", {})
+        spec = version["pipeline_spec"]
+        inputs = spec.get("pipeline_spec", spec)["root"].get("inputDefinitions", {}).get("parameters", {})
         unknown = set(body["runtime_config"].get("parameters", {})) - set(inputs)
         if unknown:
             raise Refusal(400, f"InvalidInputError: unknown parameter(s): {', '.join(sorted(unknown))}")

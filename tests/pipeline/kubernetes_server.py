@@ -1,4 +1,4 @@
-"""A server for contract tests: the two requests of Kubernetes' API that `dagnn doctor` makes. It is not a cluster."""
+"""A server for contract tests: the requests of Kubernetes' API that `dagnn doctor` makes. It is not a cluster."""
 
 import json
 import threading
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 TOKEN = "token-of-kubectl"
 SECRET_VALUE = "c2VjcmV0LXRoYXQtbm9ib2R5LXNoYWxsLXNlZQ=="
@@ -13,11 +14,16 @@ SECRET_VALUE = "c2VjcmV0LXRoYXQtbm9ib2R5LXNoYWxsLXNlZQ=="
 
 @dataclass
 class Kubernetes:
-    """A namespace `team` with secrets, and nodes with GPUs."""
+    """A namespace `team` with secrets and config maps, storage classes, and nodes with GPUs."""
 
     secrets: list[str] = field(default_factory=list)
     gpus: list[str] = field(default_factory=list)
     """By node."""
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    """Whole ones, beside those with GPUs."""
+    config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    storage_classes: dict[str, bool] = field(default_factory=dict)
+    """Name -> whether it is the default."""
     status: int = 200
     """Of all answers, where it is an error."""
     accepted: list[str] = field(default_factory=list)
@@ -27,16 +33,41 @@ class Kubernetes:
     def answer(self, path: str, accept: str) -> tuple[int, dict[str, object]]:
         if self.status != 200:
             return self.status, {"kind": "Status"}
-        if path == "/api/v1/nodes":
-            nodes = [{"status": {"allocatable": {"cpu": "4", "nvidia.com/gpu": count}}} for count in self.gpus]
-            return 200, {"kind": "NodeList", "items": [*nodes, {"status": {"allocatable": {"cpu": "4"}}}]}
+        places = {
+            "/api/v1/nodes": self._nodes,
+            "/apis/storage.k8s.io/v1/storageclasses": self._storage,
+            "/api/v1/namespaces/team/configmaps/": self._config_map,
+            "/api/v1/namespaces/team/secrets/": lambda name: self._secret(name, accept),
+        }
+        place = next((place for place in places if path.startswith(place)), None)
+        found = places[place](path.removeprefix(place).lstrip("/")) if place else None
+        return (200, found) if found else (404, {"kind": "Status", "reason": "NotFound"})
+
+    def _nodes(self, _: str) -> dict[str, object]:
+        nodes = [{"status": {"allocatable": {"cpu": "4", "nvidia.com/gpu": count}}} for count in self.gpus]
+        others = self.nodes or [{"status": {"allocatable": {"cpu": "4"}}}]
+        return {"kind": "NodeList", "items": [*nodes, *others]}
+
+    def _storage(self, name: str) -> dict[str, object] | None:
+        if name:
+            return {"kind": "StorageClass"} if name in self.storage_classes else None
+        annotation = "storageclass.kubernetes.io/is-default-class"
+        items = [
+            {"metadata": {"name": name, "annotations": {annotation: "true"} if default else None}}
+            for name, default in self.storage_classes.items()
+        ]
+        return {"kind": "StorageClassList", "items": items}
+
+    def _config_map(self, name: str) -> dict[str, object] | None:
+        return {"kind": "ConfigMap", "data": self.config_maps[name]} if name in self.config_maps else None
+
+    def _secret(self, name: str, accept: str) -> dict[str, object] | None:
         self.accepted.append(accept)
-        name = path.removeprefix("/api/v1/namespaces/team/secrets/")
         if name not in self.secrets:
-            return 404, {"kind": "Status", "reason": "NotFound"}
+            return None
         if "as=PartialObjectMetadata" in accept:
-            return 200, {"kind": "PartialObjectMetadata", "metadata": {"name": name}}
-        return 200, {"kind": "Secret", "metadata": {"name": name}, "data": {"secret-key": SECRET_VALUE}}
+            return {"kind": "PartialObjectMetadata", "metadata": {"name": name}}
+        return {"kind": "Secret", "metadata": {"name": name}, "data": {"secret-key": SECRET_VALUE}}
 
 
 @contextmanager

@@ -124,3 +124,65 @@ def _can_be_ordered(tasks: Spec) -> bool:
     while ready := {name for name, waits_for in pending.items() if not waits_for}:
         pending = {name: waits_for - ready for name, waits_for in pending.items() if name not in ready}
     return not pending
+
+
+def pod_of(pipeline: Spec, platform: Spec, executor: str) -> Spec:
+    """The pod that the back end makes of an executor, as its driver and its compiler read the two documents.
+
+    It has what a task asks for, and not what Kubeflow and Argo add: launcher, volumes of artifacts, security context.
+    """
+    container = pipeline["deploymentSpec"]["executors"][executor]["container"]
+    config = kubernetes_of(platform).get(executor, {})
+    resources = container.get("resources", {})
+    limits = {"cpu": resources["resourceCpuLimit"], "memory": resources["resourceMemoryLimit"]}
+    if gpu := resources.get("accelerator"):
+        limits[gpu["resourceType"]] = gpu["resourceCount"]
+    requests = {"cpu": resources["resourceCpuRequest"], "memory": resources["resourceMemoryRequest"]}
+    env = [{"name": entry["name"], "value": entry["value"]} for entry in container.get("env", [])]
+    for entry in config.get("secretAsEnv", []):
+        for key in entry["keyToEnv"]:
+            source = {"secretKeyRef": {"name": entry["secretName"], "key": key["secretKey"]}}
+            env.append({"name": key["envVar"], "valueFrom": source})
+    for entry in config.get("fieldPathAsEnv", []):
+        env.append({"name": entry["name"], "valueFrom": {"fieldRef": {"fieldPath": entry["fieldPath"]}}})
+    volumes = list(_volumes(config))
+    main = {
+        "name": "main",
+        "image": container["image"],
+        "command": [*container["command"], *container["args"]],
+        "env": env,
+        "resources": {"requests": requests, "limits": limits},
+        "volumeMounts": [{"name": volume["name"], "mountPath": path} for volume, path in volumes],
+    }
+    spec = {
+        "containers": [main],
+        "volumes": [volume for volume, _ in volumes],
+        "nodeSelector": config.get("nodeSelector", {}).get("labels", {}),
+        "tolerations": config.get("tolerations", []),
+        "imagePullSecrets": [{"name": entry["secretName"]} for entry in config.get("imagePullSecret", [])],
+        "activeDeadlineSeconds": int(config["activeDeadlineSeconds"]),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "task", **config.get("podMetadata", {})},
+        "spec": spec,
+    }
+
+
+def _volumes(config: Spec) -> Iterator[tuple[Spec, str]]:
+    """Volumes, and where they are mounted."""
+    for entry in config.get("configMapAsVolume", []):
+        source = {"name": entry["configMapName"], "optional": entry.get("optional", False)}
+        yield {"name": entry["configMapName"], "configMap": source}, entry["mountPath"]
+    for entry in config.get("genericEphemeralVolume", []):
+        claim: Spec = {
+            "accessModes": entry["accessModes"],
+            "resources": {"requests": {"storage": entry["size"]}},
+        }
+        if not entry.get("defaultStorageClass"):
+            claim["storageClassName"] = entry["storageClassName"]
+        yield {"name": entry["volumeName"], "ephemeral": {"volumeClaimTemplate": {"spec": claim}}}, entry["mountPath"]
+    for entry in config.get("emptyDirMounts", []):
+        source = {"medium": entry["medium"], "sizeLimit": entry["sizeLimit"]}
+        yield {"name": entry["volumeName"], "emptyDir": source}, entry["mountPath"]

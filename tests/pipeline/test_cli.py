@@ -37,7 +37,7 @@ def test_help_names_every_command() -> None:
     assert done.returncode == 0
     for command in (
         *("data", "params", "embed", "run", "compile", "images", "submit", "follow", "logs", "runs", "cancel", "retry"),
-        *("schedules", "doctor", "results"),
+        *("schedules", "doctor", "targets", "results"),
         *("register", "promote", "rollback", "history", "lineage", "bench"),
     ):
         assert f"  {command} " in done.stdout

@@ -48,6 +48,60 @@ def test_submit_prints_no_page_or_server_that_is_not_there(server: KubeflowServe
     assert facts["page"] is None and facts["mlflow"] is None
 
 
+def test_submit_tells_the_server_what_the_target_says(server: KubeflowServer, dagnn: Dagnn) -> None:
+    set_target(pipeline_root="s3://images/runs", experiment="images", pod_labels=["team=images"])
+    assert dagnn("submit").status == 0
+    (run,), (version,) = server.runs.values(), server.versions.values()
+    assert run["plugins_input"] == {"mlflow": {"experiment_name": "images"}}
+    assert run["runtime_config"]["pipeline_root"] == "s3://images/runs"
+    executors = version["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert all(executor["podMetadata"] == {"labels": {"team": "images"}} for executor in executors.values())
+    set_target(kubeflow_mlflow=False)
+    assert dagnn("submit").status == 0
+    assert list(server.runs.values())[1]["plugins_input"] == {"mlflow": {"disabled": True}}
+
+
+def test_submit_refuses_a_cluster_that_lacks_what_the_target_names(
+    server: KubeflowServer, dagnn: Dagnn, kubernetes: Kubernetes
+) -> None:
+    kubernetes.secrets = ["s3-credentials", "mlflow-tasks"]
+    set_target(namespace="team", image_pull_secrets=["registry"], scratch={"size": "9Gi", "storage_class": "fast"})
+    done = dagnn("submit")
+    assert done.status == 2 and "secret registry in namespace team" in done.error and "does not exist" in done.error
+    kubernetes.secrets += ["registry"]
+    done = dagnn("submit")
+    assert done.status == 2 and "storage class fast of http" in done.error
+    assert server.created == []
+    kubernetes.storage_classes = {"fast": False}
+    assert dagnn("submit").status == 0
+
+
+class TestTargets:
+    def test_check_shows_what_each_size_asks_for(self, dagnn: Dagnn) -> None:
+        done = dagnn("targets", "check", str(ROOT / "configs/clusters/private-cluster.yaml"))
+        rows = {line.split("   ")[0].strip(): line.split("   ", 1)[1].split() for line in done.out.splitlines() if line}
+        assert (done.status, done.error) == (0, "")
+        assert rows["nodes"] == ["pool=general", "pool=memory", "pool=gpu,", "nvidia.com/mig.strategy=mixed"]
+        assert rows["gpus"] == ["-", "-", "nvidia.com/mig-3g.40gb=1"]
+        assert rows["/tmp"] == ["200Gi", "fast-disks"] * 3
+        assert rows["secret_env"] == ["HF_TOKEN", "from", "hugging-face/token"]
+        assert rows["kubeflow_mlflow"] == ["experiment_name=images"]
+
+    def test_check_as_json(self, dagnn: Dagnn) -> None:
+        facts = json.loads(dagnn("targets", "check", "kind", "--json").out)
+        assert facts["sizes"]["train"]["memory"] == {"request": "1Gi", "limit": "4Gi"}
+        assert facts["sizes"]["heavy"]["/dev/shm"] == "1Gi" and facts["sizes"]["light"]["/dev/shm"] == ""
+        assert facts["sizes"]["light"]["secret_env"][0] == "AWS_ACCESS_KEY_ID from s3-credentials/access-key"
+        assert facts["sizes"]["light"]["env"]["MLFLOW_TRACKING_URI"] == "http://mlflow.dagnn:5000"
+
+    def test_check_of_a_faulty_file(self, dagnn: Dagnn) -> None:
+        Path("mine.yaml").write_text("mlflow_uri: http://m\nscratch: {sizes: 9Gi}\n")
+        done = dagnn("targets", "check", "mine.yaml")
+        assert (done.status, done.out) == (2, "")
+        assert done.error.startswith("error: mine.yaml: unknown key mine.scratch.sizes; did you mean 'size'?")
+        assert dagnn("targets", "check", "moon").status == 2
+
+
 def test_submit_twice_in_a_row(server: KubeflowServer, dagnn: Dagnn) -> None:
     assert dagnn("submit").status == dagnn("submit").status == 0
     assert (len(server.versions), len(server.runs)) == (1, 2)
@@ -218,7 +272,7 @@ NOT_FOR_TASKS = (
 )
 
 
-def set_target(**values: str) -> None:
+def set_target(**values: object) -> None:
     """Change the cluster that commands in the current folder use."""
     file = Path("configs/clusters/kind.yaml")
     YAML().dump(YAML(typ="safe").load(file.read_text()) | values, file)
@@ -257,7 +311,7 @@ class TestData:
         (run,) = server.runs.values()
         assert run["runtime_config"]["parameters"]["data_md5"] == pushed.second.md5
         (version,) = server.versions.values()
-        assert "fetch-dataset" in json.dumps(version["pipeline_spec"]["components"])
+        assert "fetch-dataset" in json.dumps(version["pipeline_spec"]["pipeline_spec"]["components"])
 
     def test_what_tasks_get_is_the_address_that_they_reach(
         self, server: KubeflowServer, dagnn: Dagnn, pushed: Pushed, tmp_path: Path
@@ -359,7 +413,7 @@ def test_doctor(server: KubeflowServer, dagnn: Dagnn) -> None:
     server.page = True
     done = dagnn("doctor")
     assert done.status == 1
-    assert done.error == "error: 1 of 10 checks failed: dvc remote\n"
+    assert done.error == "error: 1 of 13 checks failed: dvc remote\n"
     assert f"ok       kubeflow               {server.url} is Kubeflow Pipelines 2.17.0, and takes" in done.out
     checks = {check["name"]: check for check in json.loads(dagnn("doctor", "--json").out)}
     assert checks["dvc remote"]["remedy"] == "go to one, or mend .dvc/config"

@@ -488,8 +488,8 @@ class TestWrongInput:
     def test_an_unknown_cluster(self, tmp_path: Path) -> None:
         line = self.compile(tmp_path, "--image", TASKS, "--target", "moon")
         assert line == (
-            "error: configs/clusters/moon.yaml does not exist, expected a cluster (gpu-cluster, kind) or the path of a "
-            "YAML file"
+            "error: configs/clusters/moon.yaml does not exist, expected a cluster (gpu-cluster, kind, private-cluster) "
+            "or the path of a YAML file"
         )
 
     def test_a_name_that_is_not_yaml(self, tmp_path: Path) -> None:

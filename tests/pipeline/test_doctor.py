@@ -10,25 +10,28 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import Barrier, Event
+from typing import Any
 
 import pytest
 
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import InputError
-from pipeline.doctor import APART, Diagnosis, Note, checks_of, look, look_at_all, require_secrets
+from pipeline.cluster import Note, require_named
+from pipeline.doctor import APART, Diagnosis, checks_of, look, look_at_all
 from pipeline.kubeflow.client import Kubeflow
-from pipeline.target import Gpu, Target
+from pipeline.target import CaConfigMap, Gpu, Resources, Scratch, Target
 from tests.components.fault_proxy import Fault, FaultProxy
 from tests.components.services.registry.test_server import mlflow_server
 from tests.fixtures.s3 import Bucket
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.kubernetes_server import Kubernetes
+from tests.pipeline.recorded import recorded
 
 TARGET = Target(mlflow_uri="http://mlflow:5000", s3_secret="s3-credentials", gpu=Gpu(count=1))
 pytestmark = [
@@ -232,10 +235,19 @@ class TestKubernetes:
         with pytest.raises(
             InputError, match=r"s3-credentials in namespace team of .* does not exist; infra/kubernetes"
         ):
-            require_secrets("team", TARGET)
+            require_named("team", TARGET)
         kubernetes.secrets = ["s3-credentials"]
-        require_secrets("team", TARGET)
+        require_named("team", TARGET)
         assert check.remedy == "infra/kubernetes/secrets.example.yaml says how to make it"
+
+    def test_every_secret_that_the_target_names_is_looked_for(self, kubernetes: Kubernetes, found: Found) -> None:
+        target = replace(TARGET, image_pull_secrets=("registry",), secret_env=("HF_TOKEN=hugging-face/token",))
+        check = found("secret registry", target=target)
+        assert (check.status, check.remedy) == ("failed", "`kubectl create secret docker-registry registry` makes it")
+        check = found("secret hugging-face", target=target)
+        assert (check.status, check.remedy) == ("failed", "`kubectl create secret generic hugging-face` makes it")
+        kubernetes.secrets = ["s3-credentials", "registry", "hugging-face"]
+        require_named("team", target)
 
     def test_gpus(self, kubernetes: Kubernetes, found: Found) -> None:
         check = found("gpu")
@@ -270,9 +282,146 @@ class TestKubernetes:
 
     def test_no_namespace(self, kubernetes: Kubernetes, found: Found, caplog: pytest.LogCaptureFixture) -> None:
         assert found("secret s3-credentials", namespace="").status == "skipped"
-        require_secrets("", TARGET)
+        require_named("", TARGET)
         (message,) = caplog.messages
         assert message.startswith("secret s3-credentials was not looked for: no namespace is named: --namespace, or")
+
+
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMII=\n-----END CERTIFICATE-----\n"
+CA = CaConfigMap(name="company-ca", key="bundle.pem")
+
+
+class TestCertificates:
+    target = replace(TARGET, ca_config_map=CA)
+
+    def test_sound(self, kubernetes: Kubernetes, found: Found) -> None:
+        kubernetes.config_maps = {"company-ca": {"bundle.pem": CERTIFICATE * 140}}
+        assert found("config map company-ca", target=self.target)[1:] == ("ok", "has 140 certificates", "")
+
+    def test_without_the_public_ones(self, kubernetes: Kubernetes, found: Found) -> None:
+        kubernetes.config_maps = {"company-ca": {"bundle.pem": CERTIFICATE}}
+        check = found("config map company-ca", target=self.target)
+        assert (check.status, check.what) == ("warning", "has 1 certificates, which replace the public ones")
+        assert check.remedy.startswith("add the public ones, unless tasks reach no server beyond the cluster")
+
+    def test_missing(self, kubernetes: Kubernetes, found: Found) -> None:
+        check = found("config map company-ca", target=self.target)
+        assert check.status == "failed" and "config map company-ca in namespace team of http" in check.what
+        kubernetes.config_maps = {"company-ca": {"ca.crt": CERTIFICATE}}
+        check = found("config map company-ca", target=self.target)
+        assert check.what.endswith("has no certificates in its key bundle.pem (its keys: ca.crt)")
+        kubernetes.secrets = ["s3-credentials"]
+        with pytest.raises(InputError, match=r"no certificates in its key bundle\.pem .*; correct ca_config_map\.key"):
+            require_named("team", self.target)
+
+
+class TestScratch:
+    def test_of_a_class(self, kubernetes: Kubernetes, found: Found) -> None:
+        target = replace(TARGET, scratch=Scratch(size="9Gi", storage_class="fast"))
+        check = found("scratch", target=target)
+        assert check.status == "failed" and re.match(r"storage class fast of http\S+ does not exist", check.what)
+        kubernetes.storage_classes = {"fast": False}
+        assert found("scratch", target=target) == ("scratch", "ok", "9Gi of the storage class fast", "")
+
+    def test_of_the_default_class(self, kubernetes: Kubernetes, found: Found) -> None:
+        target = replace(TARGET, scratch=Scratch(size="9Gi"))
+        kubernetes.storage_classes = {"slow": False}
+        check = found("scratch", target=target)
+        assert check.status == "failed" and check.remedy == "name one in scratch.storage_class"
+        kubernetes.storage_classes = {"slow": False, "fast": True}
+        assert found("scratch", target=target).what == "9Gi of the default storage class fast"
+
+
+def node(
+    *, labels: Mapping[str, str] | None = None, taints: Sequence[str] = (), memory: str = "64Gi", gpus: str = "0"
+) -> dict[str, Any]:
+    """A node as Kubernetes lists it; taints as `key:effect`."""
+    keys = [dict(zip(("key", "effect"), taint.split(":"), strict=True)) for taint in taints]
+    resources = {"cpu": "8", "memory": memory, "nvidia.com/gpu": gpus}
+    return {"metadata": {"labels": labels or {}}, "spec": {"taints": keys}, "status": {"allocatable": resources}}
+
+
+class TestNodes:
+    general, memory = node(), node(labels={"pool": "memory"}, taints=("dedicated:NoSchedule", "old:PreferNoSchedule"))
+    gpus = node(taints=("nvidia.com/gpu:NoSchedule",), gpus="1")
+    heavy = Resources(memory_request="16Gi", node_selector=("pool=memory",), tolerations=("dedicated",))
+    target = replace(TARGET, heavy=heavy, gpu=Gpu(count=1, toleration="nvidia.com/gpu"))
+
+    def test_each_size_has_one(self, kubernetes: Kubernetes, found: Found) -> None:
+        kubernetes.nodes = [self.general, self.memory, self.gpus]
+        check = found("nodes", target=self.target)
+        what = "of 3 nodes, 1 can run light tasks, 1 can run heavy tasks, 1 can run train tasks"
+        assert check == ("nodes", "ok", what, "")
+
+    @pytest.mark.parametrize(
+        ("lacking", "size"),
+        [
+            (node(labels={"pool": "other"}, taints=("dedicated:NoSchedule",)), "heavy"),
+            (node(labels={"pool": "memory"}, taints=("reserved:NoSchedule",)), "heavy"),
+            (node(labels={"pool": "memory"}, taints=("dedicated:NoSchedule",), memory="15Gi"), "heavy"),
+            ({**memory, "spec": {"unschedulable": True}}, "heavy"),
+            (None, "train"),
+        ],
+    )
+    def test_a_size_has_none(
+        self, kubernetes: Kubernetes, found: Found, lacking: dict[str, Any] | None, size: str
+    ) -> None:
+        kubernetes.nodes = [self.general, self.gpus, lacking] if lacking else [self.general, self.memory]
+        check = found("nodes", target=self.target)
+        assert check.status == "warning" and f"0 can run {size} tasks" in check.what
+        assert check.remedy.startswith(
+            f"correct {size}.node_selector, tolerations and requests, unless the cluster adds"
+        )
+
+
+class TestKubeflowsMlflow:
+    target = replace(TARGET, experiment="dagnn")
+
+    @pytest.fixture
+    def look(self, server: KubeflowServer, found: Found) -> Callable[..., Diagnosis]:
+        kubeflow = Kubeflow(host=server.url)
+        server.experiments["1"] = {"experiment_id": "1", "namespace": "", "display_name": "dagnn"}
+
+        def do(*runs: dict[str, Any], target: Target = self.target) -> Diagnosis:
+            for number, run in enumerate(runs):
+                facts = {"run_id": f"r{number}", "experiment_id": "1", "created_at": f"2026-11-28T00:00:0{number}Z"}
+                server.runs[facts["run_id"]] = {**facts, "state": "SUCCEEDED", **run}
+            return found("kubeflow mlflow", kubeflow=kubeflow, target=target)
+
+        return do
+
+    def test_is_on(self, look: Callable[..., Diagnosis]) -> None:
+        """The newest run that was not told to do without shows it, as recorded."""
+        output = recorded("from_cache_with_mlflow_plugin")["plugins_output"]
+        told = {"plugins_input": {"mlflow": {"disabled": True}}}
+        check = look({}, {"plugins_output": output}, told)
+        assert (check.status, check.what) == ("warning", "on: run r1 is in the MLflow experiment 'kfp-default'")
+        assert check.remedy == "submit with this target, which sends runs to 'dagnn'"
+        assert look(target=replace(self.target, experiment="kfp-default")).status == "ok"
+
+    def test_is_off(self, look: Callable[..., Diagnosis], found: Found) -> None:
+        assert look().status == "skipped" and found("kubeflow mlflow").status == "skipped"
+        check = look({})
+        assert (check.status, check.what) == ("ok", "off: run r0 has no MLflow run of Kubeflow's own")
+        assert "turns it off" in look(target=replace(self.target, kubeflow_mlflow=False)).what
+
+    def test_is_no_second_fault_of_a_server_that_does_not_answer(self, found: Found) -> None:
+        check = found("kubeflow mlflow", kubeflow=Kubeflow(host="http://127.0.0.1:1", pause=0.0))
+        assert (check.status, check.what) == ("skipped", "its runs cannot be read: see the check `kubeflow`")
+
+    def test_has_failed(self, look: Callable[..., Diagnosis]) -> None:
+        failed = {"state": "PLUGIN_FAILED", "state_message": "MLflow answers 403"}
+        check = look({"plugins_output": {"mlflow": failed}})
+        assert (check.status, check.what) == ("warning", "on, but failed for run r0: MLflow answers 403")
+
+
+def test_the_root_of_the_artifacts(found: Found, bucket: Bucket) -> None:
+    assert found("pipeline root").status == "skipped"
+    there = replace(TARGET, pipeline_root=f"{bucket.uri}/runs", s3_endpoint_url=bucket.endpoint)
+    assert found("pipeline root", target=there).status == "ok"
+    check = found("pipeline root", target=replace(there, pipeline_root="s3://no-such-bucket"))
+    assert check.status == "failed" and "the bucket of s3://no-such-bucket does not exist" in check.what
+    assert found("pipeline root", target=replace(there, pipeline_root="minio://mlpipeline")).status == "skipped"
 
 
 class TestAllAtOnce:

@@ -14,6 +14,7 @@ from pipeline.kubeflow.client import Kubeflow
 from tests.components.fault_proxy import FaultProxy, only
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.recorded import as_of, moments, recorded
+from tests.pipeline.test_runs import LOOP
 
 TOKEN = "token-that-nobody-shall-see"
 PACE = Pace(first=0.001, longest=0.001, patience=0.0)
@@ -210,7 +211,7 @@ def test_a_token_that_expires(server: KubeflowServer, kubeflow: Kubeflow, run_id
 )
 def test_the_table_has_one_row_per_task(name: str, rows: list[str]) -> None:
     shown = io.StringIO()
-    run = read_run(recorded(name), ("7", "8"))
+    run = read_run(recorded(name), LOOP)
     with RunTable(Console(file=shown, width=120, force_terminal=False)) as table:
         assert table(run) and not table(run)
     lines = [" ".join(line.split()) for line in shown.getvalue().splitlines()]

@@ -1,5 +1,6 @@
 """Tasks, folded from the nodes that a real server listed."""
 
+import json
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.kubeflow.runs import Task, fold, state_of
+from pipeline.kubeflow.runs import Task, fold, state_of, whole_spec
 from tests.pipeline.recorded import RUNS, as_of, moments, recorded
 
 SEEDS = ("7", "8")
+LOOP = {"root": {"dag": {"tasks": {"for-loop-2": {"parameterIterator": {"items": {"raw": json.dumps(SEEDS)}}}}}}}
 
 
 def facts(tasks: Sequence[Task]) -> list[str]:
@@ -122,11 +124,11 @@ def test_tasks_of_a_recorded_run(name: str) -> None:
     run = recorded(name)
     state, *tasks = EXPECTED[name]
     assert state_of(run) == state
-    assert facts(fold(run, SEEDS)) == tasks
+    assert facts(fold(run, LOOP)) == tasks
 
 
 def test_a_task_in_full() -> None:
-    tasks = fold(recorded("seeds_promote_failed"), SEEDS)
+    tasks = fold(recorded("seeds_promote_failed"), LOOP)
     (train,) = (task for task in tasks if task.label == "train (seed 7)")
     assert train._replace(attempts=()) == Task(
         name="train",
@@ -201,13 +203,13 @@ def test_a_failure_before_the_end_was_asked_for_stays_one() -> None:
 @given(name=st.sampled_from(RUNS), seed=st.integers(0, 2**32))
 def test_the_order_of_nodes_does_not_matter(name: str, seed: int) -> None:
     run = recorded(name)
-    expected = fold(run, SEEDS)
+    expected = fold(run, LOOP)
     shuffle = random.Random(seed).shuffle
     nodes: list[dict[str, Any]] = run["run_details"]["task_details"]
     shuffle(nodes)
     for node in nodes:
         shuffle(node.get("child_tasks", []))
-    assert fold(run, SEEDS) == expected
+    assert fold(run, LOOP) == expected
 
 
 class TestUnderWay:
@@ -227,7 +229,7 @@ class TestUnderWay:
         ],
     )
     def test_at_a_moment(self, moment: str, expected: list[str]) -> None:
-        tasks = fold(as_of(recorded("seeds_promote_failed"), f"2026-11-28T{moment}Z"), SEEDS)
+        tasks = fold(as_of(recorded("seeds_promote_failed"), f"2026-11-28T{moment}Z"), LOOP)
         assert facts([task for task in tasks if task.state != "CACHED"]) == expected
 
     @pytest.mark.parametrize("name", ["seeds_promote_failed", "terminated"])
@@ -236,8 +238,27 @@ class TestUnderWay:
         order = ["PENDING", "RUNNING", "CACHED", "SUCCEEDED", "FAILED", "CANCELED"]
         seen: dict[str, tuple[int, int]] = {}
         for moment in moments(run):
-            for task in fold(as_of(run, moment), SEEDS):
+            for task in fold(as_of(run, moment), LOOP):
                 now = (len(task.attempts), order.index(task.state))
                 assert now >= seen.get(task.label, (0, 0)), (moment, task)
                 seen[task.label] = now
-        assert set(seen) == {task.label for task in fold(run, SEEDS)}
+        assert set(seen) == {task.label for task in fold(run, LOOP)}
+
+
+def test_the_pods_of_tasks_with_labels_have_other_names() -> None:
+    """Their workflow's templates count annotations and labels, and a pod's name has that of its template."""
+    metadata = {"annotations": {"a": "1"}, "labels": {"b": "2", "c": "3"}}
+    platform = {
+        "platforms": {"kubernetes": {"deploymentSpec": {"executors": {"exec-train": {"podMetadata": metadata}}}}}
+    }
+    run = recorded("succeeded")
+    plain, labelled = (
+        fold(run, whole_spec({"pipeline_spec": spec}))
+        for spec in ({"root": {}}, {"pipeline_spec": {"root": {}}, "platform_spec": platform})
+    )
+    pods = [pod for task in plain for attempt in task.attempts for pod in attempt.pods]
+    renamed = [pod for task in labelled for attempt in task.attempts for pod in attempt.pods]
+    assert len(pods) > 10
+    for pod, other in zip(pods, renamed, strict=True):
+        workflow = "-".join(pod.split("-")[:2])
+        assert other == pod.replace(f"{workflow}-", f"{workflow}-metadata-1-2-")

@@ -79,6 +79,7 @@ class TestSubmit:
         assert run["display_name"] == "one"
         assert run["experiment_id"] == done.experiment_id
         assert run["runtime_config"] == {"parameters": {"cache": "/cache"}}
+        assert "plugins_input" not in run
         assert run["pipeline_version_reference"] == {
             "pipeline_id": done.pipeline_id,
             "pipeline_version_id": done.version_id,
@@ -86,6 +87,18 @@ class TestSubmit:
         assert [entry["display_name"] for entry in server.pipelines.values()] == ["dagnn"]
         assert [entry["display_name"] for entry in server.versions.values()] == [job.version]
         assert done.version_id is not None and server.packages[done.version_id] == job.package.read_bytes()
+
+    def test_tells_where_artifacts_and_mlflow_runs_go(
+        self, server: KubeflowServer, kubeflow: Kubeflow, job: Job
+    ) -> None:
+        told = {"mlflow": {"experiment_name": "images"}}
+        job = replace(job, pipeline_root="s3://images/runs", plugins_input=told)
+        submit(kubeflow, job)
+        submit(kubeflow, replace(job, cron="0 30 2 * * 1-5"))
+        (run,), (recurring,) = server.runs.values(), server.recurring_runs.values()
+        for made in (run, recurring):
+            assert made["runtime_config"]["pipeline_root"] == "s3://images/runs"
+            assert made["plugins_input"] == told
 
     def test_a_second_time_uses_what_is_there(self, server: KubeflowServer, kubeflow: Kubeflow, job: Job) -> None:
         first, second = submit(kubeflow, job), submit(kubeflow, job)

@@ -10,7 +10,7 @@ from components.services.lineage.locate import ArtifactLocator, Lookup, State, l
 from components.services.registry.stored_model import find_fault, read_manifest
 from components.services.registry.versions import CHAMPION, read_versions
 from components.services.tracking.mlflow import RECREATED_FROM, Tracking
-from components.services.tracking.tags import Lineage
+from components.services.tracking.tags import KUBEFLOW_PAGE, Lineage
 from dagnn_core.errors import BackendError, InputError
 from dagnn_core.retrieval.directions import MAP_METRICS
 from dagnn_core.text import one_line
@@ -174,7 +174,7 @@ def trace(tracking: Tracking, recorded: Recorded, whereabouts: ArtifactLocator) 
         "model version",
         f"{recorded.name} {recorded.version}{aliases}",
         recorded.files,
-        _run_node(tracking, recorded, _pipeline_node(recorded, whereabouts)),
+        _run_node(tracking, recorded, _pipeline_node(tracking, recorded, whereabouts)),
         model=recorded.digests.get("model", ""),
         **{metric: recorded.tags.get(metric, "") for metric in MAP_METRICS},
     )
@@ -234,7 +234,23 @@ def _run_node(tracking: Tracking, recorded: Recorded, *children: Node) -> Node:
     return _node("MLflow run", recorded.run_id, finding, *children, **details)
 
 
-def _pipeline_node(recorded: Recorded, whereabouts: ArtifactLocator) -> Node:
+def _kubeflow_details(tracking: Tracking, recorded: Recorded, pipeline_run: str) -> dict[str, str]:
+    """The MLflow run that Kubeflow has opened for a pipeline run, and the page that it names."""
+    try:
+        with tracking.answering():
+            if not pipeline_run or not recorded.run_id or not tracking.knows(recorded.run_id):
+                return {}
+            experiment_id = tracking.client.get_run(recorded.run_id).info.experiment_id
+            run_id = tracking.run_of_kubeflow(pipeline_run, experiment_id)
+            if not run_id:
+                return {}
+            page = tracking.client.get_run(run_id).data.tags.get(KUBEFLOW_PAGE, "")
+    except BackendError:
+        return {}  # the node of the training's own run says why
+    return {"mlflow_run": run_id, "page": page}
+
+
+def _pipeline_node(tracking: Tracking, recorded: Recorded, whereabouts: ArtifactLocator) -> Node:
     run, image, machine = (recorded.execution.get(key, "") for key in ("pipeline_run", "image", "machine"))
     children = [_commit_node(recorded.git, whereabouts)]
     if image:
@@ -245,7 +261,8 @@ def _pipeline_node(recorded: Recorded, whereabouts: ArtifactLocator) -> Node:
     children += [_artifact_node(kind, recorded, whereabouts) for kind in ANCESTORS]
     reason = "" if run else "stages of DVC, or single commands"
     stored = {f"stored_{kind}": recorded.uris.get(kind, "") for kind in ("model", "report")}
-    return _node("pipeline run", run, Lookup(State.RECORDED, reason), *children, **stored)
+    kubeflow = _kubeflow_details(tracking, recorded, run)
+    return _node("pipeline run", run, Lookup(State.RECORDED, reason), *children, **stored, **kubeflow)
 
 
 def _commit_node(git: Mapping[str, Any], whereabouts: ArtifactLocator) -> Node:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 import tempfile
@@ -20,7 +21,7 @@ from components.services.registry.stored_model import MANIFEST_DIGEST, find_faul
 from components.services.tracking.mlflow import REQUEST, Run, Tracking, split_of_data
 from components.services.tracking.tags import Lineage, known_raw
 from dagnn_core.artifacts import Artifact, canonical_json
-from dagnn_core.errors import InputError
+from dagnn_core.errors import BackendError, InputError
 from dagnn_core.redaction import redact
 from dagnn_core.retrieval.directions import MAP_METRICS
 
@@ -33,9 +34,14 @@ if TYPE_CHECKING:
     from dagnn_core.model.embedder import TrainedModel
     from dagnn_core.reports.model_card.model_card import ModelCard
 
+log = logging.getLogger(__name__)
+
 CHALLENGER = "challenger"
 CHAMPION = "champion"
 MODEL_ID = "mlflow_model_id"  # tag of a version: MLflow's record of its model
+MODEL_VERSION = "model_version"  # tag of the MLflow run of a whole pipeline run: NAME/VERSION
+KUBEFLOW_MLFLOW_RUN = "kubeflow_mlflow_run"
+"""Tag of a version: the MLflow run that Kubeflow has opened for the pipeline run that registered it."""
 MAX_DESCRIPTION = 5000  # characters that MLflow's database has for it
 
 # what dagnn_core needs to encode and embed, and the served file itself
@@ -155,6 +161,8 @@ def register_version(
 def mark_finished(tracking: Tracking, name: str, version: str, step: str) -> None:
     """Have a version name the pipeline run whose last step has just dealt with it; nothing outside of a pipeline run.
 
+    Where Kubeflow has an MLflow run of its own for that pipeline run, the version and this run name each other.
+
     Args:
         tracking: where the registry is.
         name: of the registered model.
@@ -167,6 +175,20 @@ def mark_finished(tracking: Tracking, name: str, version: str, step: str) -> Non
     if pipeline_run := os.environ.get("DAGNN_PIPELINE_RUN"):
         with tracking.answering():
             tracking.client.set_model_version_tag(name, version, f"{step}_run", pipeline_run)
+            parent = tracking.run_of_kubeflow(pipeline_run)
+            if parent:
+                tracking.client.set_model_version_tag(name, version, KUBEFLOW_MLFLOW_RUN, parent)
+        if parent:
+            _name_version(tracking, parent, f"{name}/{version}")
+
+
+def _name_version(tracking: Tracking, run_id: str, version: str) -> None:
+    """Have Kubeflow's own run name a version, unless it belongs to an account that lets nobody else write."""
+    try:
+        with tracking.answering():
+            tracking.client.set_tag(run_id, MODEL_VERSION, version)
+    except BackendError as error:
+        log.warning("MLflow run %s does not name the version %s: %s", run_id, version, error)
 
 
 def has_finished(tracking: Tracking, pipeline_run: str, step: str) -> bool:

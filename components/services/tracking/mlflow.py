@@ -22,7 +22,7 @@ from uuid import uuid4
 from components.output import is_debugging
 from components.services.storage.patience import Patience, patience_of_environment
 from components.services.tracking.patience import end_silent_transfers, passing_failure_of_mlflow
-from components.services.tracking.tags import PIPELINE_RUN, Lineage
+from components.services.tracking.tags import KUBEFLOW_RUN, PIPELINE_RUN, Lineage
 from components.urls import no_url, split_url
 from dagnn_core.artifacts import Artifact, rerun
 from dagnn_core.errors import ArtifactError, BackendError, InputError, causes
@@ -127,7 +127,7 @@ class Tracking:
     uri: str = DEFAULT_URI
     experiment: str = DEFAULT_EXPERIMENT
     injected_run_id: str | None = None
-    """A run that somebody else has opened for this training (MLFLOW_RUN_ID)."""
+    """A run that somebody else, as Kubeflow, has opened for this task (MLFLOW_RUN_ID): a training adopts it."""
     account: str | None = None
     """The account on the server (MLFLOW_TRACKING_USERNAME)."""
     patience: float = 0.0
@@ -299,6 +299,22 @@ class Tracking:
             return []
         tag = f"tags.{PIPELINE_RUN} = '{pipeline_run}'"
         return [str(found.info.run_id) for found in self.client.search_runs([experiment.experiment_id], tag)]
+
+    def run_of_kubeflow(self, pipeline_run: str, experiment_id: str = "") -> str | None:
+        """Id of the run that Kubeflow's own MLflow integration has opened for a pipeline run; None: it opened none.
+
+        Args:
+            pipeline_run: the run's id.
+            experiment_id: where to look; empty: in `experiment`.
+        """
+        if not experiment_id:
+            experiment = self.client.get_experiment_by_name(self.experiment)
+            if experiment is None:
+                return None
+            experiment_id = experiment.experiment_id
+        tag = f"tags.`{KUBEFLOW_RUN}` = '{pipeline_run}'"
+        found = self.client.search_runs([experiment_id], tag, max_results=1)
+        return str(found[0].info.run_id) if found else None
 
     @contextmanager
     def resumed_run(self, model: Artifact) -> Iterator[Run]:

@@ -7,6 +7,8 @@ from typing import Any
 from dagnn_core.redaction import redact
 
 PIPELINE_RUN = "pipeline_run"
+KUBEFLOW_RUN, KUBEFLOW_PAGE = "kfp.pipeline_run_id", "kfp.pipeline_run_url"
+"""Tags that Kubeflow's own MLflow integration gives to the run that it opens for a pipeline run."""
 COMMIT = "git_commit"
 _DIRTY = "git_dirty"
 # what ran the training, as a manifest records it -> its tag

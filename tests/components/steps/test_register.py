@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -342,6 +343,36 @@ def test_version_names_the_pipeline_run_that_registered_it_last(tracking, model,
         monkeypatch.setenv("DAGNN_PIPELINE_RUN", run_id)
         registered = run(model=model, report=report, params=PARAMS, tracking=tracking)
         assert version_of(tracking, registered).tags["register_run"] == run_id
+
+
+def test_version_and_the_run_of_kubeflow_name_each_other(tracking, model, report, monkeypatch):
+    monkeypatch.setenv("DAGNN_PIPELINE_RUN", "run-7")
+    client = tracking.client
+    registered = run(model=model, report=report, params=PARAMS, tracking=tracking)
+    assert "kubeflow_mlflow_run" not in version_of(tracking, registered).tags
+    experiment = client.get_experiment_by_name(tracking.experiment).experiment_id
+    theirs = [
+        client.create_run(experiment, tags={"kfp.pipeline_run_id": name}).info.run_id for name in ("run-6", "run-7")
+    ]
+    assert run(model=model, report=report, params=PARAMS, tracking=tracking) == registered
+    assert version_of(tracking, registered).tags["kubeflow_mlflow_run"] == theirs[1]
+    named = [client.get_run(run_id).data.tags.get("model_version") for run_id in theirs]
+    assert named == [None, f"{registered.name}/{registered.version}"]
+
+
+def test_a_run_of_kubeflow_that_lets_nobody_write_is_a_warning(tracking, model, report, monkeypatch, caplog):
+    monkeypatch.setenv("DAGNN_PIPELINE_RUN", "run-7")
+    client = tracking.client
+    experiment = client.create_experiment(tracking.experiment)
+    theirs = client.create_run(experiment, tags={"kfp.pipeline_run_id": "run-7"}).info.run_id
+    with sqlite3.connect(tracking.uri.removeprefix("sqlite:///")) as database:
+        database.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON tags WHEN new.key = 'model_version' "
+            "BEGIN SELECT RAISE(ABORT, 'not permitted'); END"
+        )
+    registered = run(model=model, report=report, params=PARAMS, tracking=tracking)
+    assert version_of(tracking, registered).tags["kubeflow_mlflow_run"] == theirs
+    assert f"MLflow run {theirs} does not name the version scenes/1" in caplog.text
 
 
 def test_same_model_gets_a_new_version_where_the_files_of_the_old_are_gone(tracking, model, report):

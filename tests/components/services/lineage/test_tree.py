@@ -194,6 +194,20 @@ def test_a_version_of_a_pipeline(tracking: Tracking, add: Callable[..., str], pr
 
 
 @pytest.mark.usefixtures("project")
+def test_a_pipeline_run_names_the_mlflow_run_that_kubeflow_opened_for_it(
+    tracking: Tracking, add: Callable[..., str], provenance: dict[str, Any]
+) -> None:
+    version = add(provenance | {"execution": {"pipeline_run": "5e1f"}})
+    assert "mlflow_run" not in traced(tracking)["pipeline run"].details
+    training = tracking.client.get_model_version("dagnn", version).run_id
+    experiment = tracking.client.get_run(training).info.experiment_id
+    tags = {"kfp.pipeline_run_id": "5e1f", "kfp.pipeline_run_url": "https://kubeflow.example.org/#/runs/details/5e1f"}
+    parent = tracking.client.create_run(experiment, tags=tags).info.run_id
+    found = traced(replace(tracking, experiment="another"))["pipeline run"].details
+    assert found == {"mlflow_run": parent, "page": tags["kfp.pipeline_run_url"]}
+
+
+@pytest.mark.usefixtures("project")
 def test_artifacts_in_the_store_of_the_pipeline_run(
     *,
     tracking: Tracking,

@@ -159,6 +159,34 @@ def test_injected_run_is_adopted_as_often_as_asked(tracking, monkeypatch):
     assert len(all_runs(tracking)) == 1
 
 
+def test_only_a_training_takes_the_run_that_kubeflow_opened_for_its_task(tracking, tmp_path, monkeypatch):
+    """The environment of a pod as Kubeflow Pipelines 2.17 sets it; the whole steps are in `test_run_of_kubeflow`."""
+    client = tracking.client
+    experiment = client.create_experiment("dagnn")
+    parent = client.create_run(experiment, tags={"kfp.pipeline_run_id": "5e1f"}).info.run_id
+    train, evaluate = (
+        client.create_run(experiment, tags={"mlflow.parentRunId": parent, "mlflow.runName": name}).info.run_id
+        for name in ("train", "evaluate")
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+    monkeypatch.setenv("MLFLOW_RUN_ID", train)
+    with Tracking.from_environment().training_run(**TRAINING) as run:
+        assert run.run_id == train
+    assert client.get_run(train).data.tags["mlflow.parentRunId"] == parent
+
+    before = client.get_run(evaluate).to_dictionary()
+    monkeypatch.setenv("MLFLOW_RUN_ID", evaluate)
+    model = make_model(tmp_path / "model", {"mlflow_run_id": train})
+    with Tracking.from_environment().resumed_run(model) as resumed:
+        resumed.log_metrics({"map_mean": 0.7})
+    assert resumed.run_id == train and client.get_run(train).data.metrics["map_mean"] == 0.7
+    assert client.get_run(evaluate).to_dictionary() == before
+    assert tracking.run_of_kubeflow("5e1f") == parent and tracking.run_of_kubeflow("another") is None
+    assert replace(tracking, experiment="another").run_of_kubeflow("5e1f") is None
+    assert replace(tracking, experiment="another").run_of_kubeflow("5e1f", experiment) == parent
+
+
 def test_injected_run_must_exist(tracking):
     injected = replace(tracking, injected_run_id="0" * 32)
     with pytest.raises(InputError, match=r"MLFLOW_RUN_ID is 0+, a run that sqlite:.*does not have; .*unset"):

@@ -98,4 +98,5 @@ lock: setup ## pin what requirements.in and infra/docker/*.in name
 	@$(COMPILE) requirements.in --output-file requirements.lock
 	@$(COMPILE) infra/docker/steps.in --constraints requirements.lock --output-file infra/docker/steps.lock
 	@grep '^kfp==' requirements.lock >> infra/docker/steps.lock
+	@$(COMPILE) infra/docker/serve.in --constraints requirements.lock --output-file infra/docker/serve.lock
 	@$(COMPILE) infra/docker/mlflow.in --constraints requirements.lock --output-file infra/docker/mlflow.lock

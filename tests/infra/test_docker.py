@@ -49,7 +49,10 @@ def test_images_hold_nothing_that_they_do_not_need(unwanted: str) -> None:
     assert not [entry for entry in names if entry.startswith(unwanted)]
 
 
-@pytest.mark.parametrize("unwanted", ["kfp", "mlflow==", "matplotlib", "pandas", "scikit-learn", "sqlalchemy", "playwright"])
+UNUSED = ("kfp", "mlflow==", "matplotlib", "pandas", "scikit-learn", "sqlalchemy", "playwright")
+
+
+@pytest.mark.parametrize("unwanted", UNUSED)
 def test_the_service_holds_nothing_of_training(unwanted: str) -> None:
     assert not [entry for entry in lock(DOCKER / "serve.lock") if entry.startswith(unwanted)]
 

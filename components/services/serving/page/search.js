@@ -315,11 +315,10 @@ function card(hit, target) {
     ? picture(hit.thumbnail, `Image ${hit.id}`)
     : target === "image" ? make("p", { className: "missing" }, "no thumbnail") : null;
   const scores = make("p", { className: "scores" },
-    make("span", { className: "rank" }, String(hit.rank)),
     make("span", { title: "cosine of query and item" }, `score ${hit.score.toFixed(3)}`),
     ...(hit.probability === null ? [] : [make("span", { title: "probability that query and item share a label" }, `relevant ${percent(hit.probability)}`)]));
-  const reasons = Object.entries(hit.reasons);
-  const others = hit.labels.filter((name) => !(name in hit.reasons));
+  const reasons = Object.entries(hit.reasons).map(([name, share]) => [name, percent(share), !hit.labels.includes(name)]);
+  const others = hit.labels.filter((name) => !Object.hasOwn(hit.reasons, name)).map((name) => [name]);
   const columns = Object.entries(hit.columns).map(([name, value]) => `${name} ${value}`).join(", ");
   const like = button("More like this", () => go(byItem(hit.id), { focusResults: true }), { className: "like", title: columns && `${hit.id}\n${columns}` });
   like.setAttribute("aria-describedby", `id-${hit.rank}`);
@@ -328,14 +327,17 @@ function card(hit, target) {
     make("div", {},
       scores,
       hit.text ? make("p", { className: "text", dir: "auto" }, hit.text) : null,
-      reasons.length ? tags("because of", reasons.map(([name, share]) => [name, percent(share)])) : null,
-      others.length ? tags(reasons.length ? "also" : "labels", others.map((name) => [name, ""])) : null,
+      reasons.length ? tags("because of", reasons) : null,
+      others.length ? tags(reasons.length ? "also" : "labels", others) : null,
       make("p", { className: "foot" }, words(hit.id, { id: `id-${hit.rank}`, className: "id", title: hit.id }), like)));
 }
 
-const tags = (title, names) =>
-  make("p", { className: `tags ${title.split(" ")[0]}` }, make("span", { className: "title" }, title), ...names.flatMap(([name, note]) =>
-    [" ", make("span", { className: "tag" }, words(name), note && make("span", { className: "count" }, ` ${note}`))]));
+/** Labels in a row: those that carry the score, each with its share, or the others. */
+function tags(title, names) {
+  const tag = ([name, share, isGuess]) => make("span", isGuess ? { className: "tag guess", title: "the model's word: not a label of the item" } : { className: "tag" },
+    words(name), share ? make("span", { className: "count" }, ` ${share}`) : "", isGuess ? make("span", { className: "hidden" }, " (not a label of the item)") : "");
+  return make("p", { className: `tags ${title.split(" ")[0]}` }, make("span", { className: "title" }, title), ...names.flatMap((each) => [" ", tag(each)]));
+}
 
 // ---- messages ----------------------------------------------------------------------------------------------------
 

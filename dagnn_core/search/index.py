@@ -58,6 +58,15 @@ class Hit(NamedTuple):
     columns: Mapping[str, Any]
 
 
+class Item(NamedTuple):
+    """What an index holds of an item."""
+
+    id: str
+    text: str
+    labels: tuple[str, ...]
+    columns: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A query, embedded.
@@ -94,6 +103,9 @@ class SearchIndex:
         self._texts, self._labels = table["text"], table["labels"]
         self._columns = {name: table[name] for name in table.column_names if name not in FIXED_COLUMNS}
         self._row_of = {item_id: row for row, item_id in enumerate(self.ids)}
+        # opened now, all of them: the folder may be replaced while this index is in use
+        self._vectors = {modality: self._mapped(f"{modality}.npy") for modality in MODALITIES}
+        self._thumbnails, self._thumbnail_ends = self._mapped("thumbnails.npy"), self._mapped("thumbnail_ends.npy")
         self._search = {modality: self._open(modality) for modality in MODALITIES}
 
     @classmethod
@@ -183,6 +195,15 @@ class SearchIndex:
             raise InputError(f"{self.artifact.path} has no item {quote(item_id)}", "check the id")
         return self._row_of[item_id]
 
+    def item(self, row: int) -> Item:
+        """What the index holds of an item, by its number."""
+        return Item(
+            self.ids[row],
+            self._texts[row].as_py(),
+            tuple(self._labels[row].as_py()),
+            {name: column[row].as_py() for name, column in self._columns.items()},
+        )
+
     def allowed(self, labels: str = "", columns: Sequence[str] = ()) -> Mask | None:
         """Which items may be found, [N]; None for all.
 
@@ -237,10 +258,7 @@ class SearchIndex:
 
     def vectors(self, modality: Modality) -> NDArray[np.floating[Any]]:
         """Embeddings of all items, [N, D], memory-mapped; all zero where an item lacks the modality."""
-        vectors: NDArray[np.floating[Any]] = np.load(
-            self.artifact.file(f"{modality}.npy"), mmap_mode="r", allow_pickle=False
-        )
-        return vectors
+        return self._vectors[modality]
 
     def _query(self, vector: NDArray[np.float32], modality: Modality, target: Modality) -> Query:
         probabilities = self.model.label_probabilities(vector[None])
@@ -263,13 +281,10 @@ class SearchIndex:
                 Hit(
                     rank=place + 1,
                     row=row,
-                    id=self.ids[row],
                     score=float(cosine),
                     probability=None if shared is None else float(1 - np.prod(1 - shared)),
                     reasons=() if shared is None else self._reasons(shared),
-                    text=self._texts[row].as_py(),
-                    labels=tuple(self._labels[row].as_py()),
-                    columns={name: column[row].as_py() for name, column in self._columns.items()},
+                    **self.item(row)._asdict(),
                 )
             )
         return hits
@@ -294,15 +309,9 @@ class SearchIndex:
             vectors, (self.artifact.file(f"{modality}.faiss"), cells[modality]["read"]) if modality in cells else None
         )
 
-    @cached_property
-    def _thumbnails(self) -> NDArray[np.uint8]:
-        thumbnails: NDArray[np.uint8] = np.load(self.artifact.file("thumbnails.npy"), mmap_mode="r", allow_pickle=False)
-        return thumbnails
-
-    @cached_property
-    def _thumbnail_ends(self) -> NDArray[np.int64]:
-        ends: NDArray[np.int64] = np.load(self.artifact.file("thumbnail_ends.npy"), allow_pickle=False)
-        return ends
+    def _mapped(self, name: str) -> NDArray[Any]:
+        array: NDArray[Any] = np.load(self.artifact.file(name), mmap_mode="r", allow_pickle=False)
+        return array
 
 
 def check_model(index: Artifact, model: TrainedModel) -> None:

@@ -64,6 +64,7 @@ def create_app(service: SearchService, threads: Executor, *, tokens: Sequence[st
     _add_searches(app, door)
     _add_lookups(app, service)
     _add_state(app, service)
+    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
     app.mount("/assets", StaticFiles(directory=PAGE))
     gate = _Gate(app, service.metrics, Rates(service.limits.rate), tokens)
     app.add_exception_handler(HTTPException, _of_starlette)
@@ -129,11 +130,15 @@ def _add_lookups(app: FastAPI, service: SearchService) -> None:
 
 
 def _add_state(app: FastAPI, service: SearchService) -> None:
-    page = (PAGE / "index.html").read_bytes()
+    page, reference = ((PAGE / name).read_bytes() for name in ("index.html", "docs.html"))
 
     @app.get("/", include_in_schema=False)
     async def show_page() -> Response:
         return Response(page, media_type="text/html", headers={"cache-control": "no-cache"})
+
+    @app.get("/docs", include_in_schema=False)
+    async def show_reference() -> Response:
+        return Response(reference, media_type="text/html", headers={"cache-control": "no-cache"})
 
     @app.get("/healthz", **_documented("Whether the process lives.", schemas.Alive))
     async def healthz() -> Response:

@@ -186,7 +186,7 @@ async function showQuery() {
   const { text, like, image, imageNumber, target } = state;
   $("text").value = text;
   document.querySelector(`[name=target][value=${target}]`).checked = true;
-  document.title = [text || like || image, "DAGNN search"].filter(Boolean).join(" – ");
+  document.title = [text || like || image, "DAGNN search"].filter(Boolean).join(" - ");
   const example = $("example");
   example.hidden = !like && !image;
   if (example.hidden) return example.replaceChildren();
@@ -297,7 +297,7 @@ function showAnswer(answer) {
   } else if (answer.relevant === false) {
     $("summary").textContent = `Nothing relevant was found ${query}`;
     showNotice(
-      make("p", {}, "No result is likely to share a label with the query.", ...(near.length ? [" The nearest labels:"] : [])),
+      make("p", {}, `No result ${filtered ? "that fits the filters " : ""}is likely to share a label with the query.`, ...(near.length ? [" The nearest labels:"] : [])),
       ...(near.length && index.takes.text ? [labelButtons(near)] : []),
       make("p", { className: "note" }, `Below are the ${count(hits.length, target)} that come closest.`),
     );

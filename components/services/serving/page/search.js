@@ -114,8 +114,9 @@ async function request(signal) {
 
 async function readIndex() {
   index = await (await ask("index")).json();
-  $("about").textContent = `${count(index.items, "item")} · model ${index.model.name} ${index.model.version ?? ""}`;
-  $("about").title = `model ${index.model.digest}\nindex ${index.digest}`;
+  const { name, version, digest } = index.model;
+  $("about").textContent = `${count(index.items, "item")} · model ${name ? `${name} ${version}` : digest.slice(0, 12)}`;
+  $("about").title = `model ${digest}\nindex ${index.digest}`;
   for (const radio of document.querySelectorAll("[name=target]")) radio.disabled = index[`${radio.value}s`] === 0;
   $("file").disabled = !index.takes.image;
   $("file").parentElement.hidden = !index.takes.image;

@@ -146,7 +146,7 @@ def test_thumbnails_are_kept_by_browsers_until_the_index_changes(ask, good):
         ({"text": "a tree", "k": True}, 422, "k: "),
         ({"text": "a tree", "min_score": 2}, 422, "min_score: "),
         ({"text": "a tree", "target": "sound"}, 422, "target: "),
-        ({"text": "a tree", "labels": "tre"}, 422, "no label 'tre'; did you mean 'tree'"),
+        ({"text": "a tree", "labels": "trees"}, 422, "no label 'trees'; did you mean 'tree'"),
         ({"text": "a tree", "labels": "(" * 1000}, 422, "label"),
         ({"text": "a tree", "filters": ["year=1"]}, 422, "no column 'year'"),
         ({"text": "a tree", "filters": ["split"]}, 422, "has no '='"),

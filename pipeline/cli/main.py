@@ -10,7 +10,21 @@ from typing import NoReturn
 import typer
 
 from components.command import run_command
-from pipeline.cli import bench, clean, cluster, data, embed, kubeflow, lineage, params, registry, report, runs, search
+from pipeline.cli import (
+    bench,
+    clean,
+    cluster,
+    data,
+    embed,
+    kubeflow,
+    lineage,
+    params,
+    registry,
+    report,
+    runs,
+    search,
+    serve,
+)
 
 app = typer.Typer(
     help="Find images by text and texts by image: train, evaluate, register and promote DAGNN models.",
@@ -36,6 +50,7 @@ app.command("doctor")(cluster.doctor)
 app.command("embed")(embed.embed)
 app.command("search", short_help="Find images by text, and texts by image.")(search.search)
 app.add_typer(search.app, name="index")
+app.command("serve", short_help="Answer searches over HTTP, with a page for the browser.")(serve.serve)
 app.command("results")(report.results)
 app.command("register", short_help="Register the trained model as the challenger.")(registry.register)
 app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)

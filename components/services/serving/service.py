@@ -1,6 +1,7 @@
 """Searches as the service does them: each request takes the model and the index that are served once, as one."""
 
 import json
+import time
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -9,7 +10,10 @@ from components.services.serving.answers import answer_of, item_of, thumbnail_ad
 from components.services.serving.limits import Limits, RequestError
 from components.services.serving.metrics import Metrics
 from components.services.serving.queries import Asked, find_row, of_query, parse_batch, parse_image, parse_search
+from components.services.serving.query_log import QueryLog, record_of
 from dagnn_core.errors import InputError
+from dagnn_core.features.encoders.words import WordEncoder
+from dagnn_core.features.tokens import Rule, tokenize
 from dagnn_core.search.index import Query, SearchIndex
 
 
@@ -45,6 +49,19 @@ class Served:
             "takes": {modality: encoder.kind != "precomputed" for modality, encoder in encoders.items()},
         }
 
+    @cached_property
+    def _words(self) -> tuple[frozenset[str], Rule] | None:
+        encoder = self.index.model.text_encoder
+        words = getattr(encoder, "words", encoder)
+        return (frozenset(words.vocabulary), words.rule) if isinstance(words, WordEncoder) else None
+
+    def unknown_words(self, text: str) -> int | None:
+        """Words of a text that are not in the model's vocabulary; None for a model without one."""
+        if self._words is None:
+            return None
+        vocabulary, rule = self._words
+        return sum(word not in vocabulary for word in tokenize(text, rule))
+
 
 class Readiness(NamedTuple):
     """What `/readyz` says beside the model and the index."""
@@ -60,11 +77,13 @@ class SearchService:
     Args:
         limits: what a request may ask for.
         metrics: where times are noted.
+        query_log: where queries are noted; None: nowhere.
     """
 
-    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, limits: Limits, metrics: Metrics, query_log: QueryLog | None = None) -> None:
         self.limits = limits
         self.metrics = metrics
+        self._log = query_log
         self.readiness = Readiness()
         self._served: Served | None = None
 
@@ -79,6 +98,11 @@ class SearchService:
             raise RequestError(
                 503, "the model is still being loaded", "try again soon", reason="loading", retry_after=2
             )
+        return self._served
+
+    @property
+    def served_or_none(self) -> Served | None:
+        """The same; None while the first ones are being loaded."""
         return self._served
 
     def serve(self, served: Served) -> None:
@@ -134,6 +158,7 @@ class SearchService:
         return served is not None, _dump(said)
 
     def _answer(self, served: Served, asked: Sequence[Asked], *, is_batch: bool = False) -> list[dict[str, Any]]:
+        start = time.perf_counter()
         index = served.index
         with self.metrics.stage("embed"):
             queries = [_embed(index, one, number if is_batch else None) for number, one in enumerate(asked)]
@@ -141,6 +166,11 @@ class SearchService:
             answers = self._search(served, asked, queries, is_batch=is_batch)
         for one in asked:
             self.metrics.queries.labels(one.kind).inc()
+        if self._log is not None:
+            milliseconds = 1000 * (time.perf_counter() - start)
+            for one, query, answer in zip(asked, queries, answers, strict=True):
+                unknown = served.unknown_words(str(one.value)) if one.kind == "text" else None
+                self._log.write(record_of(one, query, answer, unknown, milliseconds))
         return answers
 
     def _search(

@@ -255,6 +255,7 @@ function clear() {
   $("hits").replaceChildren();
   $("notice").hidden = true;
   $("notice").role = null;
+  $("notice").className = "";
   $("notice").replaceChildren();
   $("more").hidden = true;
 }
@@ -300,8 +301,9 @@ function showAnswer(answer) {
     showNotice(
       make("p", {}, `No result ${filtered ? "that fits the filters " : ""}is likely to share a label with the query.`, ...(near.length ? [" The nearest labels:"] : [])),
       ...(near.length && index.takes.text ? [labelButtons(near)] : []),
-      make("p", { className: "note" }, `Below are the ${count(hits.length, target)} that come closest.`),
+      make("p", {}, `Below are the ${count(hits.length, target)} that come closest.`),
     );
+    $("notice").className = "warning";
   } else {
     $("summary").textContent = `${found} ${query}`;
   }
@@ -342,12 +344,14 @@ function tags(title, names) {
 
 // ---- messages ----------------------------------------------------------------------------------------------------
 
-/** Show what went wrong, and have it read at once. */
+/** Show what went wrong, and what to do about it. */
 function showMessage(what, remedy, ...more) {
   clear();
-  $("summary").textContent = "";
+  $("summary").textContent = sentence(what);
+  if (!remedy && !more.length) return;
+  showNotice(...(remedy ? [make("p", {}, sentence(remedy))] : []), ...more);
   $("notice").role = "alert";
-  showNotice(make("p", { className: "what" }, sentence(what)), ...(remedy ? [make("p", {}, sentence(remedy))] : []), ...more);
+  $("notice").className = "warning";
 }
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);

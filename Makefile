@@ -38,6 +38,7 @@ demo: setup ## train, evaluate and register a model on the built-in demo data, a
 	@dagnn results
 	@dagnn index build index --source artifacts/dataset --split test
 	@dagnn search "two boats under the moon" -k 5
+	@echo "search      dagnn serve (the page at http://127.0.0.1:8000/)"
 	@echo "report      artifacts/report/report.html"
 	@echo "activate    source $(VENV)/bin/activate (puts mlflow, dvc and dagnn on PATH)"
 

@@ -160,6 +160,8 @@ def _add_state(app: FastAPI, service: SearchService) -> None:
         for kind in kinds:
             schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
             document["components"]["schemas"] |= {**schema.pop("$defs", {}), kind.__name__: schema}
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{}, {"token": []}]
         return _json(json.dumps(document).encode())
 
 

@@ -4,10 +4,8 @@ import csv
 import json
 import re
 import shutil
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,19 +13,18 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 import pytest
-import uvicorn
 from PIL import Image
 
-from components.services.serving import app as serving
-from components.services.serving.limits import Limits
-from components.services.serving.metrics import Metrics
-from components.services.serving.service import SearchService, Served
+from components.services.serving.app import PAGE
+from components.services.serving.service import Served
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.search.build import add_to_index
 from dagnn_core.search.index import SearchIndex
 from dagnn_core.search.sources import TableSource
-from tests.fixtures.collection import Collection
+from tests.fixtures.collection import Collection, collection
+
+__all__ = ["collection"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 in_a_browser = [
@@ -48,7 +45,7 @@ HOSTILE = [
 
 
 def sources() -> dict[str, str]:
-    return {path.name: path.read_text(encoding="utf-8") for path in serving.PAGE.iterdir()}
+    return {path.name: path.read_text(encoding="utf-8") for path in PAGE.iterdir()}
 
 
 @pytest.mark.parametrize("name", ["index.html", "docs.html"])
@@ -71,23 +68,6 @@ def test_the_script_inserts_texts_alone_and_finds_every_element() -> None:
     assert set(re.findall(r'\$\("([\w-]+)"\)', script)) <= ids
 
 
-@contextmanager
-def listening(service: SearchService, *, tokens: tuple[str, ...] = ()) -> Iterator[str]:
-    """The service on a port of this machine."""
-    with ThreadPoolExecutor(1) as threads:
-        app = serving.create_app(service, threads, tokens=tokens)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 @pytest.fixture(scope="module")
 def index(collection: Collection, tmp_path_factory: pytest.TempPathFactory) -> SearchIndex:
     """The collection, and hostile items, two of which have images."""
@@ -107,16 +87,14 @@ def index(collection: Collection, tmp_path_factory: pytest.TempPathFactory) -> S
     return SearchIndex.read(folder / "index", model)
 
 
-def service_of(index: SearchIndex, limits: Limits | None = None) -> SearchService:
-    service = SearchService(limits or Limits(), Metrics())
-    service.serve(Served(index, "dagnn", "1"))
-    return service
-
-
 @pytest.fixture(scope="module")
-def url(index: SearchIndex) -> Iterator[str]:
-    with listening(service_of(index)) as address:
-        yield address
+def url(serving: Any, index: SearchIndex) -> Iterator[str]:
+    with serving(Served(index, "dagnn", "1")) as server:
+        yield address_of(server)
+
+
+def address_of(server: Any) -> str:
+    return f"http://127.0.0.1:{server.port}/"
 
 
 @pytest.fixture(scope="module")
@@ -430,31 +408,31 @@ class TestInABrowser:
             assert tab.summary == "The query 'xyzzy' has no word that the model knows"
             assert page.get_attribute("#notice", "role") == "alert"
 
-    def test_a_token_is_asked_for_and_kept(self, browser: Any, index: SearchIndex) -> None:
-        with listening(service_of(index), tokens=(TOKEN,)) as url, tab_of(browser, url) as tab:
+    def test_a_token_is_asked_for_and_kept(self, browser: Any, serving: Any, index: SearchIndex) -> None:
+        with serving(Served(index), tokens=(TOKEN,)) as server, tab_of(browser, address_of(server)) as tab:
             page = tab.page
-            page.goto(f"{url}?q=night")
+            page.goto(f"{tab.url}?q=night")
             for given, said in (("wrong", "The service does not accept the token"), (TOKEN, "")):
                 page.fill("#token", given)
                 page.press("#token", "Enter")
                 page.wait_for_selector(f"text={said}" if said else "#hits > li")
             tab.until(SHOWS_A_THUMBNAIL)
-            assert page.locator("#hits img").first.get_attribute("src").startswith("blob:")
+            assert page.get_attribute("#hits img >> nth=0", "src").startswith("blob:")
             page.reload()
             page.wait_for_selector("#hits > li")
             assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
 
-    def test_a_busy_service_is_asked_again_after_its_pause(self, browser: Any, index: SearchIndex) -> None:
-        limits = Limits(rate=0.2)  # one query, and the next after five seconds
-        with listening(service_of(index, limits)) as url, tab_of(browser, url) as tab:
+    def test_a_busy_service_is_asked_again_later(self, browser: Any, serving: Any, index: SearchIndex) -> None:
+        limits = {"rate": 0.2}  # one query, and the next after five seconds
+        with serving(Served(index), **limits) as server, tab_of(browser, address_of(server)) as tab:
             tab.open(q=TEXT)
-            tab.search(f"{TEXT} at night")
+            tab.search("night")
             assert re.search(r"The page tries again in [1-5] s\.", tab.page.inner_text("#notice"))
             tab.page.wait_for_selector("#hits > li")
-            assert tab.summary.endswith("at night”")
+            assert tab.summary.endswith("“night”")
 
-    def test_a_service_that_stays_busy_is_not_asked_for_ever(self, browser: Any, index: SearchIndex) -> None:
-        with listening(service_of(index, Limits(queue=0))) as url, tab_of(browser, url) as tab:
+    def test_a_service_that_stays_busy_is_left_alone(self, browser: Any, serving: Any, index: SearchIndex) -> None:
+        with serving(Served(index), queue=0) as server, tab_of(browser, address_of(server)) as tab:
             asked: list[str] = []
             tab.page.on("request", lambda request: asked.append(request.method))
             tab.open(q=TEXT)
@@ -471,13 +449,14 @@ class TestInABrowser:
             page.get_by_role("button", name="Try again").click()
             page.wait_for_selector("#hits > li")
 
-    def test_a_promotion_is_followed(self, browser: Any, index: SearchIndex, collection: Collection) -> None:
-        service = service_of(index)
-        with listening(service) as url, tab_of(browser, url) as tab:
+    def test_a_promotion_is_followed(
+        self, browser: Any, serving: Any, index: SearchIndex, collection: Collection
+    ) -> None:
+        with serving(Served(index, "dagnn", "1")) as server, tab_of(browser, address_of(server)) as tab:
             page = tab.open(q=TEXT)
             assert page.inner_text("#about") == f"{len(index)} items · model dagnn 1"
-            other = SearchIndex.read(collection.index, TrainedModel.read(collection.best))
-            service.serve(Served(other, "dagnn", "2"))
+            other = SearchIndex.read(collection.index, index.model)
+            server.service.serve(Served(other, "dagnn", "2"))
             tab.search("night")
             assert page.inner_text("#about") == f"{len(other)} items · model dagnn 2"
             assert not page.get_by_text(HOSTILE[0][2]).is_visible()

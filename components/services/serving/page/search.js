@@ -286,7 +286,8 @@ function showStart() {
 function showAnswer(answer) {
   clear();
   const { hits, target } = answer;
-  const query = state.text ? `for “${state.text}”` : state.like ? `like ${state.like}` : `for ${state.image}`;
+  const subject = state.text ? `“${state.text}”` : state.like || state.image;
+  const query = `${state.like ? "like" : "for"} ${subject}`;
   const found = hits.length < state.k ? count(hits.length, target) : `The ${hits.length} best ${target}s`;
   const filtered = state.include.length + state.exclude.length + state.filters.length > 0;
   const near = Object.entries(answer.nearest_labels).map(([name, probability]) => [name, percent(probability)]);
@@ -297,7 +298,7 @@ function showAnswer(answer) {
       filtered ? button("Remove the filters", () => go({ include: [], exclude: [], filters: [] }, { focusResults: true })) : "",
     );
   } else if (answer.relevant === false) {
-    $("summary").textContent = `Nothing relevant was found ${query}`;
+    $("summary").textContent = `Nothing relevant was found for ${subject}`;
     showNotice(
       make("p", {}, `No result ${filtered ? "that fits the filters " : ""}is likely to share a label with the query.`, ...(near.length ? [" The nearest labels:"] : [])),
       ...(near.length && index.takes.text ? [labelButtons(near)] : []),

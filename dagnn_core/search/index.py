@@ -156,7 +156,7 @@ class SearchIndex:
         if not all(map(str.strip, texts)):
             raise InputError("the query is empty, expected a text")
         features = self.model.text_encoder.encode(texts)
-        for text, known in zip(texts, features.any(axis=1), strict=True):
+        for text, known in zip(texts, np.asarray(features.any(axis=1)), strict=True):
             if not known:
                 raise InputError(
                     f"the query {quote(text)} has no word that the model knows",

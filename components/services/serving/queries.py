@@ -59,12 +59,14 @@ def embed(asked: Sequence[Asked], index: SearchIndex) -> list[Query]:
                 find_row(index, item_id)
             found = [index.item_query(item_id, target=target) for item_id in values]
         else:
-            found = [
-                index.vector_query(np.array(asked[number].value), asked[number].modality or target, target=target)
-                for number in numbers
-            ]
+            found = [_vector_query(index, asked[number]) for number in numbers]
         queries |= zip(numbers, found, strict=True)
     return [queries[number] for number in range(len(asked))]
+
+
+def _vector_query(index: SearchIndex, asked: Asked) -> Query:
+    assert asked.modality is not None
+    return index.vector_query(np.array(asked.value), asked.modality, target=asked.target)
 
 
 def parse_search(body: bytes, limits: Limits) -> Asked:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -26,7 +27,7 @@ from dagnn_core.data.dataset import Modality
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.search.filters import column_mask, label_mask
-from dagnn_core.search.nearest import Mask, VectorSearch
+from dagnn_core.search.nearest import Mask, Nearest, VectorSearch
 from dagnn_core.text import quote
 
 KIND = "index"
@@ -98,13 +99,11 @@ class SearchIndex:
         check_model(artifact, model)
         self.artifact = artifact
         self.model = model
-        table = pq.read_table(artifact.file(ITEMS))
-        self.ids: list[str] = table["id"].to_pylist()
-        self._texts, self._labels = table["text"], table["labels"]
-        self._columns = {name: table[name] for name in table.column_names if name not in FIXED_COLUMNS}
+        self._items = pq.read_table(artifact.file(ITEMS)).combine_chunks()
+        self.ids: list[str] = self._items["id"].to_pylist()
         self._row_of = {item_id: row for row, item_id in enumerate(self.ids)}
-        # opened now, all of them: the folder may be replaced while this index is in use
-        self._vectors = {modality: self._mapped(f"{modality}.npy") for modality in MODALITIES}
+        self._columns = [name for name in self._items.column_names if name not in FIXED_COLUMNS]
+        # opened now, as the vectors are: the folder may be replaced while this index is in use
         self._thumbnails, self._thumbnail_ends = self._mapped("thumbnails.npy"), self._mapped("thumbnail_ends.npy")
         self._search = {modality: self._open(modality) for modality in MODALITIES}
 
@@ -129,15 +128,15 @@ class SearchIndex:
     @cached_property
     def label_names(self) -> tuple[str, ...]:
         """All labels of the items, sorted."""
-        return tuple(sorted({label for labels in self._labels.to_pylist() for label in labels}))
+        return tuple(sorted(pc.unique(pc.list_flatten(self._items["labels"])).to_pylist()))
 
     @cached_property
     def labels(self) -> NDArray[np.uint8]:
         """Label matrix of the items, [N, number of `label_names`]."""
-        column = {name: number for number, name in enumerate(self.label_names)}
-        matrix = np.zeros((len(self), len(column)), dtype=np.uint8)
-        for row, labels in enumerate(self._labels.to_pylist()):
-            matrix[row, [column[label] for label in labels]] = 1
+        lists = self._items["labels"]
+        labels = pc.index_in(pc.list_flatten(lists), pa.array(self.label_names, pa.string()))
+        matrix = np.zeros((len(self), len(self.label_names)), dtype=np.uint8)
+        matrix[pc.list_parent_indices(lists).to_numpy(), labels.to_numpy()] = 1
         return matrix
 
     def text_query(self, text: str, *, target: Modality = "image") -> Query:
@@ -146,15 +145,24 @@ class SearchIndex:
         Raises:
             InputError: it is empty, it says nothing to the model, or the model takes precomputed vectors.
         """
-        if not text.strip():
+        return self.text_queries([text], target=target)[0]
+
+    def text_queries(self, texts: Sequence[str], *, target: Modality = "image") -> list[Query]:
+        """Embed several texts at once.
+
+        Raises:
+            InputError: as `text_query`, of the first text that cannot be one.
+        """
+        if not all(map(str.strip, texts)):
             raise InputError("the query is empty, expected a text")
-        vector = self.model.encode_texts([text])[0]
-        if not self.model.text_encoder.encode([text]).any():
-            raise InputError(
-                f"the query {quote(text)} has no word that the model knows",
-                "use other words, such as its labels: " + ", ".join(self.model.label_names[:20]),
-            )
-        return self._query(vector, "text", target)
+        features = self.model.text_encoder.encode(texts)
+        for text, known in zip(texts, np.asarray(features.any(axis=1)), strict=True):
+            if not known:
+                raise InputError(
+                    f"the query {quote(text)} has no word that the model knows",
+                    "use other words, such as its labels: " + ", ".join(self.model.label_names[:20]),
+                )
+        return [self._query(vector, "text", target) for vector in self.model.embed_text_features(features)]
 
     def image_query(self, image: bytes, *, target: Modality = "text") -> Query:
         """Embed an encoded image (JPEG, PNG ...).
@@ -162,7 +170,15 @@ class SearchIndex:
         Raises:
             InputError: it cannot be decoded, or the model takes precomputed vectors.
         """
-        return self._query(self.model.encode_images([image])[0], "image", target)
+        return self.image_queries([image], target=target)[0]
+
+    def image_queries(self, images: Sequence[bytes], *, target: Modality = "text") -> list[Query]:
+        """Embed several encoded images at once.
+
+        Raises:
+            InputError: as `image_query`.
+        """
+        return [self._query(vector, "image", target) for vector in self.model.encode_images(images)]
 
     def item_query(self, item_id: str, *, target: Modality = "image") -> Query:
         """Take an item of the index as the query: its vector of the target's modality, else the other.
@@ -197,12 +213,9 @@ class SearchIndex:
 
     def item(self, row: int) -> Item:
         """What the index holds of an item, by its number."""
-        return Item(
-            self.ids[row],
-            self._texts[row].as_py(),
-            tuple(self._labels[row].as_py()),
-            {name: column[row].as_py() for name, column in self._columns.items()},
-        )
+        found = {name: self._items[name][row].as_py() for name in self._items.column_names}
+        columns = {name: found[name] for name in self._columns}
+        return Item(found["id"], found["text"], tuple(found["labels"]), columns)
 
     def allowed(self, labels: str = "", columns: Sequence[str] = ()) -> Mask | None:
         """Which items may be found, [N]; None for all.
@@ -216,7 +229,7 @@ class SearchIndex:
         """
         if not labels and not columns:
             return None
-        mask = column_mask(columns, self._columns, len(self))
+        mask = column_mask(columns, {name: self._items[name] for name in self._columns}, len(self))
         return mask & label_mask(labels, self.labels, self.label_names) if labels else mask
 
     def search(
@@ -239,10 +252,7 @@ class SearchIndex:
             return []
         target = queries[0].target
         found = self._search[target].search(np.stack([query.vector for query in queries]), k, allowed)
-        return [
-            self._hits(query, rows[(rows >= 0) & (cosines >= min_score)], cosines)
-            for query, rows, cosines in zip(queries, found.rows, found.cosines, strict=True)
-        ]
+        return self._hits(queries, found, (found.rows >= 0) & (found.cosines >= min_score))
 
     def nearest_labels(self, query: Query, number: int = 5) -> list[tuple[str, float]]:
         """The labels that most probably apply to a query, with their probabilities; none without calibration."""
@@ -258,7 +268,7 @@ class SearchIndex:
 
     def vectors(self, modality: Modality) -> NDArray[np.floating[Any]]:
         """Embeddings of all items, [N, D], memory-mapped; all zero where an item lacks the modality."""
-        return self._vectors[modality]
+        return self._search[modality].vectors
 
     def _query(self, vector: NDArray[np.float32], modality: Modality, target: Modality) -> Query:
         probabilities = self.model.label_probabilities(vector[None])
@@ -267,27 +277,40 @@ class SearchIndex:
             vector = np.concatenate([vector[:-2], vector[:-3:-1]])
         return Query(vector, target, None if probabilities is None else probabilities[0])
 
-    def _hits(self, query: Query, rows: NDArray[np.int64], cosines: NDArray[np.float64]) -> list[Hit]:
-        vectors = self.vectors(query.target)[rows]
-        probabilities = (
-            self.model.label_probabilities(vectors) if query.probabilities is not None and len(rows) else None
-        )
-        hits = []
-        for place, (row, cosine) in enumerate(zip(rows.tolist(), cosines, strict=False)):
-            shared = None
-            if probabilities is not None and query.probabilities is not None:
-                shared = probabilities[place].astype(np.float64) * query.probabilities
-            hits.append(
+    def _hits(self, queries: Sequence[Query], found: Nearest, kept: Mask) -> list[list[Hit]]:
+        """What is shown of the results that are kept, all [B, k]; those of all queries are looked up at once."""
+        rows, numbers = found.rows[kept], np.nonzero(kept)[0]  # [H], the query of each hit [H]
+        items = self._items.take(pa.array(rows))
+        cells = {name: items[name].to_pylist() for name in items.column_names}
+        shared = self._shared(queries, rows, numbers)
+        hits: list[list[Hit]] = [[] for _ in queries]
+        for place, (number, row, cosine) in enumerate(
+            zip(numbers.tolist(), rows.tolist(), found.cosines[kept].tolist(), strict=True)
+        ):
+            hits[number].append(
                 Hit(
-                    rank=place + 1,
+                    rank=len(hits[number]) + 1,
                     row=row,
-                    score=float(cosine),
-                    probability=None if shared is None else float(1 - np.prod(1 - shared)),
-                    reasons=() if shared is None else self._reasons(shared),
-                    **self.item(row)._asdict(),
+                    id=cells["id"][place],
+                    score=cosine,
+                    probability=None if shared is None else float(1 - np.prod(1 - shared[place])),
+                    reasons=() if shared is None else self._reasons(shared[place]),
+                    text=cells["text"][place],
+                    labels=tuple(cells["labels"][place]),
+                    columns={name: cells[name][place] for name in self._columns},
                 )
             )
         return hits
+
+    def _shared(
+        self, queries: Sequence[Query], rows: NDArray[np.int64], numbers: NDArray[np.int64]
+    ) -> NDArray[np.float64] | None:
+        """The probability of each label that a hit and its query have it, [H, C]; None without calibration."""
+        known = [query.probabilities for query in queries if query.probabilities is not None]
+        if len(known) < len(queries) or not len(rows):
+            return None
+        probabilities = self.model.label_probabilities(self.vectors(queries[0].target)[rows])
+        return None if probabilities is None else probabilities.astype(np.float64) * np.stack(known)[numbers]
 
     def _reasons(self, shared: NDArray[np.float64]) -> tuple[tuple[str, float], ...]:
         order = np.argsort(-shared, kind="stable")[:NUM_REASONS]
@@ -297,7 +320,7 @@ class SearchIndex:
 
     def _open(self, modality: Modality) -> VectorSearch:
         content = self.artifact.content
-        vectors = self.vectors(modality)
+        vectors = self._mapped(f"{modality}.npy")
         if vectors.shape != (len(self.ids), content["dim"]):
             raise ArtifactError(
                 f"{self.artifact.file(f'{modality}.npy')} is {list(vectors.shape)}, "

@@ -1,17 +1,17 @@
 """The largest cosines among the vectors of one modality, by faiss; the only module that imports it.
 
 Exact search is the ranking of the evaluation (`dagnn_core.retrieval.metrics`): cosines of fixed-point vectors, ties by
-row, all-zero vectors never found. faiss finds candidates in float32; their exact cosines decide. Rounding in float32
-moves a cosine by at most (D + 4) 2^-24, so candidates are enough once the last of them lies twice that below the k-th.
+row, all-zero vectors never found. faiss compares the same vectors in float32, which moves a cosine by at most
+ε = (D + 4) 2^-24. So all of the k best have a score of at least the k-th score - 2 ε: these candidates alone are
+compared exactly, and they are all there once the last score that faiss returns is smaller.
 
 An inverted file (IVF) looks at some cells of the space alone; the cosines of what it finds are as exact.
 
-# N vectors, D dimension, B queries, W candidates
+# N vectors, D dimension, B queries, W candidates of faiss, P pairs of query and candidate
 """
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ GROWTH = 4
 BLOCK_ENTRIES = 1 << 22  # gathered candidates: at most 32 MiB at once
 TRAINING_VECTORS_PER_CELL = 64
 MIN_CELL = 39  # vectors; k-means of faiss warns below
+_NONE = np.zeros(0, dtype=np.bool_)
 
 Mask = NDArray[np.bool_]
 
@@ -35,9 +36,9 @@ class Nearest(NamedTuple):
     """What was found for each query, best first; -1 and -inf where there is nothing more."""
 
     rows: NDArray[np.int64]
-    """[B, k]."""
+    """[B, min(k, N)]."""
     cosines: NDArray[np.float64]
-    """[B, k]."""
+    """[B, min(k, N)]."""
 
 
 class VectorSearch:
@@ -47,15 +48,19 @@ class VectorSearch:
         vectors: [N, D]; all-zero ones are never found. They stay where they are (memory-mapped, say); a copy of unit
             length in float32 is held in memory.
         cells: an inverted file as `build_cells` writes it, and how many of its cells a query looks at; None: exact.
+
+    Raises:
+        ArtifactError: the inverted file is damaged, or of other vectors.
     """
 
     def __init__(self, vectors: NDArray[np.floating[Any]], cells: tuple[Path, int] | None = None) -> None:
-        self._vectors = vectors
-        self._present = np.asarray(np.asarray(vectors).any(axis=1), dtype=np.bool_)
-        self._num_present = int(self._present.sum())
+        self.vectors = np.asarray(vectors)  # a view of its own type: a memory map is slow to index
+        self.present = np.concatenate([block.any(axis=1) for block in _blocks(self.vectors)] or [_NONE])
+        self._num_present = int(self.present.sum())
+        self._present_selector = _selector(self.present)
         self._num_cells_read = 0
         if cells is None:
-            self._index = plain_index(vectors)
+            self._index = plain_index(self.vectors)
             return
         path, self._num_cells_read = cells
         try:
@@ -67,11 +72,6 @@ class VectorSearch:
                 f"{path} has {self._index.ntotal} vectors of {self._index.d} numbers, expected {list(vectors.shape)}",
                 "build the index again",
             )
-
-    @property
-    def present(self) -> Mask:
-        """Which vectors are not all zero, [N]."""
-        return self._present
 
     def search(self, queries: NDArray[np.floating[Any]], k: int, allowed: Mask | None = None) -> Nearest:
         """The k largest cosines of each query.
@@ -86,21 +86,25 @@ class VectorSearch:
             InputError: a query is not finite.
         """
         fixed, is_zero = fixed_point(queries, "query")
-        findable = self._present if allowed is None else self._present & allowed
-        num_findable = self._num_present if allowed is None else int(findable.sum())
+        unit = _in_float32(fixed)
+        num_findable, selector = self._num_present, self._present_selector
+        if allowed is not None:
+            findable = self.present & allowed
+            num_findable, selector = int(np.count_nonzero(findable)), _selector(findable)
+        parameters = self._parameters(selector, reads_all=allowed is not None)
+        k = min(k, len(self.present))
         found = Nearest(np.full((len(fixed), k), -1), np.full((len(fixed), k), -np.inf))
-        if not num_findable:
-            return found
-        unit = unit_length(queries)
-        with self._parameters(findable, num_findable, is_filtered=allowed is not None) as parameters:
-            pending, wanted = np.flatnonzero(~is_zero), min(k + MARGIN, num_findable)
-            while len(pending):
-                unfinished = []
-                for batch in _split(pending, max(1, BLOCK_ENTRIES // (wanted * unit.shape[1]))):
-                    scores, rows = self._index.search(unit[batch], wanted, params=parameters)
-                    done = self._rank(found, batch, fixed[batch], rows, scores)
-                    unfinished.append(batch[~done & (wanted < num_findable)])
-                pending, wanted = np.concatenate(unfinished), min(wanted * GROWTH, num_findable)
+        pending, wanted = (~is_zero).nonzero()[0], min(k + MARGIN, num_findable)
+        while wanted and len(pending):
+            unfinished = []
+            size = max(1, BLOCK_ENTRIES // (wanted * unit.shape[1]))
+            for start in range(0, len(pending), size):
+                batch = pending[start : start + size]
+                scores, rows = self._index.search(unit[batch], wanted, params=parameters)
+                unfinished.append(batch[self._rank(found, batch, fixed[batch], rows, scores)])
+            if wanted == num_findable or (self._num_cells_read and allowed is None):
+                break
+            pending, wanted = np.concatenate(unfinished), min(wanted * GROWTH, num_findable)
         return found
 
     def _rank(
@@ -111,36 +115,32 @@ class VectorSearch:
         rows: NDArray[np.int64],
         scores: NDArray[np.float32],
     ) -> Mask:
-        """Put the best of the candidates into `found`; return for which queries no other vector can be better."""
-        k = min(found.rows.shape[1], rows.shape[1])
-        missing = rows < 0
-        candidates, _ = fixed_point(np.asarray(self._vectors[np.where(missing, 0, rows).ravel()]), "vector")
-        candidates = candidates.reshape(*rows.shape, -1)
-        # in steps of 2^-29, as the evaluation compares them; the product of two integers below 2^26 is exact
-        steps = np.rint(np.einsum("bwd,bd->bw", candidates, fixed) * 2.0 ** (COSINE_BITS - 2 * EMBEDDING_BITS))
-        steps[missing] = -np.inf
-        order = np.lexsort((rows, -steps), axis=1)[:, :k]
-        best = np.take_along_axis(steps, order, axis=1)
-        found.rows[batch, :k] = np.where(np.isneginf(best), -1, np.take_along_axis(rows, order, axis=1))
-        found.cosines[batch, :k] = best * 2.0**-COSINE_BITS
-        if self._num_cells_read:
-            return np.ones(len(batch), dtype=np.bool_)
-        bound = 2 * (fixed.shape[1] + 4) * 2.0**-24
-        is_safe: Mask = found.cosines[batch, k - 1] - bound > scores[:, -1]
-        return is_safe
+        """Put the best candidates of some queries into `found`; return for which another vector may be better.
 
-    @contextmanager
-    def _parameters(self, findable: Mask, num_findable: int, *, is_filtered: bool) -> Iterator[Any]:
-        """Parameters of faiss; what they point to lives as long as the body."""
-        selector = None
-        if num_findable < len(findable):
-            bits = np.packbits(findable, bitorder="little")
-            selector = faiss.IDSelectorBitmap(len(findable), faiss.swig_ptr(bits))
-        if self._num_cells_read:
-            cells = self._index.nlist if is_filtered else self._num_cells_read
-            yield faiss.SearchParametersIVF(sel=selector, nprobe=cells)
-        else:
-            yield faiss.SearchParameters(sel=selector)
+        Shape:
+            batch [b], fixed [b, D], rows [b, W], scores [b, W] -> [b].
+        """
+        k = min(found.rows.shape[1], rows.shape[1])
+        smallest = scores[:, k - 1].astype(np.float64) - 2 * (fixed.shape[1] + 4) * 2.0**-24
+        query_P, place_P = ((scores >= smallest[:, None]) & (rows >= 0)).nonzero()  # by query
+        rows_P = rows[query_P, place_P]
+        candidates, _ = fixed_point(self.vectors[rows_P], "vector")
+        # in steps of 2^-29, as the evaluation compares them; the product of two integers below 2^26 is exact
+        cosines_P = np.einsum("pd,pd->p", candidates, fixed[query_P]) * 2.0 ** (COSINE_BITS - 2 * EMBEDDING_BITS)
+        cosines_P = np.rint(cosines_P) * 2.0**-COSINE_BITS
+        order = np.lexsort((rows_P, -cosines_P, query_P))  # still by query
+        rank_P = np.arange(len(order)) - query_P.searchsorted(query_P)
+        best = (rank_P < k).nonzero()[0]
+        place, order = (batch[query_P[best]], rank_P[best]), order[best]
+        found.rows[place], found.cosines[place] = rows_P[order], cosines_P[order]
+        is_open: Mask = scores[:, -1] >= smallest
+        return is_open
+
+    def _parameters(self, selector: Any, *, reads_all: bool) -> Any:
+        if not self._num_cells_read:
+            return None if selector is None else faiss.SearchParameters(sel=selector)
+        cells = self._index.nlist if reads_all else self._num_cells_read
+        return faiss.SearchParametersIVF(sel=selector, nprobe=cells)
 
 
 def plain_index(vectors: NDArray[np.floating[Any]]) -> Any:
@@ -182,15 +182,14 @@ def choose_cells(
         recall: mean share of the exact k best that must be found.
         k: how many are asked for.
     """
-    exact = VectorSearch(vectors).search(queries, k)
-    num_cells, reached = 1, 0.0
+    search = VectorSearch(vectors, (path, 1))
+    exact = search.search(queries, k, np.ones(len(vectors), dtype=np.bool_))  # reads every cell
+    num_all = int(search._index.nlist)
     while True:
-        approximate = VectorSearch(vectors, (path, num_cells))
-        num_all = int(approximate._index.nlist)
-        reached = recall_of(approximate.search(queries, k), exact)
-        if reached >= recall or num_cells >= num_all:
-            return num_cells, reached
-        num_cells = min(2 * num_cells, num_all)
+        reached = recall_of(search.search(queries, k), exact)
+        if reached >= recall or search._num_cells_read == num_all:
+            return search._num_cells_read, reached
+        search._num_cells_read = min(2 * search._num_cells_read, num_all)
 
 
 def recall_of(found: Nearest, exact: Nearest) -> float:
@@ -204,16 +203,23 @@ def recall_of(found: Nearest, exact: Nearest) -> float:
 
 
 def unit_length(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Vectors of length 1, [N, D]; all-zero ones stay."""
-    precise = np.asarray(vectors, dtype=np.float64)
-    length = np.linalg.norm(precise, axis=1, keepdims=True)
-    return np.ascontiguousarray(precise / np.where(length == 0, 1, length), dtype=np.float32)
+    """Vectors of length 1, [N, D]; all-zero ones stay.
+
+    Raises:
+        InputError: one is not finite.
+    """
+    return _in_float32(fixed_point(vectors, "vector")[0])
+
+
+def _in_float32(fixed: NDArray[np.float64]) -> NDArray[np.float32]:
+    return (fixed * 2.0**-EMBEDDING_BITS).astype(np.float32)
+
+
+def _selector(findable: Mask) -> Any:
+    """What makes faiss find some vectors alone; None where it is all."""
+    return None if findable.all() else faiss.IDSelectorBitmap(np.packbits(findable, bitorder="little"))
 
 
 def _blocks(vectors: NDArray[np.floating[Any]]) -> Iterator[NDArray[np.floating[Any]]]:
     size = max(1, BLOCK_ENTRIES // vectors.shape[1])
     return (vectors[start : start + size] for start in range(0, len(vectors), size))
-
-
-def _split(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    return np.split(rows, range(size, len(rows), size))

@@ -1,6 +1,7 @@
 """`dagnn index` and `dagnn search`: find images by text and texts by image."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -125,6 +126,49 @@ def info(
         typer.echo(json.dumps({"digest": artifact.content_digest} | artifact.content, ensure_ascii=False))
     else:
         _print_index(artifact)
+
+
+@app.command()
+def export(
+    index: IndexArgument = INDEX,
+    *,
+    to: Annotated[str, typer.Option(metavar="parquet|pgvector|qdrant", help="Where the copy goes.")],
+    out: Annotated[Path | None, typer.Option(help="parquet: the file.")] = None,
+    url: Annotated[
+        str,
+        typer.Option(
+            help="pgvector: postgresql://USER@HOST/DATABASE, default: as PGHOST, PGUSER and so on say;"
+            " qdrant: http://HOST:6333."
+        ),
+    ] = "",
+    table: Annotated[str, typer.Option(help="pgvector: the table.")] = "dagnn",
+    collection: Annotated[str, typer.Option(help="qdrant: the alias of the collection.")] = "dagnn",
+) -> None:
+    """Copy an index to a Parquet file, to PostgreSQL with pgvector, or to Qdrant.
+
+    Passwords come from PGPASSWORD or ~/.pgpass, and QDRANT_API_KEY.
+    """
+    from dagnn_core.artifacts import read_artifact
+    from dagnn_core.search.export import write_parquet
+    from dagnn_core.search.index import KIND
+
+    if to not in ("parquet", "pgvector", "qdrant"):
+        raise InputError(f"--to is {to!r}, expected parquet, pgvector or qdrant")
+    if (to == "parquet") != (out is not None) or (to == "qdrant" and not url):
+        raise InputError("give --out FILE for parquet alone, and --url for qdrant")
+    artifact = read_artifact(index, KIND, verify=True)
+    if out is not None:
+        copied, where = write_parquet(artifact, out), str(out)
+    elif to == "pgvector":
+        from components.services.vector_stores.pgvector import load_pgvector
+
+        copied, where = load_pgvector(artifact, table, url=url), f"the table {table}"
+    else:
+        from components.services.vector_stores.qdrant import load_qdrant
+
+        api_key = os.environ.get("QDRANT_API_KEY")
+        copied, where = load_qdrant(artifact, collection, url=url, api_key=api_key), f"the collection {collection}"
+    typer.echo(f"{copied} items of {artifact.path} ({artifact.content_digest[:12]}) are in {where}")
 
 
 def search(

@@ -60,23 +60,12 @@ def serve(
     Follows the alias of a registered model: a new champion and its index are loaded beside what is served, and swapped
     in without a dropped request. SIGTERM and Ctrl-C answer what is in flight, and end.
     """
+    from components.services.serving.limits import Limits
     from components.services.serving.server import address_of, open_socket, run_server
 
     if index is not None and indexes is not None:
         raise InputError("--index and --indexes exclude each other", "give one of them")
     tokens = _read_tokens(token_file) if token_file is not None else []
-    listener = open_socket(host, port)
-    threads = threads or len(os.sched_getaffinity(0))
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # searches run beside each other instead
-
-    from concurrent.futures import ThreadPoolExecutor
-
-    from components.services.serving.app import create_app
-    from components.services.serving.limits import Limits
-    from components.services.serving.metrics import Metrics
-    from components.services.serving.query_log import QueryLog
-    from components.services.serving.service import SearchService
-
     limits = Limits(
         body_bytes=int(max_body * MEGA),
         body_seconds=max_seconds,
@@ -88,21 +77,34 @@ def serve(
         rate=rate,
         connections=max_connections,
     )
-    metrics = Metrics()
-    service = SearchService(limits, metrics, QueryLog(query_log, metrics) if query_log is not None else None)
-    follower = _follower(service, model, index or INDEX, indexes)
-    stop = threading.Event()
+    with open_socket(host, port) as listener:  # before what takes seconds to load
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # searches run beside each other instead
+        from concurrent.futures import ThreadPoolExecutor
 
-    def start() -> None:
-        follower.start()
-        typer.echo(f"ready at {address_of(listener)}: {len(service.served.index)} items; Ctrl-C ends it")
-        follower.follow(stop, poll_seconds)
+        from components.services.serving.app import create_app
+        from components.services.serving.metrics import Metrics
+        from components.services.serving.query_log import QueryLog
+        from components.services.serving.service import SearchService
 
-    try:
-        with ThreadPoolExecutor(threads, thread_name_prefix="search") as pool:
-            run_server(create_app(service, pool, tokens=tokens), listener, limits, start)
-    finally:
-        stop.set()
+        metrics = Metrics()
+        service = SearchService(limits, metrics, QueryLog(query_log, metrics) if query_log is not None else None)
+        follower = _follower(service, model, index or INDEX, indexes)
+        stop = threading.Event()
+
+        def start() -> None:
+            follower.start()
+            typer.echo(f"ready at {address_of(listener)}: {len(service.served.index)} items; Ctrl-C ends it")
+            follower.follow(stop, poll_seconds)
+
+        try:
+            with ThreadPoolExecutor(threads or _num_processors(), thread_name_prefix="search") as pool:
+                run_server(create_app(service, pool, tokens=tokens), listener, limits, start)
+        finally:
+            stop.set()
+
+
+def _num_processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _follower(service: "SearchService", model: str, index: Path, indexes: str | None) -> "Follower":

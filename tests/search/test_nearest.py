@@ -18,7 +18,7 @@ def expected(queries, vectors, k, allowed):
     """Rows by decreasing cosine, as the evaluation ranks, without the zero vectors and those that are not allowed."""
     findable = vectors.any(axis=1) & allowed
     ranked = [[row for row in ranking if findable[row]][:k] for ranking in rank_gallery(queries, vectors)]
-    return np.array([rows + [-1] * (k - len(rows)) for rows in ranked])
+    return np.array([rows + [-1] * (min(k, len(vectors)) - len(rows)) for rows in ranked])
 
 
 @given(

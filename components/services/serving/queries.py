@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,23 +36,37 @@ class Asked(BaseModel):
         """What is searched."""
         return self.options.target or DEFAULT_TARGET[self.kind]
 
-    def embed(self, index: SearchIndex) -> Query:
-        """Embed it.
 
-        Raises:
-            InputError: the model or the index cannot.
-            RequestError: no such item (404).
-        """
-        match self.kind, self.value:
-            case "text", str(text):
-                return index.text_query(text, target=self.target)
-            case "id", str(item_id):
+def embed(asked: Sequence[Asked], index: SearchIndex) -> list[Query]:
+    """Embed queries, the texts and the images of one target together.
+
+    Raises:
+        InputError: the model or the index cannot.
+        RequestError: no such item (404).
+    """
+    together: dict[tuple[str, Modality], list[int]] = {}
+    for number, one in enumerate(asked):
+        together.setdefault((one.kind, one.target), []).append(number)
+    queries: dict[int, Query] = {}
+    for (kind, target), numbers in together.items():
+        values: list[Any] = [asked[number].value for number in numbers]
+        if kind == "text":
+            found = index.text_queries(values, target=target)
+        elif kind == "image":
+            found = index.image_queries(values, target=target)
+        elif kind == "id":
+            for item_id in values:
                 find_row(index, item_id)
-                return index.item_query(item_id, target=self.target)
-            case "image", bytes(image):
-                return index.image_query(image, target=self.target)
-        assert self.modality is not None
-        return index.vector_query(np.array(self.value), self.modality, target=self.target)
+            found = [index.item_query(item_id, target=target) for item_id in values]
+        else:
+            found = [_vector_query(index, asked[number]) for number in numbers]
+        queries |= zip(numbers, found, strict=True)
+    return [queries[number] for number in range(len(asked))]
+
+
+def _vector_query(index: SearchIndex, asked: Asked) -> Query:
+    assert asked.modality is not None
+    return index.vector_query(np.array(asked.value), asked.modality, target=asked.target)
 
 
 def parse_search(body: bytes, limits: Limits) -> Asked:

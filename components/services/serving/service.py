@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from components.services.serving.answers import answer_of, item_of, thumbnail_address
 from components.services.serving.limits import Limits, RequestError
 from components.services.serving.metrics import Metrics
-from components.services.serving.queries import Asked, find_row, of_query, parse_batch, parse_image, parse_search
+from components.services.serving.queries import Asked, embed, find_row, of_query, parse_batch, parse_image, parse_search
 from components.services.serving.query_log import QueryLog, record_of
 from dagnn_core.errors import InputError
 from dagnn_core.features.encoders.words import WordEncoder
@@ -161,7 +161,7 @@ class SearchService:
         start = time.perf_counter()
         index = served.index
         with self.metrics.stage("embed"):
-            queries = [_embed(index, one, number if is_batch else None) for number, one in enumerate(asked)]
+            queries = _embed_batch(index, asked) if is_batch else embed(asked, index)
         with self.metrics.stage("search"):
             answers = self._search(served, asked, queries, is_batch=is_batch)
         for one in asked:
@@ -198,13 +198,16 @@ class SearchService:
         return [answers[number] for number in range(len(asked))]
 
 
-def _embed(index: SearchIndex, asked: Asked, number: int | None) -> Query:
+def _embed_batch(index: SearchIndex, asked: Sequence[Asked]) -> list[Query]:
     try:
-        return asked.embed(index)
-    except (InputError, RequestError) as error:
-        if number is None:
-            raise
-        raise of_query(number, error) from error
+        return embed(asked, index)
+    except (InputError, RequestError):
+        for number, one in enumerate(asked):  # which of them it is, they say one by one
+            try:
+                embed([one], index)
+            except (InputError, RequestError) as error:
+                raise of_query(number, error) from error
+        raise
 
 
 def _dump(value: Any) -> bytes:

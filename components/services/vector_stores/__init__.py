@@ -1,0 +1,1 @@
+"""Copies of an index in vector stores: PostgreSQL with pgvector, Qdrant."""

@@ -68,8 +68,8 @@ def url(engine: docker.DockerClient, image: Any, collection: Collection, tmp_pat
         server.remove(force=True)
 
 
-def test_it_has_at_most_a_gigabyte_and_a_half(image: Any) -> None:
-    assert image.attrs["Size"] <= 1.5e9
+def test_its_size_is_mostly_that_of_torch(image: Any) -> None:
+    assert image.attrs["Size"] <= 1.7e9
 
 
 def test_it_has_nothing_of_training_and_no_root(engine: docker.DockerClient, image: Any) -> None:

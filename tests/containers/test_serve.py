@@ -57,7 +57,7 @@ def url(engine: docker.DockerClient, image: Any, collection: Collection, tmp_pat
     try:
         address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
         while True:
-            with contextlib.suppress(requests.ConnectionError):
+            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
                 if requests.get(f"{address}{container['readinessProbe']['httpGet']['path']}", timeout=5).ok:
                     break
             server.reload()

@@ -59,7 +59,7 @@ const byItem = (id) => ({ text: "", like: id, image: "", imageNumber: 0 });
 
 function byImage(file) {
   if (!index?.takes.image) return;
-  const number = images.size + 1;
+  const number = Date.now(); // not that of an entry of the history from before a reload
   images.set(number, file);
   go({ text: "", like: "", image: file.name || "image", imageNumber: number });
 }
@@ -197,7 +197,7 @@ async function showQuery() {
     const source = URL.createObjectURL(images.get(imageNumber));
     example.prepend(make("img", { alt: "", src: source, onload: () => URL.revokeObjectURL(source) }));
   } else if (like) {
-    const item = await ask(`items/${encodeURIComponent(like)}`).then((response) => response.json(), () => null);
+    const item = await ask(`items/${encodeURIComponent(like)}`).then((response) => response.json()).catch(() => null);
     if (item?.thumbnail && state.like === like) example.prepend(picture(item.thumbnail, ""));
   }
 }
@@ -218,9 +218,11 @@ function makeFilters() {
     return row;
   });
   $("labels").replaceChildren(...rows);
+  $("labels-section").hidden = !rows.length;
   $("find-label").hidden = rows.length <= 12;
   $("column").replaceChildren(...index.columns.map((name) => make("option", { value: name }, name)));
   $("columns").hidden = !index.columns.length;
+  $("filters").hidden = !rows.length && !index.columns.length;
 }
 
 function showFilters() {

@@ -39,7 +39,7 @@ IMG = '"><img src=x onerror=hacked=1>'
 HOSTILE = [
     (IMG, "<script>hacked=1</script> mountains with snow at night", "<svg onload=hacked=1>", "<b>bold"),
     ("../a?b#c%2F&q=1", "the night \u202eat sea <iframe srcdoc='<svg onload=hacked=1>'>", "boat|" + "x" * 300, ""),
-    ("javascript:hacked=1", "at night " * 100 + "y" * 400, "__proto__|constructor", "a=b"),
+    ("..", "at night " * 100 + "y" * 400, "__proto__|constructor", "a=b"),
 ]
 """Id, text, labels and the column `note` of items that somebody else has made."""
 
@@ -255,6 +255,10 @@ class TestInABrowser:
         page.reload()
         page.wait_for_selector("#notice")
         assert tab.summary == "The image of this search is gone"
+        page.set_input_files("#file", {"name": "again.jpg", "mimeType": "image/jpeg", "buffer": image})
+        page.wait_for_selector("#hits > li")
+        page.go_back()
+        tab.until("document.querySelector('#summary').textContent === 'The image of this search is gone'")
 
     def test_more_like_this(self, tab: Tab, url: str) -> None:
         page = tab.open(q=TEXT)

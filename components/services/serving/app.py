@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -151,7 +152,7 @@ def _add_state(app: FastAPI, service: SearchService) -> None:
 
     @app.get("/metrics", summary="Metrics, as Prometheus reads them.", response_class=Response)
     async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type="text/plain; version=1.0.0")
+        return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:

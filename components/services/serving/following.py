@@ -105,7 +105,7 @@ class Follower:
         self._has_registry = has_registry
         self._down_since: str | None = None
         self._fault: str | None = None
-        self._refused: tuple[Version, str] | None = None
+        self._refused: tuple[tuple[Version, str], InputError] | None = None
         self._retry_at = 0.0
         self._served: tuple[Version, str] | None = None
 
@@ -151,14 +151,13 @@ class Follower:
         wanted = version, found.digest
         if wanted == self._served:
             return
-        if wanted == self._refused and time.monotonic() < self._retry_at:
-            assert self._fault is not None
-            raise InputError(self._fault)
+        if self._refused is not None and wanted == self._refused[0] and time.monotonic() < self._retry_at:
+            raise self._refused[1]
         self._tell(loading=str(version))
         try:
             self._take(version, found)
-        except InputError:  # it is damaged or does not fit, which takes a while to find
-            self._refused, self._retry_at = wanted, time.monotonic() + RETRY_SECONDS
+        except InputError as error:  # it is damaged or does not fit, which takes a while to find
+            self._refused, self._retry_at = (wanted, error), time.monotonic() + RETRY_SECONDS
             raise
         log.info("serving %s with the index %s", version, found.digest[:12])
         self._service.metrics.swaps.inc()

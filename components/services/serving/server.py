@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import signal
 import socket
 import threading
@@ -99,6 +100,7 @@ class _Server(uvicorn.Server):
                 lifespan="off",
                 loop="asyncio",
                 log_config=None,
+                log_level="error",  # what clients do wrong is counted, not logged
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,  # else a client could choose whose rate it spends
@@ -156,6 +158,18 @@ class _Protocol(H11Protocol):
         if self.conn.their_state is h11.SEND_BODY:
             self.loop.call_later(LINGER_SECONDS, self.transport.abort)
         super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP in JSON, as everything else."""
+        body = json.dumps({"error": "this is no HTTP/1.1", "remedy": "check the client"}).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        events = (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage())
+        self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
+        self.transport.close()
 
     def _expect_head(self) -> None:
         if self._head_timer is None:

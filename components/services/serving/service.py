@@ -36,7 +36,7 @@ class Served:
         """What `/index` says."""
         index, content = self.index, self.index.artifact.content
         counts = zip(index.label_names, index.labels.sum(axis=0, dtype=int).tolist(), strict=True)
-        encoders = {"text": index.model.text_encoder, "image": index.model.image_encoder}
+        kinds = {modality: index.model.artifact.content[modality]["kind"] for modality in ("text", "image")}
         return {
             "items": len(index),
             "images": content["num_images"],
@@ -46,7 +46,7 @@ class Served:
             "model": self.model,
             "labels": dict(counts),
             "columns": list(content["columns"]),
-            "takes": {modality: encoder.kind != "precomputed" for modality, encoder in encoders.items()},
+            "takes": {modality: kind != "precomputed" for modality, kind in kinds.items()},
         }
 
     @cached_property

@@ -348,6 +348,17 @@ def test_bodies_are_bounded_and_have_to_come(serving, good):
             connection.close()
 
 
+def test_what_is_no_http_is_answered_in_json(server):
+    for head in (
+        b"nonsense\r\n\r\n",
+        b"POST /search HTTP/1.1\r\nhost: here\r\ncontent-length: " + b"9" * 5000 + b"\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(head)
+            answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 4") and b'{"error": ' in answer, head[:20]
+
+
 def test_metrics_count_what_happens(serving, good, served):
     with serving(good) as server:
         server.ask("/search", {"text": "a boat"})

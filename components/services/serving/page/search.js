@@ -93,7 +93,12 @@ async function ask(path, options = {}) {
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
   const wait = Number(response.headers.get("Retry-After")) || 0;
-  throw new ServiceError(response.status, said.error ?? `The service answered ${response.status}`, said.remedy ?? "", wait);
+  throw new ServiceError(
+    response.status,
+    said.error ?? `The service answered ${response.status}`,
+    said.remedy ?? "",
+    wait,
+  );
 }
 
 const quoted = (label) => `"${label}"`;
@@ -106,7 +111,12 @@ async function request(signal) {
     const query = new URLSearchParams({ target: common.target, k: common.k, labels: common.labels });
     for (const filter of common.filters) query.append("filters", filter);
     const body = images.get(state.imageNumber);
-    return ask(`search/image?${query}`, { method: "POST", body, signal, headers: { "Content-Type": "application/octet-stream" } });
+    return ask(`search/image?${query}`, {
+      method: "POST",
+      body,
+      signal,
+      headers: { "Content-Type": "application/octet-stream" },
+    });
   }
   const body = JSON.stringify({ ...common, ...(state.like ? { id: state.like } : { text: state.text }) });
   return ask("search", { method: "POST", body, signal, headers: { "Content-Type": "application/json" } });
@@ -164,8 +174,9 @@ function make(tag, properties = {}, ...children) {
 }
 
 const button = (text, onclick, properties = {}) => make("button", { type: "button", onclick, ...properties }, text);
-const words = (text, properties = {}) => make("span", { dir: "auto", ...properties }, text); // either direction of writing
+const words = (text, properties = {}) => make("span", { dir: "auto", ...properties }, text); // either way of writing
 const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+const ranked = (labels) => Object.entries(labels).sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1)); // by number
 const percent = (probability) => `${Math.round(100 * probability)} %`;
 
 /** An image that the service has; with a token it is fetched, since `src` sends none. */
@@ -174,9 +185,14 @@ function picture(path, alt) {
   const relative = path.replace(/^\/+/, "");
   if (!sessionStorage.getItem(TOKEN)) image.src = relative;
   else {
-    ask(relative).then((response) => response.blob()).then((blob) => {
-      blobs.push((image.src = URL.createObjectURL(blob)));
-    }, () => image.remove());
+    ask(relative)
+      .then((response) => response.blob())
+      .then(
+        (blob) => {
+          blobs.push((image.src = URL.createObjectURL(blob)));
+        },
+        () => image.remove(),
+      );
   }
   return image;
 }
@@ -197,7 +213,9 @@ async function showQuery() {
     const source = URL.createObjectURL(images.get(imageNumber));
     example.prepend(make("img", { alt: "", src: source, onload: () => URL.revokeObjectURL(source) }));
   } else if (like) {
-    const item = await ask(`items/${encodeURIComponent(like)}`).then((response) => response.json()).catch(() => null);
+    const item = await ask(`items/${encodeURIComponent(like)}`)
+      .then((response) => response.json())
+      .catch(() => null);
     if (item?.thumbnail && state.like === like) example.prepend(picture(item.thumbnail, ""));
   }
 }
@@ -207,12 +225,19 @@ const toggled = (list, entry) => (list.includes(entry) ? without(list, entry) : 
 
 /** The rows of the label filter, each once for an index, so that a press keeps the focus. */
 function makeFilters() {
-  const names = Object.entries(index.labels).sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1));
-  const rows = names.map(([name, number]) => {
+  const rows = ranked(index.labels).map(([name, number]) => {
     const disabled = name.includes('"'); // no label expression can name it
-    const include = button(words(name), () => go({ include: toggled(state.include, name), exclude: without(state.exclude, name) }), { className: "name", disabled });
+    const include = button(
+      words(name),
+      () => go({ include: toggled(state.include, name), exclude: without(state.exclude, name) }),
+      { className: "name", disabled },
+    );
     include.append(make("span", { className: "count" }, number.toLocaleString("en")));
-    const exclude = button("not", () => go({ exclude: toggled(state.exclude, name), include: without(state.include, name) }), { className: "not", disabled, ariaLabel: `not ${name}` });
+    const exclude = button(
+      "not",
+      () => go({ exclude: toggled(state.exclude, name), include: without(state.include, name) }),
+      { className: "not", disabled, ariaLabel: `not ${name}` },
+    );
     const row = make("li", {}, include, exclude);
     row.dataset.name = name;
     return row;
@@ -246,8 +271,16 @@ function showFilters() {
     ...state.exclude.map((name) => [`not ${name}`, { exclude: without(state.exclude, name) }]),
     ...state.filters.map((filter) => [filter.replace("=", " = "), { filters: without(state.filters, filter) }]),
   ];
-  $("active").replaceChildren(...chips.map(([text, changes]) =>
-    make("li", { className: "chip" }, words(text), button("×", remove(changes), { ariaLabel: `Remove the filter ${text}` }))));
+  $("active").replaceChildren(
+    ...chips.map(([text, changes]) =>
+      make(
+        "li",
+        { className: "chip" },
+        words(text),
+        button("×", remove(changes), { ariaLabel: `Remove the filter ${text}` }),
+      ),
+    ),
+  );
 }
 
 // ---- results -----------------------------------------------------------------------------------------------------
@@ -269,8 +302,18 @@ function showNotice(...children) {
 
 /** Labels as buttons, each of which searches for it. */
 function labelButtons(names) {
-  return make("ul", { className: "suggestions" }, ...names.map(([name, note]) =>
-    make("li", {}, button(words(name), () => go(byText(name), { focusResults: true })), make("span", { className: "count" }, note))));
+  return make(
+    "ul",
+    { className: "suggestions" },
+    ...names.map(([name, note]) =>
+      make(
+        "li",
+        {},
+        button(words(name), () => go(byText(name), { focusResults: true })),
+        make("span", { className: "count" }, note),
+      ),
+    ),
+  );
 }
 
 function showStart() {
@@ -278,7 +321,7 @@ function showStart() {
   $("summary").textContent = "";
   $("results").ariaBusy = "false";
   if (!index.takes.text) return;
-  const common = Object.entries(index.labels).sort(([, m], [, n]) => n - m).slice(0, 12);
+  const common = ranked(index.labels).slice(0, 12);
   if (common.length) {
     $("summary").textContent = "Search by text, or start from a label";
     showNotice(labelButtons(common.map(([name, number]) => [name, number.toLocaleString("en")])));
@@ -292,17 +335,24 @@ function showAnswer(answer) {
   const query = `${state.like ? "like" : "for"} ${subject}`;
   const found = hits.length < state.k ? count(hits.length, target) : `The ${hits.length} best ${target}s`;
   const filtered = state.include.length + state.exclude.length + state.filters.length > 0;
-  const near = Object.entries(answer.nearest_labels).map(([name, probability]) => [name, percent(probability)]);
+  const near = ranked(answer.nearest_labels).map(([name, probability]) => [name, percent(probability)]);
   if (!hits.length) {
     $("summary").textContent = `No ${target} ${query}`;
     showNotice(
       make("p", {}, filtered ? "No item fits the filters." : `The index has no ${target} to find.`),
-      filtered ? button("Remove the filters", () => go({ include: [], exclude: [], filters: [] }, { focusResults: true })) : "",
+      filtered
+        ? button("Remove the filters", () => go({ include: [], exclude: [], filters: [] }, { focusResults: true }))
+        : "",
     );
   } else if (answer.relevant === false) {
     $("summary").textContent = `Nothing relevant was found for ${subject}`;
     showNotice(
-      make("p", {}, `No result ${filtered ? "that fits the filters " : ""}is likely to share a label with the query.`, ...(near.length ? [" The nearest labels:"] : [])),
+      make(
+        "p",
+        {},
+        `No result ${filtered ? "that fits the filters " : ""}is likely to share a label with the query.`,
+        ...(near.length ? [" The nearest labels:"] : []),
+      ),
       ...(near.length && index.takes.text ? [labelButtons(near)] : []),
       make("p", {}, `Below are the ${count(hits.length, target)} that come closest.`),
     );
@@ -319,30 +369,65 @@ function showAnswer(answer) {
 function card(hit, target) {
   const thumbnail = hit.thumbnail
     ? picture(hit.thumbnail, `Image ${hit.id}`)
-    : target === "image" ? make("p", { className: "missing" }, "no thumbnail") : null;
-  const scores = make("p", { className: "scores" },
+    : target === "image"
+      ? make("p", { className: "missing" }, "no thumbnail")
+      : null;
+  const scores = make(
+    "p",
+    { className: "scores" },
     make("span", { title: "cosine of query and item" }, `score ${hit.score.toFixed(3)}`),
-    ...(hit.probability === null ? [] : [make("span", { title: "probability that query and item share a label" }, `relevant ${percent(hit.probability)}`)]));
-  const reasons = Object.entries(hit.reasons).map(([name, share]) => [name, percent(share), !hit.labels.includes(name)]);
+    ...(hit.probability === null
+      ? []
+      : [
+          make(
+            "span",
+            { title: "probability that query and item share a label" },
+            `relevant ${percent(hit.probability)}`,
+          ),
+        ]),
+  );
+  const reasons = ranked(hit.reasons).map(([name, share]) => [name, percent(share), !hit.labels.includes(name)]);
   const others = hit.labels.filter((name) => !Object.hasOwn(hit.reasons, name)).map((name) => [name]);
-  const columns = Object.entries(hit.columns).map(([name, value]) => `${name} ${value}`).join(", ");
-  const like = button("More like this", () => go(byItem(hit.id), { focusResults: true }), { className: "like", title: columns && `${hit.id}\n${columns}` });
+  const columns = Object.entries(hit.columns)
+    .map(([name, value]) => `${name} ${value}`)
+    .join(", ");
+  const like = button("More like this", () => go(byItem(hit.id), { focusResults: true }), {
+    className: "like",
+    title: columns && `${hit.id}\n${columns}`,
+  });
   like.setAttribute("aria-describedby", `id-${hit.rank}`);
-  return make("li", {},
+  return make(
+    "li",
+    {},
     thumbnail,
-    make("div", {},
+    make(
+      "div",
+      {},
       scores,
       hit.text ? make("p", { className: "text", dir: "auto" }, hit.text) : null,
       reasons.length ? tags("because of", reasons) : null,
       others.length ? tags(reasons.length ? "also" : "labels", others) : null,
-      make("p", { className: "foot" }, words(hit.id, { id: `id-${hit.rank}`, className: "id", title: hit.id }), like)));
+      make("p", { className: "foot" }, words(hit.id, { id: `id-${hit.rank}`, className: "id", title: hit.id }), like),
+    ),
+  );
 }
 
 /** Labels in a row: those that carry the score, each with its share, or the others. */
 function tags(title, names) {
-  const tag = ([name, share, isGuess]) => make("span", isGuess ? { className: "tag guess", title: "the model's word: not a label of the item" } : { className: "tag" },
-    words(name), share ? make("span", { className: "count" }, ` ${share}`) : "", isGuess ? make("span", { className: "hidden" }, " (not a label of the item)") : "");
-  return make("p", { className: `tags ${title.split(" ")[0]}` }, make("span", { className: "title" }, title), ...names.flatMap((each) => [" ", tag(each)]));
+  const tag = ([name, share, isGuess]) =>
+    make(
+      "span",
+      isGuess ? { className: "tag guess", title: "the model's word: not a label of the item" } : { className: "tag" },
+      words(name),
+      share ? make("span", { className: "count" }, ` ${share}`) : "",
+      isGuess ? make("span", { className: "hidden" }, " (not a label of the item)") : "",
+    );
+  return make(
+    "p",
+    { className: `tags ${title.split(" ")[0]}` },
+    make("span", { className: "title" }, title),
+    ...names.flatMap((each) => [" ", tag(each)]),
+  );
 }
 
 // ---- messages ----------------------------------------------------------------------------------------------------
@@ -375,14 +460,31 @@ function showError(error, retries) {
 
 function askForToken() {
   const known = sessionStorage.getItem(TOKEN);
-  const field = make("input", { id: "token", type: "password", required: true, autocomplete: "off", pattern: "[\\x21-\\x7e]+", title: "printable characters without spaces" });
-  const form = make("form", { id: "token-form" }, make("label", { htmlFor: "token" }, "Token"), field, make("button", {}, "Use it"));
+  const field = make("input", {
+    id: "token",
+    type: "password",
+    required: true,
+    autocomplete: "off",
+    pattern: "[\\x21-\\x7e]+",
+    title: "printable characters without spaces",
+  });
+  const form = make(
+    "form",
+    { id: "token-form" },
+    make("label", { htmlFor: "token" }, "Token"),
+    field,
+    make("button", {}, "Use it"),
+  );
   form.onsubmit = (event) => {
     event.preventDefault();
     sessionStorage.setItem(TOKEN, field.value);
     search();
   };
-  showMessage(known ? "The service does not accept the token" : "The service needs a token", "It is kept until this tab is closed.", form);
+  showMessage(
+    known ? "The service does not accept the token" : "The service needs a token",
+    "It is kept until this tab is closed.",
+    form,
+  );
   field.focus();
 }
 

@@ -1,6 +1,7 @@
 """The image of the search service: without privileges it answers searches, and has nothing of training."""
 
 import contextlib
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -31,8 +32,12 @@ def url(engine: docker.DockerClient, image: Any, collection: Collection, tmp_pat
     """The service, as the manifest starts it, with a model and an index from folders."""
     manifest = YAML(typ="safe").load(ROOT / "infra/kubernetes/search/search.yaml")
     (container,) = manifest["spec"]["predictor"]["containers"]
-    token = tmp_path_factory.mktemp("token") / "token"
-    token.write_text(TOKEN)
+    folder = tmp_path_factory.mktemp("mounted")
+    shutil.copytree(collection.best, folder / "model")
+    shutil.copytree(collection.index, folder / "indexes/demo")
+    (folder / "token").write_text(TOKEN)
+    for path in folder.rglob("*"):  # the image's user is not the one who made them
+        path.chmod(0o755 if path.is_dir() else 0o644)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -41,11 +46,11 @@ def url(engine: docker.DockerClient, image: Any, collection: Collection, tmp_pat
     for old, new in changes.items():
         assert any(old in word for word in command)
         command = [word.replace(old, new) for word in command]
-    mounts = {collection.best: "/model", collection.index: "/indexes/demo", token: "/run/secrets/search/token"}
+    mounts = {"model": "/model", "indexes": "/indexes", "token": "/run/secrets/search/token"}
     server = engine.containers.run(
         image,
         command,
-        volumes={str(path): {"bind": place, "mode": "ro"} for path, place in mounts.items()},
+        volumes={str(folder / name): {"bind": place, "mode": "ro"} for name, place in mounts.items()},
         network_mode="host",
         read_only=True,
         tmpfs={"/tmp": ""},  # the container's own

@@ -38,6 +38,7 @@ demo: setup ## train, evaluate and register a model on the built-in demo data, a
 	@dagnn results
 	@dagnn index build index --source artifacts/dataset --split test
 	@dagnn search "two boats under the moon" -k 5
+	@echo "search      dagnn serve (the page at http://127.0.0.1:8000/)"
 	@echo "report      artifacts/report/report.html"
 	@echo "activate    source $(VENV)/bin/activate (puts mlflow, dvc and dagnn on PATH)"
 
@@ -98,4 +99,5 @@ lock: setup ## pin what requirements.in and infra/docker/*.in name
 	@$(COMPILE) requirements.in --output-file requirements.lock
 	@$(COMPILE) infra/docker/steps.in --constraints requirements.lock --output-file infra/docker/steps.lock
 	@grep '^kfp==' requirements.lock >> infra/docker/steps.lock
+	@$(COMPILE) infra/docker/serve.in --constraints requirements.lock --output-file infra/docker/serve.lock
 	@$(COMPILE) infra/docker/mlflow.in --constraints requirements.lock --output-file infra/docker/mlflow.lock

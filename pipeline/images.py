@@ -22,7 +22,7 @@ from dagnn_core.text import first_line
 log = logging.getLogger(__name__)
 
 IMAGES_FILE = Path("infra/images.json")
-TARGETS = ("cpu", "gpu", "mlflow")
+TARGETS = ("cpu", "gpu", "serve", "mlflow")
 _DOCKERFILE = "infra/docker/Dockerfile"
 _REFERENCE = re.compile(r"[\w./:-]+@sha256:[0-9a-f]{64}")
 _LOCAL_ID = re.compile(r"sha256:[0-9a-f]{64}")

@@ -59,6 +59,15 @@ class Hit(NamedTuple):
     columns: Mapping[str, Any]
 
 
+class Item(NamedTuple):
+    """What an index holds of an item."""
+
+    id: str
+    text: str
+    labels: tuple[str, ...]
+    columns: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A query, embedded.
@@ -95,6 +104,8 @@ class SearchIndex:
         self.ids: list[str] = self._items["id"].to_pylist()
         self._row_of = {item_id: row for row, item_id in enumerate(self.ids)}
         self._columns = [name for name in self._items.column_names if name not in FIXED_COLUMNS]
+        # opened now, as the vectors are: the folder may be replaced while this index is in use
+        self._thumbnails, self._thumbnail_ends = self._mapped("thumbnails.npy"), self._mapped("thumbnail_ends.npy")
         self._search = {modality: self._open(modality) for modality in MODALITIES}
 
     @classmethod
@@ -139,15 +150,24 @@ class SearchIndex:
         Raises:
             InputError: it is empty, it says nothing to the model, or the model takes precomputed vectors.
         """
-        if not text.strip():
+        return self.text_queries([text], target=target)[0]
+
+    def text_queries(self, texts: Sequence[str], *, target: Modality = "image") -> list[Query]:
+        """Embed several texts at once.
+
+        Raises:
+            InputError: as `text_query`, of the first text that cannot be one.
+        """
+        if not all(map(str.strip, texts)):
             raise InputError("the query is empty, expected a text")
-        features = self.model.text_encoder.encode([text])
-        if not features.any():
-            raise InputError(
-                f"the query {quote(text)} has no word that the model knows",
-                "use other words, such as its labels: " + ", ".join(self.model.label_names[:20]),
-            )
-        return self._query(self.model.embed_text_features(features)[0], "text", target)
+        features = self.model.text_encoder.encode(texts)
+        for text, known in zip(texts, np.asarray(features.any(axis=1)), strict=True):
+            if not known:
+                raise InputError(
+                    f"the query {quote(text)} has no word that the model knows",
+                    "use other words, such as its labels: " + ", ".join(self.model.label_names[:20]),
+                )
+        return [self._query(vector, "text", target) for vector in self.model.embed_text_features(features)]
 
     def image_query(self, image: bytes, *, target: Modality = "text") -> Query:
         """Embed an encoded image (JPEG, PNG ...).
@@ -155,7 +175,15 @@ class SearchIndex:
         Raises:
             InputError: it cannot be decoded, or the model takes precomputed vectors.
         """
-        return self._query(self.model.encode_images([image])[0], "image", target)
+        return self.image_queries([image], target=target)[0]
+
+    def image_queries(self, images: Sequence[bytes], *, target: Modality = "text") -> list[Query]:
+        """Embed several encoded images at once.
+
+        Raises:
+            InputError: as `image_query`.
+        """
+        return [self._query(vector, "image", target) for vector in self.model.encode_images(images)]
 
     def item_query(self, item_id: str, *, target: Modality = "image") -> Query:
         """Take an item of the index as the query: its vector of the target's modality, else the other.
@@ -187,6 +215,12 @@ class SearchIndex:
         if item_id not in self._row_of:
             raise InputError(f"{self.artifact.path} has no item {quote(item_id)}", "check the id")
         return self._row_of[item_id]
+
+    def item(self, row: int) -> Item:
+        """What the index holds of an item, by its number."""
+        found = {name: self._items[name][row].as_py() for name in self._items.column_names}
+        columns = {name: found[name] for name in self._columns}
+        return Item(found["id"], found["text"], tuple(found["labels"]), columns)
 
     def allowed(self, labels: str = "", columns: Sequence[str] = ()) -> Mask | None:
         """Which items may be found, [N]; None for all.
@@ -291,7 +325,7 @@ class SearchIndex:
 
     def _open(self, modality: Modality) -> VectorSearch:
         content = self.artifact.content
-        vectors = np.load(self.artifact.file(f"{modality}.npy"), mmap_mode="r", allow_pickle=False)
+        vectors = self._mapped(f"{modality}.npy")
         if vectors.shape != (len(self.ids), content["dim"]):
             raise ArtifactError(
                 f"{self.artifact.file(f'{modality}.npy')} is {list(vectors.shape)}, "
@@ -303,15 +337,9 @@ class SearchIndex:
             vectors, (self.artifact.file(f"{modality}.faiss"), cells[modality]["read"]) if modality in cells else None
         )
 
-    @cached_property
-    def _thumbnails(self) -> NDArray[np.uint8]:
-        thumbnails: NDArray[np.uint8] = np.load(self.artifact.file("thumbnails.npy"), mmap_mode="r", allow_pickle=False)
-        return thumbnails
-
-    @cached_property
-    def _thumbnail_ends(self) -> NDArray[np.int64]:
-        ends: NDArray[np.int64] = np.load(self.artifact.file("thumbnail_ends.npy"), allow_pickle=False)
-        return ends
+    def _mapped(self, name: str) -> NDArray[Any]:
+        array: NDArray[Any] = np.load(self.artifact.file(name), mmap_mode="r", allow_pickle=False)
+        return array
 
 
 def check_model(index: Artifact, model: TrainedModel) -> None:

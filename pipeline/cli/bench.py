@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from components.git import check_trusted, git, try_git
-from components.locations import ARTIFACTS, FEATURES, LABEL_GRAPH, MODEL
+from components.locations import ARTIFACTS, FEATURES, INDEX, LABEL_GRAPH, MODEL
 from dagnn_core.errors import BackendError, InputError
 from dagnn_core.text import one_line
 
@@ -73,6 +73,22 @@ def bench_search(
     if out is not None:
         out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
         out.with_suffix(".md").write_text(table, encoding="utf-8")
+
+
+@app.command("serve")
+def bench_serve(  # noqa: PLR0917
+    index: Annotated[Path, typer.Option(help="index whose texts are searched by")] = INDEX,
+    model: Annotated[str, typer.Option(help="model that made it")] = str(MODEL),
+    items: Annotated[int, typer.Option(min=1, help="as many as the index gets, by repeating its own")] = 100_000,
+    seconds: Annotated[float, typer.Option(min=1, help="for each number of clients")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=0, help="at 0.8 of the highest rate; 0: not at all")] = 0.0,
+    out: Out = None,
+) -> None:
+    """Time requests to the search service with 1, 8 and 32 clients, then at a steady rate."""
+    from components.benchmarks.serve import run
+
+    command = [sys.executable, "-m", "pipeline.cli.main", "serve"]
+    _report(run(command=command, index=index, model=model, items=items, seconds=seconds, minutes=minutes), out)
 
 
 @app.command("quality")

@@ -101,7 +101,7 @@ def images(
         list[str] | None, typer.Argument(metavar="-- [DOCKER BUILD OPTIONS]...", help="as --network host")
     ] = None,
     registry: Annotated[str | None, typer.Option(help="push there, as registry.example/team")] = None,
-    targets: Annotated[list[str], typer.Option("--target", help="once for each")] = ["cpu", "gpu", "mlflow"],  # noqa: B006
+    targets: Annotated[list[str], typer.Option("--target", help="once for each")] = ["cpu", "gpu", "serve", "mlflow"],  # noqa: B006
 ) -> None:
     """Build the container images of the commit that is checked out, with BuildKit.
 

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from dagnn_core.search.index import Hit, Query, SearchIndex
 
 SHOWN_CHARACTERS = 60  # of a text in the table
-RELEVANT = 0.5
-"""Probability that query and item share a label, below which a result is not called relevant."""
 
 app = typer.Typer(help="Indices: built, changed, described.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -193,6 +191,7 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Find images by text, texts by image, or items like one of the index."""
+    from components.services.serving.answers import answer_of
     from components.services.serving.models import open_model
     from dagnn_core.search.index import SearchIndex
 
@@ -204,7 +203,7 @@ def search(
     query = _query(opened, text, image, like, _modality(target))
     hits = opened.search([query], k, allowed=opened.allowed(labels, filters or ()), min_score=min_score)[0]
     if as_json:
-        typer.echo(json.dumps(_as_json(opened, query, hits), ensure_ascii=False))
+        typer.echo(json.dumps(answer_of(opened, query, hits), ensure_ascii=False))
     else:
         _print_hits(opened, query, hits)
     if show is not None:
@@ -249,27 +248,14 @@ def _query(
     return index.image_query(encoded, target=target or "text")
 
 
-def _as_json(index: "SearchIndex", query: "Query", hits: "list[Hit]") -> dict[str, Any]:
-    return {
-        "target": query.target,
-        "relevant": _is_relevant(hits),
-        "nearest_labels": dict(index.nearest_labels(query)),
-        "hits": [hit._asdict() | {"reasons": dict(hit.reasons)} for hit in hits],
-    }
-
-
-def _is_relevant(hits: "list[Hit]") -> bool | None:
-    """Whether a result is probably relevant; None where the model does not say."""
-    known = [hit.probability for hit in hits if hit.probability is not None]
-    return any(probability >= RELEVANT for probability in known) if known or not hits else None
-
-
 def _print_hits(index: "SearchIndex", query: "Query", hits: "list[Hit]") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    if _is_relevant(hits) is False:
+    from components.services.serving.answers import is_relevant
+
+    if is_relevant(hits) is False:
         near = ", ".join(f"{name} {probability:.2f}" for name, probability in index.nearest_labels(query))
         typer.echo("nothing relevant was found" + (f"; the nearest labels: {near}" if near else ""), err=True)
     if not hits:

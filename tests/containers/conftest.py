@@ -128,11 +128,16 @@ def project(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactor
     _write(folder / "params.yaml", ROOT / "params.yaml", TINY)
     scenes = folder / "configs/demo_scenes.yaml"
     _write(scenes, scenes, {"num_scenes": 150})
+    build(engine, "cpu", folder / "infra/images.json")
+    return folder
+
+
+def build(engine: docker.DockerClient, target: str, out: Path) -> str:
+    """Build an image of the commit that is checked out; return its id."""
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.chdir(ROOT)
         options = ["--network", "host", "--build-arg", f"BASE_IMAGE={_base_image(engine)}", *_wheels(stack)]
-        build_images(targets=["cpu"], registry=None, options=options, out=folder / "infra/images.json")
-    return folder
+        return build_images(targets=[target], registry=None, options=options, out=out)[target]
 
 
 def _base_image(engine: docker.DockerClient) -> str:

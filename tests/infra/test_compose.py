@@ -61,4 +61,5 @@ def test_what_is_named_exists() -> None:
     for service in services.values():
         assert set(service.get("depends_on", {})) <= set(services)
         assert {volume.split(":")[0] for volume in service.get("volumes", [])} <= set(volumes)
+        assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"])
         assert re.search(r":(?!latest)\S+$", service["image"])

@@ -23,8 +23,9 @@ from tests.fixtures import forked
 from tests.pipeline.specs import kubernetes_of, read_specs
 
 FOLDER = Path(__file__).parents[2] / "infra/kubernetes"
+SERVERS = ["serving", "search"]
 OVERLAYS = sorted(f"overlays/{path.name}" for path in (FOLDER / "overlays").iterdir())
-RENDERED = [*OVERLAYS, "training", "serving"]
+RENDERED = [*OVERLAYS, "training", *SERVERS]
 APPLIED = {"training": ["training/runtime", "training"]}  # more than one folder, in the order of the documentation
 KUBERNETES = "1.36"
 
@@ -146,7 +147,7 @@ def test_containers_have_requests_and_limits(folder: str) -> None:
         assert "memory" in container["resources"]["limits"]
 
 
-@pytest.mark.parametrize("folder", [*OVERLAYS, "serving"])
+@pytest.mark.parametrize("folder", [*OVERLAYS, *SERVERS])
 def test_servers_have_probes(folder: str) -> None:
     for container in containers(folder):
         assert {"readinessProbe", "livenessProbe"} <= set(container)
@@ -223,6 +224,9 @@ def test_secrets_are_references_that_the_example_explains(tmp_path: Path) -> Non
                 used.add((reference["name"], reference["key"]))
             else:
                 assert not re.search("PASSWORD|SECRET|ACCESS_KEY|TOKEN", variable["name"])
+        for pod in pods(folder).values():
+            mounted = [volume["secret"] for volume in pod.spec.get("volumes", []) if "secret" in volume]
+            used |= {(secret["secretName"], item["key"]) for secret in mounted for item in secret["items"]}
     assert used == explained
 
 
@@ -236,7 +240,7 @@ def test_everything_is_denied_that_is_not_allowed(folder: str) -> None:
     assert guarded == {str({"matchLabels": {"app.kubernetes.io/name": name}}) for name in pods(folder)}
 
 
-@pytest.mark.parametrize("folder", ["training", "serving"])
+@pytest.mark.parametrize("folder", ["training", *SERVERS])
 def test_network_policies_are_about_the_pods_and_the_server_lets_them_in(folder: str) -> None:
     policy = only(folder, "NetworkPolicy")["spec"]
     labels = [pod.labels for pod in pods(folder).values()]
@@ -281,7 +285,7 @@ def test_the_server_answers_to_every_name_of_its_service(folder: str) -> None:
     assert all(name in allowed and (f"{name}:5000" in allowed or f"{name}:*" in allowed) for name in names)
 
 
-@pytest.mark.parametrize("folder", ["training", "serving"])
+@pytest.mark.parametrize("folder", ["training", *SERVERS])
 def test_clients_of_mlflow_get_its_files_through_it(folder: str) -> None:
     clients = [
         values
@@ -324,7 +328,7 @@ def help_text(module: str, *subcommand: str) -> str:
     return forked.run(module, *subcommand, "--help").stdout
 
 
-@pytest.mark.parametrize("folder", ["training", "serving"])
+@pytest.mark.parametrize("folder", ["training", *SERVERS])
 def test_commands_take_the_options_that_they_are_given(folder: str) -> None:
     """Every module that a container runs has each option; what torchrun and mlflow do themselves is theirs."""
     for container in containers(folder):

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 [TESTED] = re.findall(r"^TESTED := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-LOCKS = ("requirements.lock", "infra/docker/steps.lock", "infra/docker/mlflow.lock")
+LOCKS = ("requirements.lock", "infra/docker/steps.lock", "infra/docker/serve.lock", "infra/docker/mlflow.lock")
 
 
 @pytest.mark.parametrize("lock", LOCKS)

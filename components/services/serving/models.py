@@ -5,8 +5,9 @@ import tempfile
 from pathlib import Path
 
 from components.locations import MODELS
-from components.services.lineage.tree import parse_reference, read_recorded
+from components.services.lineage.tree import Reference, parse_reference, read_recorded
 from components.services.registry.stored_model import download, find_fault, model_folder
+from components.services.registry.versions import check_name, find_registered_model
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.artifacts import MANIFEST, Artifact, read_artifact
 from dagnn_core.errors import ArtifactError, InputError
@@ -69,6 +70,36 @@ def fetch_model(reference: str, tracking: Tracking, cache: Path) -> Path:
             shutil.rmtree(folder)
         stored.rename(folder)
     return folder
+
+
+def find_version(reference: Reference, tracking: Tracking) -> tuple[str, str, str]:
+    """Look up which version a reference means now; nothing is downloaded.
+
+    Args:
+        reference: a version, or the one that has an alias.
+        tracking: the registry.
+
+    Returns:
+        Name of the registered model, number of the version, content digest of its model.
+
+    Raises:
+        InputError: there is no such version, or it is of another program.
+        BackendError: the registry cannot be reached.
+    """
+    check_name(reference.name)
+    tracking.check_exists()
+    with tracking.answering():
+        registered = find_registered_model(tracking.client, reference.name)
+        number = reference.version or (str(registered.aliases.get(reference.alias, "")) if registered else "")
+        if registered is None or not number:
+            raise InputError(f"{tracking.address} has no {reference}", "run `dagnn register` and `dagnn promote` first")
+        version = tracking.client.get_model_version(reference.name, number)
+    digest = version.tags.get("model_digest", "")
+    if not digest:
+        raise InputError(
+            f"{reference.name} {number} is of another program: it has no model_digest", "register it again"
+        )
+    return reference.name, number, digest
 
 
 def _is_whole(folder: Path, digest: str) -> bool:

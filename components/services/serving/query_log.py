@@ -1,0 +1,80 @@
+"""The log of queries: one JSON object a line, without images and without who asked."""
+
+import json
+import logging
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from components.services.serving.metrics import Metrics
+from components.services.serving.queries import Asked
+from dagnn_core.errors import InputError
+from dagnn_core.search.index import Query
+
+log = logging.getLogger(__name__)
+
+
+class QueryLog:
+    """Appends whole lines to a file; a disk that is full costs lines, not answers.
+
+    Args:
+        path: the file, which is made where it does not exist.
+        metrics: where lost lines are counted.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, metrics: Metrics) -> None:
+        self._path, self._metrics = path, metrics
+        self._lock = threading.Lock()
+        self._is_failing = False
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror})", "correct --query-log") from error
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append a record."""
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        with self._lock:
+            try:
+                size = os.fstat(self._file).st_size
+                if (written := os.write(self._file, line)) < len(line):
+                    os.ftruncate(self._file, size)
+                    raise OSError(f"{written} of {len(line)} bytes were written")
+            except OSError as error:
+                self._metrics.log_failures.inc()
+                if not self._is_failing:
+                    log.warning("%s lacks queries for now: %s", self._path, error)
+                self._is_failing = True
+            else:
+                self._is_failing = False
+
+
+def record_of(
+    asked: Asked, query: Query, answer: dict[str, Any], unknown_words: int | None, milliseconds: float
+) -> dict[str, Any]:
+    """What the log says of a query; `docs/search.md` describes the fields."""
+    options, probabilities = asked.options, query.probabilities
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "kind": asked.kind,
+        "text": asked.value if asked.kind == "text" else None,
+        "id": asked.value if asked.kind == "id" else None,
+        "target": asked.target,
+        "k": options.k,
+        "labels": options.labels,
+        "filters": options.filters,
+        "min_score": options.min_score,
+        "hits": [{"id": hit["id"], "score": round(hit["score"], 6)} for hit in answer["hits"]],
+        "relevant": answer["relevant"],
+        "nearest_labels": {name: round(share, 4) for name, share in answer["nearest_labels"].items()},
+        "expected_labels": None if probabilities is None else round(float(probabilities.sum()), 4),
+        "unknown_words": unknown_words,
+        "milliseconds": round(milliseconds, 3),
+        "model": answer["model"],
+        "index": answer["index"],
+    }

@@ -119,7 +119,7 @@ def test_another_kind_or_schema_version_is_refused(tmp_path: Path) -> None:
         artifact.file("b.bin")
     manifest = json.loads((out / "manifest.json").read_text())
     (out / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 99}))
-    with pytest.raises(ArtifactError, match="schema version 99, but this program reads versions 2 and 3; make"):
+    with pytest.raises(ArtifactError, match="schema version 99, but this program reads versions 2 and 3; rebuild"):
         read_artifact(out, "dataset")
 
 

@@ -16,7 +16,7 @@ from dagnn_core import errors
 from pipeline.task import task
 with task("train"):
     logging.getLogger("components.steps.train").info("epoch %d\\nof 5", 3)
-    logging.getLogger("mlflow").info("chatter")
+    logging.getLogger("another_package").info("chatter")
     raise {error}
 """
 

@@ -1,6 +1,7 @@
 """Templates of pages, with the style that all pages share."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -9,6 +10,7 @@ from markupsafe import Markup
 STYLE = Path(__file__).with_name("style.css")
 
 
+@cache  # compiling takes longer than filling in
 def read_template(path: Path) -> Template:
     """Read a template of HTML or Markdown; what it is given is escaped.
 

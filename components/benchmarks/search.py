@@ -124,11 +124,14 @@ def _measure(size: int, dim: int) -> Iterator[Row]:
             built = {"build: s": time.perf_counter() - start, "memory: MiB": (_memory() - before) / (1 << 20)}
             ours: Search = lambda query, search=search: search.search(query, K)  # type: ignore[misc]  # noqa: E731
             ways = {name: ours, f"plain faiss, {name}": search.plain_search(K), "torch topk": topk}
-            times = _take_turns(ways, queries)
+            single, batches = _take_turns(ways, queries)
+            times = {way: _summary(run, single[way], batches[way], queries) for way, run in ways.items()}
             recall = _recall(search.search(queries, K).cosines, matrix, queries, None)
-            mine = {"ratio to plain faiss": _ratio(times, name, f"plain faiss, {name}", "p50: ms")}
-            mine["ratio, batch"] = _ratio(times, name, f"plain faiss, {name}", "batch of 32: ms")
-            mine["ratio to torch"] = _ratio(times, name, "torch topk", "p50: ms")
+            mine = {
+                "ratio to plain faiss": _ratio(single[name], single[f"plain faiss, {name}"]),
+                "ratio, batch": _ratio(batches[name], batches[f"plain faiss, {name}"]),
+                "ratio to torch": _ratio(single[name], single["torch topk"]),
+            }
             for share, mask in masks.items():
                 mine |= _filtered(search, queries, mask, f"{share:.0%}", matrix)
             row: Row = {"items": float(size), "width": float(dim), "search": name}
@@ -157,9 +160,11 @@ def _clustered(size: int, dim: int) -> tuple[NDArray[np.float32], NDArray[np.flo
     return draw(size), draw(NUM_QUERIES)
 
 
-def _take_turns(ways: Mapping[str, Search], queries: NDArray[np.float32]) -> dict[str, dict[str, float]]:
-    """Times of each way: one query, a batch, and several clients."""
-    first = max(_seconds(way, queries[:1]) for way in ways.values())
+def _take_turns(
+    ways: Mapping[str, Search], queries: NDArray[np.float32]
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Milliseconds of each way for single queries, and for batches."""
+    first = max(min(_seconds(way, queries[:1]) for _ in range(3)) for way in ways.values())
     number = int(np.clip(SECONDS / first, MIN_QUERIES, len(queries)))
     single: dict[str, list[float]] = {name: [] for name in ways}
     batches: dict[str, list[float]] = {name: [] for name in ways}
@@ -169,20 +174,24 @@ def _take_turns(ways: Mapping[str, Search], queries: NDArray[np.float32]) -> dic
     for start in range(0, max(3 * BATCH, number), BATCH):
         for name, way in ways.items():
             batches[name].append(1e3 * _seconds(way, queries[start : start + BATCH]))
+    return single, batches
+
+
+def _summary(
+    way: Search, single: Sequence[float], batches: Sequence[float], queries: NDArray[np.float32]
+) -> dict[str, float]:
+    rates = {f"queries/s, {clients} clients": _rate(way, queries[: len(single)], clients) for clients in CLIENTS}
     return {
-        name: {
-            "queries": float(number),
-            "p50: ms": statistics.median(single[name]),
-            "p99: ms": float(np.percentile(single[name], 99)),
-            f"batch of {BATCH}: ms": statistics.median(batches[name]),
-        }
-        | {f"queries/s, {clients} clients": _rate(way, queries[:number], clients) for clients in CLIENTS}
-        for name, way in ways.items()
-    }
+        "queries": float(len(single)),
+        "p50: ms": statistics.median(single),
+        "p99: ms": float(np.percentile(single, 99)),
+        f"batch of {BATCH}: ms": statistics.median(batches),
+    } | rates
 
 
-def _ratio(times: Mapping[str, Mapping[str, float]], ours: str, other: str, what: str) -> float:
-    return times[ours][what] / times[other][what]
+def _ratio(ours: Sequence[float], others: Sequence[float]) -> float:
+    """Median of the ratios at each turn, which a change of the machine's load moves little."""
+    return statistics.median(one / other for one, other in zip(ours, others, strict=True))
 
 
 def _filtered(

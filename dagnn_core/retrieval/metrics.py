@@ -398,8 +398,25 @@ def fixed_point(embeddings: Embeddings, role: str) -> tuple[NDArray[np.float64],
     Raises:
         InputError: one is not finite.
     """
-    unit = np.array(embeddings, dtype=np.float64)
-    largest = np.maximum(unit.max(axis=1, keepdims=True), -unit.min(axis=1, keepdims=True))
+    scale = fixed_point_scale(embeddings, role)
+    return scale_to_fixed_point(embeddings, scale), scale.is_zero
+
+
+class FixedPointScale(NamedTuple):
+    """What embeddings are divided and multiplied by to become fixed-point vectors of unit length."""
+
+    largest: NDArray[np.float64]
+    """[N, 1]; divided by first, so that squares neither overflow nor vanish."""
+    factor: NDArray[np.float64]
+    """[N, 1]."""
+    is_zero: NDArray[np.bool_]
+    """Which are all zero, [N]."""
+
+
+def fixed_point_scale(embeddings: Embeddings, role: str) -> FixedPointScale:
+    """The scale of each embedding; see `fixed_point`."""
+    unit = np.asarray(embeddings, dtype=np.float64)
+    largest = np.abs(unit).max(axis=1, keepdims=True)
     if not np.isfinite(largest).all():
         raise InputError(
             f"{role} embedding {int(np.argmin(np.isfinite(largest)))} of {len(unit)} is not finite, "
@@ -408,11 +425,18 @@ def fixed_point(embeddings: Embeddings, role: str) -> tuple[NDArray[np.float64],
         )
     zero = largest[:, 0] == 0
     largest[zero] = 1
-    unit /= largest  # so that squares neither overflow nor vanish
+    unit = unit / largest
     length = np.sqrt(np.einsum("nd,nd->n", unit, unit))
     length[zero] = 1
-    unit *= (2.0**EMBEDDING_BITS / length)[:, None]
-    return np.rint(unit, out=unit), zero
+    return FixedPointScale(largest, (2.0**EMBEDDING_BITS / length)[:, None], zero)
+
+
+def scale_to_fixed_point(embeddings: Embeddings, scale: FixedPointScale) -> NDArray[np.float64]:
+    """Embeddings of a known scale as integers in float64, [N, D]; see `fixed_point`."""
+    unit = np.array(embeddings, dtype=np.float64)
+    unit /= scale.largest
+    unit *= scale.factor
+    return np.rint(unit, out=unit)
 
 
 def _check_shapes(query: Embeddings, gallery: Embeddings, query_labels: Labels, gallery_labels: Labels) -> None:

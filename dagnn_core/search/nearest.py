@@ -20,14 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagnn_core.errors import ArtifactError
-from dagnn_core.retrieval.metrics import COSINE_BITS, EMBEDDING_BITS, fixed_point
+from dagnn_core.retrieval.metrics import (
+    COSINE_BITS,
+    EMBEDDING_BITS,
+    FixedPointScale,
+    fixed_point,
+    fixed_point_scale,
+    scale_to_fixed_point,
+)
 
 MARGIN = 32  # candidates beyond k: ties and near ties at the end of the list are rare
 GROWTH = 4
 BLOCK_ENTRIES = 1 << 22  # gathered candidates: at most 32 MiB at once
 TRAINING_VECTORS_PER_CELL = 64
 MIN_CELL = 39  # vectors; k-means of faiss warns below
-_NONE = np.zeros(0, dtype=np.bool_)
 
 Mask = NDArray[np.bool_]
 
@@ -50,17 +56,24 @@ class VectorSearch:
         cells: an inverted file as `build_cells` writes it, and how many of its cells a query looks at; None: exact.
 
     Raises:
+        InputError: a vector is not finite.
         ArtifactError: the inverted file is damaged, or of other vectors.
     """
 
     def __init__(self, vectors: NDArray[np.floating[Any]], cells: tuple[Path, int] | None = None) -> None:
         self.vectors = np.asarray(vectors)  # a view of its own type: a memory map is slow to index
-        self.present = np.concatenate([block.any(axis=1) for block in _blocks(self.vectors)] or [_NONE])
+        self._num_cells_read = 0
+        self._index = faiss.IndexFlatIP(vectors.shape[1])
+        scales = []
+        for block in _blocks(self.vectors):
+            scales.append(fixed_point_scale(block, "vector"))
+            if cells is None:
+                self._index.add(_in_float32(scale_to_fixed_point(block, scales[-1])))
+        self._scale = FixedPointScale(*map(np.concatenate, zip(*scales, strict=True)))
+        self.present: Mask = ~self._scale.is_zero
         self._num_present = int(self.present.sum())
         self._present_selector = _selector(self.present)
-        self._num_cells_read = 0
         if cells is None:
-            self._index = plain_index(self.vectors)
             return
         path, self._num_cells_read = cells
         try:
@@ -129,7 +142,8 @@ class VectorSearch:
         smallest = scores[:, k - 1].astype(np.float64) - 2 * (fixed.shape[1] + 4) * 2.0**-24
         query_P, place_P = ((scores >= smallest[:, None]) & (rows >= 0)).nonzero()  # by query
         rows_P = rows[query_P, place_P]
-        candidates, _ = fixed_point(self.vectors[rows_P], "vector")
+        scale_P = FixedPointScale(*(part[rows_P] for part in self._scale))
+        candidates = scale_to_fixed_point(self.vectors[rows_P], scale_P)
         # in steps of 2^-29, as the evaluation compares them; the product of two integers below 2^26 is exact
         cosines_P = np.einsum("pd,pd->p", candidates, fixed[query_P]) * 2.0 ** (COSINE_BITS - 2 * EMBEDDING_BITS)
         cosines_P = np.rint(cosines_P) * 2.0**-COSINE_BITS
@@ -146,14 +160,6 @@ class VectorSearch:
             return None if selector is None else faiss.SearchParameters(sel=selector)
         cells = self._index.nlist if reads_all else self._num_cells_read
         return faiss.SearchParametersIVF(sel=selector, nprobe=cells)
-
-
-def plain_index(vectors: NDArray[np.floating[Any]]) -> Any:
-    """Vectors of unit length in faiss, as they are compared one by one: [N, D] -> an `IndexFlatIP`."""
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    for block in _blocks(vectors):
-        index.add(unit_length(block))
-    return index
 
 
 def build_cells(vectors: NDArray[np.floating[Any]], path: Path, *, seed: int) -> None:

@@ -192,17 +192,14 @@ def warm_up(served: Served) -> None:
     """Use everything once that the first request would wait for."""
     index = served.index
     _ = served.description
-    row = 0
-    queries = []
-    for kind in ("text", "image", "item"):
+    if not index.ids:
+        return
+    for embed in (
+        lambda: index.text_query(index.item(0).text or " ".join(index.model.label_names)),
+        lambda: index.image_query(index.thumbnail(0) or b""),
+        lambda: index.item_query(index.ids[0]),
+    ):
         try:
-            if kind == "text":
-                queries.append(index.text_query(index.item(row).text or " ".join(index.model.label_names)))
-            elif kind == "image" and (jpeg := index.thumbnail(row)):
-                queries.append(index.image_query(jpeg))
-            elif kind == "item":
-                queries.append(index.item_query(index.ids[row]))
-        except InputError as error:  # a model of precomputed features, or a text of unknown words
-            log.debug("no query by %s: %s", kind, one_line(error))
-    for query in queries:
-        index.search([query], 10)
+            index.search([embed()], 10)
+        except InputError as error:  # precomputed features, a text of unknown words, an item without an image
+            log.debug("not warmed up: %s", one_line(error))

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -17,7 +18,7 @@ from components.services.tracking.mlflow import Tracking
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.errors import ArtifactError, BackendError, DagnnError, InputError
 from dagnn_core.model.embedder import TrainedModel
-from dagnn_core.search.index import KIND, SearchIndex
+from dagnn_core.search.index import KIND, Query, SearchIndex
 from dagnn_core.text import one_line
 
 log = logging.getLogger(__name__)
@@ -194,11 +195,12 @@ def warm_up(served: Served) -> None:
     _ = served.description
     if not index.ids:
         return
-    for embed in (
+    kinds: list[Callable[[], Query]] = [
         lambda: index.text_query(index.item(0).text or " ".join(index.model.label_names)),
         lambda: index.image_query(index.thumbnail(0) or b""),
         lambda: index.item_query(index.ids[0]),
-    ):
+    ]
+    for embed in kinds:
         try:
             index.search([embed()], 10)
         except InputError as error:  # precomputed features, a text of unknown words, an item without an image

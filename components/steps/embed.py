@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dagnn_core.data.images import SUFFIXES
+from dagnn_core.data.images import image_names
 from dagnn_core.disk import writing
 from dagnn_core.errors import InputError
 from dagnn_core.model.embedder import TrainedModel
@@ -37,7 +37,7 @@ def run(*, model: Path, out: Path, texts: Path | None = None, images: Path | Non
         raise InputError("give one of --texts and --images")
     if out.suffix != ".npz" or not out.parent.is_dir():
         raise InputError(f"{out} cannot be written, expected a file that ends in .npz in a folder that exists")
-    ids = _lines(texts) if texts else _images(images or Path())
+    ids = _lines(texts) if texts else image_names(images or Path())
     trained = TrainedModel.read(model, verify=True)
     embeddings = _embed(ids, trained.encode_texts if texts else _image_embedder(trained, images or Path()))
     partial = out.with_suffix(".npz.partial")
@@ -58,13 +58,6 @@ def _lines(file: Path) -> list[str]:
     if not lines:
         raise InputError(f"{file} has no text, expected one per line")
     return lines
-
-
-def _images(folder: Path) -> list[str]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise InputError(f"{folder} has no images, expected a folder with files {', '.join(SUFFIXES)}")
-    return [path.relative_to(folder).as_posix() for path in found]
 
 
 def _embed(ids: Sequence[str], embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> NDArray[np.float32]:

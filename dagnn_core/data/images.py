@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -39,6 +40,18 @@ Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def image_names(folder: Path) -> list[str]:
+    """Paths of the images in a folder and the folders below it, by their suffixes, sorted.
+
+    Raises:
+        InputError: it has none.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise InputError(f"{folder} has no images, expected a folder with files {', '.join(SUFFIXES)}")
+    return [path.relative_to(folder).as_posix() for path in found]
 
 
 class PixelBudget:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dagnn_core.artifacts import Artifact, ArtifactDraft, read_artifact, write_artifact
+from dagnn_core.artifacts import Artifact, ArtifactDraft, check_replaceable, read_artifact, write_artifact
 from dagnn_core.data.dataset import Modality
 from dagnn_core.data.ingest.work import rows_digest
 from dagnn_core.errors import ArtifactError, InputError
@@ -88,11 +88,12 @@ def build_index(
 
     Raises:
         InputError: the model cannot encode the source, or nothing can be indexed.
-        BackendError: another build of the same index is running, or the disk is full.
+        BackendError: another process changes the index or embeds the same source, or the disk is full.
     """
-    with _shards(model, source, work) as shards:
+    check_replaceable(out, KIND)
+    with _changing(out), _shards(model, source, work) as shards:
         _join(out, [_Part(shard, np.arange(shard.content["num_items"])) for shard in shards], options, provenance)
-    return read_artifact(out, KIND)
+        return read_artifact(out, KIND)
 
 
 def add_to_index(path: Path, model: TrainedModel, source: Source, *, work: Path, replace: bool = False) -> Artifact:
@@ -109,21 +110,25 @@ def add_to_index(path: Path, model: TrainedModel, source: Source, *, work: Path,
         InputError: another model built the index, or an id is there and not to be replaced.
         BackendError: as for `build_index`.
     """
-    index = read_artifact(path, KIND, verify=True)
-    check_model(index, model)
-    with _shards(model, source, work) as shards:
-        old = pq.read_table(index.file(ITEMS), columns=["id"])["id"].to_pylist()
-        new = {item_id for shard in shards for item_id in pq.read_table(shard.file(ITEMS))["id"].to_pylist()}
-        known = [item_id for item_id in old if item_id in new]
-        if known and not replace:
-            raise InputError(
-                f"{path} has {len(known)} of the new ids, the first {quote(known[0])}",
-                "use `dagnn index replace` to put the new items in their place",
-            )
-        stay = np.flatnonzero([item_id not in new for item_id in old])
-        parts = [_Part(index, stay), *(_Part(shard, np.arange(shard.content["num_items"])) for shard in shards)]
-        _join(path, parts, _options_of(index), index.provenance)
-    return read_artifact(path, KIND)
+    with _changing(path):
+        index = read_artifact(path, KIND, verify=True)
+        check_model(index, model)
+        with _shards(model, source, work) as shards:
+            _join(path, _with_new(index, shards, replace=replace), _options_of(index), index.provenance)
+        return read_artifact(path, KIND)
+
+
+def _with_new(index: Artifact, shards: Sequence[Artifact], *, replace: bool) -> list[_Part]:
+    old = pq.read_table(index.file(ITEMS), columns=["id"])["id"].to_pylist()
+    new = {item_id for shard in shards for item_id in pq.read_table(shard.file(ITEMS))["id"].to_pylist()}
+    known = [item_id for item_id in old if item_id in new]
+    if known and not replace:
+        raise InputError(
+            f"{index.path} has {len(known)} of the new ids, the first {quote(known[0])}",
+            "use `dagnn index replace` to put the new items in their place",
+        )
+    stay = np.flatnonzero([item_id not in new for item_id in old])
+    return [_Part(index, stay), *(_Part(shard, np.arange(shard.content["num_items"])) for shard in shards)]
 
 
 def remove_from_index(path: Path, ids: Sequence[str]) -> Artifact:
@@ -132,14 +137,37 @@ def remove_from_index(path: Path, ids: Sequence[str]) -> Artifact:
     Raises:
         InputError: an id is not there, or no item would be left.
     """
-    index = read_artifact(path, KIND, verify=True)
-    old = pq.read_table(index.file(ITEMS), columns=["id"])["id"].to_pylist()
-    unknown = sorted(set(ids) - set(old))
-    if unknown:
-        raise InputError(f"{path} has no item {quote(unknown[0])} ({len(unknown)} of {len(ids)} ids)", "check the ids")
-    stay = np.flatnonzero(~np.isin(old, list(ids)))
-    _join(path, [_Part(index, stay)], _options_of(index), index.provenance)
-    return read_artifact(path, KIND)
+    with _changing(path):
+        index = read_artifact(path, KIND, verify=True)
+        old = pq.read_table(index.file(ITEMS), columns=["id"])["id"].to_pylist()
+        unknown = sorted(set(ids) - set(old))
+        if unknown:
+            raise InputError(
+                f"{path} has no item {quote(unknown[0])} ({len(unknown)} of {len(ids)} ids)", "check the ids"
+            )
+        gone = set(ids)
+        stay = np.flatnonzero([item_id not in gone for item_id in old])
+        _join(path, [_Part(index, stay)], _options_of(index), index.provenance)
+        return read_artifact(path, KIND)
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """Let nobody else change an index during the body: of two changes at once, one would be lost."""
+    if not path.absolute().parent.is_dir():
+        yield  # so there is none
+        return
+    lock = path.absolute().with_name(f".{path.absolute().name}.lock")
+    with hold_lock(
+        lock,
+        busy=f"another process changes {path}",
+        remedy="wait for it",
+        elsewhere="keep the index on another file system",
+    ):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _options_of(index: Artifact) -> Options:
@@ -203,7 +231,7 @@ def _shard(path: Path, model: TrainedModel, source: Source, start: int) -> Artif
         for modality in MODALITIES:
             vectors = np.array([one.vectors[modality] for one in embedded], dtype=np.float32).reshape(-1, dim)
             np.save(draft.path / f"{modality}.npy", vectors)
-        _write_thumbnails(draft.path, (one.thumbnail for one in embedded))
+        _write_thumbnails(draft.path, [len(one.thumbnail) for one in embedded], (one.thumbnail for one in embedded))
         draft.content |= {"model": _model_record(model), "num_items": len(embedded), "dim": dim}
     return read_artifact(path, KIND)
 
@@ -262,7 +290,9 @@ def _embed(
     faults = [item.fault for item in items]
     vectors = {modality: _encode(items, faults, encoder) for modality, encoder in encoders.items()}
     for place, item in enumerate(items):
-        if not faults[place] and not any(vectors[modality][place].any() for modality in MODALITIES):
+        if not faults[place] and not all(np.isfinite(vectors[modality][place]).all() for modality in MODALITIES):
+            faults[place] = "its embedding is not finite; check the model"
+        elif not faults[place] and not any(vectors[modality][place].any() for modality in MODALITIES):
             no_word = f"the text {quote(item.text)} has no word that the model knows"
             faults[place] = no_word if item.text else "no image and no text"
     return faults, [{modality: vectors[modality][place] for modality in MODALITIES} for place in range(len(items))]
@@ -305,12 +335,13 @@ def _join(out: Path, parts: Sequence[_Part], options: Options, provenance: Mappi
         pq.write_table(table, draft.path / ITEMS)
         rejected = pa.concat_tables(pq.read_table(part.of.file(REJECTED)) for part in parts).combine_chunks()
         pq.write_table(rejected, draft.path / REJECTED)
-        _write_thumbnails(draft.path, (image for part in parts for image in read_thumbnails(part.of, part.rows)))
+        sizes = [size for part in parts for size in _thumbnail_sizes(part.of)[part.rows].tolist()]
+        _write_thumbnails(draft.path, sizes, (one for part in parts for one in read_thumbnails(part.of, part.rows)))
         dim = parts[0].of.content["dim"]
         present, cells = {}, {}
         for modality in MODALITIES:
-            vectors = _write_vectors(draft.path / f"{modality}.npy", modality, parts, (num_items, dim), options.dtype)
-            present[modality] = int(np.asarray(vectors).any(axis=1).sum())
+            path = draft.path / f"{modality}.npy"
+            present[modality] = _write_vectors(path, modality, parts, (num_items, dim), options.dtype)
         for modality, other in zip(MODALITIES, reversed(MODALITIES), strict=True):
             if present[modality] > options.exact_limit:
                 cells[modality] = _write_cells(draft, modality, other, options.recall)
@@ -327,17 +358,30 @@ def _join(out: Path, parts: Sequence[_Part], options: Options, provenance: Mappi
         }
 
 
-def _write_vectors(
-    path: Path, modality: Modality, parts: Sequence[_Part], shape: tuple[int, int], dtype: DType
-) -> NDArray[np.floating[Any]]:
-    vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
-    start = 0
-    for part in parts:
-        here = np.load(part.of.file(f"{modality}.npy"), mmap_mode="r", allow_pickle=False)
-        vectors[start : start + len(part.rows)] = here[part.rows]
-        start += len(part.rows)
-    vectors.flush()
-    return vectors
+def _write_vectors(path: Path, modality: Modality, parts: Sequence[_Part], shape: tuple[int, int], dtype: DType) -> int:
+    """Write the vectors of one modality; return how many are not all zero."""
+    num_present = 0
+
+    def blocks() -> Iterator[NDArray[np.floating[Any]]]:
+        nonlocal num_present
+        for part in parts:
+            here = np.load(part.of.file(f"{modality}.npy"), mmap_mode="r", allow_pickle=False)
+            for start in range(0, len(part.rows), SHARD_ITEMS):
+                block = here[part.rows[start : start + SHARD_ITEMS]].astype(dtype)
+                num_present += int(block.any(axis=1).sum())
+                yield block
+
+    _write_array(path, np.dtype(dtype), shape, blocks())
+    return num_present
+
+
+def _write_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[Any]) -> None:
+    """Write a `.npy` file block by block; a memory-mapped one would end the process where the disk is full."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(block)
 
 
 def _write_cells(draft: ArtifactDraft, modality: Modality, other: Modality, recall: float) -> dict[str, Any]:
@@ -360,13 +404,15 @@ def read_thumbnails(index: Artifact, rows: NDArray[np.int64]) -> Iterator[bytes]
         yield thumbnails[int(ends[row - 1]) if row else 0 : int(ends[row])].tobytes()
 
 
-def _write_thumbnails(folder: Path, thumbnails: Iterable[bytes]) -> None:
-    ends, buffer = [], bytearray()
-    for thumbnail_bytes in thumbnails:
-        buffer += thumbnail_bytes
-        ends.append(len(buffer))
-    np.save(folder / "thumbnails.npy", np.frombuffer(buffer, np.uint8))
-    np.save(folder / "thumbnail_ends.npy", np.array(ends, np.int64))
+def _thumbnail_sizes(index: Artifact) -> NDArray[np.int64]:
+    sizes: NDArray[np.int64] = np.diff(np.load(index.file("thumbnail_ends.npy"), allow_pickle=False), prepend=0)
+    return sizes
+
+
+def _write_thumbnails(folder: Path, sizes: Sequence[int], thumbnails: Iterable[bytes]) -> None:
+    ends = np.cumsum(sizes, dtype=np.int64)
+    _write_array(folder / "thumbnails.npy", np.dtype(np.uint8), (int(ends[-1]) if len(ends) else 0,), thumbnails)
+    np.save(folder / "thumbnail_ends.npy", ends)
 
 
 def _model_record(model: TrainedModel) -> dict[str, Any]:

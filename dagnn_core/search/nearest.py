@@ -11,7 +11,7 @@ An inverted file (IVF) looks at some cells of the space alone; the cosines of wh
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,6 +106,11 @@ class VectorSearch:
                 break
             pending, wanted = np.concatenate(unfinished), min(wanted * GROWTH, num_findable)
         return found
+
+    def plain_search(self, k: int) -> Callable[[NDArray[np.float32]], Any]:
+        """The same index of faiss without what this class adds, to be measured beside it: queries of unit length."""
+        parameters = self._parameters(None, reads_all=False)
+        return lambda queries: self._index.search(queries, k, params=parameters)
 
     def _rank(
         self,

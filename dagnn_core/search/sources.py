@@ -12,7 +12,7 @@ from dagnn_core.data.dataset import Dataset
 from dagnn_core.data.formats.archives import ImageError, open_images
 from dagnn_core.data.formats.cells import Cell
 from dagnn_core.data.formats.table import column_names, read_table
-from dagnn_core.data.images import SUFFIXES
+from dagnn_core.data.images import image_names
 from dagnn_core.errors import InputError
 from dagnn_core.text import quote
 
@@ -120,10 +120,7 @@ class FolderSource:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        self._names = sorted(path.relative_to(folder).as_posix() for path in found)
-        if not self._names:
-            raise InputError(f"{folder} has no images, expected files {', '.join(SUFFIXES)}")
+        self._names = image_names(folder)
         self._images = open_images(folder)
 
     @property

@@ -54,14 +54,25 @@ def bench_features(
 
 @app.command("search")
 def bench_search(
-    sizes: Annotated[list[int] | None, typer.Option("--size", min=1000, help="items; default: 10^4 and 10^5")] = None,
+    sizes: Annotated[
+        list[int] | None, typer.Option("--size", min=1000, help="items; default: 10^4, 10^5 and 10^6")
+    ] = None,
     dims: Annotated[list[int] | None, typer.Option("--dim", min=1, help="dimension; default: 61 and 512")] = None,
-    out: Out = None,
+    index: Annotated[Path | None, typer.Option(help="time text queries of this index instead")] = None,
+    model: Annotated[Path, typer.Option(help="the model that built it")] = MODEL,
+    out: Annotated[
+        Path | None, typer.Option(help="also write the rows to this JSON file, and a table beside it")
+    ] = None,
 ) -> None:
-    """Time searches of an index, exact and by cells, beside plain faiss and torch."""
-    from components.benchmarks.search import run
+    """Time searches, exact and by cells, beside plain faiss and torch: latency, rate, recall, memory."""
+    from components.benchmarks.search import run, run_index, to_markdown
 
-    _report(run(sizes=sizes or (10_000, 100_000), dims=dims or (61, 512)), out)
+    rows = [run_index(index, model)] if index else run(sizes=sizes or (10**4, 10**5, 10**6), dims=dims or (61, 512))
+    table = to_markdown(rows)
+    typer.echo(table)
+    if out is not None:
+        out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        out.with_suffix(".md").write_text(table, encoding="utf-8")
 
 
 @app.command("serve")

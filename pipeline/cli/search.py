@@ -199,7 +199,7 @@ def search(
         raise InputError("give one query: a text, --image FILE or --like ID")
     if show is not None and (show.suffix.lower() != ".png" or not show.absolute().parent.is_dir()):
         raise InputError(f"{show} cannot be written, expected a file that ends in .png in a folder that exists")
-    opened = SearchIndex.read(index, open_model(model), verify=True)
+    opened = SearchIndex.read(index, open_model(model), verify=True, with_thumbnails=show is not None)
     query = _query(opened, text, image, like, _modality(target))
     hits = opened.search([query], k, allowed=opened.allowed(labels, filters or ()), min_score=min_score)[0]
     if as_json:

@@ -1,6 +1,8 @@
 import io
 import json
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -213,6 +215,117 @@ def test_a_crash_while_adding_leaves_the_old_index(collection, best, data, tmp_p
     assert [entry.name for entry in tmp_path.iterdir()] == ["index"]
 
 
+@pytest.mark.parametrize("function", ["_write_array", "_item_table", "_write_cells"])
+def test_a_full_disk_while_building_leaves_the_old_index_and_the_build_resumes(
+    best, data, tmp_path, monkeypatch, function
+):
+    path, work, options = tmp_path / "index", tmp_path / "work", OPTIONS._replace(exact_limit=20)
+    old = make(path, best, DatasetSource(data, ["val"]), work).content_digest
+    embedded = []
+    original = build._embed
+
+    def embed(items, encoders):
+        embedded.append(len(items))
+        return original(items, encoders)
+
+    monkeypatch.setattr(build, "_embed", embed)
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    source = DatasetSource(data, ["test"])
+    with monkeypatch.context() as patch, pytest.raises(BackendError, match="no space is left") as failure:
+        patch.setattr(build, function, full)
+        build_index(path, best, source, work=work, options=options, provenance={})
+    assert failure.value.exit_status == 3
+    assert read_artifact(path, "index", verify=True).content_digest == old
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
+    embedded.clear()
+    made = build_index(path, best, source, work=work, options=options, provenance={})
+    assert made.content["num_items"] == len(source) and bool(embedded) == (function != "_write_cells")
+
+
+def test_two_changes_of_one_index_at_once_are_one_too_many(best, data, tmp_path):
+    path, work = tmp_path / "index", tmp_path / "work"
+    make(path, best, DatasetSource(data, ["val"]), work)
+
+    class Slow(DatasetSource):
+        def items(self, start, stop):
+            for change in (
+                lambda: remove_from_index(path, [data.ids[0]]),
+                lambda: add_to_index(path, best, DatasetSource(data, ["train"]), work=work),
+                lambda: make(path, best, DatasetSource(data, ["train"]), tmp_path / "other"),
+            ):
+                with pytest.raises(BackendError, match=r"another process changes .*index \(process \d+ on"):
+                    change()
+            return super().items(start, stop)
+
+    add_to_index(path, best, Slow(data, ["test"]), work=work)
+    assert read_artifact(path, "index").content["num_items"] == len(data.rows("val")) + len(data.rows("test"))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["index", "work"]
+
+
+def test_other_files_are_not_overwritten_and_that_is_said_at_once(best, data, tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr(build, "_embed", None)
+    with pytest.raises(InputError, match="holds other files, which would be lost"):
+        make(tmp_path, best, DatasetSource(data, ["val"]), tmp_path / "work")
+
+
+def test_an_item_whose_embedding_is_not_finite_is_rejected(best, data, tmp_path, monkeypatch):
+    original = TrainedModel.encode_images
+
+    def encode(model, images):
+        embeddings = original(model, images)
+        embeddings[0] = np.nan
+        return embeddings
+
+    monkeypatch.setattr(TrainedModel, "encode_images", encode)
+    source = DatasetSource(data, ["test"])
+    artifact = make(tmp_path / "index", best, source)
+    assert artifact.content["num_items"] == len(source) - 1
+    (rejected,) = pq.read_table(artifact.file("rejected.parquet")).to_pylist()
+    assert (rejected["id"], rejected["reason"]) == (
+        data.ids[data.rows("test")[0]],
+        "its embedding is not finite; check the model",
+    )
+
+
+def bomb(side):
+    """A PNG of a few bytes that says it is side x side."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    )
+
+
+def test_a_huge_image_is_refused_before_it_is_decoded(index, best, tmp_path):
+    with pytest.raises(InputError, match=r"decoded|pixels"):
+        index.image_query(bomb(60_000))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "bomb.png").write_bytes(bomb(60_000))
+    (tmp_path / "photos" / "red.png").write_bytes(png("red"))
+    artifact = make(tmp_path / "index", best, FolderSource(tmp_path / "photos"))
+    assert [entry["id"] for entry in pq.read_table(artifact.file("rejected.parquet")).to_pylist()] == ["bomb.png"]
+
+
+def test_more_results_than_items_are_all_items(index, data):
+    assert len(index.search([index.text_query(data.texts[0])], 10**9)[0]) == len(index)
+
+
+def test_an_index_of_a_later_program_is_refused(collection, best, tmp_path):
+    path = tmp_path / "index"
+    shutil.copytree(collection.index, path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 99}))
+    with pytest.raises(ArtifactError, match=r"schema version 99, but this program reads versions .* dagnn index build"):
+        SearchIndex.read(path, best)
+
+
 def test_two_builders_at_once_are_one_too_many(best, data, tmp_path):
     class Slow(DatasetSource):
         def items(self, start, stop):
@@ -299,14 +412,43 @@ def test_sources_that_are_none(collection, tmp_path):
 
 
 def test_a_damaged_index_is_refused(collection, best, tmp_path):
-    for name in ("image.npy", "items.parquet", "thumbnails.npy"):
-        path = tmp_path / name
-        shutil.copytree(collection.index, path)
-        content = bytearray((path / name).read_bytes())
-        content[len(content) // 2] ^= 1
-        (path / name).write_bytes(content)
-        with pytest.raises(ArtifactError, match=f"{name} does not have the checksum"):
+    path = tmp_path / "index"
+    shutil.copytree(collection.index, path)
+    names = sorted(file.name for file in path.iterdir())
+    assert names == [
+        *("image.npy", "items.parquet", "manifest.json", "rejected.parquet"),
+        *("text.npy", "thumbnail_ends.npy", "thumbnails.npy"),
+    ]
+    for name in names:
+        whole = (path / name).read_bytes()
+        damaged = bytearray(whole)
+        damaged[len(damaged) // 2] ^= 1
+        (path / name).write_bytes(damaged)
+        message = "is damaged|not the checksum" if name == "manifest.json" else f"{name} does not have the checksum"
+        with pytest.raises(ArtifactError, match=message):
             SearchIndex.read(path, best, verify=True)
+        (path / name).write_bytes(whole)
+    (path / "thumbnails.npy").write_bytes(bytes((path / "thumbnails.npy").stat().st_size))
+    SearchIndex.read(path, best, verify=True, with_thumbnails=False)
+
+
+def test_a_large_index_is_changed_and_filtered_exactly(best, data, tmp_path):
+    """Cells of an index that is added to, replaced in and removed from find under a filter what exact search finds."""
+    work = tmp_path / "work"
+    parts = [DatasetSource(data, [split]) for split in ("test", "train")]
+    found = {}
+    for name, limit in (("cells", 10), ("exact", 1000)):
+        path, options = tmp_path / name, OPTIONS._replace(exact_limit=limit)
+        build_index(path, best, parts[0], work=work, options=options, provenance={})
+        add_to_index(path, best, parts[1], work=work)
+        add_to_index(path, best, parts[0], work=work, replace=True)
+        remove_from_index(path, [data.ids[data.rows("test")[0]]])
+        index = SearchIndex.read(path, best, verify=True)
+        assert set(index.artifact.content["cells"]) == ({"image", "text"} if name == "cells" else set())
+        allowed = index.allowed("not tree")
+        assert allowed is not None
+        found[name] = index.search([index.text_query(text) for text in data.texts[:5]], 20, allowed=allowed)
+    assert found["cells"] == found["exact"]
 
 
 def test_a_large_index_reads_cells_with_the_recall_that_it_states(best, data, tmp_path):

@@ -106,7 +106,7 @@ def _add_searches(app: FastAPI, door: "_Door") -> None:
 
         def answer() -> bytes:
             asked = service.parse_batch(body)
-            request.scope["dagnn.spend"](len(asked) - 1)
+            request.scope["dagnn.charge"](len(asked) - 1)
             return service.search_batch(asked)
 
         return _json(await door.work(answer, body))
@@ -255,7 +255,7 @@ class _Gate:
 
         try:
             client = self._check(scope)
-            scope["dagnn.spend"] = lambda queries: self._rates.spend(client, queries) if queries else None
+            scope["dagnn.charge"] = lambda queries: self._rates.charge(client, queries)
             if scope["method"] == "POST":
                 self._rates.spend(client)
             await self._app(scope, receive, send_on)

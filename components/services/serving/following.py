@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -17,7 +18,7 @@ from components.services.tracking.mlflow import Tracking
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.errors import ArtifactError, BackendError, DagnnError, InputError
 from dagnn_core.model.embedder import TrainedModel
-from dagnn_core.search.index import KIND, SearchIndex
+from dagnn_core.search.index import KIND, Query, SearchIndex
 from dagnn_core.text import one_line
 
 log = logging.getLogger(__name__)
@@ -192,17 +193,15 @@ def warm_up(served: Served) -> None:
     """Use everything once that the first request would wait for."""
     index = served.index
     _ = served.description
-    row = 0
-    queries = []
-    for kind in ("text", "image", "item"):
+    if not index.ids:
+        return
+    kinds: list[Callable[[], Query]] = [
+        lambda: index.text_query(index.item(0).text or " ".join(index.model.label_names)),
+        lambda: index.image_query(index.thumbnail(0) or b""),
+        lambda: index.item_query(index.ids[0]),
+    ]
+    for embed in kinds:
         try:
-            if kind == "text":
-                queries.append(index.text_query(index.item(row).text or " ".join(index.model.label_names)))
-            elif kind == "image" and (jpeg := index.thumbnail(row)):
-                queries.append(index.image_query(jpeg))
-            elif kind == "item":
-                queries.append(index.item_query(index.ids[row]))
-        except InputError as error:  # a model of precomputed features, or a text of unknown words
-            log.debug("no query by %s: %s", kind, one_line(error))
-    for query in queries:
-        index.search([query], 10)
+            index.search([embed()], 10)
+        except InputError as error:  # precomputed features, a text of unknown words, an item without an image
+            log.debug("not warmed up: %s", one_line(error))

@@ -64,8 +64,8 @@ class Rates:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def spend(self, client: str, queries: int = 1) -> None:
-        """Count queries of a client; a batch may leave it in debt.
+    def spend(self, client: str) -> None:
+        """Count a query of a client.
 
         Raises:
             RequestError: it has none left (429).
@@ -73,21 +73,34 @@ class Rates:
         if not self._rate:
             return
         with self._lock:
-            now = self._clock()
-            left, then = self._buckets.pop(client, (self._burst, now))
-            left = min(self._burst, left + (now - then) * self._rate)
+            left = self._left(client)
             is_allowed = left >= 1
-            self._buckets[client] = (left - queries if is_allowed else left, now)
-            if len(self._buckets) > MAX_CLIENTS:
-                self._buckets.popitem(last=False)
+            self._keep(client, left - 1 if is_allowed else left)
         if not is_allowed:
             raise RequestError(
                 429,
                 f"more than {self._rate:g} queries a second",
-                "ask more slowly, or put queries into batches of the same rate",
+                "ask more slowly",
                 reason="rate",
                 retry_after=max(1, round((1 - left) / self._rate)),
             )
+
+    def charge(self, client: str, queries: int) -> None:
+        """Count more queries of a request that was let in, which may leave its client in debt."""
+        if self._rate:
+            with self._lock:
+                self._keep(client, self._left(client) - queries)
+
+    def _left(self, client: str) -> float:
+        now = self._clock()
+        left, then = self._buckets.get(client, (self._burst, now))
+        return min(self._burst, left + (now - then) * self._rate)
+
+    def _keep(self, client: str, left: float) -> None:
+        self._buckets[client] = (left, self._clock())
+        self._buckets.move_to_end(client)
+        if len(self._buckets) > MAX_CLIENTS:
+            self._buckets.popitem(last=False)
 
 
 def client_of(address: str) -> str:

@@ -218,7 +218,7 @@ class TestInABrowser:
 
     def test_what_is_typed_while_the_page_loads_stays(self, tab: Tab) -> None:
         page, asked = tab.page, list[Any]()
-        page.route("**/index", lambda route: asked.append(route))
+        page.route("**/index", lambda route: asked.append(route))  # noqa: PLW0108 -- Playwright takes no built-in
         page.goto(tab.url)
         page.wait_for_selector("#results[aria-busy=true]")
         page.fill("#text", TEXT)

@@ -78,7 +78,7 @@ def test_compiling_refuses_a_tag(tmp_path: Path) -> None:
 
 
 def test_an_unknown_target_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="tpu is not a target, expected one of cpu, gpu, mlflow"):
+    with pytest.raises(InputError, match="tpu is not a target, expected one of cpu, gpu, serve, mlflow"):
         build_images(targets=["cpu", "tpu"], registry=None, options=[], out=tmp_path / "images.json")
 
 

@@ -99,6 +99,8 @@ def test_the_wheel_has_what_is_shipped_and_nothing_else(wheel: Path) -> None:
     shipped = {str(path.relative_to(ROOT / "configs")) for path in ROOT.glob("configs/**/*.yaml")}
     assert {name.removeprefix("pipeline/configs/") for name in names if name.endswith(".yaml")} == shipped
     assert {"dagnn_core/py.typed", "dagnn_core/reports/page/style.css"} < set(names)
+    page = "components/services/serving/page"
+    assert {f"{page}/{path.name}" for path in (ROOT / page).iterdir()} < set(names)
 
 
 def test_its_dependencies_are_those_of_the_images_and_of_the_command_line() -> None:

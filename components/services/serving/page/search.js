@@ -58,7 +58,7 @@ const byText = (text) => ({ text, like: "", image: "", imageNumber: 0 });
 const byItem = (id) => ({ text: "", like: id, image: "", imageNumber: 0 });
 
 function byImage(file) {
-  if (!index?.takes.image) return;
+  if (index && !index.takes.image) return;
   const number = Date.now(); // not that of an entry of the history from before a reload
   images.set(number, file);
   go({ text: "", like: "", image: file.name || "image", imageNumber: number });
@@ -134,6 +134,7 @@ async function readIndex() {
   else if (!index.takes.image) $("text").placeholder = "Describe what to find";
   if (!index.images) state.target = "text";
   if (!index.texts) state.target = "image";
+  showTarget();
   makeFilters();
   showFilters();
 }
@@ -144,14 +145,15 @@ async function search(retries = 0) {
   running = new AbortController();
   const { signal } = running;
   if (index && !state.text && !state.like && !state.image) return showStart();
-  if (state.image && !images.has(state.imageNumber)) {
+  if (index && state.image && !images.has(state.imageNumber)) {
+    $("results").ariaBusy = "false";
     return showMessage("The image of this search is gone", "an address does not hold it: choose the image again");
   }
   $("results").ariaBusy = "true";
   try {
     if (!index) {
-      await readIndex();
-      return update();
+      await readIndex(); // what is being typed meanwhile stays
+      return search(retries);
     }
     const answer = await (await request(signal)).json();
     if (answer.index !== index.digest) await readIndex(); // another model serves since
@@ -199,10 +201,14 @@ function picture(path, alt) {
 
 // ---- query and filters -------------------------------------------------------------------------------------------
 
+function showTarget() {
+  document.querySelector(`[name=target][value=${state.target}]`).checked = true;
+}
+
 async function showQuery() {
-  const { text, like, image, imageNumber, target } = state;
+  const { text, like, image, imageNumber } = state;
   $("text").value = text;
-  document.querySelector(`[name=target][value=${target}]`).checked = true;
+  showTarget();
   document.title = [text || like || image, "DAGNN search"].filter(Boolean).join(" - ");
   const example = $("example");
   example.hidden = !like && !image;

@@ -216,6 +216,18 @@ class TestInABrowser:
         page.go_forward()
         tab.until("document.querySelectorAll('#hits > li').length === 24")
 
+    def test_what_is_typed_while_the_page_loads_stays(self, tab: Tab) -> None:
+        page, asked = tab.page, list[Any]()
+        page.route("**/index", lambda route: asked.append(route))  # noqa: PLW0108 -- Playwright takes no built-in
+        page.goto(tab.url)
+        page.wait_for_selector("#results[aria-busy=true]")
+        page.fill("#text", TEXT)
+        while not asked:
+            page.wait_for_timeout(20)
+        asked[0].continue_()
+        tab.settled()
+        assert page.input_value("#text") == TEXT
+
     def test_the_target_can_be_texts(self, tab: Tab, url: str) -> None:
         page = tab.open(q=TEXT)
         page.get_by_role("radio", name="Texts").check(force=True)

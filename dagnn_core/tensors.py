@@ -28,3 +28,4 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     contiguous = {name: value.contiguous() for name, value in tensors.items()}
     with writing(path, need=num_bytes(contiguous)):
         save_file(contiguous, path, metadata=metadata)
+        path.chmod(0o644)  # it is its owner's alone otherwise: another user serves it in a container

@@ -111,6 +111,7 @@ class IndexDescription(BaseModel):
     labels: dict[str, int] = Field(description="Label -> items that have it.")
     columns: tuple[str, ...] = Field(description="What items can be filtered by.")
     takes: Takes
+    max_k: int = Field(description="Most results of a query.")
 
 
 class Registry(BaseModel):

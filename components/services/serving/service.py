@@ -134,7 +134,7 @@ class SearchService:
 
     def describe(self) -> bytes:
         """Answer `/index`."""
-        return _dump(self.served.description)
+        return _dump(self.served.description | {"max_k": self.limits.k})
 
     def item(self, item_id: str) -> bytes:
         """Answer `/items/...`."""

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dagnn_core.arrays import opening
 from dagnn_core.config.features import FeaturesConfig
-from dagnn_core.disk import writing
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.state import write_state
 from dagnn_core.features.encoders.words import LabelledTexts, WordEncoder
@@ -149,8 +148,7 @@ class SupervisedEncoder:
         write_state(directory, {"kind": self.kind, "dim": self.dim})
         (directory / WORDS).mkdir()
         self.words.save(directory / WORDS)
-        with writing(directory / LAYER):
-            save_file({"weight": self.weight, "bias": self.bias}, directory / LAYER)
+        save_tensors(directory / LAYER, {"weight": self.weight, "bias": self.bias})
 
 
 def _tensors(words: WordEncoder, data: LabelledTexts, rows: Sequence[int]) -> tuple[Tensor, Tensor]:

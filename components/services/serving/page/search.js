@@ -105,8 +105,10 @@ const quoted = (label) => `"${label}"`;
 const labelExpression = () =>
   [...state.include.map(quoted), ...state.exclude.map((label) => `not ${quoted(label)}`)].join(" and ");
 
+const asked = () => Math.min(state.k, index.max_k); // results
+
 async function request(signal) {
-  const common = { target: state.target, k: state.k, labels: labelExpression(), filters: state.filters };
+  const common = { target: state.target, k: asked(), labels: labelExpression(), filters: state.filters };
   if (state.image) {
     const query = new URLSearchParams({ target: common.target, k: common.k, labels: common.labels });
     for (const filter of common.filters) query.append("filters", filter);
@@ -182,7 +184,7 @@ const ranked = (labels) => Object.entries(labels).sort(([a, m], [b, n]) => n - m
 const percent = (probability) => `${Math.round(100 * probability)} %`;
 
 /** An image that the service has; with a token it is fetched, since `src` sends none. */
-function picture(path, alt) {
+function showThumbnail(path, alt) {
   const image = make("img", { alt, loading: "lazy", decoding: "async", draggable: false });
   const relative = path.replace(/^\/+/, "");
   if (!sessionStorage.getItem(TOKEN)) image.src = relative;
@@ -222,7 +224,7 @@ async function showQuery() {
     const item = await ask(`items/${encodeURIComponent(like)}`)
       .then((response) => response.json())
       .catch(() => null);
-    if (item?.thumbnail && state.like === like) example.prepend(picture(item.thumbnail, ""));
+    if (item?.thumbnail && state.like === like) example.prepend(showThumbnail(item.thumbnail, ""));
   }
 }
 
@@ -339,7 +341,7 @@ function showAnswer(answer) {
   const { hits, target } = answer;
   const subject = state.text ? `“${state.text}”` : state.like || state.image;
   const query = `${state.like ? "like" : "for"} ${subject}`;
-  const found = hits.length < state.k ? count(hits.length, target) : `The ${hits.length} best ${target}s`;
+  const found = hits.length < asked() ? count(hits.length, target) : `The ${hits.length} best ${target}s`;
   const filtered = state.include.length + state.exclude.length + state.filters.length > 0;
   const near = ranked(answer.nearest_labels).map(([name, probability]) => [name, percent(probability)]);
   if (!hits.length) {
@@ -369,12 +371,12 @@ function showAnswer(answer) {
   $("hits").className = target === "text" ? "texts" : "grid";
   $("hits").classList.toggle("doubtful", answer.relevant === false);
   $("hits").append(...hits.map((hit) => card(hit, target)));
-  $("more").hidden = hits.length < state.k || state.k >= MOST_RESULTS;
+  $("more").hidden = hits.length < asked() || state.k >= Math.min(MOST_RESULTS, index.max_k);
 }
 
 function card(hit, target) {
   const thumbnail = hit.thumbnail
-    ? picture(hit.thumbnail, `Image ${hit.id}`)
+    ? showThumbnail(hit.thumbnail, `Image ${hit.id}`)
     : target === "image"
       ? make("p", { className: "missing" }, "no thumbnail")
       : null;

@@ -99,6 +99,7 @@ def test_the_index_and_its_items_are_described(ask, good, serving, served):
     assert described["labels"]["tree"] == sum("tree" in item.labels for item in items) > 0
     assert (described["items"], described["columns"]) == (len(items), ["split"])
     assert described["takes"] == {"text": True, "image": True}
+    assert described["max_k"] == Limits().k
     item = ask(f"/items/{items[3].id}").json
     assert item == json.loads(json.dumps(items[3]._asdict())) | {"thumbnail": f"/thumbnails/{items[3].id}"}
     with serving(served("vectors")) as other:

@@ -14,7 +14,7 @@ help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 PIP := python -m pip install --quiet --disable-pip-version-check
-VERSION = $(shell PATH="$(SYSTEM_PATH)" $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VERSION = $(shell PATH="$(SYSTEM_PATH)" "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 IS_TESTED = $(filter $(VERSION),$(TESTED))
 # pip's warnings about its own settings are shown only if it fails; a Python that is too new gets the last line alone
 quietly = mkdir -p build && { $(1) > build/pip.log 2>&1 || { $(if $(IS_TESTED),cat,tail -n 1) build/pip.log >&2; exit 1; }; }
@@ -23,11 +23,11 @@ setup: $(VENV)/.installed ## make the virtual environment .venv
 
 # The stamp comes last, so a half install is done again from the start.
 $(VENV)/.installed: requirements.lock pyproject.toml
-	@PATH="$(SYSTEM_PATH)" $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	@PATH="$(SYSTEM_PATH)" "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "error: $(PYTHON) is not Python 3.11 or later; install one and run: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 2; }
 	@$(if $(IS_TESTED),,echo "note: Python $(VERSION) is not among those that this project was tested on: $(TESTED)")
 	@echo "Making $(VENV) (a few minutes, once) ..."
-	@PATH="$(SYSTEM_PATH)" $(PYTHON) -m venv --clear $(VENV)
+	@PATH="$(SYSTEM_PATH)" "$(PYTHON)" -m venv --clear $(VENV)
 	@$(call quietly,$(VENV)/bin/$(PIP) -r requirements.lock)
 	@$(call quietly,$(VENV)/bin/$(PIP) --no-deps --editable .)
 	@touch $@
@@ -94,7 +94,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cup
 COMPILE := build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-header \
 	--no-annotate $(CUDA:%=--no-emit-package=%)
 lock: setup ## pin what requirements.in and infra/docker/*.in name
-	@PATH="$(SYSTEM_PATH)" $(PYTHON) -m venv --clear build/uv
+	@PATH="$(SYSTEM_PATH)" "$(PYTHON)" -m venv --clear build/uv
 	@$(call quietly,build/uv/bin/$(PIP) uv)
 	@$(COMPILE) requirements.in --output-file requirements.lock
 	@$(COMPILE) infra/docker/steps.in --constraints requirements.lock --output-file infra/docker/steps.lock

@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def files_of() -> Callable[[Tracking, str], Path]:
     """Find the folder of a version's files, beside a local database."""
 
     def find(tracking: Tracking, version: str) -> Path:
-        return Path(tracking.client.get_model_version("dagnn", version).source.removeprefix("file://"))
+        return Path(unquote(tracking.client.get_model_version("dagnn", version).source.removeprefix("file://")))
 
     return find
 
@@ -152,7 +153,7 @@ class Scenes(NamedTuple):
 
     def files(self, model: str) -> Path:
         """Where its files lie."""
-        return Path(self.version(model).source.removeprefix("file://"))
+        return Path(unquote(self.version(model).source.removeprefix("file://")))
 
     def register(self, name: str, model: str, *, source: Path | None = None, **tags: str | None) -> str:
         """Make a model a version of another name, with alias challenger.

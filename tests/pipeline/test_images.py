@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -109,7 +110,8 @@ def build(checkout: Path, *, client: str = "", **environment: str) -> subprocess
     """`dagnn images` with a shell script as the docker client; every call is written to `calls`."""
     if client:
         docker = checkout / "bin/docker"
-        docker.write_text(f'#!/bin/sh\necho "$DOCKER_BUILDKIT $*" >> {checkout}/calls\n{client}\n')
+        calls = shlex.quote(f"{checkout}/calls")
+        docker.write_text(f'#!/bin/sh\necho "$DOCKER_BUILDKIT $*" >> {calls}\n{client}\n')
         docker.chmod(0o755)
     return dagnn("images", "--target", "mlflow", cwd=checkout, PATH=f"{checkout}/bin", **environment)
 
@@ -130,7 +132,7 @@ def test_a_checkout_of_another_user_is_refused_with_the_remedy_of_git(checkout: 
     done = build(checkout, GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
     assert done.returncode == 2
     assert done.stderr.startswith("error: git reads nothing in the checkout ") and done.stderr.count("\n") == 1
-    assert f"run `git config --global --add safe.directory {checkout}`" in done.stderr
+    assert f"run `git config --global --add safe.directory {shlex.quote(str(checkout))}`" in done.stderr
 
 
 @pytest.mark.parametrize("environment", [{}, {"DOCKER_BUILDKIT": ""}, {"DOCKER_BUILDKIT": "1"}])

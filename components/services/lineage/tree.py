@@ -167,27 +167,27 @@ def read_recorded(tracking: Tracking, reference: Reference) -> Recorded:
     )
 
 
-def trace(tracking: Tracking, recorded: Recorded, whereabouts: ArtifactLocator) -> Node:
+def trace(tracking: Tracking, recorded: Recorded, locator: ArtifactLocator) -> Node:
     """Make the tree of a version's lineage, looking for everything that it names."""
     aliases = f" ({', '.join(recorded.aliases)})" if recorded.aliases else ""
     return _node(
         "model version",
         f"{recorded.name} {recorded.version}{aliases}",
         recorded.files,
-        _run_node(tracking, recorded, _pipeline_node(tracking, recorded, whereabouts)),
+        _run_node(tracking, recorded, _pipeline_node(tracking, recorded, locator)),
         model=recorded.digests.get("model", ""),
         **{metric: recorded.tags.get(metric, "") for metric in MAP_METRICS},
     )
 
 
-def find_raw(recorded: Recorded, whereabouts: ArtifactLocator) -> Lookup:
+def find_raw(recorded: Recorded, locator: ArtifactLocator) -> Lookup:
     """Look for the raw data that a version was made from."""
     origin, md5 = recorded.origin("dataset"), recorded.digests.get("raw", "")
     commit = str(origin["git"]["commit"])
     if md5:
-        return whereabouts.raw(md5, commit, origin.get("raw", {}).get("remote", ""))
+        return locator.raw(md5, commit, origin.get("raw", {}).get("remote", ""))
     if recorded.source:
-        return whereabouts.in_git(recorded.source, commit)
+        return locator.in_git(recorded.source, commit)
     return Lookup(State.MISSING, "neither its version nor its place is recorded")
 
 
@@ -250,29 +250,29 @@ def _kubeflow_details(tracking: Tracking, recorded: Recorded, pipeline_run: str)
     return {"mlflow_run": run_id, "page": page}
 
 
-def _pipeline_node(tracking: Tracking, recorded: Recorded, whereabouts: ArtifactLocator) -> Node:
+def _pipeline_node(tracking: Tracking, recorded: Recorded, locator: ArtifactLocator) -> Node:
     run, image, machine = (recorded.execution.get(key, "") for key in ("pipeline_run", "image", "machine"))
-    children = [_commit_node(recorded.git, whereabouts)]
+    children = [_commit_node(recorded.git, locator)]
     if image:
         children.append(_node("image", image, Lookup(State.RECORDED, "its registry was not asked for it")))
     if machine:
         children.append(_node("machine", machine_words(machine), Lookup(State.RECORDED, "")))
     children.append(_params_node(recorded))
-    children += [_artifact_node(kind, recorded, whereabouts) for kind in ANCESTORS]
+    children += [_artifact_node(kind, recorded, locator) for kind in ANCESTORS]
     reason = "" if run else "stages of DVC, or single commands"
     stored = {f"stored_{kind}": recorded.uris.get(kind, "") for kind in ("model", "report")}
     kubeflow = _kubeflow_details(tracking, recorded, run)
     return _node("pipeline run", run, Lookup(State.RECORDED, reason), *children, **stored, **kubeflow)
 
 
-def _commit_node(git: Mapping[str, Any], whereabouts: ArtifactLocator) -> Node:
+def _commit_node(git: Mapping[str, Any], locator: ArtifactLocator) -> Node:
     commit, changed = str(git["commit"]), git.get("changed", [])
     if commit == "unknown":
         finding = Lookup(State.MISSING, "the code was in no git checkout")
     elif git["dirty"] and not changed:
         finding = Lookup(State.MISSING, "the code had uncommitted changes, which are not recorded")
     else:
-        finding = whereabouts.commit(commit, changed)
+        finding = locator.commit(commit, changed)
     return _node("git commit", commit, finding, uncommitted=", ".join(changed))
 
 
@@ -288,24 +288,24 @@ def _params_node(recorded: Recorded) -> Node:
     return _node("parameters", ", ".join(sections), finding, **seeds)
 
 
-def _artifact_node(kind: str, recorded: Recorded, whereabouts: ArtifactLocator) -> Node:
+def _artifact_node(kind: str, recorded: Recorded, locator: ArtifactLocator) -> Node:
     digest, origin = recorded.digests.get(kind, ""), recorded.origin(kind)
     commit = str(origin["git"]["commit"])
-    finding = whereabouts.artifact(kind, digest, commit) if digest else Lookup(State.MISSING, "it is not recorded")
+    finding = locator.artifact(kind, digest, commit) if digest else Lookup(State.MISSING, "it is not recorded")
     uri = recorded.uris.get(kind, "")
     if digest and uri:
-        finding = _or_stored(finding, lambda: whereabouts.stored_artifact(uri, digest))
+        finding = _or_stored(finding, lambda: locator.stored_artifact(uri, digest))
     elif finding.state is State.MISSING and origin["execution"].get("pipeline_run"):
         finding = Lookup(State.UNKNOWN, "not here, nor in DVC; where its pipeline run stored it is not recorded")
-    children = [] if _same_code(origin["git"], recorded.git) else [_commit_node(origin["git"], whereabouts)]
+    children = [] if _same_code(origin["git"], recorded.git) else [_commit_node(origin["git"], locator)]
     section = recorded.sections.get(kind, {})
     for key in _FILES.get(kind, ()):
         if path := section.get(key):
             revision = key.endswith("_model") and section.get(f"{key.removesuffix('_model')}_revision")
             of_hub = Lookup(State.RECORDED, f"revision {revision} of a hub, which was not asked for it")
-            children.append(_node(key, path, of_hub if revision else whereabouts.input_file(path, commit)))
+            children.append(_node(key, path, of_hub if revision else locator.input_file(path, commit)))
     if kind == "dataset":
-        children += _raw_nodes(recorded, finding, whereabouts)
+        children += _raw_nodes(recorded, finding, locator)
     return _node(kind.replace("dataset", "data set").replace("_", " "), digest, finding, *children)
 
 
@@ -326,18 +326,18 @@ def _same_code(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     )
 
 
-def _raw_nodes(recorded: Recorded, dataset: Lookup, whereabouts: ArtifactLocator) -> list[Node]:
+def _raw_nodes(recorded: Recorded, dataset: Lookup, locator: ArtifactLocator) -> list[Node]:
     """The revision of DVC's files, and the raw data itself."""
     origin = recorded.origin("dataset")
     fetched, md5 = origin.get("raw", {}), recorded.digests.get("raw", "")
     places = {key: fetched.get(key, "") for key in ("remote", "repository", "path")}
     source = recorded.source if md5 else ""
-    finding = find_raw(recorded, whereabouts)
+    finding = find_raw(recorded, locator)
     if uri := recorded.uris.get("raw"):
-        finding = _or_stored(finding, lambda: whereabouts.stored_raw(uri, md5))
+        finding = _or_stored(finding, lambda: locator.stored_raw(uri, md5))
     raw = _node("raw data", md5 or recorded.source, finding, source=source, **places)
     if fetched.get("commit"):
-        revision = whereabouts.commit(fetched["commit"], [])
+        revision = locator.commit(fetched["commit"], [])
         if revision.state is not State.FOUND:
             revision = Lookup(State.RECORDED, "its repository was not asked for it")
         return [_node("DVC revision", fetched["commit"], revision), raw]

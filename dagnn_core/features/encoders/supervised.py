@@ -23,6 +23,7 @@ from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.encoders.state import write_state
 from dagnn_core.features.encoders.words import LabelledTexts, WordEncoder
 from dagnn_core.progress import track
+from dagnn_core.tensors import save_tensors
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from components.services.serving import schemas
 from components.services.serving.answers import answer_of
 from components.services.serving.following import warm_up
-from components.services.serving.limits import RequestError
+from components.services.serving.limits import Limits, RequestError
 from dagnn_core.errors import InputError
 
 from .conftest import ODD_IDS

@@ -1,7 +1,7 @@
 """Build an index, and change it: add, replace and remove items without embedding the others again.
 
-Items are embedded in shards, each an index of its own that is sealed when it is finished: an interrupted build goes on
-after the last one. The shards, and the items of an earlier index that stay, are then joined.
+Items are embedded in shards, each an index of its own that is sealed when it is finished: an interrupted build
+resumes after the last one. The shards, and the items of an earlier index that stay, are then joined.
 """
 
 import shutil

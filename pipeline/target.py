@@ -65,7 +65,6 @@ _NOT_IN_KUBEFLOW = {
     "priority_class": "have Argo set it for all pods (docs/cluster.md, `podSpecPatch`)",
     "runtime_class": "have Argo set it for all pods (docs/cluster.md, `podSpecPatch`)",
     "ephemeral_storage": "use `scratch`, a volume of its own for what tasks write",
-    "affinity": "use `node_selector` and `tolerations`",
 }
 # variable -> the key of a target that sets it
 VARIABLES = {

@@ -247,7 +247,7 @@ def _grow(index: Path, out: Path, items: int) -> Path:
 @contextmanager
 def _running(command: Sequence[str]) -> Iterator[Service]:
     """The service, once it is ready."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8", errors="replace") as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dagnn_core.arrays import opening
 from dagnn_core.artifacts import Artifact, read_artifact
 from dagnn_core.data.dataset import Modality
 from dagnn_core.errors import ArtifactError, InputError
@@ -338,7 +339,9 @@ class SearchIndex:
         )
 
     def _mapped(self, name: str) -> NDArray[Any]:
-        array: NDArray[Any] = np.load(self.artifact.file(name), mmap_mode="r", allow_pickle=False)
+        path = self.artifact.file(name)
+        with opening(path, self.artifact.remedy):
+            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
 
 

@@ -199,6 +199,7 @@ def _event_object(event: "Event") -> dict[str, object]:
         "when": values.pop("when").isoformat(timespec="milliseconds"),
         "from": values.pop("source"),
         "to": values.pop("target"),
+        "figures": values.pop("metrics"),
         **values,
     }
 

@@ -113,6 +113,6 @@ def test_a_file_of_a_cluster_is_refused_by_file_and_key(tmp_path: Path) -> None:
 
 
 def test_a_list_in_a_file_of_a_cluster_is_looked_through(tmp_path: Path) -> None:
-    file = edited(tmp_path, ROOT / "configs/clusters/kind.yaml", gpu__node_selector=["a=b", "c=$(HOME)"])
-    with pytest.raises(InputError, match=r"gpu\.node_selector must not contain '\$\('"):
+    file = edited(tmp_path, ROOT / "configs/clusters/kind.yaml", pod_annotations=["a=b", "c=$(HOME)"])
+    with pytest.raises(InputError, match=r"pod_annotations must not contain '\$\('"):
         read_target(str(file))

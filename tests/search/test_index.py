@@ -444,8 +444,12 @@ def test_a_damaged_index_is_refused(collection, best, tmp_path):
         with pytest.raises(ArtifactError, match=message):
             SearchIndex.read(path, best, verify=True)
         (path / name).write_bytes(whole)
-    (path / "thumbnails.npy").write_bytes(bytes((path / "thumbnails.npy").stat().st_size))
+    thumbnails = (path / "thumbnails.npy").read_bytes()
+    (path / "thumbnails.npy").write_bytes(thumbnails[:-1] + bytes([thumbnails[-1] ^ 1]))
     SearchIndex.read(path, best, verify=True, with_thumbnails=False)
+    (path / "thumbnails.npy").write_bytes(bytes(len(thumbnails)))
+    with pytest.raises(ArtifactError, match=r"thumbnails\.npy is damaged"):
+        SearchIndex.read(path, best, verify=True, with_thumbnails=False)
 
 
 def test_a_large_index_is_changed_and_filtered_exactly(best, data, tmp_path):

@@ -23,7 +23,7 @@ items_of = st.lists(
     st.tuples(
         st.sampled_from(["train", "train", "val", "test"]), st.sets(st.sampled_from(NAMES), min_size=1, max_size=4)
     ),
-    min_size=1,
+    min_size=20,
     max_size=60,
 )
 

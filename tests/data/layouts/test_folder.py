@@ -43,7 +43,7 @@ def rejected(raw):
 def test_items_and_images_by_pattern(source):
     raw = open_folder(source, CONFIG)
     assert [item.id for item in raw.items] == ["1", "2", "3"]
-    assert raw.items[1] == (2, "2", "a boat", ("boat", "water"), "2.jpg", "", "", True, True)
+    assert raw.items[1] == (2, "2", "a boat", ("boat", "water"), "2.jpg", "", "", True, True, ())
     assert raw.image(raw.items[1]) == b"2.jpg"
     assert raw.place(2) == "row 2 (line 3)"
 

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from components.services.serving import schemas
 from components.services.serving.answers import answer_of
 from components.services.serving.following import warm_up
-from components.services.serving.limits import Limits, RequestError
+from components.services.serving.limits import RequestError
 from dagnn_core.errors import InputError
 
 from .conftest import ODD_IDS
@@ -99,7 +99,7 @@ def test_the_index_and_its_items_are_described(ask, good, serving, served):
     assert described["labels"]["tree"] == sum("tree" in item.labels for item in items) > 0
     assert (described["items"], described["columns"]) == (len(items), ["split"])
     assert described["takes"] == {"text": True, "image": True}
-    assert described["max_k"] == Limits().k
+    assert described["max_k"] == 50
     item = ask(f"/items/{items[3].id}").json
     assert item == json.loads(json.dumps(items[3]._asdict())) | {"thumbnail": f"/thumbnails/{items[3].id}"}
     with serving(served("vectors")) as other:

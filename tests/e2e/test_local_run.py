@@ -35,11 +35,13 @@ def _run_folder(checkout: Any) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_task_ran(finished: Any) -> None:
     assert {path.name for path in _run_folder(finished).iterdir()} == TASKS
     assert all((_run_folder(finished) / task / "executor_output.json").is_file() for task in TASKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "kind"),
     [
@@ -54,21 +56,28 @@ def test_every_task_left_a_whole_artifact(finished: Any, task: str, kind: str) -
     read_artifact(_run_folder(finished) / task / f"{kind}_out", kind, verify=True)
 
 
+@pytest.mark.slow
 def test_the_report_is_an_html_artifact(finished: Any) -> None:
     page = (_run_folder(finished) / "evaluate/report_html").read_text(encoding="utf-8")
     assert page.lower().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_the_model_is_registered_as_challenger(finished: Any) -> None:
     client = MlflowClient(f"sqlite:///{finished.root / 'mlflow.db'}")
     assert client.get_model_version_by_alias("dagnn", "challenger").version == 1
     assert "version dagnn 1" in finished.output
 
 
+@pytest.mark.slow
 def test_progress_is_shown_and_kfps_own_lines_are_kept_in_a_file(finished: Any) -> None:
     assert "[train] epoch 2 of 2: " in finished.output
-    assert "KFP Executor" not in finished.output
-    (log,) = (finished.root / ".dagnn/runs").glob("*.log")
+    _kfps_own_lines_are_in_a_file_alone(finished, finished.output)
+
+
+def _kfps_own_lines_are_in_a_file_alone(checkout: Any, output: str) -> None:
+    assert "KFP Executor" not in output
+    (log,) = (checkout.root / ".dagnn/runs").glob("*.log")
     assert "Got executor_input" in log.read_text(encoding="utf-8")
 
 
@@ -96,13 +105,21 @@ def test_a_seed_named_twice_is_refused_before_any_work(make_checkout: Callable[[
     assert not (checkout.root / ".dagnn").exists()
 
 
-def test_a_failure_of_a_task_is_one_line_with_its_exit_status(make_checkout: Callable[[], Any]) -> None:
+def test_each_task_reads_what_another_made_and_a_failure_is_one_line_with_its_exit_status(
+    make_checkout: Callable[[], Any],
+) -> None:
+    """The chain up to a task that fails: it has found no vectors in the data set that the task before it made."""
     checkout = make_checkout()
-    checkout.set({"dataset": {"source": "configs/missing.yaml"}})
+    checkout.set({"num_scenes": 80}, file="configs/demo_scenes.yaml")
+    checkout.set({"features": {"image": "precomputed"}})
     done = forked.run("pipeline.cli.main", "run", cwd=checkout.root, environment=checkout.environment)
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stdout + done.stderr
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: dataset: configs/missing.yaml")
+    made = _run_folder(checkout) / "dataset" / "dataset_out"
+    assert line.startswith(f"error: extract_features: {made} has no precomputed image vectors")
+    read_artifact(made, "dataset", verify=True)
+    assert "[dataset] data set: " in done.stdout
+    _kfps_own_lines_are_in_a_file_alone(checkout, done.stdout)
 
 
 def test_a_server_that_is_not_there_stops_the_run_before_any_work(make_checkout: Callable[[], Any]) -> None:

@@ -484,10 +484,10 @@ def demo_spec(tmp_path, text):
 
 
 def test_the_demo_is_rendered_with_all_its_scenes(tmp_path, out):
-    spec = demo_spec(tmp_path, "num_scenes: 60\n")
+    spec = demo_spec(tmp_path, "{num_scenes: 60, width: 96, height: 96}")
     run(params=DatasetConfig(source=str(spec), min_label_count=2), dataset_out=out)
     dataset = Dataset.read(out, verify=True)
-    scenes = list(render_scenes(DemoSpec(num_scenes=60)))
+    scenes = list(render_scenes(DemoSpec(num_scenes=60, width=96, height=96)))
     assert dataset.ids == tuple(scene.id for scene in scenes)
     assert dataset.texts == tuple(scene.text for scene in scenes)
     assert dataset.images(range(60)) == [scene.image for scene in scenes]
@@ -607,6 +607,7 @@ def test_no_space_is_status_3_and_leaves_nothing(tmp_path, out, large):
     run(params=params, dataset_out=out)  # resumes from the work, which is elsewhere
 
 
+@pytest.mark.slow
 def test_no_space_for_unfinished_work_is_status_3_and_leaves_the_checks(tmp_path, out):
     source = make_source(tmp_path / "source", side=128)
     params = DatasetConfig(layout="folder", source=str(source), folder=FOLDER)
@@ -641,14 +642,14 @@ def test_a_second_import_of_the_same_images_is_refused(params, out):
 
 
 def test_ctrl_c_leaves_nothing_and_the_next_run_works(tmp_path, out):
-    spec = demo_spec(tmp_path, "{num_scenes: 500, width: 96, height: 96}")
+    spec = demo_spec(tmp_path, "{num_scenes: 250, width: 96, height: 96}")
     out.parent.mkdir()
     with forked.start(*command(DatasetConfig(source=str(spec)), out)) as process:
         deadline = time.monotonic() + 60
         while not list(work_of(out).rglob("data-00000.tmp")):
             assert time.monotonic() < deadline
             assert process.poll() is None
-            time.sleep(0.05)
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         done = process.wait()
     assert done.returncode == 130

@@ -8,8 +8,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -18,8 +20,10 @@ from PIL import Image
 
 from components.services.promotion.gate import GateResult
 from components.services.promotion.promotion import promote
+from components.services.registry import served_code
 from components.services.registry.stored_model import find_fault
 from components.services.registry.versions import CHALLENGER, CHAMPION, RegisteredVersion
+from components.services.tracking.mlflow import Tracking
 from components.steps.register import run
 from dagnn_core.artifacts import manifest_digest_of, read_artifact, write_artifact, write_json
 from dagnn_core.config.features import FeaturesConfig
@@ -125,6 +129,35 @@ def make_report(path, model, *, raw=RAW_DATA, label_names=LABELS, uris=None, **m
     return path
 
 
+class Registered(NamedTuple):
+    """A model, its report, and the version that both became in a registry of their own."""
+
+    tracking: Tracking
+    model: Path
+    report: Path
+    version: RegisteredVersion
+
+
+@pytest.fixture(scope="module")
+def registered(empty_database, tmp_path_factory):
+    """One version for the tests that read only."""
+    folder = tmp_path_factory.mktemp("registered")
+    tracking = Tracking(uri=f"sqlite:///{shutil.copy(empty_database, folder)}")
+    model = make_model(folder / "model", RAW)
+    report = make_report(folder / "report", model)
+    return Registered(tracking, model, report, run(model=model, report=report, params=PARAMS, tracking=tracking))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def files_parsed_once():
+    """Which modules a file of this library imports is the same for all tests."""
+    follow = cache(lambda name, file: tuple(imports(name, file)))
+    imports = served_code._imports
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(served_code, "_imports", follow)
+        yield
+
+
 @pytest.fixture
 def model(tmp_path):
     return make_model(tmp_path / "model", RAW)
@@ -150,8 +183,19 @@ def stored_models(tracking):
     return [model / "artifacts" for model in folder.iterdir()]
 
 
-def in_new_process(tracking, code, **arguments):
-    """Run code away from the checkout; it sees `model`, loaded from the registry without any pickle."""
+FORGET_THIS_LIBRARY = """
+import os, sys
+for name in [name for name in sys.modules if name.split(".")[0] in ("components", "dagnn_core", "pipeline", "tests")]:
+    del sys.modules[name]
+sys.path[:] = [entry for entry in sys.path if not os.path.exists(os.path.join(entry, "dagnn_core"))]
+"""
+
+
+def in_new_process(tracking, code, *, forks=False, **arguments):
+    """Run code away from the checkout; it sees `model`, loaded from the registry without any pickle.
+
+    The process is a new interpreter, or else one that forks from this and forgets this library.
+    """
     prelude = (
         "import base64, json, sys, numpy as np, mlflow\n"
         f"arguments = json.loads({json.dumps(arguments)!r})\n"
@@ -166,14 +210,12 @@ def in_new_process(tracking, code, **arguments):
         "    return sorted(module.__file__.partition('/code/')[2] for module in found)\n"
     )
     environment = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    done = subprocess.run(
-        [sys.executable, "-c", prelude + code],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(tracking.uri.removeprefix("sqlite:///")).parent,
-        env=environment,
-    )
+    folder = Path(tracking.uri.removeprefix("sqlite:///")).parent
+    if forks:
+        done = forked.run_code(FORGET_THIS_LIBRARY + prelude + code, cwd=folder, environment=environment)
+    else:
+        command = [sys.executable, "-c", prelude + code]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -184,11 +226,10 @@ def stored_modules(tracking):
     return sorted(str(path.relative_to(stored / "code")) for path in (stored / "code").rglob("*.py"))
 
 
-def test_version_has_its_lineage(tracking, model, report):
-    registered = run(model=model, report=report, params=PARAMS, tracking=tracking)
-
-    assert registered == RegisteredVersion("scenes", "1")
-    version = version_of(tracking, registered)
+def test_version_has_its_lineage(registered):
+    tracking, model, report, registered_version = registered
+    assert registered_version == RegisteredVersion("scenes", "1")
+    version = version_of(tracking, registered_version)
     tags = dict(version.tags)
     assert tags.pop("mlflow_model_id").startswith("m-")
     params = b'{"model":{"hops":2},"train":{"lr":5e-05,"seed":103}}'
@@ -222,8 +263,9 @@ def test_version_has_its_lineage(tracking, model, report):
     assert "| MAP | mean | 0.650 (0.600 to 0.700) |" in version.description
 
 
-def test_run_holds_report_and_model(tracking, model, report):
-    version = version_of(tracking, run(model=model, report=report, params=PARAMS, tracking=tracking))
+def test_run_holds_report_and_model(registered):
+    tracking = registered.tracking
+    version = version_of(tracking, registered.version)
     assert {entry.path for entry in tracking.client.list_artifacts(version.run_id, "report")} == {
         "report/manifest.json",
         "report/metrics.json",
@@ -240,8 +282,9 @@ def test_same_model_gets_a_new_version_where_mlflows_record_of_the_old_was_delet
     assert run(model=model, report=report, params=PARAMS, tracking=tracking).version == "2"
 
 
-def test_metrics_are_tied_to_model_and_test_split(tracking, model, report):
-    version = version_of(tracking, run(model=model, report=report, params=PARAMS, tracking=tracking))
+def test_metrics_are_tied_to_model_and_test_split(registered):
+    tracking = registered.tracking
+    version = version_of(tracking, registered.version)
     logged = tracking.client.get_logged_model(version.tags["mlflow_model_id"])
     assert {metric.key: metric.value for metric in logged.metrics} == METRICS
     name, digest = f"test-{'d' * 12}", RAW_DATA["md5"]
@@ -385,9 +428,8 @@ def test_same_model_gets_a_new_version_where_the_files_of_the_old_are_gone(track
     assert find_fault(tracking, version_of(tracking, RegisteredVersion("scenes", "2"))) is None
 
 
-def test_no_pickle_and_no_bytecode_is_stored(tracking, model, report):
-    run(model=model, report=report, params=PARAMS, tracking=tracking)
-    [stored] = stored_models(tracking)
+def test_no_pickle_and_no_bytecode_is_stored(registered):
+    [stored] = stored_models(registered.tracking)
     files = [path for path in stored.rglob("*") if path.is_file()]
     suffixes = {path.suffix for path in files} | {""}
     of_code, of_model = {".css", ".html", ".j2", ".py", ".typed"}, {".json", ".jsonl", ".npy", ".safetensors"}
@@ -398,8 +440,8 @@ def test_no_pickle_and_no_bytecode_is_stored(tracking, model, report):
         assert path.suffix != ".npy" or np.load(path, allow_pickle=False).dtype.kind == "f"
 
 
-def test_registered_model_embeds_as_the_trained_one_in_a_new_process(tracking, model, report):
-    run(model=model, report=report, params=PARAMS, tracking=tracking)
+def test_registered_model_embeds_as_the_trained_one_in_a_new_process(registered):
+    tracking, model = registered.tracking, registered.model
     images = [make_image("navy"), make_image("tomato")]
     encoded = [base64.b64encode(content).decode() for content in images]
     code = """
@@ -427,7 +469,7 @@ print(json.dumps({
     "imported": imported(),
 }))
 """
-    got = in_new_process(tracking, code, uri=tracking.uri, texts=TEXTS, images=encoded)
+    got = in_new_process(tracking, code, forks=True, uri=tracking.uri, texts=TEXTS, images=encoded)
 
     trained = TrainedModel.read(model)
     texts, images = trained.encode_texts(TEXTS), trained.encode_images(images)

@@ -123,6 +123,7 @@ def test_a_slice_that_is_too_small_or_not_there_is_named_as_such(data):
     assert slices["rare_labels"] == NotApplicable("queries with a rare label in the test split: 1, too few to compare")
 
 
+@pytest.mark.slow  # `test_promote.py` loads a version of images in a fresh process
 def test_a_version_on_precomputed_vectors_is_loaded_apart_from_this_process(scenes, model, data):
     ready, dataset = model("vectors"), data("vectors")
     queries = sample(ready, dataset, score(ready, dataset, name="it"))

@@ -1,62 +1,74 @@
 """What of this library is stored with a model."""
 
+import importlib
 import json
 import os
-import subprocess
+import runpy
 import sys
+from collections.abc import Iterator
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
 import dagnn_core
+from components.services.registry import served_code
 from components.services.registry.served_code import PYFUNC_MODEL, copy_served_code, served_files
 from dagnn_core.config.features import IMAGE_ENCODERS, TEXT_ENCODERS
 from dagnn_core.config.model import KINDS
+from tests.fixtures import forked
 from tests.fixtures.locations import ROOT
 
 NETWORKS = {kind: parts.network for kind, parts in KINDS.items()}
 PARTS = sorted({*IMAGE_ENCODERS.values(), *TEXT_ENCODERS.values(), *NETWORKS.values()})
-# each child of the process sees the stored code alone, and none has to import torch again
-LOAD = """
-import json, os, runpy, sys
-import mlflow.pyfunc, numpy, pandas, PIL.Image, pyarrow.parquet, pydantic, safetensors.torch, torch, tqdm
-assert not [name for name in sys.modules if name.startswith("dagnn_core")]
-sys.path[:] = [entry for entry in sys.path if not os.path.exists(os.path.join(entry, "dagnn_core"))]
-pyfunc_model, folders = sys.argv[1], json.load(sys.stdin)
-for part, folder in folders.items():
-    sys.stdout.flush()
-    if os.fork() == 0:
-        sys.path.insert(0, folder)
-        runpy.run_path(pyfunc_model)
-        from dagnn_core.registry import load
-        load(part, "part")
-        imported = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "dagnn_core"]
-        print(json.dumps([part, imported]), flush=True)
-        os._exit(0)
-    assert os.wait()[1] == 0, part
-"""
+OURS = ("components", "dagnn_core", "pipeline")
+# what the parts import, so that their processes need not
+PACKAGES = ("mlflow.pyfunc", "numpy", "pandas", "PIL.Image", "pyarrow.parquet", "safetensors.torch", "torch", "tqdm")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def files_parsed_once() -> Iterator[None]:
+    """Which modules a file imports is the same for all parts."""
+    follow = cache(lambda name, file: tuple(imports(name, file)))
+    imports = served_code._imports
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(served_code, "_imports", follow)
+        yield
+
+
+def load_each(pyfunc_model: str, folders: dict[str, str]) -> None:
+    """Load each part in a process of its own that sees the stored code alone, and say what of it is imported."""
+    for name in PACKAGES:
+        importlib.import_module(name)
+    for name in [name for name in sys.modules if name.split(".")[0] in OURS]:
+        del sys.modules[name]
+    sys.path[:] = [entry for entry in sys.path if not Path(entry, "dagnn_core").exists()]
+    for part, folder in folders.items():
+        sys.stdout.flush()
+        if os.fork() == 0:
+            sys.path.insert(0, folder)
+            runpy.run_path(pyfunc_model)
+            importlib.import_module("dagnn_core.registry").load(part, "part")
+            imported = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "dagnn_core"]
+            sys.stdout.write(json.dumps([part, imported]) + "\n")
+            sys.stdout.flush()
+            os._exit(0)
+        assert os.wait()[1] == 0, part
 
 
 def test_each_encoder_and_network_brings_the_modules_that_it_imports_and_no_others(tmp_path: Path) -> None:
     folders = {part: tmp_path / str(number) for number, part in enumerate(PARTS)}
     for part, folder in folders.items():
         copy_served_code([part], folder)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LOAD, PYFUNC_MODEL],
-        input=json.dumps({part: str(folder) for part, folder in folders.items()}),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
-    )
+    stored = {part: str(folder) for part, folder in folders.items()}
+    done = forked.fork(partial(load_each, str(PYFUNC_MODEL), stored), cwd=tmp_path).wait()
     assert done.returncode == 0, done.stderr
     imported = dict(json.loads(line) for line in done.stdout.splitlines())
     assert set(imported) == set(PARTS)
     for part, folder in folders.items():
-        stored = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
-        assert {str(Path(file).relative_to(folder)) for file in imported[part]} == stored, part
+        files = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
+        assert {str(Path(file).relative_to(folder)) for file in imported[part]} == files, part
 
 
 def test_a_model_carries_less_than_a_third_of_the_library() -> None:

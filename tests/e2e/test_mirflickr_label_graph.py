@@ -216,6 +216,7 @@ def test_the_same_of_mirflickr(built: Built, tmp_path: Path) -> None:
         check(built, tmp_path)
 
 
+@pytest.mark.slow
 @needs_mirflickr
 def test_every_item_together_has_the_published_number_of_labels(built: Built) -> None:
     """The surviving files of the authors sum to 80 % of it."""
@@ -223,6 +224,7 @@ def test_every_item_together_has_the_published_number_of_labels(built: Built) ->
     assert sum(len(row.labels) for row in built.rows) == 75_640
 
 
+@pytest.mark.slow
 @needs_mirflickr
 def test_circulating_counts_have_the_edges_of_all_items(built: Built) -> None:
     """Those of the training items differ in four, all of them close to the threshold."""
@@ -242,6 +244,7 @@ def test_circulating_counts_have_the_edges_of_all_items(built: Built) -> None:
     assert abs(np.concatenate([training[differ], circulating[differ]]) - THRESHOLD).max() < 0.012
 
 
+@pytest.mark.slow
 @needs_mirflickr
 def test_edges_say_what_everybody_knows(built: Built) -> None:
     graph = built.graph

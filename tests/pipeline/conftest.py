@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import typer.main
 
 from components.services.tracking.mlflow import IMPATIENT
 from dagnn_core.redaction import forget
+from pipeline import compiling
 from pipeline.cli.kubeflow import compile_pipeline
 from pipeline.cli.main import main
 from pipeline.kubeflow.client import Kubeflow
@@ -26,6 +29,31 @@ ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/dagnn@sha256:" + "1" * 64
 COMMIT = "c0ffee" * 6 + "c0ff"
 GIT = {"commit": COMMIT, "dirty": False}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_command_line() -> Iterator[None]:
+    """Spare seconds of each command: typer makes all commands anew for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="session")
+def compiled_once() -> Callable[..., None]:
+    """`write_pipeline`, which gives equal bytes for equal arguments, and here keeps them: see `test_compile`."""
+    write, known = compiling.write_pipeline, dict[str, bytes]()
+
+    def write_pipeline(out: Path, **arguments: object) -> None:
+        key = repr((out.suffix, sorted(arguments.items())))
+        if key in known:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_bytes(known[key])
+        else:
+            write(out, **arguments)  # type: ignore[arg-type]
+            known[key] = out.read_bytes()
+
+    return write_pipeline
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +145,11 @@ Dagnn = Callable[..., Done]
 
 @pytest.fixture
 def dagnn(
-    server: KubeflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: KubeflowServer,
+    compiled_once: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Dagnn:
     """Run a command in a folder with a configuration and images, with the server's address in the environment."""
     for name in [name for name in os.environ if name.startswith(("KF_", "DAGNN_", "MLFLOW_"))]:
@@ -132,6 +164,7 @@ def dagnn(
     (tmp_path / "infra").mkdir()
     (tmp_path / "infra/images.json").write_text(json.dumps({"commit": COMMIT, "cpu": IMAGE}))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compiling, "write_pipeline", compiled_once)
 
     def run(*arguments: str) -> Done:
         monkeypatch.setattr(sys, "argv", ["dagnn", *arguments])

@@ -21,6 +21,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from tests.pipeline.kfp_description import Json, Judge, Refusal, Request
+from tests.pipeline.specs import FAST_LOADER
 
 NOW = "2026-11-28T12:00:00Z"
 
@@ -92,7 +93,7 @@ class KubeflowServer:
         if pipeline_id not in self.pipelines:
             raise Refusal(400, "Failed to create a pipeline version")
         _unique(self.versions, name, {"pipeline_id": pipeline_id})
-        spec, *platform = yaml.safe_load_all(request.body)
+        spec, *platform = yaml.load_all(request.body, Loader=FAST_LOADER)
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
         for document in platform:
             json_format.ParseDict(document, pipeline_spec_pb2.PlatformSpec())

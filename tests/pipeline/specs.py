@@ -4,17 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from google.protobuf import json_format
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
-from ruamel.yaml import YAML
 
 Spec = dict[str, Any]
+FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""In C, where it is installed: kfp reads and writes with the same library."""
 
 
 def read_specs(path: Path) -> tuple[Spec, Spec]:
     """The pipeline and its platform, which the official protos accept; these refuse fields that they don't know."""
-    pipeline, platform = YAML(typ="safe", pure=True).load_all(path.read_text(encoding="utf-8"))
+    pipeline, platform = yaml.load_all(path.read_text(encoding="utf-8"), Loader=FAST_LOADER)
     json_format.ParseDict(pipeline, PipelineSpec())
     json_format.ParseDict(platform, PlatformSpec())
     for config in kubernetes_of(platform).values():

@@ -7,16 +7,18 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.cli.main import main
 from tests.fixtures import forked
-from tests.pipeline.conftest import ROOT, Dagnn
+from tests.pipeline.conftest import Dagnn
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.recorded import as_of, recorded
 
@@ -26,10 +28,34 @@ SCHEDULE = "dagnn at 0 30 2 * * MON-FRI"
 BEFORE, ASKED, STOPPED = "2026-11-28T15:59:59Z", "2026-11-28T16:00:30Z", "2026-11-28T16:00:50Z"
 
 
+KINDS = ("pipelines", "versions", "experiments", "runs", "recurring_runs", "packages")
+Submit = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def after_submit() -> dict[tuple[str, ...], dict[str, Any]]:
+    """Arguments of `dagnn submit` -> what the server has then."""
+    return {}
+
+
 @pytest.fixture
-def submitted(server: KubeflowServer, dagnn: Dagnn) -> dict[str, Any]:
+def submit(server: KubeflowServer, dagnn: Dagnn, after_submit: dict[tuple[str, ...], dict[str, Any]]) -> Submit:
+    """Bring the server to where `dagnn submit` leaves it, which does so the first time alone."""
+
+    def run(*arguments: str) -> None:
+        if arguments not in after_submit:
+            assert dagnn("submit", *arguments).status == 0
+            after_submit[arguments] = {kind: deepcopy(getattr(server, kind)) for kind in KINDS}
+        for kind, entries in deepcopy(after_submit[arguments]).items():
+            setattr(server, kind, entries)
+
+    return run
+
+
+@pytest.fixture
+def submitted(server: KubeflowServer, submit: Submit) -> dict[str, Any]:
     """A run of ours, as the server has it; another pipeline has one, too."""
-    assert dagnn("submit").status == 0
+    submit()
     (ours,) = server.runs.values()
     theirs = {**ours, "run_id": "theirs", "pipeline_version_reference": {"pipeline_id": "other"}}
     server.runs["theirs"] = theirs
@@ -201,8 +227,8 @@ class TestRetry:
 
 class TestSchedules:
     @pytest.fixture
-    def schedule(self, server: KubeflowServer, dagnn: Dagnn) -> dict[str, Any]:
-        assert dagnn("submit", "--recurring", "30 2 * * MON-FRI").status == 0
+    def schedule(self, server: KubeflowServer, submit: Submit) -> dict[str, Any]:
+        submit("--recurring", "30 2 * * MON-FRI")
         (entry,) = server.recurring_runs.values()
         server.recurring_runs["theirs"] = {
             **entry,
@@ -242,14 +268,14 @@ class TestSchedules:
     ) -> None:
         ours, theirs = os.openpty()
         os.write(ours, answer.encode())
-        done = subprocess.run(
-            [sys.executable, "-c", "from pipeline.cli.main import main; main()", "schedules", "delete", SCHEDULE],
-            env=os.environ | {"PYTHONPATH": str(ROOT), "KF_PIPELINES_ENDPOINT": server.url},
-            stdin=theirs,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+
+        def delete() -> None:
+            os.dup2(theirs, 0)
+            sys.stdin = open(0, closefd=False)  # noqa: SIM115
+            sys.argv = ["dagnn", "schedules", "delete", SCHEDULE]
+            main()
+
+        done = forked.fork(delete, environment=os.environ | {"KF_PIPELINES_ENDPOINT": server.url}).wait()
         os.close(ours)
         os.close(theirs)
         assert done.returncode == status, done.stderr

@@ -132,7 +132,7 @@ def assert_scores_equal(actual: QueryScores, expected: list[tuple[float, ...] | 
             assert got == pytest.approx(values, abs=1e-12)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(problems())
 def test_scores_equal_plain_loops_with_ties_zeros_and_unlabelled_items(problem: Problem) -> None:
     orders = [exact_order(query, problem.gallery.tolist()) for query in problem.query.tolist()]
@@ -229,7 +229,7 @@ def test_perfect_and_reversed_rankings() -> None:
     assert scores.average_precision[0] == 0.25
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=25)
 @given(problems())
 def test_ndcg_is_at_most_one_and_rises_when_a_better_item_moves_up(problem: Problem) -> None:
     """Along a bubble sort by gain every metric rises to exactly 1."""

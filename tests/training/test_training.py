@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
@@ -98,20 +98,23 @@ def same(a: TrainingResult, b: TrainingResult) -> bool:
     return weights and a.history == b.history and a.val_metrics == b.val_metrics
 
 
+RECORDER = Recorder()
+"""Of the undisturbed training."""
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     """What the other trainings of these data have to come to."""
-    return run(tmp_path_factory.mktemp("undisturbed"))
+    return run(tmp_path_factory.mktemp("undisturbed"), logger=RECORDER)
 
 
-def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
-    recorder = Recorder()
-    result = run(tmp_path, logger=recorder)
+def test_it_learns_and_keeps_the_best_epoch(undisturbed: TrainingResult) -> None:
+    result = undisturbed
     history = [epoch["val_map_mean"] for epoch in result.history]
     assert history[-1] > history[0] + 0.05
     assert result.val_metrics["val_map_mean"] == max(history)
     assert result.val_metrics["best_epoch"] == 1 + history.index(max(history))
-    assert recorder.epochs[2]["loss_total"] == result.history[1]["loss_total"]
+    assert RECORDER.epochs[2]["loss_total"] == result.history[1]["loss_total"]
     assert set(result.history[0]) == {
         "epoch", "loss_total", "loss_classification", "loss_modality_invariance", "loss_adversarial",
         "discriminator_accuracy_image", "discriminator_accuracy_text", "gradient_norm",
@@ -137,12 +140,12 @@ def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
 )
 def test_every_kind_and_variant_learns(tmp_path: Path, changes: dict[str, Any]) -> None:
     model = parse_section(ModelConfig, SMALL | changes, "model")
-    result = run(tmp_path, TrainConfig(epochs=8, batch_size=16, lr=5e-3), model_config=model)
+    result = run(tmp_path, TrainConfig(epochs=4, batch_size=16, lr=1e-2), model_config=model)
     relevant = make_split(60, seed=2).labels
     chance = (relevant @ relevant.T > 0).double().mean().item()
     assert result.val_metrics["val_map_mean"] > chance + 0.1
     assert "image_encoder" in {name.split(".")[0] for name in result.weights}
-    assert len(result.history) == (1 if model.kind in ("cca", "ridge") else 8)
+    assert len(result.history) == (1 if model.kind in ("cca", "ridge") else 4)
 
 
 def test_incomplete_items_are_used_where_something_is_there(tmp_path: Path) -> None:
@@ -179,6 +182,7 @@ def test_reconstruction_leaves_what_is_there(tmp_path: Path) -> None:
 def test_an_interrupted_training_with_everything_resumes_to_the_bit(tmp_path: Path) -> None:
     config = replace(
         CONFIG,
+        epochs=4,
         weight_averaging=0.9,
         lr_schedule="cosine",
         warmup_epochs=2,
@@ -191,7 +195,7 @@ def test_an_interrupted_training_with_everything_resumes_to_the_bit(tmp_path: Pa
     model = replace(MODEL, image_dropout=0.2, text_dropout=0.1)
     expected = run(tmp_path / "whole", config, train_split=split, model_config=model)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "resumed", config, train_split=split, model_config=model, logger=Recorder(interrupt_at=4))
+        run(tmp_path / "resumed", config, train_split=split, model_config=model, logger=Recorder(interrupt_at=3))
     assert same(expected, run(tmp_path / "resumed", config, train_split=split, model_config=model))
 
 
@@ -253,15 +257,16 @@ def test_deterministic_algorithms_give_the_result_that_a_cpu_gives_in_any_case(
 @pytest.mark.parametrize("preset", ["aaai21", "tpami22", "best"])
 def test_bf16_is_close_to_float32(tmp_path: Path, preset: str) -> None:
     model = parse_section(ModelConfig, SMALL | {"preset": preset}, "model")
-    single = run(tmp_path / "float32", model_config=model)
-    half = run(tmp_path / "bf16", replace(CONFIG, precision="bf16"), model_config=model)
+    short = replace(CONFIG, epochs=3)
+    single = run(tmp_path / "float32", short, model_config=model)
+    half = run(tmp_path / "bf16", replace(short, precision="bf16"), model_config=model)
     for expected, got in zip(single.history, half.history, strict=True):
         assert expected["loss_total"] != got["loss_total"] == pytest.approx(expected["loss_total"], rel=1e-2)
         assert got["val_map_mean"] == pytest.approx(expected["val_map_mean"], abs=0.02)
     assert all(half.weights[name].dtype == weight.dtype for name, weight in single.weights.items())
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 4])
+@pytest.mark.parametrize("epoch", [1, 4])
 def test_an_interrupted_training_resumes_to_the_bit(undisturbed: TrainingResult, tmp_path: Path, epoch: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, logger=Recorder(interrupt_at=epoch))
@@ -310,6 +315,7 @@ def test_a_split_that_is_too_small_is_refused(tmp_path: Path) -> None:
         run(tmp_path, val_split=make_split(1, seed=2))
 
 
+@settings(max_examples=40)
 @given(num_items=st.integers(2, 200), batch_size=st.integers(2, 50), seed=st.integers(0, 5))
 def test_batches_cover_every_item_once(num_items: int, batch_size: int, seed: int) -> None:
     batches = make_split(num_items, 0).draw_batches(batch_size, torch.Generator().manual_seed(seed))

@@ -7,17 +7,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from dagnn_core.data.formats import matrix_file as module
 from dagnn_core.data.formats.matrix_file import read_matrix
 from dagnn_core.errors import InputError
+from tests.fixtures.layouts import write_matlab73
 
 
-def write_hdf5(path, **matrices):
-    """As MATLAB 7.3 does: columns first, behind a block of its own."""
-    with h5py.File(path, "w", userblock_size=512) as file:
-        for name, matrix in matrices.items():
-            file[name] = matrix.T
-    with path.open("r+b") as stream:
-        stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Read files of MATLAB 5 here: what is in them is the same, and another process takes its time."""
+    monkeypatch.setattr(module, "_read_apart", module._read_matlab5)
 
 
 @pytest.mark.parametrize("suffix", ["mat", "v73.mat", "npy", "npz"])
@@ -29,12 +28,12 @@ def write_hdf5(path, **matrices):
         elements=st.integers(0, 99),
     )
 )
-def test_a_matrix_comes_back(tmp_path, suffix, matrix):
+def test_a_matrix_comes_back(in_this_process, tmp_path, suffix, matrix):
     path = tmp_path / f"a.{suffix}"
     if suffix == "mat":
         scipy.io.savemat(path, {"XAll": matrix, "n": 3.0, "who": "me"})
     elif suffix == "v73.mat":
-        write_hdf5(path, XAll=matrix, n=np.ones((1, 1)))
+        write_matlab73(path, XAll=matrix, n=np.ones((1, 1)))
     elif suffix == "npy":
         np.save(path, matrix)
     else:
@@ -48,7 +47,9 @@ def test_logical_and_sparse_matrices_of_matlab(tmp_path):
     path = tmp_path / "a.mat"
     scipy.io.savemat(path, {"a": scipy.sparse.csc_matrix(np.eye(3)), "b": np.eye(2, dtype=bool)})
     np.testing.assert_array_equal(read_matrix(path, "a"), np.eye(3))
-    np.testing.assert_array_equal(read_matrix(path, "b"), np.eye(2))
+    found = read_matrix(path, "b")
+    np.testing.assert_array_equal(found, np.eye(2))
+    assert found.dtype == np.uint8, "as SciPy has it"
 
 
 SPARSE = scipy.sparse.random_array((7, 4), density=0.3, rng=np.random.default_rng(0), format="csc")
@@ -85,7 +86,7 @@ def put_cells(file, group, name, kind, *values):
 @pytest.fixture
 def matlab73(tmp_path):
     path = tmp_path / "a.mat"
-    write_hdf5(path)
+    write_matlab73(path)
     with h5py.File(path, "r+") as file:
         put_sparse(file, "T", SPARSE)
         put_sparse(file, "B", SPARSE != 0, "logical")
@@ -142,7 +143,7 @@ def test_a_damaged_sparse_matrix_is_refused(matlab73, part, values):
         read_matrix(matlab73, "T")
 
 
-def test_structs_and_cells_of_matlab_5(tmp_path):
+def test_structs_and_cells_of_matlab_5(in_this_process, tmp_path):
     path = tmp_path / "a.mat"
     cells = np.empty((1, 3), object)
     cells[0, :] = [np.ones((2, 3)), "text", SPARSE]
@@ -194,7 +195,7 @@ def test_sparse_matrices_of_scipy(tmp_path, kind):
 @pytest.mark.parametrize("suffix", ["mat", "v73.mat", "npz"])
 def test_one_of_several_is_named(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
-    write = {"mat": scipy.io.savemat, "v73.mat": lambda path, values: write_hdf5(path, **values)}
+    write = {"mat": scipy.io.savemat, "v73.mat": lambda path, values: write_matlab73(path, **values)}
     write.get(suffix, lambda path, values: np.savez(path, **values))(path, {"a": np.eye(2), "b": np.eye(3)})
     assert len(read_matrix(path, "b")) == 3
     with pytest.raises(InputError, match=r"holds these matrices .*: a, b; expected one; name it as FILE#NAME"):
@@ -204,16 +205,16 @@ def test_one_of_several_is_named(tmp_path, suffix):
 
 
 def test_links_of_hdf5_to_other_files_are_left_alone(tmp_path):
-    write_hdf5(tmp_path / "other.mat", secret=np.eye(3))
+    write_matlab73(tmp_path / "other.mat", secret=np.eye(3))
     path = tmp_path / "a.mat"
-    write_hdf5(path)
+    write_matlab73(path)
     with h5py.File(path, "r+") as file:
         file["link"] = h5py.ExternalLink("other.mat", "/secret")
     with pytest.raises(InputError, match=r"a\.mat holds these matrices .*: none, but nothing"):
         read_matrix(path)
 
 
-def test_what_is_no_matrix_of_numbers_is_refused(tmp_path):
+def test_what_is_no_matrix_of_numbers_is_refused(in_this_process, tmp_path):
     path = tmp_path / "cells.mat"
     scipy.io.savemat(path, {"c": np.array([["a", 1], ["b", 2]], dtype=object), "row": np.ones((1, 5))})
     with pytest.raises(InputError, match=r"none, but c \(cell \[2, 2\]\), row \(double \[1, 5\]\); expected one"):
@@ -235,13 +236,13 @@ def test_what_is_no_matrix_of_numbers_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["mat", "v73.mat", "npy", "npz"])
-def test_damaged_files_are_refused(tmp_path, suffix):
+def test_damaged_files_are_refused(in_this_process, tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     whole = tmp_path / f"whole.{suffix}"
     matrix = np.random.default_rng(0).normal(size=(50, 20))
     write = {
         "mat": lambda: scipy.io.savemat(whole, {"a": matrix}, do_compression=True),
-        "v73.mat": lambda: write_hdf5(whole, a=matrix),
+        "v73.mat": lambda: write_matlab73(whole, a=matrix),
         "npy": lambda: np.save(whole, matrix),
         "npz": lambda: np.savez_compressed(whole, a=matrix),
     }

@@ -1,3 +1,4 @@
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from dagnn_core.config.dataset import MatricesConfig
 from dagnn_core.data.layouts.matrices import open_matrices
 from dagnn_core.data.raw import Reason
 from dagnn_core.errors import InputError
+from tests.fixtures.layouts import write_matlab73
 from tests.fixtures.locations import SHARED
 
 CONFIG = MatricesConfig()
@@ -32,6 +34,8 @@ def splits(raw):
 
 
 def test_the_files_of_the_authors(matrices):
+    vectors = np.random.default_rng(1).normal(size=(6, 5))
+    scipy.io.savemat(matrices / "test_img.mat", {"test_img": vectors})  # MATLAB 5
     raw = open_matrices(matrices, CONFIG)
     assert splits(raw) == {"train": 20, "test": 6}
     assert raw.draws_val
@@ -42,13 +46,12 @@ def test_the_files_of_the_authors(matrices):
     assert {(item.text, item.has_text, item.has_image) for item in raw.items} == {("", True, True)}
     image = raw.vectors["image"].of(["test-2"])
     assert image.dtype == np.float32
-    np.testing.assert_allclose(image[0], scipy.io.loadmat(matrices / "test_img.mat")["test_img"][1], rtol=1e-6)
+    np.testing.assert_allclose(image[0], vectors[1], rtol=1e-6)
 
 
 def test_validation_files_are_the_validation_split(matrices):
     for kind in ("img", "txt", "lab"):
-        matrix = scipy.io.loadmat(matrices / f"test_{kind}.mat")[f"test_{kind}"]
-        scipy.io.savemat(matrices / f"val_{kind}.mat", {"v": matrix})
+        shutil.copy(matrices / f"test_{kind}.mat", matrices / f"val_{kind}.mat")
     raw = open_matrices(matrices, CONFIG)
     assert splits(raw) == {"train": 20, "val": 6, "test": 6}
     assert not raw.draws_val
@@ -136,7 +139,7 @@ def test_labels_are_zeros_and_ones(hashing, value):
 
 def test_numbers_of_rows_must_agree_in_every_split(matrices):
     for split, rows in {"train": 19, "test": 7}.items():
-        scipy.io.savemat(matrices / f"{split}_txt.mat", {"t": np.ones((rows, 4))})
+        write_matlab73(matrices / f"{split}_txt.mat", t=np.ones((rows, 4)))
     with pytest.raises(InputError, match=r"train_txt\.mat has 19 rows, but .*train_lab\.mat has 20, expected the same"):
         open_matrices(matrices, CONFIG)
 
@@ -182,7 +185,7 @@ def test_other_codes_of_labels_are_named_with_the_remedy(hashing, labels, messag
 
 
 def test_numbers_of_columns_must_agree_between_splits(matrices):
-    scipy.io.savemat(matrices / "test_img.mat", {"t": np.ones((6, 4))})
+    write_matlab73(matrices / "test_img.mat", t=np.ones((6, 4)))
     with pytest.raises(InputError, match=r"_img\.mat: the matrices of the splits have 5, 4 columns"):
         open_matrices(matrices, CONFIG)
 

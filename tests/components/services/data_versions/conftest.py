@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,10 +30,11 @@ class Project:
 
     def run(self, *command: str) -> str:
         if command[0] == "dvc":
-            command = (sys.executable, "-m", *command)
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, timeout=120
-        )
+            done = forked.run(*command, cwd=self.root, environment=self.environment)
+        else:
+            done = subprocess.run(
+                command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, timeout=120
+            )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -42,7 +42,7 @@ def dataset(labels=LABELS, splits=None, texts=TEXTS):
 
 @pytest.fixture(autouse=True)
 def no_drawing(request, monkeypatch):
-    """Leave the picture, which takes most of the time and has tests of its own, to the tests of whole artifacts."""
+    """Leave the image, which takes most of the time and has tests of its own, to the tests of whole artifacts."""
     if request.function not in (test_manifest_describes_the_graph, test_equal_input_gives_an_equal_digest):
         monkeypatch.setattr("dagnn_core.label_graph.build.draw_label_graph", lambda path, **_: path.touch())
 

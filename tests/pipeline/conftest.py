@@ -33,7 +33,7 @@ GIT = {"commit": COMMIT, "dirty": False}
 
 @pytest.fixture(scope="session", autouse=True)
 def one_command_line() -> Iterator[None]:
-    """Spare seconds of each command: typer makes all commands anew for it."""
+    """Spare seconds of each command: typer makes all commands again for it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
         yield

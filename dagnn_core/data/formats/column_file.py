@@ -143,7 +143,7 @@ class _Parquet:
 
         Arrow ends the process where the statistics beside them are damaged.
         """
-        command = [sys.executable, "-c", _PRINT_SIZES, str(self.path)]
+        command = [sys.executable, "-P", "-c", _PRINT_SIZES, str(self.path)]  # -P: no module of the working folder
         done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)
         if done.returncode:
             raise pa.ArrowInvalid("what it says of its columns cannot be read")

@@ -75,7 +75,7 @@ def _read_mat(path: Path, name: str) -> NDArray[Any]:
 
 def _read_apart(path: Path, name: str) -> NDArray[Any]:
     """Read a file of MATLAB 5 in a process of its own, which SciPy's reader ends at some damaged files."""
-    command = [sys.executable, "-m", __name__, str(path), name]
+    command = [sys.executable, "-P", "-m", __name__, str(path), name]  # -P: no module of the working folder
     done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)
     if done.returncode == InputError.exit_status:
         raise InputError(*json.loads(done.stdout))

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from components.benchmarks.table import Row, to_table
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.progress import track
@@ -41,7 +42,6 @@ MIN_QUERIES = 20
 SAME = 1e-6  # cosines that differ by less are those of ties, to a comparison in float32
 
 Search = Callable[[NDArray[np.float32]], Any]
-Row = Mapping[str, float | str]
 
 
 def run(*, sizes: Sequence[int], dims: Sequence[int]) -> list[Row]:
@@ -63,7 +63,7 @@ def run(*, sizes: Sequence[int], dims: Sequence[int]) -> list[Row]:
 def run_index(index: Path, model: Path) -> Row:
     """Measure text queries of a real index: encoding, vector search, and making the results, in milliseconds each."""
     opened = SearchIndex(read_artifact(index, KIND), TrainedModel.read(model))
-    texts = [text for text in pq.read_table(opened.artifact.file(ITEMS))["text"].to_pylist() if text][:NUM_QUERIES]
+    texts = [text for text in pq.readto_table(opened.artifact.file(ITEMS))["text"].to_pylist() if text][:NUM_QUERIES]
     seconds: dict[str, list[float]] = {"encode": [], "vectors": [], "search": []}
     search = VectorSearch(opened.vectors("image"))
     for text in texts:
@@ -89,21 +89,10 @@ def to_markdown(rows: Sequence[Row]) -> str:
     """The rows as a table, and what they say of filters as another one."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     filters = [name for name in names if name.startswith("filter")]
-    tables = [_table([name for name in names if name not in filters], rows)]
+    tables = [to_table(rows, [name for name in names if name not in filters])]
     if filters:
-        tables.append(_table([*names[:3], *filters], [row for row in rows if filters[0] in row]))
+        tables.append(to_table([row for row in rows if filters[0] in row], [*names[:3], *filters]))
     return "\n".join(tables)
-
-
-def _table(names: Sequence[str], rows: Sequence[Row]) -> str:
-    lines = [names, ["---"] * len(names), *([_cell(row.get(name, "")) for name in names] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _cell(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def _measure(size: int, dim: int) -> Iterator[Row]:

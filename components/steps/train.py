@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -25,15 +26,16 @@ from dagnn_core.config.dataset import MAX_RELEVANT_PAIRS
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import DEFAULT_SEED, section_json
 from dagnn_core.config.train import TrainConfig
-from dagnn_core.devices import choose_device, describe_machine
+from dagnn_core.devices import choose_device, choose_precision, describe_machine
 from dagnn_core.disk import folder_bytes, writing
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model.files import KIND, write_model
-from dagnn_core.parallel import is_main, joined_processes, num_processes
+from dagnn_core.model.kinds import kind_of
+from dagnn_core.parallel import from_main, is_main, joined_processes, num_processes
 from dagnn_core.retrieval.relevance import relevant_pairs
-from dagnn_core.training.inputs import graph_tensors, read_split
+from dagnn_core.training.inputs import fit_in_memory, graph_tensors, read_split
 from dagnn_core.training.loop import train
 from dagnn_core.work import work_folder
 
@@ -86,6 +88,9 @@ def run(
     if is_main():
         _warn_of_easy_labels(data)
     device = choose_device(params.device, key="train.device")
+    bf16 = from_main(choose_precision(params.precision, device, key="train.precision") == "bf16")
+    config = replace(params, precision="bf16" if bf16 else "float32")
+    from_disk = not (_reads_all(model_params, params) or fit_in_memory(data, params.memory_budget, device))
     if params.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
     tensors = graph_tensors(graph)
@@ -94,7 +99,7 @@ def run(
         model_params,
         params,
         parents=[data.artifact, graph.artifact],
-        machine=describe_machine(device),
+        machine=describe_machine(device) | ({"precision": config.precision} if params.precision == "auto" else {}),
         uris={KIND: uri},
     )
     inputs = [record["ancestors"], section_json(model_params), section_json(params)]
@@ -102,11 +107,11 @@ def run(
     encoders = (data.artifact.path / name for name in (IMAGE_ENCODER, TEXT_ENCODER))
     training = partial(
         train,
-        train_split=read_split(data, "train", device=device),
-        val_split=read_split(data, "val", device=device),
+        train_split=read_split(data, "train", device=device, from_disk=from_disk),
+        val_split=read_split(data, "val", device=device, from_disk=from_disk),
         graph=tensors,
         model_config=model_params,
-        config=params,
+        config=config,
         checkpoint=checkpoints / "checkpoint.safetensors",
         model_out=model_out,
         encoder_bytes=sum(map(folder_bytes, encoders)),
@@ -147,6 +152,11 @@ def run(
         result.val_metrics["val_map_mean"],
         model_out,
     )
+
+
+def _reads_all(model: ModelConfig, config: TrainConfig) -> bool:
+    """Whether a training looks at all features at once, so that they have to be in memory."""
+    return bool(kind_of(model).fit) or config.incomplete == "reconstruct" or model.ranking == "hybrid"
 
 
 def _read_run_id(file: Path) -> str | None:

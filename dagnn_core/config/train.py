@@ -47,8 +47,13 @@ class TrainConfig:
     `reconstruct_from` on the generators make the missing features. The baselines always leave them out."""
     reconstruct_from: Count = 6
     """First epoch with reconstructed features."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Arithmetic of forward and backward passes; weights, optimizer and validation are float32 in any case."""
+    precision: Literal["auto", "float32", "bf16"] = "float32"
+    """Arithmetic of forward and backward passes; weights, optimizer and validation are float32 in any case. `auto`
+    takes bf16 where the device multiplies matrices faster in it, by measurement."""
+    memory_budget: Weight = 0.0
+    """GiB of memory that features may take on the device that trains; 0: half of what is free. More of them stay on
+    the disk and are read batch by batch, with the same result. They are in memory in any case for baselines that are
+    fitted in closed form, for `incomplete: reconstruct` and for `model.ranking: hybrid`."""
     deterministic: bool = False
     """On a GPU, take algorithms that give the same result every time; on a CPU they do in any case."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -66,7 +66,8 @@ def complete_hybrid(network: DAGNN, train_split: Split, val_split: Split) -> Wei
     assert network.hybrid is not None
     network.eval()
     pairs = train_split.pairs()
-    cca = fit_cca(pairs.image.cpu().numpy(), pairs.text.cpu().numpy(), regularization=REGULARIZATION)
+    image, text = (pairs.features(modality).cpu().numpy() for modality in ("image", "text"))
+    cca = fit_cca(image, text, regularization=REGULARIZATION)
     cca = cca.scaled(len(network.hybrid.get_buffer("image_offset")), POWER)
     for name, value in (
         ("image_projection", cca.image_projection),
@@ -76,11 +77,10 @@ def complete_hybrid(network: DAGNN, train_split: Split, val_split: Split) -> Wei
     ):
         network.hybrid.get_buffer(name).copy_(value)
     rows = _draw_rows(val_split.labels)
-    image, text = val_split.image[rows], val_split.text[rows]
     weights = choose_weights(
-        network.hybrid_parts(image, "image"),
-        network.hybrid_parts(text, "text"),
-        val_split.labels[rows].cpu().numpy().astype(np.uint8),
+        network.hybrid_parts(val_split.features("image", rows), "image"),
+        network.hybrid_parts(val_split.features("text", rows), "text"),
+        val_split.labels[rows.to(val_split.device)].cpu().numpy().astype(np.uint8),
     )
     network.hybrid.label_weight.fill_(weights.label_weight)
     network.hybrid.canonical_share.fill_(weights.canonical_share)
@@ -143,4 +143,4 @@ def _evaluate(image: Parts, text: Parts, labels: NDArray[np.uint8], weights: Wei
 
 def _draw_rows(labels: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(DEFAULT_SEED)
-    return torch.randperm(len(labels), generator=generator)[:MAX_ITEMS].to(labels.device)
+    return torch.randperm(len(labels), generator=generator)[:MAX_ITEMS]

@@ -1,4 +1,4 @@
-"""The training loop: all features on the device, one optimizer, the epoch with the best validation MAP is kept."""
+"""The training loop: one optimizer, the epoch with the best validation MAP is kept."""
 
 import logging
 import time
@@ -27,6 +27,7 @@ from dagnn_core.retrieval.metrics import evaluate_retrieval
 from dagnn_core.tensors import num_bytes
 from dagnn_core.training.checkpoint import Epoch, TrainingState, checkpoint_bytes, restore_checkpoint, save_checkpoint
 from dagnn_core.training.hybrid import complete_hybrid
+from dagnn_core.training.kept_memory import kept_memory
 from dagnn_core.training.optimizer import learning_rate, make_optimizer, reversal_strength
 from dagnn_core.training.split import MIN_ITEMS_PER_BATCH, Split, reconstruct
 
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 VAL_MAP = tuple(f"val_{name}" for name in MAP_METRICS)
 CHECKPOINT_SECONDS = 30.0  # a kill costs at most this and the epoch that was under way
+VALIDATED_ITEMS = 1 << 15  # embedded at a time
 HEADROOM_BYTES = 1 << 20  # for what a model has beside weights and encoders
 
 
@@ -55,6 +57,7 @@ class TrainingResult(NamedTuple):
     """All retrieval metrics of the kept epoch on the validation split, and its number."""
 
 
+@kept_memory()
 def train(
     *,
     train_split: Split,
@@ -98,31 +101,20 @@ def train(
         train_split = train_split.pairs()
     _check(train_split, val_split, model_config, config)
     if kind.fit:
-        return _closed_form_result(fit_closed_form(model_config, train_split, val_split), val_split, logger)
+        fitted = fit_closed_form(model_config, train_split.in_memory(), val_split.in_memory())
+        return _closed_form_result(fitted, val_split, logger)
     torch.use_deterministic_algorithms(config.deterministic)
-    torch.manual_seed(config.seed)  # initial weights
-    network = build_network(
-        model_config, image_dim=train_split.image.shape[1], text_dim=train_split.text.shape[1], graph=graph
-    ).to(train_split.image.device)
-    average = None
-    if config.weight_averaging > 0:
-        moving_average = get_ema_multi_avg_fn(config.weight_averaging)  # type: ignore[no-untyped-call]
-        average = AveragedModel(network, multi_avg_fn=moving_average, use_buffers=True)
-    state = TrainingState(
-        network=network,
-        average=average,
-        optimizer=make_optimizer(network, config),
-        generator=torch.Generator().manual_seed(config.seed),
-    )
+    state = new_state(train_split, graph, model_config, config)
     restore_checkpoint(checkpoint, state)
     _check_same_start(state, checkpoint)
     if is_main():
         require_space(_needs(state, config, checkpoint, model_out, encoder_bytes))
+    network, average = state.network, state.average
     validated: CrossModalNetwork = network if average is None else average.module  # type: ignore[assignment]
     saved = time.monotonic()
     while from_main(_goes_on(state, config)):
         number = len(state.history) + 1
-        epoch = {"epoch": number} | _train_epoch(state, train_split, model_config, config, number)
+        epoch = {"epoch": number} | train_epoch(state, train_split, model_config, config)
         state.history.append(epoch)
         if not is_main():
             continue
@@ -150,6 +142,31 @@ def train(
     if is_main() and isinstance(validated, DAGNN) and validated.hybrid is not None:
         return _with_hybrid(result, validated, train_split, val_split)
     return result
+
+
+def new_state(train_split: Split, graph: GraphTensors, model_config: ModelConfig, config: TrainConfig) -> TrainingState:
+    """What a training starts from, on the device of its split; weights are drawn from torch's global generator.
+
+    Args:
+        train_split: what the network is to learn from.
+        graph: label graph, of the training labels.
+        model_config: kind, architecture and objective.
+        config: optimisation.
+    """
+    torch.manual_seed(config.seed)  # initial weights
+    network = build_network(
+        model_config, image_dim=train_split.image.shape[1], text_dim=train_split.text.shape[1], graph=graph
+    ).to(train_split.device)
+    average = None
+    if config.weight_averaging > 0:
+        moving_average = get_ema_multi_avg_fn(config.weight_averaging)  # type: ignore[no-untyped-call]
+        average = AveragedModel(network, multi_avg_fn=moving_average, use_buffers=True)
+    return TrainingState(
+        network=network,
+        average=average,
+        optimizer=make_optimizer(network, config),
+        generator=torch.Generator().manual_seed(config.seed),
+    )
 
 
 def _with_hybrid(result: TrainingResult, network: DAGNN, train_split: Split, val_split: Split) -> TrainingResult:
@@ -223,10 +240,23 @@ def _needs(
     return needs
 
 
-def _train_epoch(
-    state: TrainingState, split: Split, model_config: ModelConfig, config: TrainConfig, number: int
-) -> Epoch:
+def train_epoch(state: TrainingState, split: Split, model_config: ModelConfig, config: TrainConfig) -> Epoch:
+    """Train for one more epoch.
+
+    Args:
+        state: changed in place, but for its history.
+        split: what the network learns from.
+        model_config: kind and objective.
+        config: optimisation.
+
+    Returns:
+        Means of losses and discriminator accuracies over the items, and the gradients' norm in the last step.
+
+    Raises:
+        InputError: a loss is no longer finite, or no batch has enough images and texts.
+    """
     network, optimizer = state.network, state.optimizer
+    number = len(state.history) + 1
     batches = split.draw_batches(config.batch_size, state.generator)
     if not batches:
         raise InputError(
@@ -239,11 +269,11 @@ def _train_epoch(
     network.train()
     sums: Tensor | None = None
     shown = track(batches, description=f"epoch {number}", total=len(batches)) if is_main() else batches
-    for step, rows in enumerate(shown):
+    loaded = split.iterate(batches, reconstructed=reconstructed)
+    for step, (rows, batch) in enumerate(zip(shown, loaded, strict=True)):
         epochs_done = number - 1 + step / len(batches)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, epochs_done + 1 / len(batches))
-        batch = split.batch(rows, reconstructed=reconstructed)
         with torch.autocast(batch.image.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
             losses = compute_losses(network, batch, model_config, reversal=reversal_strength(config, epochs_done))
         _check_finite(losses, number, step + 1)
@@ -276,9 +306,17 @@ def _check_finite(losses: Losses, epoch: int, step: int) -> None:
         )
 
 
+def _blocks(split: Split) -> list[slice]:
+    """What is validated at a time: all items, but where that are so many that they take gigabytes."""
+    return [slice(start, start + VALIDATED_ITEMS) for start in range(0, len(split.labels), VALIDATED_ITEMS)]
+
+
 @torch.inference_mode()
 def _validate(network: CrossModalNetwork, split: Split) -> Epoch:
     network.eval()
-    image, text = network.embed_image(split.image), network.embed_text(split.text)
+    image, text = (
+        torch.cat([embed(split.features(modality, rows)) for rows in _blocks(split)])
+        for embed, modality in ((network.embed_image, "image"), (network.embed_text, "text"))
+    )
     metrics = evaluate_retrieval(image.cpu().numpy(), text.cpu().numpy(), split.labels.cpu().numpy().astype(np.uint8))
     return {f"val_{name}": value for name, value in metrics.items()}

@@ -1,5 +1,9 @@
-"""One split of the data on the device that trains, its batches, and the reconstruction of missing modalities."""
+"""One split of the data: features on the device that trains or on the disk, batches, reconstructed modalities."""
 
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -7,29 +11,57 @@ from torch import Tensor
 
 from dagnn_core.losses.batch import Batch
 from dagnn_core.nn.dagnn import DAGNN
+from dagnn_core.nn.lifted import Modality
+from dagnn_core.training.disk_matrix import DiskMatrix
 
 MIN_ITEMS_PER_BATCH = 2  # of each modality in a batch: batch norm and pairwise losses need two
+BATCHES_AHEAD = 2  # read from the disk while one is trained on
 
 
 class Split(NamedTuple):
     """Features and labels of one split; rows of a missing modality are never read."""
 
-    image: Tensor
+    image: Tensor | DiskMatrix
     """[N, d_I]."""
-    text: Tensor
+    text: Tensor | DiskMatrix
     """[N, d_T]."""
     labels: Tensor
-    """[N, C], 0 or 1."""
+    """[N, C], 0 or 1, on the device that trains."""
     has_image: Tensor
     """bool [N], on the CPU."""
     has_text: Tensor
     """bool [N], on the CPU."""
 
+    @property
+    def device(self) -> torch.device:
+        """The device that trains."""
+        return self.labels.device
+
+    def features(self, modality: Modality, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Features of some items, by default of all, on the device that trains.
+
+        Shape:
+            rows [B], on the CPU -> [B, d_I] or [B, d_T].
+        """
+        matrix = self.image if modality == "image" else self.text
+        if isinstance(matrix, DiskMatrix):
+            return matrix.read(rows)
+        return matrix[rows if isinstance(rows, slice) else rows.to(matrix.device)]
+
+    def in_memory(self) -> "Split":
+        """The same with all features in the memory of the device that trains."""
+        return self._replace(image=self.features("image"), text=self.features("text"))
+
     def pairs(self) -> "Split":
         """The items with both modalities."""
         rows = (self.has_image & self.has_text).nonzero()[:, 0]
-        here = rows.to(self.image.device)
-        return Split(self.image[here], self.text[here], self.labels[here], self.has_image[rows], self.has_text[rows])
+        if len(rows) == len(self.labels):
+            return self
+        image, text = (
+            matrix.select(rows) if isinstance(matrix, DiskMatrix) else matrix[rows.to(matrix.device)]
+            for matrix in (self.image, self.text)
+        )
+        return Split(image, text, self.labels[rows.to(self.device)], self.has_image[rows], self.has_text[rows])
 
     def batch(self, rows: Tensor, *, reconstructed: bool) -> Batch:
         """Images and texts of some items; `reconstructed`: those that are missing too, as this split holds them.
@@ -45,18 +77,31 @@ class Split(NamedTuple):
             text_rows = torch.cat([text_rows, rows[~has_text]])
         has_both = has_image & has_text
         image_of_pair, text_of_pair = ((has.cumsum(dim=0) - 1)[has_both] for has in (has_image, has_text))
-        device = self.image.device
-        image_rows, text_rows = image_rows.to(device), text_rows.to(device)
+        device = self.device
         return Batch(
-            image=self.image[image_rows],
-            text=self.text[text_rows],
-            image_labels=self.labels[image_rows],
-            text_labels=self.labels[text_rows],
+            image=self.features("image", image_rows),
+            text=self.features("text", text_rows),
+            image_labels=self.labels[image_rows.to(device)],
+            text_labels=self.labels[text_rows.to(device)],
             num_real_image=num_real_image,
             num_real_text=num_real_text,
             image_of_pair=image_of_pair.to(device),
             text_of_pair=text_of_pair.to(device),
         )
+
+    def iterate(self, batches: Sequence[Tensor], *, reconstructed: bool) -> Iterator[Batch]:
+        """The batches of these items, see `batch`; from the disk, the next ones are read while one is trained on."""
+        make = partial(self.batch, reconstructed=reconstructed)
+        if not isinstance(self.image, DiskMatrix):
+            yield from map(make, batches)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="read-batches") as pool:
+            coming = deque(pool.submit(make, rows) for rows in batches[:BATCHES_AHEAD])
+            for rows in batches[BATCHES_AHEAD:]:
+                coming.append(pool.submit(make, rows))
+                yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
 
     def draw_batches(self, batch_size: int, generator: torch.Generator) -> list[Tensor]:
         """All rows in random order, cut into batches; those with too few images or texts are left out this time."""
@@ -73,9 +118,9 @@ def reconstruct(split: Split, network: DAGNN) -> Split:
     """Fill missing features with what the generators make of the other modality, as constants (TPAMI 2022, stage 2)."""
     assert network.adversary is not None
     network.eval()
-    device = split.image.device
-    no_image, no_text = (~has.to(device) for has in (split.has_image, split.has_text))
-    image, text = split.image.clone(), split.text.clone()
-    image[no_image] = network.adversary.text_to_image(network.text_encoder(split.text[no_image]))
-    text[no_text] = network.adversary.image_to_text(network.image_encoder(split.image[no_text]))
+    no_image, no_text = (~has.to(split.device) for has in (split.has_image, split.has_text))
+    real_image, real_text = split.features("image"), split.features("text")
+    image, text = real_image.clone(), real_text.clone()
+    image[no_image] = network.adversary.text_to_image(network.text_encoder(real_text[no_image]))
+    text[no_text] = network.adversary.image_to_text(network.image_encoder(real_image[no_text]))
     return split._replace(image=image, text=text)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,6 +52,33 @@ def bench_features(
     _report(run(model=model, num_images=num_images, precision="bf16" if bf16 else "float32"), out)
 
 
+@app.command("train")
+def bench_train(  # noqa: PLR0917
+    presets: Annotated[list[str] | None, typer.Option("--preset", help="default: aaai21, tpami22 and best")] = None,
+    batches: Annotated[
+        list[int] | None, typer.Option("--batch", min=2, help="items a step; default: 100, 1,024 and 8,192")
+    ] = None,
+    items: Annotated[
+        list[int] | None, typer.Option("--items", min=2, help="train `best` on so many items on the disk instead")
+    ] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="compute in bfloat16, else in float32")] = False,
+    seconds: Annotated[float, typer.Option(min=0, help="for each row, at least")] = 15.0,
+    out: Annotated[
+        Path | None, typer.Option(help="also write the rows to this JSON file, and a table beside it")
+    ] = None,
+) -> None:
+    """Time training beside the authors' loop: samples, FLOP/s and bytes a second beside the machine's, and memory."""
+    from components.benchmarks.table import to_table
+    from components.benchmarks.train import run, run_sizes
+
+    if items:
+        rows = run_sizes(sizes=items, batch_size=(batches or [128])[0], seconds=seconds)
+    else:
+        presets, batches = presets or ["aaai21", "tpami22", "best"], batches or [100, 1024, 8192]
+        rows = run(presets=presets, batch_sizes=batches, bf16=bf16, seconds=seconds)
+    _report_rows(rows, to_table(rows), out)
+
+
 @app.command("search")
 def bench_search(
     sizes: Annotated[
@@ -68,11 +95,7 @@ def bench_search(
     from components.benchmarks.search import run, run_index, to_markdown
 
     rows = [run_index(index, model)] if index else run(sizes=sizes or (10**4, 10**5, 10**6), dims=dims or (61, 512))
-    table = to_markdown(rows)
-    typer.echo(table)
-    if out is not None:
-        out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-        out.with_suffix(".md").write_text(table, encoding="utf-8")
+    _report_rows(rows, to_markdown(rows), out)
 
 
 @app.command("serve")
@@ -238,6 +261,13 @@ def _environment() -> dict[str, str]:
     environment["PYTHONUNBUFFERED"] = "1"  # else DVC says late that a stage has begun
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     return environment
+
+
+def _report_rows(rows: Sequence[Mapping[str, Any]], table: str, out: Path | None) -> None:
+    typer.echo(table)
+    if out is not None:
+        out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        out.with_suffix(".md").write_text(table, encoding="utf-8")
 
 
 def _report(figures: dict[str, Any], out: Path | None) -> None:

@@ -122,6 +122,8 @@ def machine_words(machine: Mapping[str, Any]) -> str:
     counts = {"thread": machine["threads"], "process": machine["processes"]}
     plural = {"thread": "threads", "process": "processes"}
     words = [f"{count} {what if count == 1 else plural[what]}" for what, count in counts.items()]
+    if "precision" in machine:  # where the training chose it
+        words.append(machine["precision"])
     return ", ".join([machine["processor"], machine["device"], *words])
 
 

@@ -63,7 +63,7 @@ def run(*, sizes: Sequence[int], dims: Sequence[int]) -> list[Row]:
 def run_index(index: Path, model: Path) -> Row:
     """Measure text queries of a real index: encoding, vector search, and making the results, in milliseconds each."""
     opened = SearchIndex(read_artifact(index, KIND), TrainedModel.read(model))
-    texts = [text for text in pq.readto_table(opened.artifact.file(ITEMS))["text"].to_pylist() if text][:NUM_QUERIES]
+    texts = [text for text in pq.read_table(opened.artifact.file(ITEMS))["text"].to_pylist() if text][:NUM_QUERIES]
     seconds: dict[str, list[float]] = {"encode": [], "vectors": [], "search": []}
     search = VectorSearch(opened.vectors("image"))
     for text in texts:

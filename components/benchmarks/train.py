@@ -14,7 +14,6 @@ the rate of the addition, and nothing else takes time.
 import gc
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from components.benchmarks.memory import peak_of
 from components.benchmarks.table import Row
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import DEFAULT_SEED, parse_section
@@ -52,7 +52,6 @@ ARRAY_ENTRIES = 1 << 26  # of the arrays whose addition gives its memory's rate
 MIB, GIGA = 1 << 20, 1e9
 ADAM_PASSES = 7  # reads weights, gradients and two moments; writes weights and moments
 AVERAGE_PASSES = 3  # reads weights and their average; writes the average
-SECONDS_BETWEEN_SAMPLES = 0.05
 
 NOT_MEASURED = "not measured"
 
@@ -170,7 +169,7 @@ def _measure_size(size: int, batch_size: int, seconds: float, folder: Path | Non
             for name, dim in (("image", DISK_IMAGE_DIM), ("text", DISK_TEXT_DIM))
         ]
         split = Split(matrices[0], matrices[1], torch.from_numpy(labels), present, present)
-        with _peak_of("RssAnon") as peak, kept_memory():
+        with peak_of("RssAnon") as peak, kept_memory():
             state = new_state(split, _random_graph(labels), model, config)
             spent, trained = 0.0, 0
             while spent < seconds:
@@ -336,31 +335,5 @@ def _peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
         before = torch.cuda.memory_allocated(device)
         yield lambda: torch.cuda.max_memory_allocated(device) - before
         return
-    with _peak_of("VmRSS") as peak:
+    with peak_of("VmRSS") as peak:
         yield peak
-
-
-@contextmanager
-def _peak_of(counter: str) -> Iterator[Callable[[], int]]:
-    """By how much a counter of this process's memory rises while the body runs, at its highest, in bytes."""
-    before = highest = _memory(counter)
-    over = threading.Event()
-
-    def watch() -> None:
-        nonlocal highest
-        while not over.wait(SECONDS_BETWEEN_SAMPLES):
-            highest = max(highest, _memory(counter))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield lambda: highest - before
-    finally:
-        over.set()
-        watcher.join()
-        highest = max(highest, _memory(counter))
-
-
-def _memory(counter: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{counter}:"))

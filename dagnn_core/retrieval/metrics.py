@@ -33,7 +33,8 @@ BELOW_ALL = 2.0 * 2**COSINE_BITS  # the negated cosine with an all-zero embeddin
 
 BLOCK_QUERIES = 1024  # rows of one matrix product
 BLOCK_ENTRIES = 1 << 22  # fewer rows where the gallery is large: at most 32 MiB of similarities at once
-SLICE_QUERIES = 64  # queries that a thread ranks at a time, so that its arrays fit the cache
+SLICE_QUERIES = 64  # queries that a thread ranks at a time
+SLICE_ENTRIES = 1 << 16  # fewer where the gallery is large, so that a thread's arrays stay in the cache
 PLACE_BITS = 32  # of a sort key: gallery index and number of shared labels
 
 Embeddings = NDArray[np.floating[Any]]
@@ -59,6 +60,14 @@ class QueryScores(NamedTuple):
     """As `ndcg_at_10`; gain = Jaccard overlap of the label sets."""
     recall_at_10: NDArray[np.float64]
     """1 where the query's own partner is among the first 10, else 0 (R@10 of the cross-modal literature)."""
+
+
+class ScoresAndCurve(NamedTuple):
+    """What one direction scores."""
+
+    scores: QueryScores
+    precision: NDArray[np.float64]
+    """Interpolated precision at recall 0, 1/20 ... 1, as `precision_recall`, [RECALL_STEPS + 1]."""
 
 
 def evaluate_retrieval(image: Embeddings, text: Embeddings, labels: Labels) -> dict[str, float]:
@@ -94,12 +103,42 @@ def score_pairs(image: Embeddings, text: Embeddings, labels: Labels) -> tuple[Qu
     Raises:
         InputError: as `score_queries`.
     """
+    image_to_text, text_to_image = _map_pairs(lambda scorer: scorer.score, image, text, labels)
+    return _concatenate(image_to_text), _concatenate(text_to_image)
+
+
+def score_pairs_with_curves(
+    image: Embeddings, text: Embeddings, labels: Labels
+) -> tuple[ScoresAndCurve, ScoresAndCurve]:
+    """`score_pairs`, and `precision_recall` of both directions; each ranks the gallery only once.
+
+    Args:
+        image: image embeddings; all-zero ones are ranked last.
+        text: text embeddings of the same items; all-zero ones are ranked last.
+        labels: label matrix Y of the items.
+
+    Shape:
+        image [N, D], text [N, D], labels [N, C].
+
+    Raises:
+        InputError: as `precision_recall`.
+    """
+    both = _map_pairs(lambda scorer: lambda ranking: (scorer.score(ranking), _curves(ranking)), image, text, labels)
+    image_to_text, text_to_image = (
+        ScoresAndCurve(_concatenate(scores for scores, _ in parts), _mean_curve(curves for _, curves in parts))
+        for parts in both
+    )
+    return image_to_text, text_to_image
+
+
+def _map_pairs(
+    use: Callable[["_Scorer"], Callable[["_Ranking"], T]], image: Embeddings, text: Embeddings, labels: Labels
+) -> tuple[list[T], list[T]]:
     _check_shapes(image, text, labels, labels)
-    own = np.arange(len(image))
-    ideal = _ideal_dcg(labels, labels)
+    mapped = use(_Scorer(labels, labels, np.arange(len(image)), _ideal_dcg(labels, labels)))
     return (
-        _score(image, text, labels, labels, partners=own, ideal=ideal),
-        _score(text, image, labels, labels, partners=own, ideal=ideal),
+        _map_rankings(mapped, image, text, labels, labels),
+        _map_rankings(mapped, text, image, labels, labels),
     )
 
 
@@ -155,30 +194,31 @@ def score_queries(
     _check_shapes(query, gallery, query_labels, gallery_labels)
     if np.shape(partners) != (len(query),):
         raise InputError(f"partners have shape {list(np.shape(partners))}, expected one for each query: [{len(query)}]")
-    ideal = _ideal_dcg(query_labels, gallery_labels)
-    return _score(query, gallery, query_labels, gallery_labels, partners=partners, ideal=ideal)
+    scorer = _Scorer(query_labels, gallery_labels, partners, _ideal_dcg(query_labels, gallery_labels))
+    return _concatenate(_map_rankings(scorer.score, query, gallery, query_labels, gallery_labels))
 
 
-def _score(
-    query: Embeddings,
-    gallery: Embeddings,
-    query_labels: Labels,
-    gallery_labels: Labels,
-    *,
-    partners: NDArray[np.integer[Any]],
-    ideal: "_DCG",
-) -> QueryScores:
-    query_sizes_Q, gallery_sizes_G = _sizes(query_labels), _sizes(gallery_labels)
+class _Scorer:
+    """Scores rankings of one direction, a few queries at a time."""
 
-    def score(ranking: _Ranking) -> QueryScores:
-        rows, order_BG, shared_BG = ranking.rows, ranking.order, ranking.shared.astype(np.float64)
-        relevant_BG = (shared_BG > 0).astype(np.float64)
-        num_relevant = _nan_for_zero(relevant_BG.sum(axis=1))
+    def __init__(
+        self, query_labels: Labels, gallery_labels: Labels, partners: NDArray[np.integer[Any]], ideal: "_DCG"
+    ) -> None:
+        self.partners, self.ideal = partners, ideal
+        self.query_sizes_Q, self.gallery_sizes_G = _sizes(query_labels), _sizes(gallery_labels)
+        self.ranks_G, self.discounts_G = np.arange(1.0, len(gallery_labels) + 1), _discounts(len(gallery_labels))
+
+    def score(self, ranking: "_Ranking") -> QueryScores:
+        ideal, rows = self.ideal, ranking.rows
+        order_BG, shared_BG = ranking.order, ranking.shared.astype(np.float64)
+        relevant_BG = np.minimum(shared_BG, 1)
         precision_BG = relevant_BG.cumsum(axis=1)
-        precision_BG /= np.arange(1, len(gallery) + 1)
+        num_relevant = _nan_for_zero(precision_BG[:, -1])
+        precision_BG /= self.ranks_G
         precision_BG *= relevant_BG
-        found = (order_BG[:, :10] == partners[rows, None]).any(axis=1)
-        dcg = _dcg(shared_BG, _jaccard(shared_BG, query_sizes_Q[rows], gallery_sizes_G[order_BG]))
+        found = (order_BG[:, :10] == self.partners[rows, None]).any(axis=1)
+        jaccard_BG = _jaccard(shared_BG, self.query_sizes_Q[rows], self.gallery_sizes_G[order_BG])
+        dcg = _dcg(shared_BG, jaccard_BG, self.discounts_G)
         return QueryScores(
             average_precision=precision_BG.sum(axis=1) / num_relevant,
             average_precision_at_50=precision_BG[:, :50].sum(axis=1) / np.minimum(num_relevant, 50),
@@ -188,8 +228,6 @@ def _score(
             ndcg_jaccard_at_10=dcg.jaccard_at_10 / ideal.jaccard_at_10[rows],
             recall_at_10=np.where(np.isnan(num_relevant), np.nan, found),
         )
-
-    return _concatenate(_map_rankings(score, query, gallery, query_labels, gallery_labels))
 
 
 def precision_recall(
@@ -206,19 +244,24 @@ def precision_recall(
         InputError: as `score_queries`, or no query has a relevant item.
     """
     _check_shapes(query, gallery, query_labels, gallery_labels)
+    return _mean_curve(_map_rankings(_curves, query, gallery, query_labels, gallery_labels))
 
-    def interpolate(ranking: _Ranking) -> NDArray[np.float64]:
-        curves = np.full((len(ranking.rows), RECALL_STEPS + 1), np.nan)
-        for curve, relevant_G in zip(curves, ranking.shared > 0, strict=True):
-            ranks = np.flatnonzero(relevant_G) + 1
-            if len(ranks) > 0:
-                precision = np.arange(1, len(ranks) + 1) / ranks
-                highest = np.maximum.accumulate(precision[::-1])[::-1]
-                num_hits = -(-np.arange(RECALL_STEPS + 1) * len(ranks) // RECALL_STEPS)  # needed, rounded up
-                curve[:] = highest[np.maximum(num_hits, 1) - 1]
-        return curves
 
-    curves = np.concatenate(_map_rankings(interpolate, query, gallery, query_labels, gallery_labels))
+def _curves(ranking: "_Ranking") -> NDArray[np.float64]:
+    """Curves of a few queries, [B, RECALL_STEPS + 1]; NaN without relevant items."""
+    curves = np.full((len(ranking.rows), RECALL_STEPS + 1), np.nan)
+    for curve, relevant_G in zip(curves, ranking.shared > 0, strict=True):
+        ranks = np.flatnonzero(relevant_G) + 1
+        if len(ranks) > 0:
+            precision = np.arange(1, len(ranks) + 1) / ranks
+            highest = np.maximum.accumulate(precision[::-1])[::-1]
+            num_hits = -(-np.arange(RECALL_STEPS + 1) * len(ranks) // RECALL_STEPS)  # needed, rounded up
+            curve[:] = highest[np.maximum(num_hits, 1) - 1]
+    return curves
+
+
+def _mean_curve(parts: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    curves = np.concatenate(list(parts))
     defined = ~np.isnan(curves[:, 0])
     _require_relevant(defined)
     mean: NDArray[np.float64] = curves[defined].mean(axis=0)
@@ -367,12 +410,17 @@ def _map_rankings(
         for rows in _split(np.arange(len(query)), _block_size(len(gallery))):
             cosine_BG = _product(query_QD[rows], gallery_GD)
             shared_BG = _product(query_labels_QC[rows], gallery_labels_GC)
-            results += pool.map(rank, *(_split(array, SLICE_QUERIES) for array in (rows, cosine_BG, shared_BG)))
+            size = _slice_size(len(gallery))
+            results += pool.map(rank, *(_split(array, size) for array in (rows, cosine_BG, shared_BG)))
     return results
 
 
 def _block_size(num_gallery: int) -> int:
     return max(1, min(BLOCK_QUERIES, BLOCK_ENTRIES // num_gallery))
+
+
+def _slice_size(num_gallery: int) -> int:
+    return max(1, min(SLICE_QUERIES, SLICE_ENTRIES // num_gallery))
 
 
 def _split(array: NDArray[Any], size: int) -> list[NDArray[Any]]:
@@ -467,23 +515,26 @@ def _ideal_dcg(query_labels: Labels, gallery_labels: Labels) -> _DCG:
     distinct_UC, inverse_Q = np.unique(query_labels, axis=0, return_inverse=True)
     gallery_labels_GC = gallery_labels.astype(np.float32)
     gallery_sizes_G = _sizes(gallery_labels)
+    discounts_G = _discounts(len(gallery_labels))
 
     def best(query_sizes_B: NDArray[np.float64], shared_BG: NDArray[np.float32]) -> _DCG:
         jaccard_BG = _jaccard(shared_BG, query_sizes_B, gallery_sizes_G)
-        dcg = _dcg(np.sort(shared_BG, axis=1)[:, ::-1], np.sort(jaccard_BG, axis=1)[:, ::-1])
+        dcg = _dcg(np.sort(shared_BG, axis=1)[:, ::-1], np.sort(jaccard_BG, axis=1)[:, ::-1], discounts_G)
         return _DCG(*map(_nan_for_zero, dcg))
 
     blocks: list[_DCG] = []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for labels_BC in _split(distinct_UC.astype(np.float32), _block_size(len(gallery_labels))):
             shared_BG = _product(labels_BC, gallery_labels_GC)
-            blocks += pool.map(best, *(_split(array, SLICE_QUERIES) for array in (_sizes(labels_BC), shared_BG)))
+            size = _slice_size(len(gallery_labels))
+            blocks += pool.map(best, *(_split(array, size) for array in (_sizes(labels_BC), shared_BG)))
     return _DCG(*(np.concatenate(columns)[inverse_Q] for columns in zip(*blocks, strict=True)))
 
 
-def _dcg(shared_BG: NDArray[np.floating[Any]], jaccard_BG: NDArray[np.float64]) -> _DCG:
+def _dcg(
+    shared_BG: NDArray[np.floating[Any]], jaccard_BG: NDArray[np.float64], discounts_G: NDArray[np.float64]
+) -> _DCG:
     """DCG of gains by rank."""
-    discounts_G = _discounts(shared_BG.shape[1])
     columns = []
     for gains_BG in (shared_BG, jaccard_BG):
         discounted_BG = gains_BG * discounts_G

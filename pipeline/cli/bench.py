@@ -30,11 +30,24 @@ SECONDS_BETWEEN_SAMPLES = 0.1
 
 
 @app.command("map")
-def bench_map(out: Out = None) -> None:
-    """Time the exact MAP of a large gallery."""
-    from components.benchmarks.ranking import run
+def bench_map(
+    items: Annotated[
+        list[int] | None, typer.Option("--items", min=2, help="time all metrics of so many pairs alone, with memory")
+    ] = None,
+    dims: Annotated[
+        list[int] | None, typer.Option("--dim", min=1, help="dimension with --items; default: 1,024")
+    ] = None,
+    out: Out = None,
+) -> None:
+    """Time the exact MAP of a large gallery, beside other ways; or, with --items, of larger and larger ones."""
+    from components.benchmarks.ranking import run, run_sizes
+    from components.benchmarks.table import to_table
 
-    _report(run(), out)
+    if items:
+        rows = run_sizes(sizes=items, dims=dims or [1024])
+        _report_rows(rows, to_table(rows), out)
+    else:
+        _report(run(), out)
 
 
 @app.command("features")

@@ -19,9 +19,9 @@ from dagnn_core.retrieval.metrics import (
     QueryScores,
     chance_scores,
     mean_scores,
-    precision_recall,
     relevant_fraction,
     score_pairs,
+    score_pairs_with_curves,
 )
 
 INTERVAL_SEED = DEFAULT_SEED  # draws the resamples of the confidence intervals
@@ -187,13 +187,10 @@ def _score(
     labels: NDArray[np.uint8],
     unseen: NDArray[np.uint8],
 ) -> tuple[Method, dict[str, QueryScores]]:
-    scores = score_pairs(image, text, labels)
-    precision = {
-        "i2t": precision_recall(image, text, labels, labels),
-        "t2i": precision_recall(text, image, labels, labels),
-    }
-    metrics = mean_scores(*scores) | score_unseen(image, text, unseen)
-    return Method(name, prefix, metrics, precision), dict(zip(DIRECTIONS, scores, strict=True))
+    scored = dict(zip(DIRECTIONS, score_pairs_with_curves(image, text, labels), strict=True))
+    scores = {direction: found.scores for direction, found in scored.items()}
+    metrics = mean_scores(*scores.values()) | score_unseen(image, text, unseen)
+    return Method(name, prefix, metrics, {direction: found.precision for direction, found in scored.items()}), scores
 
 
 def _pretrained(features: Features, rows: NDArray[np.int64]) -> Method | None:

@@ -48,26 +48,26 @@ def test_free_memory_is_within_the_limit_of_the_container(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "single", "half", "chosen", "warns"),
+    ("wanted", "half", "chosen", "warns"),
     [
-        ("auto", 1.0, 0.5, "bf16", False),
-        ("auto", 1.0, 0.9, "float32", False),
-        ("auto", 1.0, 3.1, "float32", False),
-        ("bf16", 1.0, 0.5, "bf16", False),
-        ("bf16", 1.0, 3.1, "bf16", True),
-        ("float32", 1.0, 0.1, "float32", False),
+        ("auto", 0.5, "bf16", False),
+        ("auto", 0.9, "float32", False),
+        ("auto", 3.1, "float32", False),
+        ("bf16", 0.5, "bf16", False),
+        ("bf16", 3.1, "bf16", True),
+        ("float32", 0.1, "float32", False),
     ],
 )
 def test_precision_is_chosen_by_measurement(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    *,
     wanted: str,
-    single: float,
     half: float,
     chosen: str,
     warns: bool,
 ) -> None:
-    seconds = {torch.float32: single, torch.bfloat16: half}
+    seconds = {torch.float32: 1.0, torch.bfloat16: half}
     monkeypatch.setattr(devices, "_seconds_of_product", lambda dtype, device: seconds[dtype])
     with caplog.at_level(logging.INFO):
         assert choose_precision(wanted, CPU, key="train.precision") == chosen

@@ -25,6 +25,7 @@ from dagnn_core.retrieval.metrics import (
     rank_gallery,
     relevant_fraction,
     score_pairs,
+    score_pairs_with_curves,
     score_queries,
 )
 
@@ -178,6 +179,7 @@ def test_result_is_the_same_to_the_bit_for_any_chunking(
     monkeypatch.setattr(ranking, "BLOCK_QUERIES", block)
     monkeypatch.setattr(ranking, "BLOCK_ENTRIES", entries)
     monkeypatch.setattr(ranking, "SLICE_QUERIES", part)
+    monkeypatch.setattr(ranking, "SLICE_ENTRIES", entries // 4)
     chunked = score_queries(*problem[:4], partners=problem.partners)
     np.testing.assert_array_equal(np.array(chunked), np.array(whole))
     np.testing.assert_array_equal(np.array(chance_scores(*problem[2:4])), np.array(chance))
@@ -284,6 +286,17 @@ def test_pairs_score_as_both_directions_do() -> None:
     ):
         expected = score_queries(query, gallery, labels, labels, partners=own)
         np.testing.assert_array_equal(np.array(actual), np.array(expected))
+
+
+def test_scores_and_curves_of_one_ranking_are_those_of_two() -> None:
+    problem = random_pairs(90)
+    pairs = problem.query, problem.gallery, problem.query_labels
+    scored = score_pairs_with_curves(*pairs)
+    for (scores, curve), expected, matrices in zip(
+        scored, score_pairs(*pairs), (problem[:2], problem[1::-1]), strict=True
+    ):
+        np.testing.assert_array_equal(np.array(scores), np.array(expected))
+        np.testing.assert_array_equal(curve, precision_recall(*matrices, *problem[2:4]))
 
 
 def test_metric_names_and_excluded_queries() -> None:

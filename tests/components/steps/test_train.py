@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.services.lineage.tree import machine_words
 from components.services.tracking.mlflow import Tracking
 from components.steps import train
 from dagnn_core.artifacts import read_artifact
@@ -160,6 +161,30 @@ def test_equal_trainings_have_equal_digests(inputs: dict[str, Path], tracking: T
     assert first == second
     other = read_artifact(run(inputs, tracking, tmp_path / "c", replace(PARAMS, seed=1)), "model").content_digest
     assert other != first
+
+
+def test_features_beyond_the_budget_are_read_from_the_disk_and_train_the_same_model(
+    inputs: dict[str, Path], tracking: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    models = {}
+    for name, budget in (("memory", 1.0), ("disk", 1e-6)):
+        model = run(inputs, tracking, tmp_path / name, replace(PARAMS, memory_budget=budget))
+        models[name] = read_artifact(model, "model").content_digest
+    assert models["memory"] == models["disk"]
+    told = [line for line in caplog.messages if "train.memory_budget" in line]
+    assert len(told) == 1 and "are read from the disk, batch by batch" in told[0] and "is 1.1 kB" in told[0]
+
+
+def test_the_precision_that_auto_chose_is_recorded_with_the_machine(
+    inputs: dict[str, Path], tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "choose_precision", lambda wanted, device, key: "bf16")
+    model = run(inputs, tracking, tmp_path, replace(PARAMS, epochs=1, precision="auto"))
+    provenance = read_artifact(model, "model").provenance
+    assert provenance["params"]["train"]["precision"] == "auto"
+    assert provenance["execution"]["machine"]["precision"] == "bf16"
+    assert machine_words(provenance["execution"]["machine"]).endswith(", bf16")
 
 
 def test_an_interrupted_training_goes_on_in_the_same_mlflow_run(

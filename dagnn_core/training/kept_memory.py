@@ -1,16 +1,19 @@
 """Memory that a training gives back and takes again at once stays with the process, where glibc has a say.
 
 A step frees and allocates several times the size of the weights. By default glibc returns large blocks to the system,
-which hands them out again page by page and zeroed: at batches of 100 that takes longer than some of the products.
+which hands them out again page by page and zeroed: at batches of 100 that takes as long as many of the products.
 """
 
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
-_NEVER = -1
-_DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 << 10, 65536
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of malloc.h
+_USUAL = {  # what glibc comes to by itself in a process that has freed large blocks
+    _M_MMAP_MAX: 65536,
+    _M_MMAP_THRESHOLD: 32 << 20,
+    _M_TRIM_THRESHOLD: 64 << 20,
+}
 
 
 @contextmanager
@@ -21,10 +24,10 @@ def kept_memory() -> Iterator[None]:
         yield
         return
     libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    libc.mallopt(_M_TRIM_THRESHOLD, -1)  # never
     try:
         yield
     finally:
-        libc.mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
-        libc.mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)
+        for option, value in _USUAL.items():
+            libc.mallopt(option, value)
         libc.malloc_trim(0)

@@ -27,6 +27,7 @@ MANIFEST = "manifest.json"
 MADE_BY = {
     "dataset": "dataset",
     "features": "extract_features",
+    "feature_shard": "extract_features",
     "label_graph": "build_label_graph",
     "model": "train",
     "report": "evaluate",

@@ -11,6 +11,7 @@ from kfp.dsl import Artifact, Model
 from kfp.dsl.base_component import BaseComponent
 
 from components.locations import CACHE, SCRATCH, WORK
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.config.section import section_json
 from dagnn_core.errors import InputError
 from dagnn_core.redaction import without_credentials
@@ -90,14 +91,17 @@ def build_pipeline(
     """
     defaults = _defaults(params, target, options)
     start = starter(images, target)
+    features = params["features"]
+    assert isinstance(features, FeaturesConfig)
+    num_shards = features.shards
 
     def dagnn(*values: Any) -> Outputs | None:
         given = dict(zip(defaults, values, strict=True))
         if target is None:
-            return _chain(start, given, options)
+            return _chain(start, given, options, num_shards)
         outcome = start("record_outcome", last_task="promote" if options.promote else "register")
         with dsl.ExitHandler(outcome):
-            _chain(start, given, options)  # kfp lets nothing out of an exit handler
+            _chain(start, given, options, num_shards)  # kfp lets nothing out of an exit handler
         return None
 
     # kfp reads the pipeline's parameters from the signature: it shall have those that this graph uses
@@ -152,13 +156,16 @@ def _defaults(params: Mapping[str, object], target: Target | None, options: Pipe
     return defaults
 
 
-def _chain(start: Callable[..., dsl.PipelineTask], given: Mapping[str, Any], options: PipelineOptions) -> Outputs:
+def _chain(
+    start: Callable[..., dsl.PipelineTask], given: Mapping[str, Any], options: PipelineOptions, num_shards: int
+) -> Outputs:
     """All tasks, from raw data to the registry.
 
     Args:
         start: makes a task.
         given: the parameters of the pipeline.
         options: what the graph has.
+        num_shards: tasks that share the extraction of features.
     """
     source = {}
     if options.raw:
@@ -166,7 +173,12 @@ def _chain(start: Callable[..., dsl.PipelineTask], given: Mapping[str, Any], opt
         fetched.set_caching_options(bool(options.raw.md5))  # what lies at a URI may change
         source = {"raw": fetched.outputs["raw_out"]}
     data = start("dataset", params=given["dataset"], work=given["work"], **source).outputs["dataset_out"]
-    extracted = start("extract_features", dataset=data, params=given["features"], cache=given["cache"])
+    parts = {}
+    if num_shards > 1:
+        with dsl.ParallelFor([str(index) for index in range(num_shards)]) as index:
+            shard = start("extract_shard", dataset=data, params=given["features"], index=index)
+        parts = {"shards": dsl.Collected(shard.outputs["shard_out"])}
+    extracted = start("extract_features", dataset=data, params=given["features"], cache=given["cache"], **parts)
     features = extracted.outputs["features_out"]
     graph = start("build_label_graph", dataset=data, params=given["label_graph"])
     training = {

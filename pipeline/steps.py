@@ -70,7 +70,32 @@ def dataset(
         )
 
 
-def extract_features(*, dataset: Input[Dataset], params: str, cache: str, features_out: Output[Artifact]) -> None:
+def extract_shard(*, dataset: Input[Dataset], params: str, index: str, shard_out: Output[Artifact]) -> None:
+    """Turn a part of the images and texts into vectors."""
+    from pathlib import Path
+
+    from components.params import load_section
+    from components.steps.extract_shard import run
+    from dagnn_core.config.features import FeaturesConfig
+    from pipeline.task import task
+
+    with task("extract_shard"):
+        run(
+            dataset=Path(dataset.path),
+            params=load_section(params, FeaturesConfig),
+            index=int(index),
+            shard_out=Path(shard_out.path),
+        )
+
+
+def extract_features(
+    *,
+    dataset: Input[Dataset],
+    params: str,
+    cache: str,
+    features_out: Output[Artifact],
+    shards: Input[List[Artifact]] = None,  # noqa: UP006
+) -> None:
     """Turn images and texts into feature vectors."""
     from pathlib import Path
 
@@ -85,6 +110,7 @@ def extract_features(*, dataset: Input[Dataset], params: str, cache: str, featur
             params=load_section(params, FeaturesConfig),
             cache=Path(cache),
             features_out=Path(features_out.path),
+            shards=[Path(shard.path) for shard in shards or ()],
             uri=features_out.uri,
         )
 

@@ -1,6 +1,7 @@
 """Step `extract_features`: images and texts become feature vectors."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,16 +11,25 @@ from components.command import ParamsOption, run_step
 from components.locations import CACHE
 from components.params import load_section
 from components.services.lineage.provenance import provenance
-from dagnn_core.artifacts import write_artifact
+from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.features.extraction.extract import write_features
-from dagnn_core.features.features import KIND
+from dagnn_core.features.extraction.vector_cache import adopt_shards
+from dagnn_core.features.features import KIND, SHARD_KIND
 
 log = logging.getLogger(__name__)
 
 
-def run(*, dataset: Path, params: FeaturesConfig, cache: Path, features_out: Path, uri: str = "") -> None:
+def run(
+    *,
+    dataset: Path,
+    params: FeaturesConfig,
+    cache: Path,
+    features_out: Path,
+    shards: Sequence[Path] = (),
+    uri: str = "",
+) -> None:
     """Fit both encoders on the training split, and encode all items.
 
     An interrupted run resumes from the vectors below `cache`, and a later one takes from there what it shares.
@@ -29,6 +39,7 @@ def run(*, dataset: Path, params: FeaturesConfig, cache: Path, features_out: Pat
         params: which encoders.
         cache: folder for vectors of images and texts; it may be deleted between runs.
         features_out: where the `features` artifact goes.
+        shards: `feature_shard` artifacts, whose vectors are not computed again.
         uri: where a pipeline run stores it, for the record.
 
     Raises:
@@ -36,6 +47,8 @@ def run(*, dataset: Path, params: FeaturesConfig, cache: Path, features_out: Pat
         BackendError: memory ran out, or a process that decodes images died.
     """
     source = Dataset.read(dataset, verify=True)
+    for shard in shards:
+        adopt_shards(cache, read_artifact(shard, SHARD_KIND, verify=True).path)
     record = provenance("extract_features", params, parents=[source.artifact], uris={KIND: uri})
     with write_artifact(features_out, kind=KIND, provenance=record) as draft:
         draft.content = write_features(draft.path, source, params, cache=cache)

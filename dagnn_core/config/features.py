@@ -68,6 +68,9 @@ class FeaturesConfig:
     """Images or texts that a pretrained model takes at a time."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that decode images for a pretrained model; 0: one for each core but one with a GPU, else none."""
+    shards: Count = 1
+    """Tasks that share the work of pretrained models and `classic` in a pipeline, each with a part of the items; the
+    features are the same to the byte."""
     precision: Literal["float32", "bf16"] = "float32"
     """Arithmetic of pretrained models; features are stored as float32 in any case."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

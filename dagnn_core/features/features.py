@@ -22,6 +22,7 @@ from dagnn_core.disk import writing
 from dagnn_core.errors import ArtifactError
 
 KIND = "features"
+SHARD_KIND = "feature_shard"
 IMAGE_ENCODER = "image_encoder"
 TEXT_ENCODER = "text_encoder"
 SAMPLES_SCHEMA = pa.schema(

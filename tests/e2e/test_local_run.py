@@ -97,6 +97,21 @@ def test_of_several_seeds_the_best_model_is_registered(make_checkout: Callable[[
 
 
 @pytest.mark.slow
+def test_features_extracted_in_parts_are_those_of_one_task(finished: Any, make_checkout: Callable[[], Any]) -> None:
+    checkout = make_checkout()
+    checkout.set({"num_scenes": 80}, file="configs/demo_scenes.yaml")
+    checkout.set({"features": {"shards": 3}})
+    output = checkout.run(*DAGNN_RUN)
+    assert [f"[extract_shard] part {number} of 3: " in output for number in (1, 2, 3)] == [True] * 3
+    digests = {
+        read_artifact(_run_folder(root) / "extract-features/features_out", "features", verify=True).content_digest
+        for root in (finished, checkout)
+    }
+    assert len(digests) == 1
+    assert "version dagnn 1" in output
+
+
+@pytest.mark.slow
 def test_a_seed_named_twice_is_refused_before_any_work(make_checkout: Callable[[], Any]) -> None:
     checkout = make_checkout()
     done = checkout.try_run(*DAGNN_RUN, "--seed", "1", "--seed", "1")

@@ -24,7 +24,7 @@ from dagnn_core.features.encoders.supervised import SupervisedEncoder
 from dagnn_core.features.encoders.words import LabelledTexts, WordEncoder, unspaced_remedy
 from dagnn_core.features.extraction.embedding import describe_images, embed_images, embed_texts
 from dagnn_core.features.extraction.precomputed import join_vectors, own_vectors
-from dagnn_core.features.extraction.vector_cache import VectorCache
+from dagnn_core.features.extraction.vector_cache import Part, VectorCache
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, write_samples
 from dagnn_core.text import name_first
 
@@ -178,9 +178,7 @@ def extract_descriptors(dataset: Dataset, cache: Path, path: Path) -> ClassicEnc
     Raises:
         InputError: an image is missing or cannot be decoded.
     """
-    identity = {"kind": "classic", "version": VERSION}
-    descriptors = _open_cache(cache, dataset, "image", identity, "float32", DIM)
-    descriptors.fill(partial(describe_images, dataset), what="image descriptors")
+    descriptors = _fill_descriptors(dataset, cache)
     # mean and deviation are known after all images only, so the raw descriptors wait in a file
     raw_path = path.with_suffix(".raw.npy")
     _write_float32(raw_path, descriptors.blocks(), len(dataset), DIM)
@@ -200,8 +198,7 @@ def extract_with_image_backbone(
         InputError: an image is missing or cannot be decoded, or there is no GPU where one is asked for.
         BackendError: memory ran out, or a process that decodes images died.
     """
-    vectors = _open_cache(cache, dataset, "image", backbone.identity, config.precision, backbone.dim)
-    vectors.fill(partial(embed_images, dataset, backbone, config), what="image vectors")
+    vectors = _fill_images(dataset, backbone, config, cache)
     _write_float32(path, vectors.blocks(), len(dataset), backbone.dim)
 
 
@@ -214,9 +211,54 @@ def extract_with_text_backbone(
         InputError: there is no GPU where one is asked for.
         BackendError: memory ran out.
     """
-    vectors = _open_cache(cache, dataset, "text", backbone.identity, config.precision, backbone.dim)
-    vectors.fill(partial(embed_texts, dataset, backbone, config), what="text vectors")
+    vectors = _fill_texts(dataset, backbone, config, cache)
     _write_float32(path, vectors.blocks(), len(dataset), backbone.dim)
+
+
+def extract_part(dataset: Dataset, config: FeaturesConfig, part: Part, *, cache: Path) -> None:
+    """Compute a part of the vectors that are kept in a cache: those of pretrained models, and descriptors.
+
+    Args:
+        dataset: what is encoded.
+        config: which encoders.
+        part: which part of the shards.
+        cache: folder where finished vectors are kept and looked for.
+
+    Raises:
+        InputError: the image of an item is not in the data set, or cannot be decoded.
+        BackendError: memory ran out, or a process that decodes images died.
+    """
+    text, image = text_encoder_class(config.text), image_encoder_class(config.image)
+    if hasattr(text, "open"):
+        _check_written(dataset, config.text)
+        _fill_texts(dataset, text.open(config), config, cache, part)
+    if hasattr(image, "open"):
+        _fill_images(dataset, image.open(config), config, cache, part)
+    elif image is ClassicEncoder:
+        _fill_descriptors(dataset, cache, part)
+
+
+def _fill_texts(
+    dataset: Dataset, backbone: TextBackbone, config: FeaturesConfig, cache: Path, part: Part | None = None
+) -> VectorCache:
+    vectors = _open_cache(cache, dataset, "text", backbone.identity, config.precision, backbone.dim)
+    vectors.fill(partial(embed_texts, dataset, backbone, config), what="text vectors", part=part)
+    return vectors
+
+
+def _fill_images(
+    dataset: Dataset, backbone: ImageBackbone, config: FeaturesConfig, cache: Path, part: Part | None = None
+) -> VectorCache:
+    vectors = _open_cache(cache, dataset, "image", backbone.identity, config.precision, backbone.dim)
+    vectors.fill(partial(embed_images, dataset, backbone, config), what="image vectors", part=part)
+    return vectors
+
+
+def _fill_descriptors(dataset: Dataset, cache: Path, part: Part | None = None) -> VectorCache:
+    identity = {"kind": "classic", "version": VERSION}
+    descriptors = _open_cache(cache, dataset, "image", identity, "float32", DIM)
+    descriptors.fill(partial(describe_images, dataset), what="image descriptors", part=part)
+    return descriptors
 
 
 def _open_cache(  # noqa: PLR0917  # each of them decides the vectors

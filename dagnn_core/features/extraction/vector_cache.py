@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,28 @@ _PLACE = "place"
 Vectors = NDArray[np.float32]
 
 
+class Part(NamedTuple):
+    """Every `count`-th shard, from the one of number `index` on: what one of several tasks computes."""
+
+    index: int
+    count: int
+
+
+def adopt_shards(root: Path, source: Path) -> None:
+    """Put the shards of another folder of caches into one, by reference; what it has already stays.
+
+    Args:
+        root: folder of all caches.
+        source: folder that others have filled a part of; it must stay while the shards are read.
+    """
+    for file in sorted(source.glob("features/*/shard-*.safetensors")):
+        path = root / file.relative_to(source)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # it may refer to a folder that has gone
+            path.symlink_to(file.resolve())
+
+
 class VectorCache:
     """The vectors [N, D] that one key stands for.
 
@@ -53,16 +75,20 @@ class VectorCache:
         self._shards = [range(start, min(start + SHARD_ROWS, num_rows)) for start in range(0, num_rows, SHARD_ROWS)]
         self._dim = dim
 
-    def fill(self, compute: Callable[[Sequence[range]], Iterator[Tensor]], *, what: str) -> None:
+    def fill(
+        self, compute: Callable[[Sequence[range]], Iterator[Tensor]], *, what: str, part: "Part | None" = None
+    ) -> None:
         """Compute the shards that are not there.
 
         Args:
             compute: makes the vectors of some shards, given by their rows, in order: float32, on any device. It is not
                 called where everything is there.
             what: names the vectors in the log.
+            part: the part of the shards that counts; None: all.
         """
-        missing = [rows for rows in self._shards if self._read(rows) is None]
-        num_rows, num_missing = (sum(map(len, shards)) for shards in (self._shards, missing))
+        wanted = self._shards[part.index :: part.count] if part else self._shards
+        missing = [rows for rows in wanted if self._read(rows) is None]
+        num_rows, num_missing = (sum(map(len, shards)) for shards in (wanted, missing))
         if num_missing < num_rows:
             log.info("%s: %d of %d rows from the cache %s", what, num_rows - num_missing, num_rows, self._folder)
         if not missing:

@@ -1,15 +1,17 @@
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from components.steps import extract_features
-from dagnn_core.artifacts import write_artifact
+from components.steps import extract_features, extract_shard
+from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Item
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import ArtifactError
+from dagnn_core.features.extraction import extract, vector_cache
 from dagnn_core.features.features import Features
 from tests.fixtures import forked
 
@@ -60,6 +62,33 @@ def test_two_runs_give_equal_content(dataset, tmp_path):
         )
         digests.add(Features.read(out).artifact.content_digest)
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_parts_of_several_tasks_give_the_features_of_one_to_the_byte(dataset, tmp_path, monkeypatch, count):
+    monkeypatch.setattr(vector_cache, "SHARD_ROWS", 2)
+    params = FeaturesConfig(min_word_count=1)
+    extract_features.run(dataset=dataset, params=params, cache=tmp_path / "alone", features_out=tmp_path / "one")
+    params = replace(params, shards=count)
+    parts = [tmp_path / f"part-{index}" for index in range(count)]
+    for index, part in enumerate(parts):
+        extract_shard.run(dataset=dataset, params=params, index=index, shard_out=part)
+    num_files = [sum(name.endswith(".safetensors") for name in read_artifact(part).files) for part in parts]
+    assert num_files == [2, 1] if count == 2 else num_files == [1, 1, 1, *[0] * 6]
+    monkeypatch.setattr(extract, "describe_images", None)  # nothing is left to be described
+    for again in ("two", "three"):
+        extract_features.run(
+            dataset=dataset, params=params, cache=tmp_path / "cache", shards=parts, features_out=tmp_path / again
+        )
+        assert Features.read(tmp_path / again, verify=True).artifact.content_digest == (
+            Features.read(tmp_path / "one").artifact.content_digest
+        )
+    victim = next(parts[0].rglob("*.safetensors"))
+    victim.write_bytes(victim.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=rf"{victim.name}.* run `dvc repro extract_features`"):
+        extract_features.run(
+            dataset=dataset, params=params, cache=tmp_path / "cache", shards=parts, features_out=tmp_path / "four"
+        )
 
 
 def test_a_missing_data_set_names_the_stage_that_makes_it(tmp_path):

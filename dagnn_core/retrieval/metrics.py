@@ -446,8 +446,13 @@ def fixed_point(embeddings: Embeddings, role: str) -> tuple[NDArray[np.float64],
     Raises:
         InputError: one is not finite.
     """
-    scale = fixed_point_scale(embeddings, role)
-    return scale_to_fixed_point(embeddings, scale), scale.is_zero
+    points, is_zero = np.empty(embeddings.shape), np.empty(len(embeddings), dtype=np.bool_)
+    _require_finite(embeddings, role)
+    for start in range(0, len(embeddings), BLOCK_QUERIES):  # a block at a time: copies of all would take gigabytes
+        rows = slice(start, start + BLOCK_QUERIES)
+        scale = fixed_point_scale(embeddings[rows], role)
+        points[rows], is_zero[rows] = scale_to_fixed_point(embeddings[rows], scale), scale.is_zero
+    return points, is_zero
 
 
 class FixedPointScale(NamedTuple):
@@ -463,20 +468,26 @@ class FixedPointScale(NamedTuple):
 
 def fixed_point_scale(embeddings: Embeddings, role: str) -> FixedPointScale:
     """The scale of each embedding; see `fixed_point`."""
+    _require_finite(embeddings, role)
     unit = np.asarray(embeddings, dtype=np.float64)
     largest = np.abs(unit).max(axis=1, keepdims=True)
-    if not np.isfinite(largest).all():
-        raise InputError(
-            f"{role} embedding {int(np.argmin(np.isfinite(largest)))} of {len(unit)} is not finite, "
-            "expected finite numbers",
-            "check the features, and the model that made it",
-        )
     zero = largest[:, 0] == 0
     largest[zero] = 1
     unit = unit / largest
     length = np.sqrt(np.einsum("nd,nd->n", unit, unit))
     length[zero] = 1
     return FixedPointScale(largest, (2.0**EMBEDDING_BITS / length)[:, None], zero)
+
+
+def _require_finite(embeddings: Embeddings, role: str) -> None:
+    for start in range(0, len(embeddings), BLOCK_QUERIES):
+        is_finite = np.isfinite(embeddings[start : start + BLOCK_QUERIES]).all(axis=1)
+        if not is_finite.all():
+            raise InputError(
+                f"{role} embedding {start + int(np.argmin(is_finite))} of {len(embeddings)} is not finite, "
+                "expected finite numbers",
+                "check the features, and the model that made it",
+            )
 
 
 def scale_to_fixed_point(embeddings: Embeddings, scale: FixedPointScale) -> NDArray[np.float64]:

@@ -65,6 +65,23 @@ def bench_features(
     _report(run(model=model, num_images=num_images, precision="bf16" if bf16 else "float32"), out)
 
 
+@app.command("data")
+def bench_data(
+    items: Annotated[
+        list[int] | None, typer.Option("--items", min=100, help="numbers of items; default: 10^4 and 10^5")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="also write the rows to this JSON file, and a table beside it")
+    ] = None,
+) -> None:
+    """Time import with near copies and data card, data check, and label graph of more and more items."""
+    from components.benchmarks.data import run
+    from components.benchmarks.table import to_table
+
+    rows = run(sizes=items or [10**4, 10**5])
+    _report_rows(rows, to_table(rows), out)
+
+
 @app.command("train")
 def bench_train(  # noqa: PLR0917
     presets: Annotated[list[str] | None, typer.Option("--preset", help="default: aaai21, tpami22 and best")] = None,

@@ -98,9 +98,9 @@ def _members(row: int, pixels: np.ndarray, rng: np.random.Generator) -> Iterator
     image = io.BytesIO()
     Image.fromarray(pixels).resize((4 * IMAGE_SIZE, 4 * IMAGE_SIZE)).save(image, "PNG", compress_level=1)
     labels = sorted({f"label{number:02d}" for number in rng.integers(NUM_LABELS, size=LABELS_PER_ITEM)})
-    words = " ".join(f"word{number}" for number in (NUM_WORDS * rng.random(WORDS_PER_TEXT) ** 2).astype(int))
+    words = [f"word{number}" for number in (NUM_WORDS * rng.random(WORDS_PER_TEXT) ** 2).astype(int)]
     yield f"{row:08d}.png", image.getvalue()
-    yield f"{row:08d}.txt", f"{words} item{row}".encode()
+    yield f"{row:08d}.txt", " ".join([*words, *labels, f"item{row}"]).encode()
     yield f"{row:08d}.json", json.dumps({"labels": labels}).encode()
 
 

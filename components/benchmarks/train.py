@@ -7,15 +7,16 @@ step. The two take turns, and each turn begins with the rates of the machine: th
 and the bytes that adding one large array to another moves. Ratios are medians over the turns, so that other load on the
 machine moves them little.
 
-The bound is what a step takes if its matrix products run at the rate of large ones and the optimizer moves its bytes at
-the rate of the addition, and nothing else takes time.
+Two bounds: what a step takes if its matrix products run at the rate of large ones, the optimizer moves its bytes at the
+rate of the addition, and nothing else takes time; and what its own products and the optimizer take, run by themselves:
+of a small batch, the products are slower than large ones whatever is around them.
 """
 
 import gc
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -54,6 +56,7 @@ ADAM_PASSES = 7  # reads weights, gradients and two moments; writes weights and 
 AVERAGE_PASSES = 3  # reads weights and their average; writes the average
 
 NOT_MEASURED = "not measured"
+aten = torch.ops.aten
 
 
 class Machine(NamedTuple):
@@ -118,16 +121,26 @@ def _measure(preset: str, batch_size: int, device: torch.device, *, bf16: bool, 
     flops = _count_flops(state, one_batch, model)
     moved = _optimizer_bytes(state)
     config = replace(config, precision="bf16" if bf16 else "float32")
-    rates: dict[str, list[float]] = {name: [] for name in ("ours", "naive", "matrix", "memory", "share", "times")}
+    products = _Products.of(state, one_batch, model)
+    rates: dict[str, list[float]] = {
+        name: [] for name in ("ours", "naive", "matrix", "memory", "share", "own share", "times", "optimizer")
+    }
     start = time.perf_counter()
     while len(rates["ours"]) < MIN_TURNS or time.perf_counter() - start < seconds:
         machine = _machine(device)
         with kept_memory():
             train_epoch(state, one_batch, model, config)  # takes the memory
             ours = _rate(len(split.labels), device, lambda: train_epoch(state, split, model, config))
+            products_alone = 1 / _rate(1, device, products.run)
+            optimizer_alone = 1 / _rate(1, device, lambda: _step(state))
         theirs = _rate(len(split.labels), device, lambda: naive.train(None))
-        bound = batch_size / (flops / machine.flops + moved / machine.bytes)
-        turn = (ours, theirs, machine.flops, machine.bytes, ours / bound, ours / theirs)
+        needed = ours / batch_size  # seconds to share of a step
+        turn = (
+            *(ours, theirs, machine.flops, machine.bytes),
+            needed * (flops / machine.flops + moved / machine.bytes),
+            needed * (products_alone + optimizer_alone),
+            *(ours / theirs, moved / optimizer_alone),
+        )
         for name, value in zip(rates, turn, strict=True):
             rates[name].append(value)
     medians = {name: statistics.median(values) for name, values in rates.items()}
@@ -146,9 +159,10 @@ def _measure(preset: str, batch_size: int, device: torch.device, *, bf16: bool, 
         ),
         "matrix rate: GFLOP/s": medians["matrix"] / GIGA,
         "optimizer: GB a step": moved / GIGA,
-        "optimizer: GB/s": _optimizer_rate(state, moved, device) / GIGA,
+        "optimizer: GB/s": medians["optimizer"] / GIGA,
         "memory rate: GB/s": medians["memory"] / GIGA,
         "of the bound": medians["share"],
+        "of its own products and optimizer": medians["own share"],
         "peak memory: MiB": ours_peak() / MIB,
         "naive: peak memory: MiB": naive_peak() / MIB,
         "turns": float(len(rates["ours"])),
@@ -245,7 +259,9 @@ def _random_features(shape: tuple[int, int], rng: np.random.Generator) -> np.nda
 
 
 def _random_labels(num_items: int, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return (rng.random((num_items, NUM_LABELS), dtype=np.float32) < LABELS_PER_ITEM / NUM_LABELS).astype(np.float32)
+    labels = (rng.random((num_items, NUM_LABELS), dtype=np.float32) < LABELS_PER_ITEM / NUM_LABELS).astype(np.float32)
+    labels[0] = 1  # every label occurs
+    return labels
 
 
 def _write_random(path: Path, shape: tuple[int, int], rng: np.random.Generator) -> np.memmap[Any, np.dtype[np.float32]]:
@@ -285,20 +301,43 @@ def _optimizer_bytes(state: TrainingState) -> int:
     return weights * (ADAM_PASSES + (AVERAGE_PASSES if state.average is not None else 0))
 
 
-def _optimizer_rate(state: TrainingState, moved: int, device: torch.device) -> float:
-    """Bytes a second of the optimizer's step alone, with the average's."""
-    for parameter in state.network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+def _step(state: TrainingState) -> None:
+    """The optimizer's step and the average's, with the gradients that are there."""
+    state.optimizer.step()
+    if state.average is not None:
+        state.average.update_parameters(state.network)
 
-    def step() -> None:
-        state.optimizer.step()
-        if state.average is not None:
-            state.average.update_parameters(state.network)
 
-    step()
-    rate = moved * max(_rate(1, device, step) for _ in range(5))
-    state.optimizer.zero_grad()
-    return rate
+class _Products(TorchDispatchMode):
+    """The matrix products of a step, to be run again by themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Callable[..., object], Sequence[Any], Tensor]] = []
+
+    @classmethod
+    def of(cls, state: TrainingState, split: Split, model: ModelConfig) -> "_Products":
+        """Those of one step, whose gradients stay."""
+        with cls() as products:
+            losses = compute_losses(
+                state.network, split.batch(torch.arange(len(split.labels)), reconstructed=False), model
+            )
+            torch.autograd.backward(losses.total)
+        return products
+
+    @torch.no_grad()
+    def run(self) -> None:
+        """Compute all of them again, into the same results."""
+        for product, arguments, result in self.calls:
+            product(*arguments, out=result)
+
+    def __torch_dispatch__(
+        self, function: Any, _: Any, arguments: Sequence[Any] = (), options: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = function(*arguments, **(options or {}))
+        if function in (aten.mm.default, aten.addmm.default, aten.bmm.default):
+            self.calls.append((function.overloadpacket.out, arguments, result))
+        return result
 
 
 def _machine(device: torch.device) -> Machine:

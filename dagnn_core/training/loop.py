@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -29,7 +28,7 @@ from dagnn_core.tensors import num_bytes
 from dagnn_core.training.checkpoint import Epoch, TrainingState, checkpoint_bytes, restore_checkpoint, save_checkpoint
 from dagnn_core.training.hybrid import complete_hybrid
 from dagnn_core.training.kept_memory import kept_memory
-from dagnn_core.training.optimizer import learning_rate, make_optimizer, reversal_strength, stepping_early
+from dagnn_core.training.optimizer import learning_rate, make_optimizer, reversal_strength
 from dagnn_core.training.split import MIN_ITEMS_PER_BATCH, Split, reconstruct
 
 log = logging.getLogger(__name__)
@@ -271,27 +270,21 @@ def train_epoch(state: TrainingState, split: Split, model_config: ModelConfig, c
     sums: Tensor | None = None
     shown = track(batches, description=f"epoch {number}", total=len(batches)) if is_main() else batches
     loaded = split.iterate(batches, reconstructed=reconstructed)
-    with ExitStack() as early:
-        if split.device.type == "cpu" and num_processes() == 1:  # several processes average all gradients at once
-            early.enter_context(stepping_early(optimizer))
-        for step, (rows, batch) in enumerate(zip(shown, loaded, strict=True)):
-            epochs_done = number - 1 + step / len(batches)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, epochs_done + 1 / len(batches))
-            with torch.autocast(batch.image.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-                losses = compute_losses(network, batch, model_config, reversal=reversal_strength(config, epochs_done))
-            _check_finite(losses, number, step + 1)
-            optimizer.zero_grad()
-            if step == len(batches) - 1:
-                early.close()  # the norm of its gradients is wanted
-            torch.autograd.backward(losses.total)
-            average_gradients(network.parameters())
-            optimizer.step()
-            if state.average is not None:
-                state.average.update_parameters(network)
-            shown_values = torch.stack([losses.total, *losses.terms.values(), *losses.accuracies.values()])
-            values = len(rows) * shown_values.detach()
-            sums = values.double() if sums is None else sums + values
+    for step, (rows, batch) in enumerate(zip(shown, loaded, strict=True)):
+        epochs_done = number - 1 + step / len(batches)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, epochs_done + 1 / len(batches))
+        with torch.autocast(batch.image.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+            losses = compute_losses(network, batch, model_config, reversal=reversal_strength(config, epochs_done))
+        _check_finite(losses, number, step + 1)
+        optimizer.zero_grad()
+        torch.autograd.backward(losses.total)
+        average_gradients(network.parameters())
+        optimizer.step()
+        if state.average is not None:
+            state.average.update_parameters(network)
+        values = len(rows) * torch.stack([losses.total, *losses.terms.values(), *losses.accuracies.values()]).detach()
+        sums = values.double() if sums is None else sums + values
     assert sums is not None
     means = (sums / sum(map(len, batches))).tolist()
     names = ["loss_total", *(f"loss_{name}" for name in losses.terms), *losses.accuracies]

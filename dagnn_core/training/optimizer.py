@@ -1,16 +1,11 @@
 """The optimizer, one Adam over all parameters as published, and what changes from step to step."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dagnn_core.config.train import TrainConfig
-
-EARLY_BYTES = 1 << 20  # matrices from this size on take their step early
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -24,39 +19,6 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW
         eps=config.adam_eps,
         fused=True,
     )
-
-
-@contextmanager
-def stepping_early(optimizer: torch.optim.AdamW) -> Iterator[None]:
-    """In the body, large matrices take their step within the backward pass; `optimizer.step()` does the rest.
-
-    A gradient is complete when all that read its matrix has been differentiated, so the result is the same to the bit.
-    But the gradient is still in the cache then, and its memory serves the next one. It is gone after the step.
-    """
-    hooks = [
-        parameter.register_post_accumulate_grad_hook(partial(_step_alone, _part_of(optimizer, group, parameter), group))
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if parameter.nbytes >= EARLY_BYTES
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _part_of(optimizer: torch.optim.AdamW, group: dict[str, object], parameter: Tensor) -> torch.optim.AdamW:
-    """An optimizer of one parameter, with the state of the whole."""
-    part = torch.optim.AdamW([{**group, "params": [parameter]}])
-    part.state = optimizer.state
-    return part
-
-
-def _step_alone(part: torch.optim.AdamW, group: dict[str, object], parameter: Tensor) -> None:
-    part.param_groups[0]["lr"] = group["lr"]
-    part.step()
-    parameter.grad = None
 
 
 def learning_rate(config: TrainConfig, epochs_done: float) -> float:

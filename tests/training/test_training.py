@@ -21,7 +21,7 @@ from dagnn_core.errors import BackendError, InputError
 from dagnn_core.model.kinds import build_network
 from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
-from dagnn_core.training import checkpoint, loop, optimizer
+from dagnn_core.training import checkpoint, loop
 from dagnn_core.training.loop import TrainingResult, train
 from dagnn_core.training.optimizer import learning_rate, reversal_strength
 from dagnn_core.training.split import Split, reconstruct
@@ -252,18 +252,6 @@ def test_deterministic_algorithms_give_the_result_that_a_cpu_gives_in_any_case(
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
-
-
-def test_steps_within_the_backward_pass_give_the_result_of_steps_after_it(
-    undisturbed: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    early = []
-    take_step = optimizer._step_alone
-    monkeypatch.setattr(optimizer, "EARLY_BYTES", 200)
-    monkeypatch.setattr(optimizer, "_step_alone", lambda *arguments: early.append(1) or take_step(*arguments))
-    assert same(undisturbed, run(tmp_path))
-    num_matrices = 10  # encoders 2, generators 4, discriminators 1, label GNN 2, its aggregation 1; others are smaller
-    assert len(early) == num_matrices * 7 * CONFIG.epochs, "all of the 8 batches but the last"
 
 
 @pytest.mark.parametrize("preset", ["aaai21", "tpami22", "best"])

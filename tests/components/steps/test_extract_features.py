@@ -12,7 +12,7 @@ from dagnn_core.data.dataset import Item
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import ArtifactError
 from dagnn_core.features.extraction import extract, vector_cache
-from dagnn_core.features.features import Features
+from dagnn_core.features.features import SHARD_KIND, Features
 from tests.fixtures import forked
 
 TEXTS = ["red boat", "blue boat", "blue sea", "red boat", "unheard of"]
@@ -73,9 +73,9 @@ def test_parts_of_several_tasks_give_the_features_of_one_to_the_byte(dataset, tm
     parts = [tmp_path / f"part-{index}" for index in range(count)]
     for index, part in enumerate(parts):
         extract_shard.run(dataset=dataset, params=params, index=index, shard_out=part)
-    num_files = [sum(name.endswith(".safetensors") for name in read_artifact(part).files) for part in parts]
+    num_files = [sum(name.endswith(".safetensors") for name in read_artifact(part, SHARD_KIND).files) for part in parts]
     assert num_files == [2, 1] if count == 2 else num_files == [1, 1, 1, *[0] * 6]
-    monkeypatch.setattr(extract, "describe_images", None)  # nothing is left to be described
+    monkeypatch.setattr(extract, "describe_images", lambda *_: pytest.fail("nothing is left to be described"))
     for again in ("two", "three"):
         extract_features.run(
             dataset=dataset, params=params, cache=tmp_path / "cache", shards=parts, features_out=tmp_path / again

@@ -234,6 +234,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         made = made.add_extension(x509.BasicConstraints(ca=name == issuer, path_length=None), critical=True)
         address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
         made = made.add_extension(address, critical=False)
+        # from 3.13 on Python asks for these too
+        own, other = (x509.SubjectKeyIdentifier.from_public_key(entry.public_key()) for entry in (key, signer))
+        made = made.add_extension(own, critical=False)
+        made = made.add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(other), critical=False)
         return made.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     authority, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())

@@ -1,7 +1,7 @@
 """What the pod of a step asks a cluster for: resources, nodes, volumes and variables, from the step and the target."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from components.services.storage.patience import ENVIRONMENT as PATIENCE
 from components.services.tracking.mlflow import DIRECT_TRANSFER
@@ -51,17 +51,32 @@ class PodRequest:
 
 
 def pod_request(name: str, target: Target) -> PodRequest:
-    """What the pod of a step asks for.
+    """What the pods that do a step's work ask for: the pod of its task, or those of a training on several nodes.
 
     Args:
         name: of the step.
         target: the cluster.
     """
-    size = STEPS[name].size
+    return _request(name, target, STEPS[name].size)
+
+
+def task_request(name: str, target: Target) -> PodRequest:
+    """What the pod of a step's task asks for; one that follows a training on several nodes hardly computes.
+
+    Args:
+        name: of the step.
+        target: the cluster.
+    """
+    if name == "train" and target.num_processes > 1:
+        return replace(_request(name, target, "light"), seconds=target.train_seconds)
+    return pod_request(name, target)
+
+
+def _request(name: str, target: Target, size: str) -> PodRequest:
     resources: Resources = getattr(target, size)
     node_selector = read_labels(resources.node_selector, f"{size}.node_selector")
     tolerations = read_tolerations(resources.tolerations, f"{size}.tolerations")
-    has_gpus = name == "train" and bool(target.gpu.count)
+    has_gpus = size == "train" and bool(target.gpu.count)
     if has_gpus:
         node_selector |= read_labels(target.gpu.node_selector, "gpu.node_selector")
         if target.gpu.toleration:

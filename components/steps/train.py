@@ -4,16 +4,14 @@ import hashlib
 import logging
 import os
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from components.command import ParamsOption, WorkOption, run_step
+from components.command import ParamsOption, WorkOption, run_step, terminated_like_interrupted
 from components.locations import WORK
 from components.params import load_section
 from components.services.lineage.provenance import provenance
@@ -27,11 +25,11 @@ from dagnn_core.config.section import DEFAULT_SEED, section_json
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.devices import choose_device, describe_machine
 from dagnn_core.disk import folder_bytes, writing
-from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model.files import KIND, write_model
-from dagnn_core.parallel import is_main, joined_processes, num_processes
+from dagnn_core.parallel import is_main, joined_processes
 from dagnn_core.retrieval.relevance import relevant_pairs
 from dagnn_core.training.inputs import graph_tensors, read_split
 from dagnn_core.training.loop import train
@@ -55,7 +53,7 @@ def run(
     """Train on the train split, select on the val split, and write the model.
 
     An interrupted run resumes from its checkpoint below `work`, in the same MLflow run. Of several processes (see
-    `dagnn_core.parallel`) the first one tracks and writes.
+    `dagnn_core.parallel`) the first one tracks, writes and keeps the checkpoints, which it hands to the others.
 
     Args:
         features: features artifact.
@@ -70,16 +68,10 @@ def run(
 
     Raises:
         ArtifactError: an input is missing or damaged, or the two do not belong together.
-        InputError: no GPU where one is asked for, the loss is no longer finite, or several processes have
-            `checkpoints_uri`.
+        InputError: no GPU where one is asked for, or the loss is no longer finite.
         BackendError: the tracking server or S3 cannot be reached, the disk has no room for checkpoints and model or
             refuses a file, or another process trains from the same inputs.
     """
-    if checkpoints_uri and num_processes() > 1:
-        raise InputError(
-            f"{checkpoints_uri}: checkpoints go to S3 from one process alone",
-            "leave the option out, and give --work a folder that all processes share",
-        )
     data = Features.read(features, verify=True)
     graph = LabelGraph.read(label_graph, verify=True)
     _check_same_dataset(data, graph)
@@ -180,16 +172,6 @@ def _warn_of_easy_labels(features: Features) -> None:
         )
 
 
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM, with which torchrun and clusters end a process, do what Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 if __name__ == "__main__":
 
     def main(
@@ -203,7 +185,7 @@ if __name__ == "__main__":
     ) -> None:
         """Train a DAGNN on features and a label graph; with torchrun on several GPUs or CPUs."""
         train_params = load_section(params, TrainConfig)
-        with _terminated_like_interrupted(), joined_processes(choose_device(train_params.device, key="train.device")):
+        with terminated_like_interrupted(), joined_processes(choose_device(train_params.device, key="train.device")):
             if not is_main():
                 logging.getLogger().setLevel(logging.WARNING)
             run(

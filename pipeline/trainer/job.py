@@ -27,7 +27,7 @@ from dagnn_core.errors import BackendError, DagnnError
 from dagnn_core.text import one_line
 from pipeline.task import NUM_LAST_LINES, parse_task_line
 from pipeline.trainer.cluster import Cluster, ClusterLostError, RefusedError
-from pipeline.trainer.manifests import CONTAINER, INPUTS, POD, POD_UID, TEMPLATE, Owner, fill, owner_reference
+from pipeline.trainer.manifests import CONTAINER, INPUTS, POD, POD_UID, SCRATCH, TEMPLATE, Owner, fill, owner_reference
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ def train_on_nodes(
             f"--params={sections['train']}",
             f"--checkpoints-uri={checkpoints_uri}",
             f"--uri={uri}",
+            f"--scratch={SCRATCH}",
         ),
         place=f"{checkpoints_uri.rstrip('/')}/{name}",
         cluster=Cluster.of_pod(),

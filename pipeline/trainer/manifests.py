@@ -31,8 +31,10 @@ POD, POD_UID = "DAGNN_POD", "DAGNN_POD_UID"
 
 CONTAINER = "node"
 """The container that trains: Trainer looks for this name."""
-INPUTS = f"{WRITABLE}/dagnn/inputs"
-"""Where a pod finds features and label graph."""
+SCRATCH = f"{WRITABLE}/dagnn"
+"""Where a pod writes."""
+INPUTS = f"{SCRATCH}/inputs"
+"""Where it finds features and label graph."""
 NUM_RESTARTS = 3
 """Times that all nodes begin again, from the last checkpoint, after one was lost."""
 

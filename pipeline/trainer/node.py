@@ -23,10 +23,7 @@ from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.devices import choose_device
 from dagnn_core.parallel import is_main, joined_processes
-from pipeline.pods import WRITABLE
 from pipeline.task import task
-
-FOLDER = Path(WRITABLE, "dagnn")
 
 
 def main(
@@ -38,7 +35,7 @@ def main(
     checkpoints_uri: Annotated[str, typer.Option(help="s3://bucket/prefix that keeps the checkpoints")],
     model_uri: Annotated[str, typer.Option(help="s3://bucket/prefix that gets the model")],
     uri: Annotated[str, typer.Option(help="where the pipeline run stores the model, for the record")],
-    scratch: Annotated[Path, typer.Option(help="folder for unfinished work and the model")] = FOLDER,
+    scratch: Annotated[Path, typer.Option(help="folder for unfinished work and the model")],
 ) -> None:
     """Train with the processes of all nodes; the first of them stores the model."""
     model_out = scratch / "model"

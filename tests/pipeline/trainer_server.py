@@ -113,6 +113,8 @@ class TrainerServer:
     installed: bool = True
     slow_webhook: int = 0
     """Times that the webhook does not yet know a runtime that is there."""
+    denial: str = ""
+    """What another webhook says of every job."""
     acts: list[Act] = field(default_factory=list)
     """What happens, one after the other, each before a job is looked at once more."""
     on_job: Callable[[Json], None] = lambda _: None
@@ -227,6 +229,8 @@ class TrainerServer:
         return manifest
 
     def _admit(self, job: Json) -> None:
+        if self.denial:
+            raise Refusal(403, f'admission webhook "vtrainjob.kb.io" denied the request: {self.denial}')
         reference = job["spec"]["runtimeRef"]
         self.slow_webhook -= 1
         if (

@@ -5,7 +5,7 @@ from kfp import dsl, kubernetes
 from pipeline.pods import CA_FOLDER, WRITABLE, PodRequest, task_request
 from pipeline.step_table import STEPS
 from pipeline.target import Target
-from pipeline.trainer.manifests import POD, POD_UID, TEMPLATE, write_template
+from pipeline.trainer.manifests import NODES, POD, POD_UID, TEMPLATE, write_template
 
 _FIRST_WAIT = 30  # seconds between the first attempt at a task and the second
 _WAIT_FACTOR = 2
@@ -39,6 +39,8 @@ def place(task: dsl.PipelineTask, name: str, target: Target) -> None:
         task.set_env_variable(TEMPLATE, write_template(target))
         kubernetes.use_field_path_as_env(task, POD, "metadata.name")
         kubernetes.use_field_path_as_env(task, POD_UID, "metadata.uid")
+    if name == "record_outcome" and target.num_processes > 1:
+        task.set_env_variable(NODES, str(target.train.nodes))
     for variable, (secret, key) in request.secret_env.items():
         kubernetes.use_secret_as_env(task, secret, {key: variable})
 

@@ -107,7 +107,7 @@ def _variables(name: str, target: Target) -> dict[str, str]:
     if needs.mlflow:
         env |= {"MLFLOW_TRACKING_URI": target.mlflow_uri, "MLFLOW_EXPERIMENT_NAME": target.experiment}
         env |= dict.fromkeys(DIRECT_TRANSFER, str(target.mlflow_direct_s3).lower())
-    if needs.s3:
+    if _uses_s3(name, target):
         env["AWS_DEFAULT_REGION"] = target.s3_region
         if target.s3_endpoint_url:
             env["AWS_ENDPOINT_URL_S3"] = target.s3_endpoint_url
@@ -121,13 +121,18 @@ def _variables(name: str, target: Target) -> dict[str, str]:
     return env
 
 
+def _uses_s3(name: str, target: Target) -> bool:
+    """Whether a step needs the S3 store itself; the exit handler does where it ends trainings on several nodes."""
+    return STEPS[name].s3 or (name == "record_outcome" and target.num_processes > 1)
+
+
 def _secret_variables(name: str, target: Target) -> dict[str, SecretKey]:
     needs = STEPS[name]
     env = read_secret_variables(target.secret_env, "secret_env")
     if needs.mlflow and target.mlflow_secret:
         env["MLFLOW_TRACKING_USERNAME"] = SecretKey(target.mlflow_secret, "username")
         env["MLFLOW_TRACKING_PASSWORD"] = SecretKey(target.mlflow_secret, "password")
-    if needs.s3 and target.s3_secret:
+    if _uses_s3(name, target) and target.s3_secret:
         env["AWS_ACCESS_KEY_ID"] = SecretKey(target.s3_secret, "access-key")
         env["AWS_SECRET_ACCESS_KEY"] = SecretKey(target.s3_secret, "secret-key")
     if name == "record_outcome" and target.webhook_secret:

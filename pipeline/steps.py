@@ -271,9 +271,13 @@ def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
     from components.steps.record_outcome import run
     from pipeline.outcome import Outcome, RunServer, find_outcome
     from pipeline.task import task
+    from pipeline.trainer.job import end_trainings
+    from pipeline.trainer.manifests import NODES
 
     with task("record_outcome"):
         pipeline_run, url = (os.environ.get(name, "") for name in ("DAGNN_PIPELINE_RUN", "DAGNN_KUBEFLOW_URL"))
+        if NODES in os.environ:
+            end_trainings(pipeline_run)
         tracking = Tracking.from_environment()
         outcome = find_outcome(
             pipeline_run,

@@ -106,13 +106,13 @@ class Cluster:
         """
         self._ask("DELETE", self._path(resource, name), resource, body={"propagationPolicy": "Background"})
 
-    def pods(self, selector: str) -> list[dict[str, Any]]:
-        """The pods that have some labels.
+    def find_all(self, resource: str, selector: str) -> list[dict[str, Any]]:
+        """The objects that have some labels.
 
         Raises:
             BackendError: the API does not permit this, or cannot be reached.
         """
-        answer = self._ask("GET", self._path("pods"), "pods", query={"labelSelector": selector})
+        answer = self._ask("GET", self._path(resource), resource, query={"labelSelector": selector})
         return list(answer.json().get("items") or [])
 
     def log(self, pod: str, container: str, *, since: str = "", tail: int = 0) -> str:

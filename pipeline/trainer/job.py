@@ -27,7 +27,19 @@ from dagnn_core.errors import BackendError, DagnnError
 from dagnn_core.text import one_line
 from pipeline.task import NUM_LAST_LINES, parse_task_line
 from pipeline.trainer.cluster import Cluster, ClusterLostError, RefusedError
-from pipeline.trainer.manifests import CONTAINER, INPUTS, POD, POD_UID, SCRATCH, TEMPLATE, Owner, fill, owner_reference
+from pipeline.trainer.manifests import (
+    CONTAINER,
+    INPUTS,
+    PLACE_ANNOTATION,
+    POD,
+    POD_UID,
+    RUN_LABEL,
+    SCRATCH,
+    TEMPLATE,
+    Owner,
+    fill,
+    owner_reference,
+)
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +74,8 @@ def train_on_nodes(
     """Train by a TrainJob, as the environment of the task's pod says.
 
     The job goes when it has ended, and with the task: when that is told to end, by this function; when its pod is
-    deleted, by Kubernetes. While Kubernetes' API or S3 cannot be reached, it stays, and the task that is started again
-    takes it up.
+    deleted, by Kubernetes; with the run, by `end_trainings`. While Kubernetes' API or S3 cannot be reached, it stays,
+    and the task that is started again takes it up.
 
     Args:
         features: features artifact.
@@ -122,6 +134,25 @@ def train_on_nodes(
         training.end()
 
 
+def end_trainings(run_id: str) -> None:
+    """End the trainings that a pipeline run has left: when it is canceled, a task may be killed before it can do so.
+
+    A failure is a warning.
+
+    Args:
+        run_id: of the pipeline run.
+    """
+    try:
+        cluster = Cluster.of_pod()
+        for runtime in cluster.find_all(RUNTIMES, f"{RUN_LABEL}={run_id}"):
+            name = runtime["metadata"]["name"]
+            log.warning("TrainJob %s was left by its task, and is ended", name)
+            place = (runtime["metadata"].get("annotations") or {}).get(PLACE_ANNOTATION, "")
+            _delete(name, place, cluster, Storage())
+    except DagnnError as error:
+        log.warning("whether a TrainJob is left is not known: %s", error)
+
+
 @dataclass(kw_only=True)
 class _Training:
     """One TrainJob, with its runtime and its place in S3."""
@@ -133,11 +164,11 @@ class _Training:
     cluster: Cluster
     storage: Storage
     pace: Pace
-    _is_there: bool = False
+    _is_there: bool = field(default=False, init=False)
     """Whether there may be something to delete."""
-    _shown: dict[str, str] = field(default_factory=dict)
+    _shown: dict[str, str] = field(default_factory=dict, init=False)
     """Pod -> time of the last line of it that was shown."""
-    _state: str = ""
+    _state: str = field(default="", init=False)
     """What was said last of the nodes."""
 
     @property
@@ -161,6 +192,8 @@ class _Training:
             name=self.name,
             image=os.environ["DAGNN_IMAGE"],
             owner=owner,
+            run_id=os.environ.get("DAGNN_PIPELINE_RUN", ""),
+            place=self.place,
             inputs={kind: f"{self.place}/{kind}" for kind in self.inputs},
             arguments=[*self.arguments, f"--model-uri={self.model_uri}"],
             env={variable: os.environ[variable] for variable in _OF_RUN if os.environ.get(variable)},
@@ -187,7 +220,7 @@ class _Training:
                 raise BackendError(
                     f"TrainJob {self.name} was deleted while it ran", "`dagnn retry` resumes from its last checkpoint"
                 )
-            pods = self.cluster.pods(f"jobset.sigs.k8s.io/jobset-name={self.name}")
+            pods = self.cluster.find_all("pods", f"jobset.sigs.k8s.io/jobset-name={self.name}")
             self._show(pods)
             for condition in (job.get("status") or {}).get("conditions") or []:
                 if condition["status"] == "True" and condition["type"] == "Complete":
@@ -197,15 +230,9 @@ class _Training:
             time.sleep(self.pace.look)
 
     def end(self) -> None:
-        """Delete the job, its runtime, and what it had in S3 but for its checkpoints; where that fails, it warns."""
-        if not self._is_there:
-            return
-        try:
-            self.cluster.delete(JOBS, self.name)
-            self.cluster.delete(RUNTIMES, self.name)
-            delete_folder(self.place, self.storage)
-        except DagnnError as error:
-            log.warning("TrainJob %s or its files in %s are left: %s", self.name, self.place, error)
+        """Delete what was made."""
+        if self._is_there:
+            _delete(self.name, self.place, self.cluster, self.storage)
 
     def _settled(self, resource: str) -> dict[str, Any] | None:
         """An object of the name, once one that is being deleted is gone."""
@@ -292,6 +319,17 @@ class _Training:
             if match := re.match(rf"{re.escape(self.name)}-node-0-(\d+)(?:-|$)", pod["metadata"]["name"]):
                 found[int(match[1])] = pod
         return sorted(found.items())
+
+
+def _delete(name: str, place: str, cluster: Cluster, storage: Storage) -> None:
+    """Delete a job, its runtime, and what it had in S3 but for its checkpoints; where that fails, warn."""
+    try:
+        cluster.delete(JOBS, name)
+        cluster.delete(RUNTIMES, name)
+        if place:
+            delete_folder(place, storage)
+    except DagnnError as error:
+        log.warning("TrainJob %s or its files in %s are left: %s", name, place, error)
 
 
 def _waits_for(pod: Mapping[str, Any]) -> str:

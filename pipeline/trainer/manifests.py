@@ -18,7 +18,7 @@ GROUP = "trainer.kubeflow.org"
 API_VERSION = f"{GROUP}/v1alpha1"
 RIGHTS = (
     (GROUP, "trainjobs", ("create", "get", "patch", "delete")),
-    (GROUP, "trainingruntimes", ("create", "get", "patch", "delete")),
+    (GROUP, "trainingruntimes", ("create", "get", "list", "patch", "delete")),
     ("", "pods", ("list",)),
     ("", "pods/log", ("get",)),
 )
@@ -26,9 +26,15 @@ RIGHTS = (
 
 TEMPLATE = "DAGNN_TRAIN_JOB"
 """Variable of the task `train` that trains on several nodes: what `write_template` has made of the target."""
+NODES = "DAGNN_TRAIN_NODES"
+"""Variable of the exit handler where the run trains on several nodes: how many."""
 POD, POD_UID = "DAGNN_POD", "DAGNN_POD_UID"
 """Variables with the name and the uid of the task's pod."""
 
+RUN_LABEL = "dagnn/pipeline-run"
+"""Label of runtime and job: the run of the pipeline."""
+PLACE_ANNOTATION = "dagnn/place"
+"""Annotation of the same: URI of what the nodes read, and of the model."""
 CONTAINER = "node"
 """The container that trains: Trainer looks for this name."""
 SCRATCH = f"{WRITABLE}/dagnn"
@@ -99,6 +105,8 @@ def fill(
     name: str,
     image: str,
     owner: Owner,
+    run_id: str,
+    place: str,
     inputs: Mapping[str, str],
     arguments: Sequence[str],
     env: Mapping[str, str],
@@ -110,6 +118,8 @@ def fill(
         name: of runtime and job.
         image: reference of the container image.
         owner: the pod of the task; what it owns is deleted with it.
+        run_id: of the run of the pipeline.
+        place: URI below which inputs and model lie in S3.
         inputs: name of a folder below `INPUTS` -> URI of its content in S3.
         arguments: of `pipeline.trainer.node`.
         env: variables of this run.
@@ -139,11 +149,17 @@ def fill(
             "spec": {"backoffLimit": 0, "template": pod},  # what one pod lacks, all must begin again for
         },
     }
-    metadata = {"name": name, "ownerReferences": [owner_reference(owner)]}
+    labels = {RUN_LABEL: run_id}
+    metadata = {
+        "name": name,
+        "labels": labels,
+        "annotations": {PLACE_ANNOTATION: place},
+        "ownerReferences": [owner_reference(owner)],
+    }
     runtime = {
         "apiVersion": API_VERSION,
         "kind": "TrainingRuntime",
-        "metadata": {**metadata, "labels": {f"{GROUP}/framework": "torch"}},
+        "metadata": {**metadata, "labels": {**labels, f"{GROUP}/framework": "torch"}},
         "spec": {
             "mlPolicy": {"numNodes": parts["nodes"], "torch": {}},
             "template": {"spec": {"failurePolicy": {"maxRestarts": NUM_RESTARTS}, "replicatedJobs": [node]}},

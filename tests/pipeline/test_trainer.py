@@ -29,7 +29,7 @@ from pipeline.images import Images
 from pipeline.target import FOLDER, Gpu, Target, TrainResources, read_target, with_nodes
 from pipeline.trainer import cluster, job
 from pipeline.trainer.job import Pace
-from pipeline.trainer.manifests import POD, POD_UID, RIGHTS, TEMPLATE, Manifests, Owner, fill, write_template
+from pipeline.trainer.manifests import NODES, POD, POD_UID, RIGHTS, TEMPLATE, Manifests, Owner, fill, write_template
 from tests.fixtures.locations import ROOT
 from tests.fixtures.s3 import Bucket
 from tests.pipeline.specs import Spec, kubernetes_of, pod_of, read_specs, tasks_of
@@ -58,6 +58,8 @@ def manifests(target: Target, **changes: Any) -> Manifests:
         "name": "train-1",
         "image": IMAGE,
         "owner": Owner("task", "1-2"),
+        "run_id": RUN,
+        "place": "s3://dagnn/checkpoints/train-1",
         "inputs": {"features": "s3://dagnn/f", "label_graph": "s3://dagnn/g"},
         "arguments": ["--params={}"],
         "env": {"DAGNN_IMAGE": IMAGE},
@@ -195,9 +197,17 @@ class TestCompiled:
         alone, together = (compiled(shipped("kind", nodes), tmp_path)[0] for nodes in (1, 2))
         for pipeline in (alone, together):
             assert tasks_of(pipeline)["train"]["cachingOptions"] == {"enableCache": True}
-            container = pipeline["deploymentSpec"]["executors"]["exec-train"]["container"]
-            del container["env"], container["resources"]
+            for executor in pipeline["deploymentSpec"]["executors"].values():
+                executor["container"] |= {"env": [], "resources": {}}
         assert alone == together
+
+    def test_the_exit_handler_reaches_kubernetes_and_s3(self, tmp_path: Path) -> None:
+        for nodes, number in ((2, "2"), (1, None)):
+            pipeline, platform = compiled(shipped("kind", nodes), tmp_path)
+            (main,) = pod_of(pipeline, platform, "exec-record-outcome")["spec"]["containers"]
+            env = {entry["name"]: entry.get("value") for entry in main["env"]}
+            assert env.get(NODES) == number
+            assert ("AWS_ACCESS_KEY_ID" in env) == ("AWS_ENDPOINT_URL_S3" in env) == (nodes > 1)
 
     def test_one_process_trains_in_the_pod_of_its_task(self, tmp_path: Path) -> None:
         pipeline, platform = compiled(shipped("gpu-cluster", 1), tmp_path)
@@ -442,6 +452,7 @@ class TestTask:
         monkeypatch.setenv(POD_UID, "uid-2")
         server.acts = finishing[1:]
         assert task().status == 0
+        job.end_trainings(RUN)
         assert server.used == rights_of_role()
 
     def test_takes_up_the_job_of_a_lost_pod(
@@ -517,6 +528,28 @@ class TestTask:
         assert (done.status, done.last) == (143, "[train] the task was told to end, and ends its training")
         assert server.objects == {} and bucket.keys == []
         assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_the_exit_handler_ends_what_a_killed_task_left(
+        self,
+        server: TrainerServer,
+        task: Callable[[], Told],
+        finishing: list[Any],
+        bucket: Bucket,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """On a cluster, SIGTERM ends Kubeflow's launcher first, and the pod with it: the task may have no time left."""
+        server.acts = [*finishing[:1], lambda _: server.statuses.append(500)]
+        task()
+        name = name_of(server)
+        assert bucket.keys
+        job.end_trainings("77777777-5d6e-4f80-9a1b-5d6e4f809a1b")
+        assert name_of(server) == name, "another run's"
+        job.end_trainings(RUN)
+        assert server.objects == {} and bucket.keys == []
+        assert caplog.messages[-1] == f"TrainJob {name} was left by its task, and is ended"
+        server.rights = set()
+        job.end_trainings(RUN)
+        assert caplog.messages[-1].startswith("whether a TrainJob is left is not known: Kubernetes does not let")
 
     def test_bears_an_api_that_is_away(
         self,

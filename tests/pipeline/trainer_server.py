@@ -176,13 +176,16 @@ class TrainerServer:
             raise Refusal(404, "the server could not find the requested resource")
         if group != GROUP and (resource != "pods" or method != "GET" or bool(name) != bool(log)):
             raise ValueError(f"no request of the task: {method} {path}")
-        right = ("pods/log", "get") if log else (resource, "list" if resource == "pods" else VERBS[method])
+        verb = VERBS[method] if name or method != "GET" else "list"
+        right = ("pods/log", "get") if log else (resource, verb)
         if right not in self.rights:
             account = 'User "system:serviceaccount:team:tasks"'
             raise Refusal(403, f'{resource} is forbidden: {account} cannot {right[1]} resource "{right[0]}"')
         self.used.add(right)
-        if resource == "pods":
-            return self._log(name, query) if log else self._pods(query)
+        if log:
+            return self._log(name, query)
+        if verb == "list":
+            return self._list(resource, query)
         assert not query
         if method == "POST":
             assert not name and content_type == "application/json" and body is not None
@@ -257,9 +260,13 @@ class TrainerServer:
             if runtime and "deletionTimestamp" in runtime["metadata"]:
                 del self.objects["trainingruntimes", name]
 
-    def _pods(self, query: dict[str, str]) -> Json:
+    def _list(self, resource: str, query: dict[str, str]) -> Json:
         assert set(query) == {"labelSelector"}
         key, _, value = query["labelSelector"].partition("=")
+        entries = [entry for (kind, _), entry in self.objects.items() if kind == resource]
+        if resource != "pods":
+            found = [entry for entry in entries if entry["metadata"]["labels"].get(key) == value]
+            return {"kind": f"{KINDS[resource]}List", "items": found}
         items = [
             {
                 "metadata": {"name": pod.name, "labels": pod.labels, "creationTimestamp": pod.created},

@@ -93,6 +93,7 @@ def write_template(target: Target) -> str:
         {
             "nodes": target.train.nodes,
             "processes": max(1, target.gpu.count),
+            "seconds": target.train_seconds,
             "pod": _pod(pod_request("train", target), target.light),
         },
         sort_keys=True,
@@ -130,7 +131,8 @@ def fill(
     for container in (fetch, main):
         container["image"] = image
         container["env"] += [{"name": variable, "value": _literal(value)} for variable, value in env.items()]
-    main["command"] = ["torchrun", "-m", "pipeline.trainer.node", *map(_literal, arguments)]
+    wait = f"--rdzv-conf=timeout={parts['seconds']}"  # of a node for the others, which may wait for GPUs
+    main["command"] = ["torchrun", wait, "-m", "pipeline.trainer.node", *map(_literal, arguments)]
     pod["spec"]["initContainers"] = [
         {
             **fetch,

@@ -163,7 +163,11 @@ class TestManifests:
     def test_texts_reach_the_nodes_as_they_are(self) -> None:
         """Kubernetes makes $ of $$, and the value of a variable of $(NAME)."""
         (main,) = node_pod(manifests(TARGET, arguments=["--params=$(HOME) $5"]))["spec"]["containers"]
-        assert main["command"] == ["torchrun", "-m", "pipeline.trainer.node", "--params=$$(HOME) $$5"]
+        assert main["command"][2:] == ["-m", "pipeline.trainer.node", "--params=$$(HOME) $$5"]
+
+    def test_nodes_wait_for_one_another_as_long_as_the_training_may_take(self) -> None:
+        (main,) = node_pod(manifests(replace(TARGET, train_seconds=7200)))["spec"]["containers"]
+        assert main["command"][:2] == ["torchrun", "--rdzv-conf=timeout=7200"]
 
 
 def node_pod(made: Manifests) -> Spec:
@@ -413,7 +417,7 @@ class TestTask:
         files = [f"{kind}/{file}" for kind in ("features", "label_graph") for file in (f"{kind}.npy", "manifest.json")]
         assert keys == [f"{prefix}/{file}" for file in files]
         (main,) = node_pod(Manifests(runtime, made))["spec"]["containers"]
-        options = dict(word.split("=", 1) for word in main["command"][3:])
+        options = dict(word.split("=", 1) for word in main["command"][4:])
         assert options["--checkpoints-uri"] == f"{bucket.uri}/checkpoints"
         assert options["--model-uri"] == f"{bucket.uri}/{prefix}/model"
         assert options["--uri"] == "minio://mlpipeline/model_out"

@@ -65,8 +65,8 @@ class Cluster:
         """That the pod runs in."""
         return (self.account / "namespace").read_text(encoding="utf-8").strip()
 
-    def create(self, resource: str, manifest: Mapping[str, Any]) -> bool:
-        """Make an object; whether it was not there before.
+    def create(self, resource: str, manifest: Mapping[str, Any]) -> None:
+        """Make an object, unless it is there, as after a request whose answer was lost.
 
         Raises:
             RefusedError: it is refused as it is.
@@ -78,7 +78,6 @@ class Cluster:
                 f"Kubernetes at {self.url} knows no {resource}",
                 "install Kubeflow Trainer 2.1 or later, or train on one node with one GPU",
             )
-        return bool(answer.status_code != requests.codes.conflict)
 
     def get(self, resource: str, name: str) -> dict[str, Any] | None:
         """An object; None where there is none.
@@ -178,7 +177,7 @@ class Cluster:
         except requests.RequestException as error:
             raise ClusterLostError(
                 f"Kubernetes at {self.url} cannot be reached ({one_line(error)})",
-                "the training goes on without its task; `dagnn retry` follows it again",
+                "check the network between the tasks and the API; `dagnn retry` resumes from the last checkpoint",
             ) from error
 
     def _refusal(self, answer: requests.Response, what: str) -> BackendError | InputError:

@@ -152,7 +152,7 @@ def fill(
         },
     }
     labels = {RUN_LABEL: run_id}
-    metadata = {
+    metadata: dict[str, Any] = {
         "name": name,
         "labels": labels,
         "annotations": {PLACE_ANNOTATION: place},
@@ -246,8 +246,10 @@ def _volumes(request: PodRequest) -> tuple[list[dict[str, str]], list[dict[str, 
     }
     if request.scratch.storage_class:
         claim["storageClassName"] = request.scratch.storage_class
-    scratch = {"ephemeral": {"volumeClaimTemplate": {"spec": claim}}} if request.scratch.size else {"emptyDir": {}}
-    memory = {"emptyDir": {"medium": "Memory", "sizeLimit": request.shared_memory}}
+    scratch: dict[str, Any] = (
+        {"ephemeral": {"volumeClaimTemplate": {"spec": claim}}} if request.scratch.size else {"emptyDir": {}}
+    )
+    memory: dict[str, Any] = {"emptyDir": {"medium": "Memory", "sizeLimit": request.shared_memory}}
     found = {"scratch": (WRITABLE, scratch), "shared-memory": ("/dev/shm", memory)}  # noqa: S108  # a pod's own
     if request.ca.name:
         found[request.ca.name] = (CA_FOLDER, {"configMap": {"name": request.ca.name}})

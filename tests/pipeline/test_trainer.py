@@ -387,7 +387,9 @@ class TestTask:
         finishing: list[Any],
         bucket: Bucket,
         tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setenv("MLFLOW_RUN_ID", "run-of-kubeflow")
         server.acts, server.slow_webhook = finishing, 2
         seen: list[Any] = []
         server.on_job = lambda made: seen.append(
@@ -424,40 +426,11 @@ class TestTask:
         assert json.loads(options["--params"])["seed"] == 7
         env = {entry["name"]: entry.get("value") for entry in main["env"]}
         assert (env["DAGNN_PIPELINE_RUN"], env["DAGNN_IMAGE"]) == (RUN, "registry.example/dagnn@sha256:1")
+        assert env["MLFLOW_RUN_ID"] == "run-of-kubeflow", "that the nodes adopt"
         fetched = [
             container["command"][-1] for container in node_pod(Manifests(runtime, made))["spec"]["initContainers"]
         ]
         assert fetched == [f"--uri={bucket.uri}/{prefix}/{kind}" for kind in ("features", "label_graph")]
-
-    def test_the_run_of_kubeflows_mlflow_is_that_of_the_nodes(
-        self, server: TrainerServer, task: Callable[[], Told], finishing: list[Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("MLFLOW_RUN_ID", "run-of-kubeflow")
-        server.acts, found = finishing, {}
-
-        def look(made: Spec) -> None:
-            runtime = server.objects["trainingruntimes", made["metadata"]["name"]]
-            (main,) = node_pod(Manifests(runtime, made))["spec"]["containers"]
-            found.update({entry["name"]: entry.get("value") for entry in main["env"]})
-
-        server.on_job = look
-        assert task().status == 0
-        assert found["MLFLOW_RUN_ID"] == "run-of-kubeflow"
-
-    def test_needs_the_whole_role_and_no_more(
-        self,
-        server: TrainerServer,
-        task: Callable[[], Told],
-        finishing: list[Any],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        server.acts = [*finishing[:1], lambda _: server.statuses.append(500)]
-        assert task().status == 3
-        monkeypatch.setenv(POD_UID, "uid-2")
-        server.acts = finishing[1:]
-        assert task().status == 0
-        job.end_trainings(RUN)
-        assert server.used == rights_of_role()
 
     def test_takes_up_the_job_of_a_lost_pod(
         self,
@@ -466,7 +439,7 @@ class TestTask:
         finishing: list[Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """The second pod owns the job then, so that it outlives the first one."""
+        """The second pod owns the job then, so that it outlives the first one. All this takes the whole role."""
         server.acts = [*finishing[:1], lambda _: server.statuses.append(500)]
         assert task().status == 3 and len(server.pods) == 2
         name = name_of(server)
@@ -478,7 +451,10 @@ class TestTask:
         assert done.lines[0] == f"[train] TrainJob {name} is there already: this task follows it"
         assert "[train] MLflow run 1" in done.lines, "what was written before is shown again"
         assert server.created == ["TrainingRuntime", "TrainJob"] and server.objects == {}
+        job.end_trainings(RUN)
+        assert server.used == rights_of_role()
 
+    @pytest.mark.slow
     def test_a_finished_job_of_a_lost_pod_is_not_run_again(
         self, server: TrainerServer, task: Callable[[], Told], finishing: list[Any], bucket: Bucket
     ) -> None:
@@ -492,6 +468,7 @@ class TestTask:
         assert task().status == 0
         assert server.created == ["TrainingRuntime", "TrainJob"] and bucket.keys == []
 
+    @pytest.mark.slow
     def test_waits_for_a_job_that_is_on_its_way_out(
         self, server: TrainerServer, task: Callable[[], Told], finishing: list[Any]
     ) -> None:
@@ -508,6 +485,7 @@ class TestTask:
         assert task().status == 0
         assert server.created == ["TrainingRuntime", "TrainJob"] * 2
 
+    @pytest.mark.slow
     def test_other_seeds_and_runs_have_jobs_of_their_own(
         self, server: TrainerServer, task: Callable[[], Told], finishing: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -539,7 +517,7 @@ class TestTask:
         task: Callable[[], Told],
         finishing: list[Any],
         bucket: Bucket,
-        caplog: pytest.LogCaptureFixture,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         """On a cluster, SIGTERM ends Kubeflow's launcher first, and the pod with it: the task may have no time left."""
         server.acts = [*finishing[:1], lambda _: server.statuses.append(500)]
@@ -550,10 +528,11 @@ class TestTask:
         assert name_of(server) == name, "another run's"
         job.end_trainings(RUN)
         assert server.objects == {} and bucket.keys == []
-        assert caplog.messages[-1] == f"TrainJob {name} was left by its task, and is ended"
+        assert capsys.readouterr().out == f"[train] TrainJob {name} was left by its task, and is ended\n"
         server.rights = set()
         job.end_trainings(RUN)
-        assert caplog.messages[-1].startswith("whether a TrainJob is left is not known: Kubernetes does not let")
+        words = "[train] whether a TrainJob is left is not known: Kubernetes does not let the account of this task"
+        assert capsys.readouterr().out.startswith(words)
 
     def test_bears_an_api_that_is_away(
         self,

@@ -15,6 +15,7 @@ from components.command import ParamsOption, WorkOption, run_step, terminated_li
 from components.locations import WORK
 from components.params import load_section
 from components.services.lineage.provenance import provenance
+from components.services.storage.artifacts import send_artifact
 from components.services.storage.mirror import mirrored
 from components.services.storage.s3 import Storage
 from components.services.tracking.mlflow import Tracking
@@ -48,6 +49,7 @@ def run(
     work: Path,
     model_out: Path,
     checkpoints_uri: str = "",
+    model_uri: str = "",
     uri: str = "",
 ) -> None:
     """Train on the train split, select on the val split, and write the model.
@@ -64,6 +66,7 @@ def run(
         work: folder for checkpoints, one folder for each combination of inputs.
         model_out: where the model goes.
         checkpoints_uri: `s3://bucket/prefix` that keeps the checkpoints as well, where the disk of `work` may be lost.
+        model_uri: `s3://bucket/prefix` that gets the model as well, before its checkpoints go.
         uri: where a pipeline run stores the model, for the record.
 
     Raises:
@@ -133,6 +136,8 @@ def run(
                 history=result.history,
                 val_metrics=result.val_metrics,
             )
+        if model_uri:
+            send_artifact(model_out, model_uri, Storage())
     log.info(
         "model of epoch %d, val MAP %.4f: %s",
         result.val_metrics["best_epoch"],

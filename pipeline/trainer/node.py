@@ -15,8 +15,6 @@ import typer
 from components.command import terminated_like_interrupted
 from components.locations import WORK
 from components.params import load_section
-from components.services.storage.artifacts import send_artifact
-from components.services.storage.s3 import Storage
 from components.services.tracking.mlflow import Tracking
 from components.steps.train import run
 from dagnn_core.config.model import ModelConfig
@@ -38,12 +36,10 @@ def main(
     scratch: Annotated[Path, typer.Option(help="folder for unfinished work and the model")],
 ) -> None:
     """Train with the processes of all nodes; the first of them stores the model."""
-    model_out = scratch / "model"
     with task("train"), terminated_like_interrupted(), _quiet_interruption():
         config = load_section(params, TrainConfig)
         with joined_processes(choose_device(config.device, key="train.device")):
-            is_first = is_main()
-            if not is_first:
+            if not is_main():
                 logging.disable(logging.INFO)
             run(
                 features=features,
@@ -52,12 +48,11 @@ def main(
                 params=config,
                 tracking=Tracking.from_environment(),
                 work=scratch / WORK.name,
-                model_out=model_out,
+                model_out=scratch / "model",
                 checkpoints_uri=checkpoints_uri,
+                model_uri=model_uri,
                 uri=uri,
             )
-        if is_first:
-            send_artifact(model_out, model_uri, Storage())
 
 
 @contextmanager

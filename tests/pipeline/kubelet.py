@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.fixtures.locations import ROOT
 from tests.fixtures.mlflow_server import free_port
 from tests.pipeline.trainer_server import Json, Pod, TrainerServer
@@ -51,6 +53,12 @@ class Kubelet:
         for thread in self._threads:
             thread.join(timeout=120)
             assert not thread.is_alive()
+
+    def kill(self, pod: Pod) -> None:
+        """Lose the node of a pod; the processes of torchrun are in sessions of their own."""
+        process = psutil.Process(self.processes[pod.name].pid)
+        for each in (process, *process.children(recursive=True)):
+            each.kill()
 
     def _start(self, job: Json) -> None:
         thread = threading.Thread(target=self._run, args=(job["metadata"]["name"],), daemon=True)
@@ -142,7 +150,6 @@ class Kubelet:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,
         )
         self.processes[pod.name] = process
         assert process.stdout is not None

@@ -382,6 +382,7 @@ def finishing(tmp_path: Path, bucket: Bucket) -> list[Callable[[TrainerServer], 
 class TestTask:
     def test_starts_follows_and_takes_the_model(
         self,
+        *,
         server: TrainerServer,
         task: Callable[[], Told],
         finishing: list[Any],

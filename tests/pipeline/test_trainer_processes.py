@@ -215,7 +215,7 @@ def test_a_lost_node_starts_all_again_from_the_last_checkpoint_in_one_mlflow_run
             time.sleep(0.05)
         (second,) = (pod for pod in on_cluster.kubelet.attempts[0] if "-node-0-1-" in pod.name)
         killed.set()
-        os.killpg(on_cluster.kubelet.processes[second.name].pid, signal.SIGKILL)
+        on_cluster.kubelet.kill(second)
 
     on_cluster.kubelet.program = "tests.pipeline.slow_node"
     watcher = threading.Thread(target=kill_the_second_node, daemon=True)
@@ -224,7 +224,7 @@ def test_a_lost_node_starts_all_again_from_the_last_checkpoint_in_one_mlflow_run
     watcher.join()
     lines = capsys.readouterr().out.splitlines()
     assert killed.is_set() and len(on_cluster.kubelet.attempts) == 2
-    assert any(line.startswith("[train] resuming after epoch ") for line in lines)
+    assert any(line.startswith("[train] resuming after epoch ") for line in lines), "\n".join(lines)
     made = read_artifact(Path(model.path), "model", verify=True)
     client = MlflowClient(on_cluster.mlflow)
     run = os.environ["DAGNN_PIPELINE_RUN"]

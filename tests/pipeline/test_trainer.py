@@ -512,6 +512,7 @@ class TestTask:
         assert server.objects == {} and bucket.keys == []
         assert signal.getsignal(signal.SIGTERM) is before
 
+    @pytest.mark.slow
     def test_the_exit_handler_ends_what_a_killed_task_left(
         self,
         server: TrainerServer,
@@ -600,10 +601,15 @@ RESTARTED = "jobset failed due to reaching max number of restarts"
     [
         (crashes, 3, "BackendError: s3://dagnn: the store cannot be reached (refused); check network and endpoint"),
         (says_no, 2, "InputError: the loss is not finite in epoch 2, step 1; lower train.lr"),
-        (runs_out_of_memory, 3, f"{JOB} failed: {OUT_OF_MEMORY}; its lines are above; {AGAIN}"),
+        pytest.param(
+            runs_out_of_memory,
+            3,
+            f"{JOB} failed: {OUT_OF_MEMORY}; its lines are above; {AGAIN}",
+            marks=pytest.mark.slow,
+        ),
         (cannot_fetch, 3, f"{JOB} failed: {NO_INPUTS}; its lines are above; {AGAIN}"),
-        (fail, 3, f"{JOB} failed: {RESTARTED}; its lines are above; {AGAIN}"),
-        (is_deleted, 3, f"{JOB} was deleted while it ran; {AGAIN}"),
+        pytest.param(fail, 3, f"{JOB} failed: {RESTARTED}; its lines are above; {AGAIN}", marks=pytest.mark.slow),
+        pytest.param(is_deleted, 3, f"{JOB} was deleted while it ran; {AGAIN}", marks=pytest.mark.slow),
     ],
 )
 def test_a_job_that_does_not_end_well(

@@ -221,12 +221,16 @@ class _Training:
                     f"TrainJob {self.name} was deleted while it ran", "`dagnn retry` resumes from its last checkpoint"
                 )
             pods = self.cluster.find_all("pods", f"jobset.sigs.k8s.io/jobset-name={self.name}")
-            self._show(pods)
-            for condition in (job.get("status") or {}).get("conditions") or []:
-                if condition["status"] == "True" and condition["type"] == "Complete":
-                    return
-                if condition["status"] == "True" and condition["type"] == "Failed":
-                    raise self._failure(pods, one_line(condition.get("message") or condition.get("reason") or ""))
+            conditions = {
+                condition["type"]: one_line(condition.get("message") or condition.get("reason") or "")
+                for condition in (job.get("status") or {}).get("conditions") or []
+                if condition["status"] == "True"
+            }
+            self._show(pods, suspended=conditions.get("Suspended", ""))
+            if "Complete" in conditions:
+                return
+            if "Failed" in conditions:
+                raise self._failure(pods, conditions["Failed"])
             time.sleep(self.pace.look)
 
     def end(self) -> None:
@@ -260,7 +264,7 @@ class _Training:
                     raise
             time.sleep(min(1.0, self.pace.look))
 
-    def _show(self, pods: Sequence[Mapping[str, Any]]) -> None:
+    def _show(self, pods: Sequence[Mapping[str, Any]], *, suspended: str) -> None:
         """Show how many nodes run and, of the first one, what it has written since the last look.
 
         Raises:
@@ -270,7 +274,9 @@ class _Training:
         running = sum(pod["status"].get("phase") in ("Running", "Succeeded") for _, pod in nodes)
         waits = next(filter(None, (_waits_for(pod) for _, pod in nodes)), "")
         state = f"{running} of {len(nodes)} nodes run" + (f"; one waits: {waits}" if waits else "")
-        if nodes and state != self._state:
+        if not nodes:  # a queue may hold the job back
+            state = f"suspended: {suspended}" if suspended else "Kubeflow Trainer has made no nodes yet"
+        if state != self._state:
             log.info("%s", state)
             self._state = state
         for index, pod in nodes:

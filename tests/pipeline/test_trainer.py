@@ -391,7 +391,13 @@ class TestTask:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setenv("MLFLOW_RUN_ID", "run-of-kubeflow")
-        server.acts, server.slow_webhook = finishing, 2
+        server.acts = [
+            lambda _: None,
+            lambda server: server.set_condition("Suspended", "of a queue"),
+            lambda server: server.job.pop("status"),
+            *finishing,
+        ]
+        server.slow_webhook = 2
         seen: list[Any] = []
         server.on_job = lambda made: seen.append(
             (made, server.objects["trainingruntimes", made["metadata"]["name"]], bucket.keys)
@@ -401,6 +407,9 @@ class TestTask:
         assert done.status == 0, done.lines
         assert done.lines == [
             f"[train] TrainJob {name}: 2 nodes, each with 2 processes",
+            "[train] Kubeflow Trainer has made no nodes yet",
+            "[train] suspended: of a queue",
+            "[train] Kubeflow Trainer has made no nodes yet",
             "[train] 1 of 2 nodes run; one waits: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu.",
             "[train] MLflow run 1",
             "[train] 2 of 2 nodes run",

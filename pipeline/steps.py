@@ -119,8 +119,9 @@ def train(
     model_out: Output[Model],
     val_metrics: Output[Metrics],
 ) -> None:
-    """Train the model, selected on the validation split."""
+    """Train the model, selected on the validation split: here, or in the pods of a TrainJob that this task follows."""
     import json
+    import os
     from dataclasses import replace
     from pathlib import Path
 
@@ -130,20 +131,24 @@ def train(
     from dagnn_core.config.model import ModelConfig
     from dagnn_core.config.train import TrainConfig
     from pipeline.task import seed_of, task
+    from pipeline.trainer.job import train_on_nodes
+    from pipeline.trainer.manifests import TEMPLATE
 
     with task("train"):
         config = load_section(params, TrainConfig)
-        run(
-            features=Path(features.path),
-            label_graph=Path(label_graph.path),
-            model_params=load_section(model_params, ModelConfig),
-            params=replace(config, seed=seed_of(seed, config.seed)),
-            tracking=Tracking.from_environment(),
-            work=Path(work),
-            model_out=Path(model_out.path),
-            checkpoints_uri=checkpoints_uri,
-            uri=model_out.uri,
-        )
+        training = {
+            "features": Path(features.path),
+            "label_graph": Path(label_graph.path),
+            "model_params": load_section(model_params, ModelConfig),
+            "params": replace(config, seed=seed_of(seed, config.seed)),
+            "model_out": Path(model_out.path),
+            "checkpoints_uri": checkpoints_uri,
+            "uri": model_out.uri,
+        }
+        if TEMPLATE in os.environ:
+            train_on_nodes(**training)
+        else:
+            run(**training, tracking=Tracking.from_environment(), work=Path(work))
         val_metrics.metadata.update(json.loads(Path(model_out.path, "val_metrics.json").read_text()))
 
 
@@ -266,9 +271,13 @@ def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
     from components.steps.record_outcome import run
     from pipeline.outcome import Outcome, RunServer, find_outcome
     from pipeline.task import task
+    from pipeline.trainer.job import end_trainings
+    from pipeline.trainer.manifests import NODES
 
     with task("record_outcome"):
         pipeline_run, url = (os.environ.get(name, "") for name in ("DAGNN_PIPELINE_RUN", "DAGNN_KUBEFLOW_URL"))
+        if NODES in os.environ:
+            end_trainings(pipeline_run)
         tracking = Tracking.from_environment()
         outcome = find_outcome(
             pipeline_run,

@@ -4,19 +4,18 @@ import hashlib
 import logging
 import os
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from components.command import ParamsOption, WorkOption, run_step
+from components.command import ParamsOption, WorkOption, run_step, terminated_like_interrupted
 from components.locations import WORK
 from components.params import load_section
 from components.services.lineage.provenance import provenance
+from components.services.storage.artifacts import send_artifact
 from components.services.storage.mirror import mirrored
 from components.services.storage.s3 import Storage
 from components.services.tracking.mlflow import Tracking
@@ -27,11 +26,11 @@ from dagnn_core.config.section import DEFAULT_SEED, section_json
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.devices import choose_device, describe_machine
 from dagnn_core.disk import folder_bytes, writing
-from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model.files import KIND, write_model
-from dagnn_core.parallel import is_main, joined_processes, num_processes
+from dagnn_core.parallel import is_main, joined_processes
 from dagnn_core.retrieval.relevance import relevant_pairs
 from dagnn_core.training.inputs import graph_tensors, read_split
 from dagnn_core.training.loop import train
@@ -50,12 +49,13 @@ def run(
     work: Path,
     model_out: Path,
     checkpoints_uri: str = "",
+    model_uri: str = "",
     uri: str = "",
 ) -> None:
     """Train on the train split, select on the val split, and write the model.
 
     An interrupted run resumes from its checkpoint below `work`, in the same MLflow run. Of several processes (see
-    `dagnn_core.parallel`) the first one tracks and writes.
+    `dagnn_core.parallel`) the first one tracks, writes and keeps the checkpoints, which it hands to the others.
 
     Args:
         features: features artifact.
@@ -66,20 +66,15 @@ def run(
         work: folder for checkpoints, one folder for each combination of inputs.
         model_out: where the model goes.
         checkpoints_uri: `s3://bucket/prefix` that keeps the checkpoints as well, where the disk of `work` may be lost.
+        model_uri: `s3://bucket/prefix` that gets the model as well, before its checkpoints go.
         uri: where a pipeline run stores the model, for the record.
 
     Raises:
         ArtifactError: an input is missing or damaged, or the two do not belong together.
-        InputError: no GPU where one is asked for, the loss is no longer finite, or several processes have
-            `checkpoints_uri`.
+        InputError: no GPU where one is asked for, or the loss is no longer finite.
         BackendError: the tracking server or S3 cannot be reached, the disk has no room for checkpoints and model or
             refuses a file, or another process trains from the same inputs.
     """
-    if checkpoints_uri and num_processes() > 1:
-        raise InputError(
-            f"{checkpoints_uri}: checkpoints go to S3 from one process alone",
-            "leave the option out, and give --work a folder that all processes share",
-        )
     data = Features.read(features, verify=True)
     graph = LabelGraph.read(label_graph, verify=True)
     _check_same_dataset(data, graph)
@@ -141,6 +136,8 @@ def run(
                 history=result.history,
                 val_metrics=result.val_metrics,
             )
+        if model_uri:
+            send_artifact(model_out, model_uri, Storage())
     log.info(
         "model of epoch %d, val MAP %.4f: %s",
         result.val_metrics["best_epoch"],
@@ -180,16 +177,6 @@ def _warn_of_easy_labels(features: Features) -> None:
         )
 
 
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM, with which torchrun and clusters end a process, do what Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 if __name__ == "__main__":
 
     def main(
@@ -203,7 +190,7 @@ if __name__ == "__main__":
     ) -> None:
         """Train a DAGNN on features and a label graph; with torchrun on several GPUs or CPUs."""
         train_params = load_section(params, TrainConfig)
-        with _terminated_like_interrupted(), joined_processes(choose_device(train_params.device, key="train.device")):
+        with terminated_like_interrupted(), joined_processes(choose_device(train_params.device, key="train.device")):
             if not is_main():
                 logging.getLogger().setLevel(logging.WARNING)
             run(

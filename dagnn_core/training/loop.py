@@ -20,7 +20,7 @@ from dagnn_core.model.kinds import build_network, compute_losses, fit_closed_for
 from dagnn_core.nn.cross_modal import CrossModalNetwork
 from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
-from dagnn_core.parallel import average_gradients, from_main, is_main, num_processes
+from dagnn_core.parallel import average_gradients, file_of_main, from_main, is_main, num_processes
 from dagnn_core.progress import track
 from dagnn_core.retrieval.directions import MAP_METRICS
 from dagnn_core.retrieval.metrics import evaluate_retrieval
@@ -79,7 +79,8 @@ def train(
         graph: label graph, of the training labels.
         model_config: kind, architecture and objective.
         config: optimisation.
-        checkpoint: path of the checkpoint file, the same for every process; it stays until the caller removes it.
+        checkpoint: path of the checkpoint file; it stays until the caller removes it. Of several processes that of the
+            first one counts; the others need not see it.
         logger: gets the metrics of every epoch, where there is one; of several processes that of the first one.
         checkpoint_seconds: least time between two checkpoints; one more is written after the last epoch.
         model_out: where the caller is going to write the model, so that its disk is known to have room for it.
@@ -114,8 +115,8 @@ def train(
         optimizer=make_optimizer(network, config),
         generator=torch.Generator().manual_seed(config.seed),
     )
-    restore_checkpoint(checkpoint, state)
-    _check_same_start(state, checkpoint)
+    with file_of_main(checkpoint) as first:
+        restore_checkpoint(first, state)
     if is_main():
         require_space(_needs(state, config, checkpoint, model_out, encoder_bytes))
     validated: CrossModalNetwork = network if average is None else average.module  # type: ignore[assignment]
@@ -166,7 +167,7 @@ def _check(train_split: Split, val_split: Split, model_config: ModelConfig, conf
         raise InputError(
             f"model.kind {model_config.kind} is fitted in closed form, by one process, but torchrun started "
             f"{num_processes()}",
-            "run `python -m components.steps.train` without torchrun",
+            "run `python -m components.steps.train` without torchrun; on a cluster, set train.nodes and gpu.count to 1",
         )
     for name, split in (("train", train_split), ("val", val_split)):
         counts = {"images": int(split.has_image.sum()), "texts": int(split.has_text.sum())}
@@ -180,16 +181,6 @@ def _check(train_split: Split, val_split: Split, model_config: ModelConfig, conf
         raise InputError(
             "train.incomplete is reconstruct, which takes the generators, but model.discriminator is none",
             "set model.discriminator to relu, or train.incomplete to mask",
-        )
-
-
-def _check_same_start(state: TrainingState, checkpoint: Path) -> None:
-    here, main = len(state.history), from_main(len(state.history))
-    if here != main:
-        raise InputError(
-            f"one process of this training has {checkpoint} of epoch {here}, another one of epoch {main}, expected the "
-            "same for all",
-            "let --work be one folder that all machines share",
         )
 
 

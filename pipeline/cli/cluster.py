@@ -12,7 +12,7 @@ import typer
 
 from dagnn_core.errors import CheckFailedError, InputError
 from dagnn_core.text import cell
-from pipeline.cli.kubeflow import Promote, Seeds
+from pipeline.cli.kubeflow import Nodes, Promote, Seeds
 
 if TYPE_CHECKING:
     from pipeline.doctor import Diagnosis
@@ -35,6 +35,7 @@ Cookies = Annotated[
     Path | None, typer.Option(metavar="FILE", help="file with the Cookie header; else it is in DAGNN_KFP_COOKIES")
 ]
 TargetName = Annotated[str, typer.Option(help="cluster: a file in configs/clusters, or the path of one")]
+ServiceAccount = Annotated[str | None, typer.Option(help="of the tasks' pods  [default: Kubeflow's]")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 
 
@@ -55,7 +56,8 @@ def submit(
     ] = "",
     revision: Annotated[str, typer.Option(help="of the data: branch, tag or commit")] = "HEAD",
     repository: Annotated[str, typer.Option(help="of the data: local path or git URL")] = ".",
-    service_account: Annotated[str | None, typer.Option(help="of the tasks' pods  [default: Kubeflow's]")] = None,
+    service_account: ServiceAccount = None,
+    nodes: Nodes = None,
     seeds: Seeds = None,
     promote: Promote = False,
     recurring: Annotated[
@@ -84,7 +86,7 @@ def submit(
     from pipeline.raw_data import find_raw_data
     from pipeline.submit import Job, check_clean, connect, disable_caching, version_name
     from pipeline.submit import submit as submit_job
-    from pipeline.target import plugins_input, read_target
+    from pipeline.target import plugins_input, read_target, with_nodes
 
     if wait and recurring:
         raise InputError("--wait follows a run that starts now, and --recurring starts none", "leave one out")
@@ -100,7 +102,7 @@ def submit(
         }
     )
     sections = load_parameters(params, cluster=True)
-    cluster = read_target(target)
+    cluster = with_nodes(read_target(target), nodes)
     images = pullable(Images(tasks=image, train=image) if image else read_images())
     git = git_state()
     if not allow_dirty:
@@ -114,7 +116,7 @@ def submit(
             data, target=cluster, revision=revision, repository=repository, check_pushed=not allow_unpushed
         )
     arguments = {f"data_{name}": text for name, text in raw._asdict().items() if text} if raw else {}
-    require_named(namespace or cluster.namespace, cluster)
+    require_named(namespace or cluster.namespace, cluster, service_account or "")
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
@@ -205,6 +207,7 @@ def doctor(
     token: Token = None,
     cookies: Cookies = None,
     target: TargetName = "kind",
+    service_account: ServiceAccount = None,
     as_json: Json = False,
 ) -> None:
     """Check versions, credentials, servers, stores, images and secrets; exit status 1 when one fails."""
@@ -221,6 +224,7 @@ def doctor(
         namespace=namespace,
         tracking=Tracking.from_environment(),
         target=cluster,
+        account=service_account or "",
     )
     checks = []
     for check in look_at_all(to_do):

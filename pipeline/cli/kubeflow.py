@@ -12,6 +12,10 @@ Seeds = Annotated[
     list[int] | None,
     typer.Option("--seed", help="instead of train.seed; with several, the best model on val is registered"),
 ]
+Nodes = Annotated[
+    int | None,
+    typer.Option(help="pods that train together, by Kubeflow Trainer  [default: train.nodes of the target]"),
+]
 Promote = Annotated[bool, typer.Option("--promote", help="end with the promotion, if the gate lets it pass")]
 
 
@@ -64,6 +68,7 @@ def compile_pipeline(
         str, typer.Option(help="raw data to fetch: a path under DVC in this project, or s3://bucket/prefix")
     ] = "",
     revision: Annotated[str, typer.Option(help="branch, tag or commit of --data")] = "HEAD",
+    nodes: Nodes = None,
     seeds: Seeds = None,
     promote: Promote = False,
     kubernetes_native: Annotated[
@@ -79,11 +84,11 @@ def compile_pipeline(
     from pipeline.images import Images, read_images
     from pipeline.placeholders import load_parameters, refuse_placeholders
     from pipeline.raw_data import find_raw_data
-    from pipeline.target import read_target
+    from pipeline.target import read_target, with_nodes
 
     refuse_placeholders({"--image": image, "--data": data, "--revision": revision})
     sections = load_parameters(params, cluster=True)
-    cluster = read_target(target)
+    cluster = with_nodes(read_target(target), nodes)
     raw = find_raw_data(data, target=cluster, revision=revision) if data else None
     write_pipeline(
         out,

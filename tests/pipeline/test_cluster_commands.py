@@ -23,6 +23,7 @@ from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.kubernetes_server import Kubernetes
 from tests.pipeline.specs import read_specs
 from tests.pipeline.test_follow import states
+from tests.pipeline.trainer_server import rights_of_role
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
 TOKEN = "token-that-nobody-shall-see"
@@ -76,6 +77,57 @@ def test_submit_refuses_a_cluster_that_lacks_what_the_target_names(
     assert dagnn("submit").status == 0
 
 
+class TestNodes:
+    @pytest.fixture(autouse=True)
+    def cluster(self, dagnn: Dagnn, kubernetes: Kubernetes) -> None:
+        """A cluster with all that a training on several nodes takes."""
+        set_target(namespace="team", s3_secret="", mlflow_secret="", gpu={"count": 1})
+        kubernetes.trainer, kubernetes.rights = True, {"default-editor": rights_of_role()}
+
+    def test_submit_trains_on_as_many(self, server: KubeflowServer, dagnn: Dagnn) -> None:
+        assert dagnn("submit", "--nodes", "3").status == 0
+        (version,) = server.versions.values()
+        (train,) = (
+            executor["container"]
+            for name, executor in version["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].items()
+            if name == "exec-train"
+        )
+        template = json.loads({entry["name"]: entry["value"] for entry in train["env"]}["DAGNN_TRAIN_JOB"])
+        assert (template["nodes"], template["processes"]) == (3, 1)
+
+    @pytest.mark.parametrize(
+        ("options", "status", "message"),
+        [
+            (("--nodes", "0"), 2, "--nodes must be >= 1, got 0"),
+            (("--nodes", "-1"), 2, "--nodes must be >= 1, got -1"),
+            (("--nodes", "2", "--service-account", "other"), 2, "the account other in namespace team must not create"),
+        ],
+    )
+    def test_submit_refuses(
+        self, server: KubeflowServer, dagnn: Dagnn, options: tuple[str, ...], status: int, message: str
+    ) -> None:
+        done = dagnn("submit", *options)
+        assert done.status == status and message in done.error and done.error.count("\n") == 1
+        assert server.created == []
+
+    def test_submit_refuses_a_cluster_that_lacks_something(
+        self, server: KubeflowServer, dagnn: Dagnn, kubernetes: Kubernetes
+    ) -> None:
+        kubernetes.trainer = False
+        done = dagnn("submit", "--nodes", "2")
+        assert done.status == 2 and "Kubeflow Trainer is not installed on http" in done.error
+        assert dagnn("submit").status == 0, "one process does without"
+        set_target(gpu={"count": 0})
+        done = dagnn("compile", "--nodes", "2")
+        message = "train.nodes is 2 and gpu.count 0, expected a GPU for each node; set gpu.count in the target, or"
+        assert done.status == 2 and message in done.error
+
+    def test_doctor_looks_for_it(self, dagnn: Dagnn) -> None:
+        set_target(gpu={"count": 2})
+        checks = {check["name"]: check for check in json.loads(dagnn("doctor", "--json").out)}
+        assert checks["trainer"]["status"] == checks["trainer rights"]["status"] == "ok"
+
+
 class TestTargets:
     def test_check_shows_what_each_size_asks_for(self, dagnn: Dagnn) -> None:
         done = dagnn("targets", "check", str(ROOT / "configs/clusters/private-cluster.yaml"))
@@ -90,6 +142,7 @@ class TestTargets:
     def test_check_as_json(self, dagnn: Dagnn) -> None:
         facts = json.loads(dagnn("targets", "check", "kind", "--json").out)
         assert facts["sizes"]["train"]["memory"] == {"request": "1Gi", "limit": "4Gi"}
+        assert facts["sizes"]["train"]["pods"] == 1
         assert facts["sizes"]["heavy"]["/dev/shm"] == "1Gi" and facts["sizes"]["light"]["/dev/shm"] == ""
         assert facts["sizes"]["light"]["secret_env"][0] == "AWS_ACCESS_KEY_ID from s3-credentials/access-key"
         assert facts["sizes"]["light"]["env"]["MLFLOW_TRACKING_URI"] == "http://mlflow.dagnn:5000"

@@ -34,7 +34,7 @@ from tests.pipeline.specs import FAST_LOADER, Spec, faults, kubernetes_of, read_
 ROOT = Path(__file__).parents[2]
 TASKS, TRAIN = (f"registry.example/dagnn-{name}@sha256:" + "0" * 64 for name in ("cpu", "gpu"))
 PARAMS = load_params(ROOT / "params.yaml")
-GPU = Gpu(count=2, node_selector=("gpu=h100", "zone=a"), toleration="nvidia.com/gpu")
+GPU = Gpu(count=1, node_selector=("gpu=h100", "zone=a"), toleration="nvidia.com/gpu")
 TARGET = Target(
     mlflow_uri="http://mlflow:5000",
     experiment="images",
@@ -288,7 +288,7 @@ def test_the_training_gets_gpus_time_and_checkpoints(pipeline: Spec, kubernetes:
         assert ("nodeSelector" in kubernetes[name]) == (name == "exec-train")
         assert ("tolerations" in kubernetes[name]) == (name == "exec-train")
     accelerator = pipeline["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]["accelerator"]
-    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "2")
+    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "1")
     train = kubernetes["exec-train"]
     assert train["nodeSelector"]["labels"] == {"gpu": "h100", "zone": "a"}
     assert train["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]

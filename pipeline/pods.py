@@ -61,7 +61,7 @@ def pod_request(name: str, target: Target) -> PodRequest:
     resources: Resources = getattr(target, size)
     node_selector = read_labels(resources.node_selector, f"{size}.node_selector")
     tolerations = read_tolerations(resources.tolerations, f"{size}.tolerations")
-    has_gpus = name == "train" and bool(target.gpu.count)
+    has_gpus = size == "train" and bool(target.gpu.count)
     if has_gpus:
         node_selector |= read_labels(target.gpu.node_selector, "gpu.node_selector")
         if target.gpu.toleration:
@@ -115,6 +115,8 @@ def _secret_variables(name: str, target: Target) -> dict[str, SecretKey]:
     if needs.s3 and target.s3_secret:
         env["AWS_ACCESS_KEY_ID"] = SecretKey(target.s3_secret, "access-key")
         env["AWS_SECRET_ACCESS_KEY"] = SecretKey(target.s3_secret, "secret-key")
+    if name == "tune" and target.tune_secret:
+        env["DAGNN_TUNE_STORAGE"] = SecretKey(target.tune_secret, "url")
     if name == "record_outcome" and target.webhook_secret:
         env["DAGNN_WEBHOOK_URL"] = SecretKey(target.webhook_secret, "url")
     return env

@@ -105,7 +105,9 @@ def run(
     )
     identity = {
         "values to search": digest_of_values({key: asdict(values) for key, values in space.searched.items()}),
-        "other values": digest_of_values({part: section_json(section) for part, section in base.items()}),
+        "values of the configuration": digest_of_values(
+            {part: section_json(section) for part, section in base.items()}
+        ),
         "seeds": ", ".join(map(str, space.options.seeds)),
         "features": data.artifact.content_digest,
         graphs.source.kind.replace("_", " "): graphs.source.content_digest,

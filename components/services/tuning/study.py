@@ -32,7 +32,6 @@ from dagnn_core.config.space import Choices, Range, Value
 from dagnn_core.disk import writing
 from dagnn_core.errors import BackendError, InputError
 from dagnn_core.locks import hold_lock
-from dagnn_core.records import parse_json
 from dagnn_core.redaction import redact
 from dagnn_core.reports.tuning.search import Trial
 from dagnn_core.text import one_line, quote
@@ -52,6 +51,7 @@ MIN_TRIALS = 8
 """That have finished, before the importance of values is estimated."""
 
 _IDENTITY = "identity"
+_BEGIN = b'{"op_code":'  # of every line of a file
 # attributes of trials
 _WORKER, _REASON, _SURPLUS, _START, _RUN = "worker", "reason", "surplus", "start", "run"
 _ATTEMPT, _RETRY_OF, _ORIGIN = "attempt", "retry_of", "origin"
@@ -396,15 +396,22 @@ class _Workers:
     @contextmanager
     def working(self) -> Iterator[None]:
         """Show that this process is alive."""
-        file = self._folder / self.own
-        with writing(file):
-            self._folder.mkdir(parents=True, exist_ok=True)
         elsewhere = "name another file with --storage, or the URL of a database"
+        file = self._folder / self.own
+        try:
+            with writing(file):
+                self._folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InputError(
+                f"{self._folder} cannot be a folder: it or what it lies in is a file", elsewhere
+            ) from error
         with hold_lock(file, busy="another process has this name", remedy="", elsewhere=elsewhere):
             try:
                 yield
             finally:
                 file.unlink(missing_ok=True)
+                with suppress(OSError):
+                    self._folder.rmdir()  # where no other process is at work
 
     def is_alive(self, worker: str) -> bool:
         """Whether a process still works."""
@@ -429,15 +436,10 @@ def _open_file(path: Path) -> BaseStorage:
         DiskError: it cannot be written.
     """
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     with path.open("rb") as stream:
-        first = stream.readline(1 << 20)
-    try:
-        is_journal = not first.endswith(b"\n") or "op_code" in parse_json(first)
-    except (ValueError, TypeError):
-        is_journal = False
-    if not is_journal or (first and not first.startswith(b"{")):
+        begin = stream.read(len(_BEGIN))
+    if not _BEGIN.startswith(begin):
         raise InputError(f"{path} is no file of a search", "name another one with --storage")
     try:
         return JournalStorage(_Journal(path))

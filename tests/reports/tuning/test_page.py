@@ -10,16 +10,16 @@ SEARCHED = {
 }
 
 
-def trial(number: int, state: str, val_map: float | None, lr: float, graph: str = "fixed", reason: str = "") -> Trial:
+def trial(number: int, state: str, val_map: float | None, lr: float, **more: str) -> Trial:
     return Trial(
         number=number,
         state=state,  # type: ignore[arg-type]
-        values={"train.lr": lr, "model.graph": graph},
+        values={"train.lr": lr, "model.graph": more.get("graph", "fixed")},
         val_map=val_map,
         num_epochs=3,
         seconds=1.25,
         is_start=number == 0,
-        reason=reason,
+        reason=more.get("reason", ""),
     )
 
 
@@ -29,7 +29,7 @@ SEARCH = Search(
     trials=[
         trial(0, "finished", 0.5, 1e-3),
         trial(1, "pruned", 0.25, 1e-4),
-        trial(2, "finished", 0.75, 7.3e-4, "<none>"),
+        trial(2, "finished", 0.75, 7.3e-4, graph="<none>"),
         trial(3, "failed", None, 1e-2, reason="loss <infinite>"),
         trial(4, "finished", 0.625, 2e-3),
         trial(5, "running", None, 3e-3),

@@ -306,9 +306,12 @@ def _write(out: Path, search: Search, space: Space) -> None:
             out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{out} cannot be a folder: it or what it lies in is a file", "name another --out") from error
-    write_json(out / RECORD, search.record())
-    with writing(out / PAGE):
-        (out / PAGE).write_text(render_page(search, searched=space.searched), encoding="utf-8")
+    with tempfile.TemporaryDirectory(dir=out, prefix=".") as draft:  # another process may write the same
+        write_json(Path(draft) / RECORD, search.record())
+        with writing(out / PAGE):
+            Path(draft, PAGE).write_text(render_page(search, searched=space.searched), encoding="utf-8")
+        for name in (RECORD, PAGE):
+            Path(draft, name).replace(out / name)
 
 
 def _check_any_finished(search: Search) -> None:

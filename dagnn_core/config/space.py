@@ -5,6 +5,7 @@ has the value that is written there. Only what comes after the features can be s
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -140,6 +141,19 @@ def apply(base: Sections, values: Mapping[str, Value]) -> dict[str, Any]:
         InputError: the values do not go together.
     """
     return {name: replace(part, **dict(_of_section(values, name))) for name, part in base.items()}
+
+
+def check_search_name(name: str) -> None:
+    """Check that a search may have this name, which is that of a folder, too.
+
+    Raises:
+        InputError: it may not.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
+        raise InputError(
+            f"the name of a search must consist of letters, digits, '_', '-' and '.', at most 100, got {quote(name)}",
+            "give it another --name",
+        )
 
 
 def parse_space(values: object) -> Space:

@@ -177,6 +177,7 @@ def _search(  # noqa: PLR0917
     from components.params import located
     from components.space_file import read_space
     from dagnn_core.config.section import sections_of
+    from dagnn_core.config.space import check_search_name
     from pipeline.cli.tune import find_space
     from pipeline.graph import WorkersOfSearch
     from pipeline.placeholders import refuse_placeholders
@@ -190,6 +191,7 @@ def _search(  # noqa: PLR0917
     chosen = read_space(path)
     refuse_placeholders(chosen.plain, where=path)
     sections.update(located(params, lambda values: chosen.over(sections_of(values))))
+    check_search_name(name or path.stem)
     return WorkersOfSearch(chosen, name or path.stem, workers)
 
 

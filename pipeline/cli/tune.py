@@ -43,6 +43,7 @@ def tune(
     from components.space_file import read_space
     from components.steps.tune import PAGE, run
     from dagnn_core.config.section import sections_of
+    from dagnn_core.config.space import check_search_name
     from dagnn_core.disk import writing
     from dagnn_core.reports.tuning.search import nested, table
 
@@ -50,6 +51,7 @@ def tune(
     chosen = read_space(path)
     base = located(params, lambda values: chosen.over(sections_of(values)))
     name = name or path.stem
+    check_search_name(name)
     out = out or SEARCHES / name
     search = run(
         features=features,

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import optuna
 from filelock import FileLock
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -314,7 +315,12 @@ def open_study(storage: str, name: str, *, searched: Mapping[str, Range | Choice
                 study, is_new = optuna.create_study(direction="maximize", **arguments), True
             except DuplicatedStudyError:
                 study, is_new = optuna.load_study(**arguments), False
-        yield Study(address=address, is_new=is_new, _study=study, _searched=searched, _workers=workers)
+        try:
+            yield Study(address=address, is_new=is_new, _study=study, _searched=searched, _workers=workers)
+        finally:
+            if isinstance(backend, RDBStorage):
+                backend.remove_session()
+                backend.engine.dispose()
 
 
 class _Sampler(BaseSampler):
@@ -344,7 +350,8 @@ class _Sampler(BaseSampler):
         if trial.number != self._number:
             others = study.get_trials(deepcopy=False)[: trial.number]
             rank = sum(_RETRY_OF not in other.user_attrs for other in others)  # a retry draws nothing
-            self._number, self._tpe = trial.number, TPESampler(seed=DEFAULT_SEED + rank)
+            (seed,) = np.random.SeedSequence([DEFAULT_SEED, rank]).generate_state(1).tolist()
+            self._number, self._tpe = trial.number, TPESampler(seed=seed)
         return self._tpe
 
 
@@ -360,8 +367,9 @@ class _Journal(JournalFileBackend):
             super().append_logs(logs)
 
 
-class _JournalLock(BaseJournalFileLock):
+class _JournalLock(JournalFileOpenLock):
     def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
         self._path = path
         self._lock = FileLock(f"{path}.lock", fallback_to_soft=False)
 

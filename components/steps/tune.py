@@ -236,8 +236,8 @@ class _Trials:
                 )
             except PrunedError as error:
                 ended = error
-            except torch.OutOfMemoryError as error:
-                raise InputError("the GPU has not enough memory for these values") from error
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                raise InputError("there is not enough memory for these values") from error
             else:
                 return result.val_metrics["val_map_mean"]
         raise ended  # outside, so that the folder goes

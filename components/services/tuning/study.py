@@ -280,7 +280,7 @@ class Study:
         """Have the values of the trial that this process was at wait for the next one."""
         for trial in self._counted():  # not where another process has taken it for lost
             if trial.number in self._drawn and trial.state == TrialState.FAIL:
-                _retry(self._study, trial)
+                _enqueue(self._study, trial, int(trial.user_attrs.get(_ATTEMPT, 1)))
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
@@ -495,14 +495,18 @@ def _answering(address: str) -> Iterator[None]:
 
 
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Have the values of a lost trial wait for the next free process."""
+    """Have the values of a trial that was lost with its process wait for the next one."""
     attempt = int(trial.user_attrs.get(_ATTEMPT, 1))
     if attempt >= MAX_ATTEMPTS:
         log.warning("trial %d was lost %d times, so it counts as failed", trial.number, attempt)
         return
+    _enqueue(study, trial, attempt + 1)
+
+
+def _enqueue(study: optuna.Study, trial: FrozenTrial, attempt: int) -> None:
     values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     kept = {key: trial.user_attrs[key] for key in (_ORIGIN, _START, _RUN) if key in trial.user_attrs}
-    study.enqueue_trial(values, {_ORIGIN: trial.number, **kept, _RETRY_OF: trial.number, _ATTEMPT: attempt + 1})
+    study.enqueue_trial(values, {_ORIGIN: trial.number, **kept, _RETRY_OF: trial.number, _ATTEMPT: attempt})
 
 
 def _suggest(trial: optuna.Trial, key: str, possible: Range | Choices) -> Value:

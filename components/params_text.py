@@ -42,5 +42,5 @@ def with_values(text: str, values: Mapping[str, Mapping[str, Value]]) -> str:
 
 def diff(before: str, after: str, path: Path) -> str:
     """What changes from one text of a file to the other, as `patch` and `git apply` take it; empty: nothing."""
-    lines = [text.splitlines(keepends=True) for text in (before, after)]
-    return "".join(difflib.unified_diff(*lines, f"a/{path}", f"b/{path}"))
+    old, new = (text.splitlines(keepends=True) for text in (before, after))
+    return "".join(difflib.unified_diff(old, new, f"a/{path}", f"b/{path}"))

@@ -135,9 +135,9 @@ def test_fixed_values_must_go_with_the_configuration() -> None:
     with pytest.raises(InputError, match=r"model.ranking must be embedding, since label probabilities take"):
         space.over({})
     with pytest.raises(InputError, match=r"unknown key train.lrr"):
-        space.over({"train": {"lrr": 1}})
+        parse_space(LR).over({"train": {"lrr": 1}})
     with pytest.raises(InputError, match=r"model must be a mapping"):
-        space.over({"model": 3})
+        parse_space(LR).over({"model": 3})
 
 
 def test_values_that_do_not_go_together_are_refused_when_they_are_drawn() -> None:

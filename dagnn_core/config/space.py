@@ -182,11 +182,12 @@ def parse_space(values: object) -> Space:
             key = f"{name}.{field}"
             if field not in fields_of(kind):
                 raise unknown_key(key, fields_of(kind))
-            if isinstance(value, Mapping | list):
-                if key in _NOT_SEARCHED:
-                    raise InputError(f"{key} cannot be searched", _NOT_SEARCHED[key])
-                parse = _parse_range if isinstance(value, Mapping) else _parse_choices
-                searched[key] = parse(kind, field, value, name)
+            if isinstance(value, Mapping | list) and key in _NOT_SEARCHED:
+                raise InputError(f"{key} cannot be searched", _NOT_SEARCHED[key])
+            if isinstance(value, Mapping):
+                searched[key] = _parse_range(kind, field, value, name)
+            elif isinstance(value, list):
+                searched[key] = _parse_choices(kind, field, value, name)
             elif key == "train.seed":
                 raise InputError("train.seed is not a key of a search", _NOT_SEARCHED[key])
             else:

@@ -6,6 +6,7 @@ free process. In a file the lock of its process tells, which the kernel frees at
 
 import logging
 import platform
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,14 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from components.urls import no_url
 from dagnn_core.config.section import DEFAULT_SEED
@@ -48,6 +56,7 @@ SET_UP_SECONDS = 20.0
 """For which a process waits for what the one that began the search sets up."""
 PRUNER = {"n_startup_trials": 5, "n_warmup_steps": 5}
 """Trials that finish, and epochs of each trial, before any is pruned."""
+ATTEMPTS_AT_TABLES = 10
 MIN_TRIALS = 8
 """That have finished, before the importance of values is estimated."""
 
@@ -451,7 +460,7 @@ def _open_file(path: Path) -> BaseStorage:
         raise InputError(f"{path} is no file of a search", "name another one with --storage")
     try:
         return JournalStorage(_Journal(path))
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({one_line(error)})", "name another file with --storage") from error
 
 
@@ -469,17 +478,31 @@ def _open_database(url: str) -> BaseStorage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # of heartbeats
-            return RDBStorage(
-                url,
-                engine_kwargs=options,
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=_retry,
+            return _make_tables_once(
+                lambda: RDBStorage(
+                    url,
+                    engine_kwargs=options,
+                    heartbeat_interval=HEARTBEAT_SECONDS,
+                    grace_period=GRACE_SECONDS,
+                    heartbeat_stale_trial_callback=_retry,
+                )
             )
     except (ArgumentError, NoSuchModuleError, ValueError):
         raise no_url(url, name="--storage") from None
     except ImportError as error:
         raise InputError(f"there is no driver for {redact(url)}: {one_line(error)}", "install it") from error
+
+
+def _make_tables_once(connect: Callable[[], BaseStorage]) -> BaseStorage:
+    """Connect to a database; where another process makes the tables at the same moment, find them there then."""
+    for attempt in range(1, ATTEMPTS_AT_TABLES):
+        try:
+            return connect()
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            if not re.search(r"already exists|unique constraint", str(error), re.IGNORECASE):
+                raise
+            time.sleep(0.2 * attempt)
+    return connect()
 
 
 @contextmanager

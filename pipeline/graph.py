@@ -57,8 +57,8 @@ class WorkersOfSearch(NamedTuple):
     space: Space
     name: str
     """In the database; the same name again resumes."""
-    count: int
-    """Workers: trials that train at the same time."""
+    workers: int
+    """Trials that train at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,7 +207,7 @@ def _search(start: Start, given: Mapping[str, Any], options: PipelineOptions, se
     made = _prepare(start, given, options)
     if not search.space.has_label_graph:
         del made["dataset"]  # it may be large, and every worker would fetch it
-    with dsl.ParallelFor([str(number) for number in range(1, search.count + 1)]) as worker:
+    with dsl.ParallelFor([str(number) for number in range(1, search.workers + 1)]) as worker:
         start(
             "tune",
             **made,

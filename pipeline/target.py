@@ -275,8 +275,8 @@ def is_loopback(url: str) -> bool:
 def secrets_of(target: Target) -> list[str]:
     """Names of the secrets that the tasks, or the pull of their images, take something from."""
     entries = read_secret_variables(target.secret_env, "secret_env").values()
-    names = (target.s3_secret, target.mlflow_secret, target.webhook_secret, target.tune_secret)
-    names += target.image_pull_secrets
+    own = (target.s3_secret, target.mlflow_secret, target.webhook_secret, target.tune_secret)
+    names = (*own, *target.image_pull_secrets)
     return list(dict.fromkeys(name for name in (*names, *(entry.secret for entry in entries)) if name))
 
 

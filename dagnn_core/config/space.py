@@ -179,20 +179,12 @@ def parse_space(values: object) -> Space:
         if not isinstance(given, Mapping):
             raise InputError(f"{name} must be a mapping of keys to values, got {quote(given)}")
         for field, value in given.items():
-            key = f"{name}.{field}"
             if field not in fields_of(kind):
-                raise unknown_key(key, fields_of(kind))
-            if isinstance(value, Mapping | list) and key in _NOT_SEARCHED:
-                raise InputError(f"{key} cannot be searched", _NOT_SEARCHED[key])
-            if isinstance(value, Mapping):
-                searched[key] = _parse_range(kind, field, value, name)
-            elif isinstance(value, list):
-                searched[key] = _parse_choices(kind, field, value, name)
-            elif key == "train.seed":
-                raise InputError("train.seed is not a key of a search", _NOT_SEARCHED[key])
+                raise unknown_key(f"{name}.{field}", fields_of(kind))
+            if isinstance(value, Mapping | list):
+                searched[f"{name}.{field}"] = _parse_searched(kind, field, value, name)
             else:
-                check_value(kind, field, value, name)
-                fixed[key] = value
+                fixed[f"{name}.{field}"] = _parse_fixed(kind, field, value, name)
     if not searched:
         raise InputError("there is nothing to search", "give a key a list of values, or low and high")
     given = {name: value for name, value in plain.items() if name in options}
@@ -204,6 +196,22 @@ def _parse_options(values: Mapping[str, object]) -> SearchOptions:
         return parse_section(SearchOptions, values, "")
     except InputError as error:  # these keys lie at the top
         raise InputError(error.what.removeprefix("."), error.remedy) from error
+
+
+def _parse_fixed(kind: type[Any], field: str, value: Any, name: str) -> Value:
+    if (name, field) == ("train", "seed"):
+        raise InputError("train.seed is not a key of a search", _NOT_SEARCHED["train.seed"])
+    check_value(kind, field, value, name)
+    return value  # type: ignore[no-any-return]  # no field of these sections is a list or a mapping
+
+
+def _parse_searched(kind: type[Any], field: str, value: Mapping[Any, Any] | list[Any], name: str) -> Range | Choices:
+    key = f"{name}.{field}"
+    if key in _NOT_SEARCHED:
+        raise InputError(f"{key} cannot be searched", _NOT_SEARCHED[key])
+    if isinstance(value, list):
+        return _parse_choices(kind, field, value, name)
+    return _parse_range(kind, field, value, name)
 
 
 def _parse_range(kind: type[Any], field: str, value: Mapping[Any, Any], name: str) -> Range:

@@ -533,7 +533,7 @@ def _enqueue(study: optuna.Study, trial: FrozenTrial, attempt: int) -> None:
 
 
 def _suggest(trial: optuna.Trial, key: str, possible: Range | Choices) -> Value:
-    drawn: Value
+    drawn: Any
     if isinstance(possible, Choices):
         drawn = trial.suggest_categorical(key, possible.values)
     elif possible.is_whole:

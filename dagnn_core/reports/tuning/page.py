@@ -45,7 +45,12 @@ def _curves(search: Search, searched: Mapping[str, Range | Choices]) -> dict[str
             [
                 Curve("best so far", numbers, best),
                 *(
-                    Curve(state, [trial.number for trial in some], [trial.val_map for trial in some], is_scatter=True)
+                    Curve(
+                        state,
+                        [trial.number for trial in some],
+                        [trial.val_map or 0.0 for trial in some],
+                        is_scatter=True,
+                    )
                     for state in ("finished", "pruned")
                     if (some := [trial for trial in measured if trial.state == state])
                 ),
@@ -60,7 +65,7 @@ def _curves(search: Search, searched: Mapping[str, Range | Choices]) -> dict[str
         assert isinstance(possible, Range)
         values: list[Value] = [trial.values[key] for trial in search.finished]
         figures[key] = draw_curves(
-            [Curve("finished", values, [trial.val_map for trial in search.finished], is_scatter=True)],
+            [Curve("finished", values, [trial.val_map or 0.0 for trial in search.finished], is_scatter=True)],
             name=f"Validation MAP by {key}",
             x_label=key,
             y_label="MAP",

@@ -126,6 +126,7 @@ def test_the_test_split_takes_no_part(run: Tune, inputs: dict[str, Path], tmp_pa
     assert outcomes(search) == outcomes(clean)
 
 
+@pytest.mark.slow
 def test_each_trial_is_a_run_below_that_of_the_search(run: Tune, tracking: Tracking) -> None:
     search = run()
     client = tracking.client
@@ -150,6 +151,7 @@ def test_each_trial_is_a_run_below_that_of_the_search(run: Tune, tracking: Track
     assert all(entry.data.tags["features_digest"] for entry in trials)
 
 
+@pytest.mark.slow
 def test_a_run_of_kubeflow_is_left_alone(run: Tune, tracking: Tracking) -> None:
     """It is opened for the task, which has many runs with parameters of their own."""
     client = tracking.client
@@ -193,6 +195,7 @@ def test_an_interrupted_search_resumes(
     assert len(run(num_trials=5).trials) == 5
 
 
+@pytest.mark.slow
 def test_a_trial_trains_with_every_seed_and_their_mean_counts(run: Tune, tmp_path: Path) -> None:
     one, other = (
         run(SPACE | {"seeds": [seed], "trials": 1}, name=f"s{seed}", search_out=tmp_path / str(seed)) for seed in (7, 8)
@@ -203,6 +206,7 @@ def test_a_trial_trains_with_every_seed_and_their_mean_counts(run: Tune, tmp_pat
     assert both.trials[0].num_epochs == 6
 
 
+@pytest.mark.slow
 def test_trials_that_are_worse_end_early(
     run: Tune, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +223,7 @@ def test_trials_that_are_worse_end_early(
     assert {trial.state for trial in whole.trials} == {"finished"}
 
 
+@pytest.mark.slow
 def test_label_graphs_are_those_of_their_step(run: Tune, inputs: dict[str, Path], tmp_path: Path) -> None:
     space = SPACE | {"trials": 3, "label_graph": {"threshold": [0.3, 0.5, 0.7]}}
     search = run(space, label_graph=tmp_path / "none")
@@ -239,6 +244,7 @@ def test_label_graphs_are_those_of_their_step(run: Tune, inputs: dict[str, Path]
     assert len({trial.values["label_graph.threshold"] for trial in search.trials}) > 1
 
 
+@pytest.mark.slow
 def test_values_that_fail_are_said_and_the_search_goes_on(run: Tune, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     space = {
@@ -258,6 +264,7 @@ def test_a_search_in_which_all_fails_says_why(run: Tune, tracking: Tracking) -> 
         run(space)
 
 
+@pytest.mark.slow
 def test_progress_says_how_many_are_done_and_the_best(run: Tune, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     search = run()
@@ -313,12 +320,14 @@ def test_wrong_inputs_are_one_line(run: Tune, inputs: dict[str, Path], prepare: 
         assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_fitted_has_trials_too(run: Tune) -> None:
     search = run({"trials": 2, "model": {"kind": ["cca", "ridge"]}})
     assert [trial.state for trial in search.trials] == ["finished", "finished"]
     assert {trial.num_epochs for trial in search.trials} == {1}
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_a_table_and_the_change_of_params(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,7 +49,7 @@ def search(
         return study.trials()
 
 
-@pytest.fixture(params=["file", "sqlite"])
+@pytest.fixture(params=["file", pytest.param("sqlite", marks=pytest.mark.slow)])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "s.journal") if request.param == "file" else f"sqlite:///{tmp_path}/s.db"
 
@@ -169,6 +169,7 @@ def test_a_trial_whose_process_was_killed_is_done_again(tmp_path: Path) -> None:
     assert values_of(trials) == values_of(search(tmp_path / "other.journal", 4))
 
 
+@pytest.mark.slow
 def test_a_trial_that_kills_its_process_each_time_fails_in_the_end(tmp_path: Path) -> None:
     storage = str(tmp_path / "s.journal")
     for _ in range(module.MAX_ATTEMPTS):
@@ -264,6 +265,7 @@ def test_the_same_values_are_measured_once(tmp_path: Path) -> None:
         assert study.value_of(FIRST | {"model.hops": 4}) is None
 
 
+@pytest.mark.slow
 def test_importance_finds_what_matters(tmp_path: Path) -> None:
     with opened(tmp_path / "s") as study:
         study.work(measure, num_trials=module.MIN_TRIALS - 1, ended=lambda _: None)

@@ -23,7 +23,7 @@ ParamsOption = Annotated[str, typer.Option(help="The configuration file.")]
 WorkOption = Annotated[Path, typer.Option(help="Folder for unfinished work, from which an interrupted run resumes.")]
 INTERRUPTED = 130
 
-_OPTIONAL = {"dvc": "dvc[s3]", "dvc_data": "dvc[s3]", "scmrepo": "dvc[s3]", "docker": "docker"}
+_OPTIONAL = {"dvc": "dvc[s3]", "dvc_data": "dvc[s3]", "scmrepo": "dvc[s3]", "docker": "docker", "optuna": "optuna"}
 """Package that only some commands need -> what brings it."""
 
 _PATH_ERRORS = {

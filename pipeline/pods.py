@@ -135,6 +135,8 @@ def _secret_variables(name: str, target: Target) -> dict[str, SecretKey]:
     if _uses_s3(name, target) and target.s3_secret:
         env["AWS_ACCESS_KEY_ID"] = SecretKey(target.s3_secret, "access-key")
         env["AWS_SECRET_ACCESS_KEY"] = SecretKey(target.s3_secret, "secret-key")
+    if name == "tune" and target.tune_secret:
+        env["DAGNN_TUNE_STORAGE"] = SecretKey(target.tune_secret, "url")
     if name == "record_outcome" and target.webhook_secret:
         env["DAGNN_WEBHOOK_URL"] = SecretKey(target.webhook_secret, "url")
     return env

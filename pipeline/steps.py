@@ -152,6 +152,60 @@ def train(
         val_metrics.metadata.update(json.loads(Path(model_out.path, "val_metrics.json").read_text()))
 
 
+def tune(
+    *,
+    features: Input[Artifact],
+    label_graph: Input[Artifact],
+    space: str,
+    label_graph_params: str,
+    model_params: str,
+    params: str,
+    name: str,
+    worker: str,
+    work: str,
+    search_out: Output[Artifact],
+    val_metrics: Output[Metrics],
+    page: Output[HTML],
+    dataset: Input[Dataset] = None,  # kfp's way to say that it may be missing
+) -> None:
+    """Work at a search, beside other workers that share its storage."""
+    import logging
+    import os
+    import shutil
+    from pathlib import Path
+
+    from components.params import load_section
+    from components.services.tracking.mlflow import Tracking
+    from components.space_file import read_space
+    from components.steps.tune import run
+    from dagnn_core.config.label_graph import LabelGraphConfig
+    from dagnn_core.config.model import ModelConfig
+    from dagnn_core.config.train import TrainConfig
+    from pipeline.task import task
+
+    with task("tune"):
+        logging.getLogger("components.steps.tune").info("worker %s", worker)
+        search = run(
+            features=Path(features.path),
+            label_graph=Path(label_graph.path),
+            dataset=Path(dataset.path) if dataset else None,
+            space=read_space(space),
+            base={
+                "label_graph": load_section(label_graph_params, LabelGraphConfig),
+                "model": load_section(model_params, ModelConfig),
+                "train": load_section(params, TrainConfig),
+            },
+            name=name,
+            storage=os.environ["DAGNN_TUNE_STORAGE"],
+            tracking=Tracking.from_environment(),
+            work=Path(work),
+            search_out=Path(search_out.path),
+        )
+        if search.best:
+            val_metrics.metadata.update({"val_map_mean": search.best.val_map, "trial": search.best.number})
+        shutil.copyfile(Path(search_out.path, "tuning.html"), page.path)
+
+
 def select_model(*, models: Input[List[Model]], model_out: Output[Model]) -> None:  # noqa: UP006
     """Take the best model on the validation split."""
     from pathlib import Path
@@ -302,8 +356,5 @@ def build_steps(images: Images) -> dict[str, Callable[..., dsl.PipelineTask]]:
         images: references of the container images, by digest.
     """
     return {
-        name: dsl.component(
-            globals()[name], base_image=images.train if name == "train" else images.tasks, install_kfp_package=False
-        )
-        for name in STEPS
+        name: dsl.component(globals()[name], base_image=images.of(name), install_kfp_package=False) for name in STEPS
     }

@@ -89,6 +89,7 @@ VARIABLES = {
     "DAGNN_BACKEND_PATIENCE": "backend_patience",
     "DAGNN_KUBEFLOW_URL": "kubeflow_url",
     "DAGNN_WEBHOOK_URL": "webhook_secret",
+    "DAGNN_TUNE_STORAGE": "tune_secret",
 }
 """Variables of tasks that keys of a target set; `env` and `secret_env` may not."""
 _OWN_VARIABLES = ("DAGNN_", "KFP_")  # of the program, and of Kubeflow
@@ -190,6 +191,8 @@ class Target:
     """API of Kubeflow Pipelines, as tasks reach it: the exit handler asks it how the tasks ended; empty: it is not."""
     webhook_secret: str = ""
     """Secret with the key `url` of a webhook that gets the outcome of each run; empty: none."""
+    tune_secret: str = ""
+    """Secret with the key `url` of the database that the workers of a search share; empty: there are no searches."""
     light: Resources = Resources()
     """Of tasks that hardly compute: fetching, registering, promoting."""
     heavy: Resources = Resources(cpu_request="1", cpu_limit="4", memory_request="4Gi", memory_limit="16Gi")
@@ -286,7 +289,8 @@ def is_loopback(url: str) -> bool:
 def secrets_of(target: Target) -> list[str]:
     """Names of the secrets that the tasks, or the pull of their images, take something from."""
     entries = read_secret_variables(target.secret_env, "secret_env").values()
-    names = (target.s3_secret, target.mlflow_secret, target.webhook_secret, *target.image_pull_secrets)
+    own = (target.s3_secret, target.mlflow_secret, target.webhook_secret, target.tune_secret)
+    names = (*own, *target.image_pull_secrets)
     return list(dict.fromkeys(name for name in (*names, *(entry.secret for entry in entries)) if name))
 
 

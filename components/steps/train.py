@@ -19,20 +19,19 @@ from components.services.storage.artifacts import send_artifact
 from components.services.storage.mirror import mirrored
 from components.services.storage.s3 import Storage
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.artifacts import canonical_json, rerun, write_artifact
+from dagnn_core.artifacts import canonical_json, write_artifact
 from dagnn_core.config.dataset import MAX_RELEVANT_PAIRS
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import DEFAULT_SEED, section_json
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.devices import choose_device, describe_machine
 from dagnn_core.disk import folder_bytes, writing
-from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model.files import KIND, write_model
 from dagnn_core.parallel import is_main, joined_processes
 from dagnn_core.retrieval.relevance import relevant_pairs
-from dagnn_core.training.inputs import graph_tensors, read_split
+from dagnn_core.training.inputs import check_same_dataset, graph_tensors, read_split
 from dagnn_core.training.loop import train
 from dagnn_core.work import work_folder
 
@@ -77,7 +76,7 @@ def run(
     """
     data = Features.read(features, verify=True)
     graph = LabelGraph.read(label_graph, verify=True)
-    _check_same_dataset(data, graph)
+    check_same_dataset(data, graph)
     if is_main():
         _warn_of_easy_labels(data)
     device = choose_device(params.device, key="train.device")
@@ -155,15 +154,6 @@ def _read_run_id(file: Path) -> str | None:
         log.warning("%s is damaged: the training goes into a new MLflow run", file)
         return None
     return text
-
-
-def _check_same_dataset(features: Features, graph: LabelGraph) -> None:
-    ancestors = [artifact.provenance.get("ancestors", {}) for artifact in (features.artifact, graph.artifact)]
-    if ancestors[0].get("dataset") != ancestors[1].get("dataset") or features.label_names != graph.label_names:
-        raise ArtifactError(
-            f"{features.artifact.path} and {graph.artifact.path} were made from different data sets",
-            rerun("build_label_graph"),
-        )
 
 
 def _warn_of_easy_labels(features: Features) -> None:

@@ -2,6 +2,8 @@
 
 import torch
 
+from dagnn_core.artifacts import rerun
+from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.nn.label_graphs import GraphTensors
@@ -28,3 +30,17 @@ def graph_tensors(graph: LabelGraph) -> GraphTensors:
         torch.tensor(array, dtype=torch.float32) for array in (graph.embeddings, graph.adjacency, graph.normalized)
     )
     return GraphTensors(embeddings, adjacency, normalized, graph.threshold, trains_embeddings=graph.is_drawn)
+
+
+def check_same_dataset(features: Features, graph: LabelGraph) -> None:
+    """See that features and a label graph belong together.
+
+    Raises:
+        ArtifactError: they were made from different data sets.
+    """
+    ancestors = [artifact.provenance.get("ancestors", {}) for artifact in (features.artifact, graph.artifact)]
+    if ancestors[0].get("dataset") != ancestors[1].get("dataset") or features.label_names != graph.label_names:
+        raise ArtifactError(
+            f"{features.artifact.path} and {graph.artifact.path} were made from different data sets",
+            rerun("build_label_graph"),
+        )

@@ -16,7 +16,9 @@ from pipeline.cli.kubeflow import Nodes, Promote, Seeds
 
 if TYPE_CHECKING:
     from pipeline.doctor import Diagnosis
+    from pipeline.graph import WorkersOfSearch
     from pipeline.kubeflow.client import Kubeflow
+    from pipeline.target import Target
 
 Host = Annotated[str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines")]
 Namespace = Annotated[
@@ -60,6 +62,13 @@ def submit(
     nodes: Nodes = None,
     seeds: Seeds = None,
     promote: Promote = False,
+    tune: Annotated[
+        str, typer.Option(metavar="SPACE", help="search instead of training: a file, or shipped: aaai21, best")
+    ] = "",
+    workers: Annotated[int, typer.Option(min=1, help="trials of the search that train at the same time")] = 2,
+    search_name: Annotated[
+        str, typer.Option("--name", help="of the search; the same name resumes  [default: that of the space]")
+    ] = "",
     recurring: Annotated[
         str | None, typer.Option(metavar="CRON", help="run at these times (UTC) instead of now, as '30 2 * * MON-FRI'")
     ] = None,
@@ -99,6 +108,7 @@ def submit(
             "--revision": revision,
             "--repository": repository,
             "--service-account": service_account,
+            "--name": search_name,
         }
     )
     sections = load_parameters(params, cluster=True)
@@ -120,7 +130,12 @@ def submit(
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
-        options = PipelineOptions(raw=raw, seeds=tuple(seeds or ()), promote=promote)
+        options = PipelineOptions(
+            raw=raw,
+            seeds=tuple(seeds or ()),
+            promote=promote,
+            search=_search(tune, workers, search_name, params, sections, cluster) if tune else None,
+        )
         write_pipeline(package, images=images, params=sections, target=cluster, options=options)
         if no_cache:
             disable_caching(package)
@@ -155,6 +170,31 @@ def submit(
         typer.echo("nothing was made: --dry-run" if dry_run else "", nl=dry_run)
     if wait and done.run_id:
         follow_run(server, done.run_id)
+
+
+def _search(  # noqa: PLR0917
+    space: str, workers: int, name: str, params: Path, sections: dict[str, object], target: "Target"
+) -> "WorkersOfSearch":
+    """The workers of a search; the values that its space fixes go into the sections."""
+    from components.params import located
+    from components.space_file import read_space
+    from dagnn_core.config.section import sections_of
+    from dagnn_core.config.space import check_search_name
+    from pipeline.cli.tune import find_space
+    from pipeline.graph import WorkersOfSearch
+    from pipeline.placeholders import refuse_placeholders
+
+    if not target.tune_secret:
+        raise InputError(
+            "the workers of a search share a database, and the target names none",
+            "set tune_secret to a secret with its url (docs/tuning.md)",
+        )
+    path = find_space(space)
+    chosen = read_space(path)
+    refuse_placeholders(chosen.plain, where=path)
+    sections.update(located(params, lambda values: chosen.over(sections_of(values))))
+    check_search_name(name or path.stem)
+    return WorkersOfSearch(chosen, name or path.stem, workers)
 
 
 def follow(

@@ -11,7 +11,7 @@ from tests.fixtures import forked
 
 ROOT = Path(__file__).parents[2]
 DAGNN = "from pipeline.cli.main import main; main()"
-HEAVY = ("torch", "kfp", "kfp_server_api", "kubernetes", "mlflow", "pyarrow", "numpy", "rich", "boto3")
+HEAVY = ("torch", "kfp", "kfp_server_api", "kubernetes", "mlflow", "pyarrow", "numpy", "rich", "boto3", "optuna")
 
 
 def dagnn(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -37,7 +37,7 @@ def test_help_names_every_command() -> None:
     assert done.returncode == 0
     for command in (
         *("data", "params", "embed", "run", "compile", "images", "submit", "follow", "logs", "runs", "cancel", "retry"),
-        *("schedules", "doctor", "targets", "results"),
+        *("schedules", "doctor", "targets", "tune", "results"),
         *("register", "promote", "rollback", "history", "lineage", "bench"),
     ):
         assert f"  {command} " in done.stdout

@@ -24,6 +24,8 @@ class Curve(NamedTuple):
     name: str
     x: ArrayLike
     y: ArrayLike
+    is_scatter: bool = False
+    """Points that no line connects."""
 
 
 def draw_curves(
@@ -35,6 +37,7 @@ def draw_curves(
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     mark: float | None = None,
+    log_x: bool = False,
 ) -> str:
     """Draw lines; equal input gives equal text.
 
@@ -46,6 +49,7 @@ def draw_curves(
         x_range: ends of the x axis; else as the data.
         y_range: ends of the y axis; else as the data.
         mark: draws a vertical line at this x.
+        log_x: scales the x axis by the logarithm.
 
     Returns:
         An `<svg>` element.
@@ -71,11 +75,15 @@ def draw_curves(
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained", facecolor="none")
         axes = figure.subplots()
         for curve, color, dashes in zip(curves, SERIES, DASHES, strict=False):
-            axes.plot(curve.x, curve.y, label=curve.name, color=color, linestyle=dashes, linewidth=2)
+            drawn = {"marker": "o", "markersize": 4, "linestyle": ""} if curve.is_scatter else {"linestyle": dashes}
+            axes.plot(curve.x, curve.y, label=curve.name, color=color, linewidth=2, **drawn)
         if mark is not None:
             axes.axvline(mark, color=FADED, linewidth=1, linestyle=(0, (2, 3)))
         axes.set(xlabel=x_label, ylabel=y_label, xlim=x_range, ylim=y_range)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=x_range is None))
+        if log_x:
+            axes.set_xscale("log")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=x_range is None))
         axes.tick_params(length=0, pad=6)
         axes.grid(linewidth=0.8)
         columns = len(curves) if len(curves) <= 3 else 2

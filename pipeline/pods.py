@@ -115,6 +115,6 @@ def _secret_variables(name: str, target: Target) -> dict[str, SecretKey]:
     if needs.s3 and target.s3_secret:
         env["AWS_ACCESS_KEY_ID"] = SecretKey(target.s3_secret, "access-key")
         env["AWS_SECRET_ACCESS_KEY"] = SecretKey(target.s3_secret, "secret-key")
-    if name == "record_outcome" and target.webhook_secret:
+    if name in ("promote", "record_outcome") and target.webhook_secret:
         env["DAGNN_WEBHOOK_URL"] = SecretKey(target.webhook_secret, "url")
     return env

@@ -235,12 +235,14 @@ def promote(
     from pathlib import Path
 
     from components.params import load_section
+    from components.services.notification import Webhook
     from components.services.tracking.mlflow import Tracking
     from components.steps.promote import run
     from dagnn_core.config.register import RegisterConfig
     from pipeline.task import task
 
     with task("promote"):
+        tracking = Tracking.from_environment()
         pipeline_run = f"pipeline run {os.environ.get('DAGNN_PIPELINE_RUN', 'without id')}"
         decision = run(
             name=name,
@@ -249,7 +251,8 @@ def promote(
             dataset=Path(dataset.path),
             why="; ".join(filter(None, (reason, pipeline_run))),
             adopt=bool(adopt),
-            tracking=Tracking.from_environment(),
+            tracking=tracking,
+            webhook=Webhook.from_environment(patience=tracking.patience),
         ).decision
         verdict = "is champion" if decision.accepted else "is not promoted"
         logging.getLogger("components.steps.promote").info(
@@ -262,6 +265,7 @@ def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
     """Record how the run ended, whatever happened before."""
     import os
 
+    from components.services.notification import Webhook
     from components.services.tracking.mlflow import Tracking
     from components.steps.record_outcome import run
     from pipeline.outcome import Outcome, RunServer, find_outcome
@@ -281,7 +285,7 @@ def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
             pipeline_run=pipeline_run,
             state=outcome.state,
             error=outcome.error,
-            webhook=os.environ.get("DAGNN_WEBHOOK_URL", ""),
+            webhook=Webhook.from_environment(patience=tracking.patience),
             tracking=tracking,
         )
 

@@ -21,6 +21,7 @@ from pipeline.cli import (
     params,
     registry,
     report,
+    retrain,
     runs,
     search,
     serve,
@@ -47,6 +48,7 @@ app.command("runs")(runs.runs)
 app.command("cancel", short_help="Cancel a run on a Kubeflow cluster.")(runs.cancel)
 app.command("retry", short_help="Run again what failed in a run on a Kubeflow cluster.")(runs.retry)
 app.command("schedules")(runs.schedules)
+app.command("retrain", short_help="Train again when there is new data.")(retrain.retrain)
 app.command("doctor")(cluster.doctor)
 app.add_typer(targets.app, name="targets")
 app.command("embed")(embed.embed)

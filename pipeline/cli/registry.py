@@ -96,6 +96,7 @@ def promote(
     With --target, it runs on the cluster that trained the version, where its data set is stored.
     """
     from components.params import load_section
+    from components.services.notification import Webhook
     from components.services.tracking.mlflow import Tracking
     from components.steps import promote as step
 
@@ -132,6 +133,7 @@ def promote(
         allow_dirty=allow_dirty,
         dry_run=dry_run,
         tracking=Tracking.from_environment(),
+        webhook=Webhook.from_environment(),
     )
     if as_json:
         print(json.dumps(_promotion_object(promotion, dry_run=dry_run)))
@@ -155,11 +157,22 @@ def rollback(
 ) -> None:
     """Make the champion before the present one champion again; exit status 1 when its files are gone."""
     from components.params import load_section
+    from components.services.notification import Event, Webhook, notify
     from components.services.promotion.promotion import rollback as roll_back
     from components.services.tracking.mlflow import Tracking
 
     name = name or load_section(params, RegisterConfig).model_name
-    done = roll_back(Tracking.from_environment(), name=name, to=to, why=why, adopt=adopt)
+    tracking, webhook = Tracking.from_environment(), Webhook.from_environment()
+    facts: dict[str, str | None] = {"model": name, "who": tracking.who, "registry": tracking.address}
+    try:
+        done = roll_back(tracking, name=name, to=to, why=why, adopt=adopt)
+    except CheckFailedError as error:
+        notify(webhook, Event(kind="refused", text=f"dagnn: {error}", facts=facts | {"reason": str(error)}))
+        raise
+    if done.champion != done.replaced:
+        text = f"dagnn: {name} is rolled back to version {done.champion}, after {_version(done.replaced)}"
+        facts |= {"champion": done.champion, "before": done.replaced, "reason": why}
+        notify(webhook, Event(kind="rolled back", text=f"{text}: {why}" if why else text, facts=facts))
     if as_json:
         print(json.dumps(done._asdict()))
     elif done.champion == done.replaced:

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
+RAW_DIGEST = "raw_digest"  # tag of a version, as `Lineage` writes it: md5 of the raw data
 MODEL_ID = "mlflow_model_id"  # tag of a version: MLflow's record of its model
 MODEL_VERSION = "model_version"  # tag of the MLflow run of a whole pipeline run: NAME/VERSION
 KUBEFLOW_MLFLOW_RUN = "kubeflow_mlflow_run"
@@ -245,6 +246,24 @@ def read_versions(tracking: Tracking, name: str) -> "tuple[RegisteredModel, dict
             f"{tracking.address} has no registered model {name!r} (it has: {names})", "run `dagnn register` first"
         )
     return registered, {str(found.version): found for found in client.search_model_versions(f"name = '{name}'")}
+
+
+def find_trained_on(tracking: Tracking, name: str, md5: str) -> "ModelVersion | None":
+    """The newest whole version that was trained on a version of raw data; None where there is none.
+
+    Args:
+        tracking: where the registry is.
+        name: of the registered model, which need not exist.
+        md5: DVC's digest of the raw data.
+
+    Raises:
+        InputError: a name that MLflow does not take.
+        BackendError: the server failed.
+    """
+    check_name(name)
+    with tracking.answering():
+        known = _versions_with(tracking.client, name, RAW_DIGEST, md5)
+        return next((version for version in reversed(known) if find_fault(tracking, version) is None), None)
 
 
 def _versions_with(client: "MlflowClient", name: str, tag: str, value: str) -> "list[ModelVersion]":

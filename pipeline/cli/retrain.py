@@ -1,0 +1,115 @@
+"""`dagnn retrain`: train again when there is new data."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from components.locations import RETRAINING
+from dagnn_core.errors import CheckFailedError, InputError
+from pipeline.cli.cluster import Cookies, Host, Json, Namespace, Token
+from pipeline.cli.kubeflow import ParamsFile, Promote
+
+if TYPE_CHECKING:
+    from components.services.promotion.side_by_side import SideBySide
+
+
+def retrain(
+    *,
+    data: Annotated[str, typer.Option(help="raw data under DVC, as data/photos")],
+    revision: Annotated[str, typer.Option(help="branch, tag or commit; of a branch, its newest commit")] = "HEAD",
+    repository: Annotated[str, typer.Option(help="of the data: local path or git URL")] = ".",
+    params: ParamsFile = Path("params.yaml"),
+    promote: Promote = False,
+    accept_drift: Annotated[
+        bool, typer.Option("--accept-drift", help="although the data differs from the champion's beyond the limits")
+    ] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="the champion's data set  [default: looked for, else made again]")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="folder of retrainings under way")] = RETRAINING,
+    target: Annotated[str, typer.Option(help="cluster on which it is done: as for `dagnn submit`")] = "",
+    host: Host = "",
+    namespace: Namespace = "",
+    token: Token = None,
+    cookies: Cookies = None,
+    image: Annotated[
+        str | None, typer.Option(help="NAME@sha256:..., for --target  [default: those in infra/images.json]")
+    ] = None,
+    service_account: Annotated[
+        str | None, typer.Option(help="of the pods, for --target  [default: Kubeflow's]")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="with --target: follow the run")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train on the newest version of data, compare with the champion, register; nothing new: say so, and end.
+
+    For cron, a CI job or a CronJob of Kubernetes: run it again whenever you like. Data that was trained on is not
+    trained on again; what was interrupted resumes; a second start beside the first ends. Exit status 1 when the data
+    fails its check, the model is below the floors, or the gate refuses it.
+    """
+    from components.params_file import load_params
+    from components.services.notification import Webhook
+    from components.services.tracking.mlflow import Tracking
+    from dagnn_core.locks import BusyError
+    from pipeline.retraining import Request
+    from pipeline.retraining import retrain as retrain_here
+
+    if target:
+        if against or accept_drift:
+            raise InputError("--against and --accept-drift are for a retraining on this machine", "leave out --target")
+        raise InputError("--target is not there yet")
+    if wait or image or service_account:
+        raise InputError("--wait, --image and --service-account are for a retraining on a cluster", "add --target")
+    request = Request(
+        data=data,
+        revision=revision,
+        repository=repository,
+        params=load_params(params),
+        promote=promote,
+        accept_drift=accept_drift,
+        against=against,
+        work=work,
+    )
+    try:
+        done = retrain_here(request, tracking=Tracking.from_environment(), webhook=Webhook.from_environment())
+    except BusyError as error:
+        facts = {"outcome": "under way", "name": request.name, "data": data, "revision": revision}
+        typer.echo(json.dumps(facts) if as_json else f"under way: {error.what}")
+        return
+    if as_json:
+        typer.echo(json.dumps(done._asdict() | {"comparison": [asdict(entry) for entry in done.comparison]}))
+    else:
+        for line in _table(done.comparison):
+            typer.echo(line)
+        version = f"{done.name} version {done.version}"
+        typer.echo(
+            {
+                "nothing new": f"nothing new: {version} was trained on {data} at {revision} ({done.md5}); {done.reason}",
+                "registered": f"registered: {version}, alias challenger; `dagnn promote` makes it champion",
+                "promoted": f"champion: {version} ({done.reason})",
+                "refused": f"registered: {version}, alias challenger",
+            }[done.outcome].removesuffix("; ")
+        )
+    if done.outcome == "refused":
+        raise CheckFailedError(f"{done.name} version {done.version} is not promoted: {done.reason}")
+
+
+def _table(comparison: "Sequence[SideBySide]") -> Iterator[str]:
+    """Both models on each test split, with the difference and its bounds."""
+    if not comparison:
+        return
+    yield f"{'test split':<17} {'items':>6}  {'model':<10} {'map_i2t':>8} {'map_t2i':>8} {'map_mean':>8}"
+    for entry in comparison:
+        place = f"{entry.data:<17} {entry.num_items:>6,}"
+        for name, metrics in (("challenger", entry.challenger), ("champion", entry.champion)):
+            if metrics:
+                yield f"{place}  {name:<10} " + " ".join(f"{value:8.4f}" for value in metrics.values())
+                place = " " * len(place)
+        for direction, found in entry.differences.items():
+            yield f"{place}  {direction}: {found['mean']:+.4f}, from {found['low']:+.4f} to {found['high']:+.4f}"
+        if entry.fault:
+            yield f"{place}  champion not measured: {entry.fault}"

@@ -15,6 +15,7 @@ from pipeline.cli.kubeflow import ParamsFile, Promote
 
 if TYPE_CHECKING:
     from components.services.promotion.side_by_side import SideBySide
+    from pipeline.retraining import Retraining
 
 
 def retrain(
@@ -85,17 +86,21 @@ def retrain(
     else:
         for line in _table(done.comparison):
             typer.echo(line)
-        version = f"{done.name} version {done.version}"
-        typer.echo(
-            {
-                "nothing new": f"nothing new: {version} was trained on {data} at {revision} ({done.md5}); {done.reason}",
-                "registered": f"registered: {version}, alias challenger; `dagnn promote` makes it champion",
-                "promoted": f"champion: {version} ({done.reason})",
-                "refused": f"registered: {version}, alias challenger",
-            }[done.outcome].removesuffix("; ")
-        )
+        typer.echo(_said(done))
     if done.outcome == "refused":
         raise CheckFailedError(f"{done.name} version {done.version} is not promoted: {done.reason}")
+
+
+def _said(done: "Retraining") -> str:
+    version = f"{done.name} version {done.version}"
+    match done.outcome:
+        case "nothing new":
+            decided = f" ({done.reason})" if done.reason else ""
+            return f"nothing new: {version} was trained on this data, {done.md5}{decided}"
+        case "promoted":
+            return f"champion: {version} ({done.reason})"
+        case _:
+            return f"registered: {version}, alias challenger"
 
 
 def _table(comparison: "Sequence[SideBySide]") -> Iterator[str]:

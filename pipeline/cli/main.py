@@ -26,6 +26,7 @@ from pipeline.cli import (
     search,
     serve,
     targets,
+    watch,
 )
 
 app = typer.Typer(
@@ -55,6 +56,7 @@ app.command("embed")(embed.embed)
 app.command("search", short_help="Find images by text, and texts by image.")(search.search)
 app.add_typer(search.app, name="index")
 app.command("serve", short_help="Answer searches over HTTP, with a page for the browser.")(serve.serve)
+app.command("watch", short_help="Summarise the log of queries: drift, nothing relevant, latency.")(watch.watch)
 app.command("results")(report.results)
 app.command("register", short_help="Register the trained model as the challenger.")(registry.register)
 app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)

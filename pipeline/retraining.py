@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from components.locations import CACHE, FETCHED, MODELS, RETRAINING
 from dagnn_core.errors import CheckFailedError, InputError
-from dagnn_core.text import name_first
 
 if TYPE_CHECKING:
     from components.services.data_versions.repository import Version
@@ -23,15 +22,9 @@ if TYPE_CHECKING:
     from components.services.tracking.mlflow import Tracking
     from dagnn_core.artifacts import Artifact
     from dagnn_core.data.dataset import Dataset
-    from dagnn_core.data_check.findings import Finding
     from dagnn_core.model.embedder import TrainedModel
 
 log = logging.getLogger(__name__)
-
-DRIFT = ("unseen_", "label_shift", "text_length_shift", "image_", "text_vector", "missing_labels")
-"""What the names of findings begin with that compare new data with the champion's."""
-SHARED = "shared_"
-"""The same of findings about items that both have: a revision that adds items keeps the old ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +124,7 @@ def _retrain(
     else:
         version = str(known.version)
     ended = Retraining("registered", name, version, md5, commit, comparison=comparison)
-    verdict = _verdict(tracking, name, version) if known else ""
+    verdict = read_verdict(tracking, name, version) if known else ""
     if known and (verdict or not request.promote):
         ended = ended._replace(outcome="nothing new", reason=verdict)
     elif request.promote:
@@ -263,31 +256,22 @@ def _check(request: Request, data: Path, marker: Path, champion: Champion | None
     from components.steps import check_data
     from dagnn_core.artifacts import write_json
     from dagnn_core.data_check.findings import Limits
+    from dagnn_core.data_check.revision import describe, require_fit
 
     if marker.exists():
         return
     log.info("checking the data set%s", f" against that of {champion.label[:-1]}" if champion else "")
     findings = check_data.run(dataset=data, against=champion.data.artifact.path if champion else None, limits=Limits())
-    failed = [found for found in findings if found.verdict == "failed" and not found.name.startswith(SHARED)]
-    drifted = [found for found in failed if champion and found.name.startswith(DRIFT)]
-    if request.accept_drift:
-        failed = [found for found in failed if found not in drifted]
-        if drifted:
-            log.warning("accepted: %s", _said(drifted))
-    if failed:
-        refusal = CheckFailedError(
-            f"{request.data} at {request.revision} fails its check: {_said(failed)}",
-            "correct the data, or add --accept-drift" if failed == drifted else "correct the data",
-        )
-        facts = {"model": request.name, "data": request.data, "revision": request.revision, "reason": str(refusal)}
-        notify(webhook, Event(kind="refused", text=f"dagnn: nothing is trained: {refusal}", facts=facts))
-        raise refusal
+    try:
+        what = f"{request.data} at {request.revision}"
+        accepted = require_fit(findings, what=what, accept_drift=request.accept_drift)
+    except CheckFailedError as error:
+        facts = {"model": request.name, "data": request.data, "revision": request.revision, "reason": str(error)}
+        notify(webhook, Event(kind="refused", text=f"dagnn: {error}", facts=facts))
+        raise
+    if accepted:
+        log.warning("the new data differs from the champion's, which is accepted: %s", describe(accepted))
     write_json(marker, [asdict(finding) for finding in findings])
-
-
-def _said(findings: "Sequence[Finding]") -> str:
-    words = [f"{found.name} {found.value:.4g} (limit {found.limit:.4g}; {found.explanation})" for found in findings]
-    return name_first(words)
 
 
 def _compare(
@@ -324,8 +308,12 @@ def _compare(
     return compared
 
 
-def _verdict(tracking: "Tracking", name: str, version: str) -> str:
-    """What was decided about a version before; empty where nothing was."""
+def read_verdict(tracking: "Tracking", name: str, version: str) -> str:
+    """What was decided about a version before; empty where nothing was.
+
+    Raises:
+        BackendError: the registry cannot be reached.
+    """
     from components.services.promotion.promotion import read_history
 
     history = read_history(tracking, name=name)

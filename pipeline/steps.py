@@ -70,6 +70,25 @@ def dataset(
         )
 
 
+def check_data(
+    *,
+    dataset: Input[Dataset],
+    accept_drift: str,
+    against: Input[Dataset] = None,  # kfp's way to say that it may be missing
+) -> None:
+    """Check the data set, and against the champion's; data that fails ends the run."""
+    from pathlib import Path
+
+    from components.steps.check_data import run
+    from dagnn_core.data_check.findings import Limits
+    from dagnn_core.data_check.revision import require_fit
+    from pipeline.task import task
+
+    with task("check_data"):
+        findings = run(dataset=Path(dataset.path), against=Path(against.path) if against else None, limits=Limits())
+        require_fit(findings, what="the data set", accept_drift=bool(accept_drift))
+
+
 def extract_features(*, dataset: Input[Dataset], params: str, cache: str, features_out: Output[Artifact]) -> None:
     """Turn images and texts into feature vectors."""
     from pathlib import Path

@@ -1,6 +1,7 @@
 """`dagnn submit`, `dagnn follow`, `dagnn logs`, `dagnn doctor`: the pipeline on a Kubeflow cluster."""
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from pipeline.cli.kubeflow import Promote, Seeds
 if TYPE_CHECKING:
     from pipeline.doctor import Diagnosis
     from pipeline.kubeflow.client import Kubeflow
+
+log = logging.getLogger(__name__)
 
 Host = Annotated[str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines")]
 Namespace = Annotated[
@@ -58,6 +61,12 @@ def submit(
     service_account: Annotated[str | None, typer.Option(help="of the tasks' pods  [default: Kubeflow's]")] = None,
     seeds: Seeds = None,
     promote: Promote = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="check the data set before the training, against the champion's")
+    ] = False,
+    accept_drift: Annotated[
+        bool, typer.Option("--accept-drift", help="with --check: although it differs from the champion's")
+    ] = False,
     recurring: Annotated[
         str | None, typer.Option(metavar="CRON", help="run at these times (UTC) instead of now, as '30 2 * * MON-FRI'")
     ] = None,
@@ -86,6 +95,8 @@ def submit(
     from pipeline.submit import submit as submit_job
     from pipeline.target import plugins_input, read_target
 
+    if accept_drift and not check:
+        raise InputError("--accept-drift is about the check of the data", "add --check")
     if wait and recurring:
         raise InputError("--wait follows a run that starts now, and --recurring starts none", "leave one out")
     cron = read_cron(recurring) if recurring else None
@@ -114,11 +125,22 @@ def submit(
             data, target=cluster, revision=revision, repository=repository, check_pushed=not allow_unpushed
         )
     arguments = {f"data_{name}": text for name, text in raw._asdict().items() if text} if raw else {}
+    champion_dataset = _champion_dataset(sections["register"].model_name) if check else ""
+    if accept_drift:
+        arguments["accept_drift"] = "yes"
+    if champion_dataset:
+        arguments["champion_dataset"] = champion_dataset
     require_named(namespace or cluster.namespace, cluster)
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
-        options = PipelineOptions(raw=raw, seeds=tuple(seeds or ()), promote=promote)
+        options = PipelineOptions(
+            raw=raw,
+            seeds=tuple(seeds or ()),
+            promote=promote,
+            check=check,
+            champion_dataset=champion_dataset,
+        )
         write_pipeline(package, images=images, params=sections, target=cluster, options=options)
         if no_cache:
             disable_caching(package)
@@ -153,6 +175,25 @@ def submit(
         typer.echo("nothing was made: --dry-run" if dry_run else "", nl=dry_run)
     if wait and done.run_id:
         follow_run(server, done.run_id)
+
+
+def _champion_dataset(name: str) -> str:
+    """URI of the champion's data set; empty where there is no champion, or it does not say."""
+    from components.services.lineage.tree import Reference, read_recorded
+    from components.services.registry.versions import CHAMPION, find_registered_model
+    from components.services.tracking.mlflow import Tracking
+
+    tracking = Tracking.from_environment()
+    with tracking.answering():
+        registered = find_registered_model(tracking.client, name)
+    if registered is None or CHAMPION not in registered.aliases:
+        return ""
+    uri = read_recorded(tracking, Reference(name)).uris.get("dataset", "")
+    if not uri:
+        log.warning(
+            "the champion of %s does not record where its data set is stored: the new one is checked alone", name
+        )
+    return uri
 
 
 def follow(

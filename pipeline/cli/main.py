@@ -62,6 +62,7 @@ app.command("register", short_help="Register the trained model as the challenger
 app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)
 app.command("rollback", short_help="Make the champion before the present one champion again.")(registry.rollback)
 app.command("history", short_help="Show every promotion, refusal and rollback.")(registry.history)
+app.add_typer(registry.app, name="registry")
 app.command("lineage", short_help="Show what a version was made from, and how to rebuild it.")(lineage.lineage)
 app.command("clean", short_help="List or remove what interrupted commands have left.")(clean.clean)
 app.add_typer(bench.app, name="bench")

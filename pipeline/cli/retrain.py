@@ -10,11 +10,12 @@ import typer
 
 from components.locations import RETRAINING
 from dagnn_core.errors import CheckFailedError, InputError
-from pipeline.cli.cluster import Cookies, Host, Json, Namespace, Token
+from pipeline.cli.cluster import Cookies, Host, Json, Namespace, Token, follow_run, server_of, submit
 from pipeline.cli.kubeflow import ParamsFile, Promote
 
 if TYPE_CHECKING:
     from components.services.promotion.side_by_side import SideBySide
+    from pipeline.kubeflow.client import Kubeflow
     from pipeline.retraining import Retraining
 
 
@@ -43,6 +44,9 @@ def retrain(
     service_account: Annotated[
         str | None, typer.Option(help="of the pods, for --target  [default: Kubeflow's]")
     ] = None,
+    allow_dirty: Annotated[
+        bool, typer.Option("--allow-dirty", help="with --target: although files are not committed")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="with --target: follow the run")] = False,
     as_json: Json = False,
 ) -> None:
@@ -60,11 +64,38 @@ def retrain(
     from pipeline.retraining import retrain as retrain_here
 
     if target:
-        if against or accept_drift:
-            raise InputError("--against and --accept-drift are for a retraining on this machine", "leave out --target")
-        raise InputError("--target is not there yet")
-    if wait or image or service_account:
-        raise InputError("--wait, --image and --service-account are for a retraining on a cluster", "add --target")
+        if against:
+            raise InputError("--against is for a retraining on this machine", "leave it out, or --target")
+        from pipeline.target import read_target
+
+        server = server_of(host, namespace or read_target(target).namespace, token, cookies)
+        if _is_to_be_submitted(
+            server, data, revision, repository=repository, params=params, promote=promote, wait=wait, as_json=as_json
+        ):
+            submit(
+                host=host,
+                namespace=namespace,
+                token=token,
+                cookies=cookies,
+                params=params,
+                target=target,
+                image=image,
+                data=data,
+                revision=revision,
+                repository=repository,
+                service_account=service_account,
+                promote=promote,
+                check=True,
+                accept_drift=accept_drift,
+                wait=wait,
+                allow_dirty=allow_dirty,
+                as_json=as_json,
+            )
+        return
+    if wait or image or service_account or allow_dirty:
+        raise InputError(
+            "--wait, --image, --service-account and --allow-dirty are for a retraining on a cluster", "add --target"
+        )
     request = Request(
         data=data,
         revision=revision,
@@ -89,6 +120,52 @@ def retrain(
         typer.echo(_said(done))
     if done.outcome == "refused":
         raise CheckFailedError(f"{done.name} version {done.version} is not promoted: {done.reason}")
+
+
+def _is_to_be_submitted(
+    kubeflow: "Kubeflow",
+    data: str,
+    revision: str,
+    *,
+    repository: str,
+    params: Path,
+    promote: bool,
+    wait: bool,
+    as_json: bool,
+) -> bool:
+    """Whether neither a version nor a run under way is of this data; says which one is, and with `wait` follows it."""
+    from components.params_file import load_params
+    from components.services.data_versions.repository import resolve
+    from components.services.registry.versions import find_trained_on
+    from components.services.tracking.mlflow import Tracking
+    from pipeline.retraining import read_verdict
+    from pipeline.runs import find_under_way
+    from pipeline.submit import connect
+
+    name, tracking = load_params(params)["register"].model_name, Tracking.from_environment()
+    md5 = resolve(repository, revision, data).lineage.md5
+    known = find_trained_on(tracking, name, md5)
+    if known is not None:
+        verdict = read_verdict(tracking, name, str(known.version))
+        if promote and not verdict:
+            raise InputError(
+                f"{name} version {known.version} was trained on this data, {md5}, and nothing is decided about it yet",
+                f"run `dagnn promote {name} --version {known.version} --target ...`",
+            )
+        facts = {"outcome": "nothing new", "name": name, "version": str(known.version), "md5": md5, "reason": verdict}
+        decided = f" ({verdict})" if verdict else ""
+        said = f"nothing new: {name} version {known.version} was trained on this data, {md5}{decided}"
+        typer.echo(json.dumps(facts) if as_json else said)
+        return False
+    server = connect(kubeflow)
+    run_id = find_under_way(server, "data_md5", md5)
+    if run_id is None:
+        return True
+    facts = {"outcome": "under way", "name": name, "md5": md5, "run_id": run_id}
+    typer.echo(json.dumps(facts) if as_json else f"under way: run {run_id} trains on this data, {md5}")
+    if wait:
+        follow_run(server, run_id)
+    return False
 
 
 def _said(done: "Retraining") -> str:

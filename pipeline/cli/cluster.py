@@ -124,23 +124,17 @@ def submit(
         raw = find_raw_data(
             data, target=cluster, revision=revision, repository=repository, check_pushed=not allow_unpushed
         )
-    arguments = {f"data_{name}": text for name, text in raw._asdict().items() if text} if raw else {}
     champion_dataset = _champion_dataset(sections["register"].model_name) if check else ""
-    if accept_drift:
-        arguments["accept_drift"] = "yes"
-    if champion_dataset:
-        arguments["champion_dataset"] = champion_dataset
+    options = PipelineOptions(
+        raw=raw, seeds=tuple(seeds or ()), promote=promote, check=check, champion_dataset=champion_dataset
+    )
+    arguments = {f"data_{name}": text for name, text in raw._asdict().items() if text} if raw else {}
+    given = {"accept_drift": "yes" if accept_drift else "", "champion_dataset": champion_dataset}
+    arguments |= {name: text for name, text in given.items() if text}
     require_named(namespace or cluster.namespace, cluster)
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
-        options = PipelineOptions(
-            raw=raw,
-            seeds=tuple(seeds or ()),
-            promote=promote,
-            check=check,
-            champion_dataset=champion_dataset,
-        )
         write_pipeline(package, images=images, params=sections, target=cluster, options=options)
         if no_cache:
             disable_caching(package)
@@ -158,23 +152,23 @@ def submit(
             plugins_input=plugins_input(cluster),
         )
         done = submit_job(server, job, dry_run=dry_run)
-    page = server.page(f"{'recurringrun' if cron else 'runs'}/details/{done.run_id}") if done.run_id else ""
-    facts = {
-        "version": version,
-        "experiment": experiment,
-        **arguments,
-        "run": job.run,
-        "run_id": done.run_id,
-        "page": page or None,
-        "mlflow": _mlflow_address(),
-    }
+    facts = {"version": version, "experiment": experiment, **arguments, "run": job.run, "run_id": done.run_id}
+    _show_submitted(server, facts, is_schedule=bool(cron), is_dry=dry_run, as_json=as_json)
+    if wait and done.run_id:
+        follow_run(server, done.run_id)
+
+
+def _show_submitted(
+    server: "Kubeflow", facts: dict[str, str | None], *, is_schedule: bool, is_dry: bool, as_json: bool
+) -> None:
+    run_id = facts["run_id"]
+    page = server.page(f"{'recurringrun' if is_schedule else 'runs'}/details/{run_id}") if run_id else ""
+    facts |= {"page": page or None, "mlflow": _mlflow_address()}
     if as_json:
         typer.echo(json.dumps(facts))
     else:
         typer.echo("\n".join(f"{name:17}  {cell(value)}" for name, value in facts.items() if value))
-        typer.echo("nothing was made: --dry-run" if dry_run else "", nl=dry_run)
-    if wait and done.run_id:
-        follow_run(server, done.run_id)
+        typer.echo("nothing was made: --dry-run" if is_dry else "", nl=is_dry)
 
 
 def _champion_dataset(name: str) -> str:

@@ -70,7 +70,7 @@ def only(folder: str, kind: str) -> dict[str, Any]:
 
 
 def pods(folder: str) -> dict[str, Pod]:
-    """Name of the object that makes a pod -> the pod, with what a TrainJob adds to it; a canary has a name of its own."""
+    """Name of the object that makes a pod -> the pod, with what a TrainJob adds to it; a canary has its own name."""
     return {name: pod for entry in objects(folder) for name, pod in _pods(folder, entry)}
 
 

@@ -14,9 +14,8 @@ from components.services.watching.summary import MAX_HOURS, LogSummary, Reservoi
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.data_check.queries import QueryLimits
 from dagnn_core.model.embedder import TrainedModel
-from tests.fixtures.collection import Collection, collection
+from tests.fixtures.collection import Collection
 
-__all__ = ["collection"]
 START = datetime(2026, 11, 1, 10, 30, tzinfo=UTC)
 
 

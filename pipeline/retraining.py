@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from components.locations import CACHE, FETCHED, MODELS, RETRAINING
-from dagnn_core.errors import CheckFailedError, InputError
+from dagnn_core.errors import InputError
 
 if TYPE_CHECKING:
     from components.services.data_versions.repository import Version
@@ -120,7 +120,7 @@ def _retrain(
     known = find_trained_on(tracking, name, md5)
     comparison: Sequence[SideBySide] = ()
     if known is None:
-        version, comparison = _make_version(request, found, folder, tracking, webhook)
+        version, comparison = _make_version(request, found, folder, tracking)
     else:
         version = str(known.version)
     ended = Retraining("registered", name, version, md5, commit, comparison=comparison)
@@ -134,7 +134,7 @@ def _retrain(
 
 
 def _make_version(
-    request: Request, found: "Version", folder: Path, tracking: "Tracking", webhook: "Webhook | None"
+    request: Request, found: "Version", folder: Path, tracking: "Tracking"
 ) -> "tuple[str, Sequence[SideBySide]]":
     """Everything from the raw data to the registered version; what lies whole in the folder is not made again."""
     from components.steps import (
@@ -160,7 +160,7 @@ def _make_version(
     )
     make("dataset", dataset.run, params=params["dataset"], work=folder / "work", source=raw)
     champion = _champion(request, folder, tracking)
-    _check(request, made["dataset"], folder / "check.json", champion, webhook)
+    _check(request, made["dataset"], folder / "check.json", champion)
     make("features", extract_features.run, dataset=made["dataset"], params=params["features"], cache=CACHE)
     make("label_graph", build_label_graph.run, dataset=made["dataset"], params=params["label_graph"])
     inputs = {"features": made["features"], "label_graph": made["label_graph"], "model_params": params["model"]}
@@ -246,13 +246,12 @@ def _rebuild(model: "Artifact", label: str, folder: Path) -> "Dataset | None":
     return rebuilt
 
 
-def _check(request: Request, data: Path, marker: Path, champion: Champion | None, webhook: "Webhook | None") -> None:
+def _check(request: Request, data: Path, marker: Path, champion: Champion | None) -> None:
     """Check the new data, once, and against the champion's.
 
     Raises:
         CheckFailedError: a check failed.
     """
-    from components.services.notification import Event, notify
     from components.steps import check_data
     from dagnn_core.artifacts import write_json
     from dagnn_core.data_check.findings import Limits
@@ -262,13 +261,8 @@ def _check(request: Request, data: Path, marker: Path, champion: Champion | None
         return
     log.info("checking the data set%s", f" against that of {champion.label[:-1]}" if champion else "")
     findings = check_data.run(dataset=data, against=champion.data.artifact.path if champion else None, limits=Limits())
-    try:
-        what = f"{request.data} at {request.revision}"
-        accepted = require_fit(findings, what=what, accept_drift=request.accept_drift)
-    except CheckFailedError as error:
-        facts = {"model": request.name, "data": request.data, "revision": request.revision, "reason": str(error)}
-        notify(webhook, Event(kind="refused", text=f"dagnn: {error}", facts=facts))
-        raise
+    what = f"{request.data} at {request.revision}"
+    accepted = require_fit(findings, what=what, accept_drift=request.accept_drift)
     if accepted:
         log.warning("the new data differs from the champion's, which is accepted: %s", describe(accepted))
     write_json(marker, [asdict(finding) for finding in findings])

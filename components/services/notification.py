@@ -22,7 +22,8 @@ from uuid import uuid4
 import requests
 
 from components.services.storage.patience import Patience, passing_failure, passing_status
-from dagnn_core.errors import DagnnError, InputError
+from dagnn_core.errors import CheckFailedError, InputError
+from dagnn_core.locks import BusyError
 from dagnn_core.redaction import redact, redact_all
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def notify(webhook: Webhook | None, event: Event) -> None:
 
 @contextmanager
 def failure_notified(webhook: Webhook | None, what: str) -> Iterator[None]:
-    """Tell a webhook of a failure in the body; a check that says no is no failure of a run.
+    """Tell a webhook of a failure in the body, or of a check that says no; a lock that another process holds is neither.
 
     Args:
         webhook: where to; None: nowhere.
@@ -113,9 +114,13 @@ def failure_notified(webhook: Webhook | None, what: str) -> Iterator[None]:
     """
     try:
         yield
+    except BusyError:
+        raise
     except Exception as error:
-        if not (isinstance(error, DagnnError) and error.exit_status == 1):
-            notify(webhook, Event(kind="run failed", text=f"dagnn: {what} failed: {error}", facts={"run": what}))
+        is_refusal = isinstance(error, CheckFailedError)
+        kind: Kind = "refused" if is_refusal else "run failed"
+        text = f"dagnn: {what} {'is refused' if is_refusal else 'failed'}: {error}"
+        notify(webhook, Event(kind=kind, text=text, facts={"run": what, "reason": str(error)}))
         raise
 
 

@@ -16,6 +16,7 @@ from components.services.tracking.mlflow import Tracking
 from components.steps import promote as step
 from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import BackendError, CheckFailedError, InputError
+from dagnn_core.locks import BusyError
 from pipeline.cli import registry as commands
 from tests.fixtures.webhook import SECRET_PATH
 from tests.fixtures.webhook import Webhook as Server
@@ -108,15 +109,19 @@ def test_the_environment_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
         Webhook.from_environment()
 
 
-def test_a_failed_run_is_told_and_a_check_that_says_no_is_not(webhook: Server) -> None:
+def test_a_failed_run_is_told_and_so_is_a_check_that_says_no(webhook: Server) -> None:
     address = Webhook(url=webhook.url)
-    with pytest.raises(BackendError), failure_notified(address, "dagnn run"):
-        raise BackendError("the disk is full", "free some space")
-    with pytest.raises(CheckFailedError), failure_notified(address, "dagnn run"):
-        raise CheckFailedError("worse than the champion")
-    ((_, content),) = webhook.got
-    assert content["event"] == "run failed"
-    assert content["text"] == "dagnn: dagnn run failed: the disk is full; free some space"
+    for error in (
+        BackendError("the disk is full", "free some space"),
+        CheckFailedError("MAP is low"),
+        BusyError("busy"),
+    ):
+        with pytest.raises(type(error)), failure_notified(address, "dagnn run"):
+            raise error
+    assert [(content["event"], content["text"]) for _, content in webhook.got] == [
+        ("run failed", "dagnn: dagnn run failed: the disk is full; free some space"),
+        ("refused", "dagnn: dagnn run is refused: MAP is low"),
+    ]
 
 
 @pytest.mark.parametrize("status", [200, 500])

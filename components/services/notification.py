@@ -106,7 +106,7 @@ def notify(webhook: Webhook | None, event: Event) -> None:
 
 @contextmanager
 def failure_notified(webhook: Webhook | None, what: str) -> Iterator[None]:
-    """Tell a webhook of a failure in the body, or of a check that says no; a lock that another process holds is neither.
+    """Tell a webhook of a failure in the body, or of a check that says no; a lock that is held is neither.
 
     Args:
         webhook: where to; None: nowhere.

@@ -6,6 +6,7 @@ import logging
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from components.services.tracking.mlflow import Tracking
 from components.steps import fetch_dataset
 from tests.components.services.data_versions.conftest import kill_at
 from tests.fixtures import forked
+from tests.fixtures.mlflow_server import mlflow_server
 from tests.fixtures.shared import made_once
 from tests.fixtures.webhook import Webhook
 from tests.pipeline.conftest import CommandLine, Ended
@@ -264,9 +266,9 @@ def test_a_second_start_beside_the_first_ends(project: Project, monkeypatch: pyt
 @pytest.mark.parametrize(
     "point",
     [
-        "components.services.data_versions.repository:fetch_by_dvc after 1",
+        "components.steps.fetch_dataset:fetch_by_dvc after 1",
         "components.steps.dataset:write_dataset after 1",
-        "dagnn_core.data_check.check:check_dataset before 1",
+        "components.steps.check_data:check_dataset before 1",
         "pipeline.retraining:_check after 1",
         "components.steps.extract_features:write_features after 1",
         "components.steps.train:write_model before 1",
@@ -274,7 +276,8 @@ def test_a_second_start_beside_the_first_ends(project: Project, monkeypatch: pyt
         "pipeline.retraining:_compare before 1",
         "components.services.registry.versions:add_version before 1",
         "components.services.registry.versions:add_version after 1",
-        "components.services.promotion.rescoring:score after 2",
+        "components.services.promotion.side_by_side:score after 1",
+        "components.services.promotion.evidence:score before 1",
         "components.services.promotion.ledger:Ledger.append before 1",
         "components.services.promotion.ledger:Ledger.append after 1",
         "pipeline.retraining:_keep_dataset before 1",
@@ -297,22 +300,21 @@ def test_a_start_that_was_killed_is_taken_up(project: Project, point: str) -> No
 def test_a_registry_that_goes_away_in_the_middle_costs_nothing(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: object, **__: object) -> None:
-        database.rename(database.with_suffix(".away"))
-        database.mkdir()  # what SQLite cannot open
+    def start() -> str:
+        return running.enter_context(mlflow_server(f"sqlite:///{project.root}/mlflow.db", project.root))
 
-    database = project.root / "mlflow.db"
-    with monkeypatch.context() as patch:
-        patch.setattr("pipeline.retraining._compare", away)
+    with ExitStack() as running:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", start())
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.retraining._compare", lambda *_, **__: running.close() or [])
+            done = project.run([*RETRAIN, "--promote"])
+        assert done.status == 3, done.err
+        assert done.err.splitlines()[-1].startswith("error: MLflow at http://127.0.0.1:")
+        assert len(project.left) == 2 and project.versions == []  # the folder and its lock
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", start())
         done = project.run([*RETRAIN, "--promote"])
-    assert done.status == 3 and done.err.splitlines()[-1].startswith(
-        "error: MLflow at sqlite:///mlflow.db cannot be used"
-    )
-    assert len(project.left) == 1
-    database.rmdir()
-    database.with_suffix(".away").rename(database)
-    assert project.retrain("--promote")["outcome"] == "promoted"
-    assert len(project.versions) == 1 and project.left == []
+        assert done.status == 0 and "epoch" not in done.err, done.err
+    assert len(project.versions) == 1 and project.events == [("promoted", "1")] and project.left == []
 
 
 @pytest.mark.parametrize(

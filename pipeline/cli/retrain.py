@@ -63,6 +63,10 @@ def retrain(
     from pipeline.retraining import Request
     from pipeline.retraining import retrain as retrain_here
 
+    if "://" in data:
+        raise InputError(
+            f"{data} has no versions, expected a path under DVC, as data/photos", "`dagnn data add` makes one"
+        )
     if target:
         if against:
             raise InputError("--against is for a retraining on this machine", "leave it out, or --target")

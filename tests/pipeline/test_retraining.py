@@ -310,7 +310,7 @@ def test_a_registry_that_goes_away_in_the_middle_costs_nothing(
             done = project.run([*RETRAIN, "--promote"])
         assert done.status == 3, done.err
         assert done.err.splitlines()[-1].startswith("error: MLflow at http://127.0.0.1:")
-        assert len(project.left) == 2 and project.versions == []  # the folder and its lock
+        assert len(project.left) == 1 and project.versions == []
         monkeypatch.setenv("MLFLOW_TRACKING_URI", start())
         done = project.run([*RETRAIN, "--promote"])
         assert done.status == 0 and "epoch" not in done.err, done.err
@@ -321,6 +321,7 @@ def test_a_registry_that_goes_away_in_the_middle_costs_nothing(
     ("arguments", "status", "message"),
     [
         (("--data", "data/photos", "--revision", "v9"), 2, "at v9 cannot be opened: "),
+        (("--data", "s3://bucket/photos"), 2, "s3://bucket/photos has no versions, expected a path under DVC"),
         (("--data", "data/films"), 2, "'data/films' is not in . at HEAD; check path and revision"),
         (("--data", "params.yaml"), 2, "'params.yaml' in . at HEAD is not under DVC as a whole"),
         (("--data", "data/photos", "--repository", "nowhere"), 2, "nowhere at HEAD cannot be opened"),

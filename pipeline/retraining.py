@@ -160,7 +160,8 @@ def _make_version(
     )
     make("dataset", dataset.run, params=params["dataset"], work=folder / "work", source=raw)
     champion = _champion(request, folder, tracking)
-    _check(request, made["dataset"], folder / "check.json", champion)
+    beside = f"beside_{champion.version}" if champion else "alone"  # it may be another one when this is resumed
+    _check(request, made["dataset"], folder / f"check_{beside}.json", champion)
     make("features", extract_features.run, dataset=made["dataset"], params=params["features"], cache=CACHE)
     make("label_graph", build_label_graph.run, dataset=made["dataset"], params=params["label_graph"])
     inputs = {"features": made["features"], "label_graph": made["label_graph"], "model_params": params["model"]}
@@ -168,7 +169,12 @@ def _make_version(
     measured = {"dataset": made["dataset"], "features": made["features"], "model": made["model"]}
     make("report", evaluate.run, **measured, params=params["evaluate"], tracking=tracking)
     comparison = _compare(
-        request, made["dataset"], made["model"], out=folder / "comparison", champion=champion, tracking=tracking
+        request,
+        made["dataset"],
+        made["model"],
+        out=folder / f"comparison_{beside}",
+        champion=champion,
+        tracking=tracking,
     )
     version = register.run(model=made["model"], report=made["report"], params=params["register"], tracking=tracking)
     return version.version, comparison

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Format = Literal["plain", "slack"]
 Kind = Literal["promoted", "refused", "rolled back", "run ended", "run failed"]
 
-SECONDS = 5.0
+SECONDS = 4.0
 """For which a server may be silent."""
 RETRY_SECONDS = 3.0
 """For which a server that fails is asked again, where no patience is set."""
@@ -96,7 +96,7 @@ def notify(webhook: Webhook | None, event: Event) -> None:
     # on a thread: a server that sends a byte now and then would keep a request for as long as it likes
     thread = threading.Thread(target=lambda: failures.extend(_send(webhook, event)), daemon=True)
     thread.start()
-    seconds = (webhook.patience or RETRY_SECONDS) + 2 * SECONDS
+    seconds = (webhook.patience or RETRY_SECONDS) + 3 * SECONDS  # the last attempt may hang, too
     thread.join(seconds)
     if thread.is_alive():
         failures.append(f"does not answer within {seconds:g} s")

@@ -153,10 +153,11 @@ def _download_report(tracking: Tracking, version: "ModelVersion", folder: Path) 
         BackendError: the server failed.
     """
     folder.mkdir()
+    run_id = version.run_id or ""
     with tracking.answering():
-        found = [file.path for file in tracking.client.list_artifacts(version.run_id)]
+        found = [file.path for file in tracking.client.list_artifacts(run_id)]
         if "report" in found:
-            tracking.client.download_artifacts(version.run_id, "report", str(folder))
+            tracking.client.download_artifacts(run_id, "report", str(folder))
     try:
         report = read_artifact(folder / "report", "report", verify=True)
     except ArtifactError as error:

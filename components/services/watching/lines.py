@@ -117,7 +117,7 @@ def read_queries(paths: Sequence[Path], damage: Damage, *, since: datetime | Non
 
 def log_files(path: Path) -> list[Path]:
     """A log and what logrotate has made of it, by name; of a file and its compressed copy, the file alone."""
-    found = {}
+    found: dict[str, Path] = {}
     for file in sorted(path.parent.glob(f"{_literal(path.name)}*")):
         match = _ROTATED.fullmatch(file.name.removeprefix(path.name))
         if match and file.is_file():

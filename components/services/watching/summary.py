@@ -36,7 +36,7 @@ class Counts:
     words: int = 0
     """Of texts, where the model has a vocabulary."""
     unknown_words: int = 0
-    milliseconds: array[float] = field(default_factory=lambda: array("f"))
+    milliseconds: "array[float]" = field(default_factory=lambda: array("f"))
     models: Counter[str] = field(default_factory=Counter)
     """Model -> queries that it has answered."""
 

@@ -42,7 +42,7 @@ def test_a_copy_has_the_same_files_tags_card_and_lineage(scenes, prod, tmp_path)
         tag: value for tag, value in source.tags.items() if tag not in own
     }
     assert copied.tags[COPIED_FROM] == f"{scenes.tracking.address} good/1"
-    assert copied.description == source.description and "Retrieval" in copied.description
+    assert copied.description == source.description and "# Model card" in copied.description
     folders = [download(scenes.tracking, source, tmp_path / "one"), download(prod, copied, tmp_path / "other")]
     one, other = ({str(p.relative_to(f)): p.read_bytes() for p in f.rglob("*") if p.is_file()} for f in folders)
     assert set(one) == set(other) >= {"card.md", "card.html", "MLmodel"}
@@ -124,4 +124,4 @@ def test_the_command(scenes, prod, monkeypatch, capsys):
     commands.copy("good@challenger", to=prod.uri, as_json=True)
     assert json.loads(capsys.readouterr().out)["is_new"] is False
     with pytest.raises(InputError, match=r"there is no good@champion \(versions of good: 1\)"):
-        commands.copy("good", to=prod.uri)
+        commands.copy("good@champion", to=prod.uri)

@@ -76,7 +76,7 @@ def test_damaged_lines_are_counted_and_named_and_the_others_are_read(tmp_path: P
     assert [query.text for query in queries] == ["first", "last"]
     assert damage.num_lines == len(wrong)
     first, second, third = damage.examples
-    assert first.startswith(f"{log}:2: Invalid JSON: EOF")
+    assert first.startswith(f"{log}:2: Invalid JSON: ")
     assert second.startswith(f"{log}:3: Invalid JSON")
     assert third.startswith(f"{log}:4: kind: Input should be 'text', 'id', 'image' or 'vector'")
 

@@ -11,12 +11,10 @@ from scipy.stats import binomtest
 
 from dagnn_core.data.dataset import Modality
 from dagnn_core.data_check.findings import Finding, Verdict, judge
-from dagnn_core.data_check.statistics import ALPHA, distribution_shifts, label_shifts, unseen_words
+from dagnn_core.data_check.statistics import ALPHA, distribution_shifts, unseen_words
 from dagnn_core.features.tokens import tokenize
 
 MODALITIES: tuple[Modality, Modality] = ("text", "image")
-PRESENT = 0.5
-"""Probability from which on a label counts as one of a query or an item."""
 RETRAIN = "train on data that has what is asked for"
 
 
@@ -30,10 +28,10 @@ class QueryLimits:
     """Share of the words of queries that are not in the model's vocabulary."""
     unseen_words: float = 0.1
     """Share of the words of queries that the data does not have, beyond those to be expected."""
-    label_shift: float = 0.5
-    """Largest difference of a label's frequency, as Cohen's h; 0.5 is what Cohen (1988) calls medium."""
+    label_shift: float = 0.4
+    """Largest distance of two distribution functions (Kolmogorov-Smirnov), of the probability of a label."""
     embedding_shift: float = 0.4
-    """Largest distance of two distribution functions (Kolmogorov-Smirnov), of a dimension of the embeddings."""
+    """The same, of a dimension of the embeddings."""
     latency_p95_ms: float = 500.0
     """Milliseconds of a query, 95th percentile, as in the promotion gate."""
 
@@ -129,17 +127,16 @@ def _check_labels(
     label_names: Sequence[str],
     limits: QueryLimits,
 ) -> Finding:
-    present, known = ((side >= PRESENT).astype(np.uint8) for side in (one, other))
-    shifts = label_shifts(present, known)
-    frequencies = present.mean(axis=0), known.mean(axis=0)
+    shifts = distribution_shifts(one, other)
+    means = one.mean(axis=0), other.mean(axis=0)
     order = [label for label in np.argsort(-shifts, kind="stable").tolist() if shifts[label] > 0]
     return judge(
         f"{modality}_label_shift",
-        float(shifts.max(initial=0.0)),
+        float(shifts.max()),
         limits.label_shift,
-        f"largest difference of a label's frequency (Cohen's h), where the model gives it {PRESENT} or more; {RETRAIN}",
+        f"largest distance of the distributions of a label's probability; {RETRAIN}",
         examples=[
-            f"{label_names[label]}: {frequencies[0][label]:.1%} of queries, {frequencies[1][label]:.1%} of items"
+            f"{label_names[label]}: mean {means[0][label]:.1%} of queries, {means[1][label]:.1%} of items"
             for label in order
         ],
     )

@@ -49,8 +49,8 @@ def watch(
         float, typer.Option(min=0, max=1, help="largest share of words that the data lacks, beyond the expected")
     ] = 0.1,
     max_label_shift: Annotated[
-        float, typer.Option(min=0, help="largest difference of a label's frequency, Cohen's h: 0.5 is medium")
-    ] = 0.5,
+        float, typer.Option(min=0, max=1, help="largest Kolmogorov-Smirnov distance of a label's probability")
+    ] = 0.4,
     max_embedding_shift: Annotated[
         float, typer.Option(min=0, max=1, help="largest Kolmogorov-Smirnov distance of a dimension of the embeddings")
     ] = 0.4,

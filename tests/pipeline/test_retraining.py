@@ -130,6 +130,7 @@ def project(
     shutil.copytree(template, root, symlinks=True)
     monkeypatch.chdir(root)
     monkeypatch.setenv("DAGNN_GIT_COMMIT", "c0ffee" * 6 + "c0de")  # committed, whatever the state of this checkout
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")  # MLflow keeps relative ones open
     monkeypatch.setattr(evidence, "load_test", lambda stored, queries: LOADED)
     yield Project(root, in_project, tmp_path / "source", Tracking(uri=f"sqlite:///{root}/mlflow.db"))
     logging.getLogger("components").setLevel(logging.NOTSET)
@@ -253,7 +254,6 @@ def test_a_second_start_beside_the_first_ends(project: Project, monkeypatch: pyt
 
     original = fetch_dataset.run
     monkeypatch.setattr(fetch_dataset, "run", fetch)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", project.tracking.uri)
     assert project.retrain()["outcome"] == "registered"
     (second,) = started
     assert second.returncode == 0, second.stderr

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from components.services.serving.query_log import decode_vector, encode_vector
 from components.services.watching.lines import LoggedQuery
 from dagnn_core.data.dataset import Dataset, Modality
 from dagnn_core.data_check.findings import Finding, judge
@@ -214,8 +215,10 @@ def _embed_items(model: TrainedModel, dataset: Dataset, modality: Modality) -> N
         return None
     try:
         if modality == "text":
-            return model.encode_texts([dataset.texts[row] for row in rows])
-        images = [image for image in dataset.images(rows.tolist()) if image is not None]
-        return model.encode_images(images) if images else None
-    except InputError:  # a model of precomputed vectors
+            vectors = model.encode_texts([dataset.texts[row] for row in rows])
+        else:
+            vectors = model.encode_images([image or b"" for image in dataset.images(rows.tolist())])
+    except InputError:  # a model, or data, of precomputed vectors
         return None
+    # rounded as those of the log: else rounding alone would be drift, where a dimension hardly varies
+    return np.stack([decode_vector(encode_vector(vector)) for vector in vectors])

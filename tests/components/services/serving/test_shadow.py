@@ -117,7 +117,10 @@ def test_a_log_that_was_moved_away_is_made_again(served, serving, tmp_path):
             server.ask("/search", {"text": text})
             if text in TEXTS[1:3]:  # logrotate moves it, and later removes it
                 log.rename(tmp_path / f"queries.jsonl.{TEXTS.index(text)}")
-    texts = {path.name: [json.loads(line)["text"] for line in path.open()] for path in tmp_path.glob("queries*")}
+    texts = {
+        path.name: [json.loads(line)["text"] for line in path.read_text().splitlines()]
+        for path in tmp_path.glob("queries*")
+    }
     assert texts == {
         "queries.jsonl.1": TEXTS[:2],
         "queries.jsonl.2": TEXTS[2:3],

@@ -130,15 +130,14 @@ def test_queries_like_the_data_do_not_drift(model: TrainedModel, dataset: Datase
 
 
 def test_queries_about_one_thing_in_new_words_drift(model: TrainedModel, dataset: Dataset) -> None:
-    label = model.label_names[0]
-    texts = [f"{label} zeppelin gramophone {label}"] * 200
-    found = check(model, dataset, by_text(model, texts))
+    one = dataset.texts[int(dataset.rows("test")[0])]
+    found = check(model, dataset, by_text(model, [f"{one} zeppelin gramophone xylophone harmonica"] * 200))
     assert {name for name, finding in found.items() if finding.verdict == "failed"} == {
         *("unseen_words", "text_embedding_shift", "text_label_shift"),
     }
-    assert set(found["unseen_words"].examples) == {"zeppelin", "gramophone"}
+    assert found["unseen_words"].examples == ("gramophone", "harmonica", "xylophone")
     assert found["text_length_shift"].verdict == "warning"
-    assert f"{label}: 100.0% of queries" in "; ".join(found["text_label_shift"].examples)
+    assert all("of queries" in text for text in found["text_label_shift"].examples)
 
 
 def test_embeddings_that_mean_nothing_here_are_passed_over(model: TrainedModel, dataset: Dataset) -> None:

@@ -118,14 +118,16 @@ def _retrain(
     name, (md5, commit) = request.name, (found.lineage.md5, found.lineage.commit)
     log.info("%s at %s is %s, commit %s", request.data, request.revision, md5, commit[:12])
     known = find_trained_on(tracking, name, md5)
+    verdict = read_verdict(tracking, name, str(known.version)) if known else ""
     comparison: Sequence[SideBySide] = ()
-    if known is None:
+    # a start that was killed may have made the version, but not the challenger of it
+    is_unfinished = not verdict and _is_whole(folder / "model", "model")
+    if known is None or is_unfinished:
         version, comparison = _make_version(request, found, folder, tracking)
     else:
         version = str(known.version)
     ended = Retraining("registered", name, version, md5, commit, comparison=comparison)
-    verdict = read_verdict(tracking, name, version) if known else ""
-    if known and (verdict or not request.promote):
+    if verdict or (known and not is_unfinished and not request.promote):
         ended = ended._replace(outcome="nothing new", reason=verdict)
     elif request.promote:
         ended = _promote(request, folder, ended, tracking, webhook)

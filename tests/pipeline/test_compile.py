@@ -318,7 +318,7 @@ def test_without_gpus_nothing_is_asked_of_nodes(tmp_path: Path) -> None:
 
 def test_tasks_that_compute_have_shared_memory(kubernetes: Spec) -> None:
     with_memory = {name for name, entry in kubernetes.items() if "emptyDirMounts" in entry}
-    computing = ("dataset", "extract-features", "build-label-graph", "train", "evaluate", "promote")
+    computing = ("dataset", "check-data", "extract-features", "build-label-graph", "train", "evaluate", "promote")
     assert with_memory == {f"exec-{name}" for name in computing}
     mount = {"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "2Gi"}
     assert kubernetes["exec-train"]["emptyDirMounts"] == [mount]

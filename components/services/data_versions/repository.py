@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
     from dvc.pathspec_math import PatternInfo
 
+_HEAD = ".git/HEAD"
 _PLAIN_REMOTE = {"url", "endpointurl", "region"}
 # what DVC fills in for a remote that does not say
 _REMOTE_DEFAULTS = {"use_ssl": True, "allow_anonymous_login": False, "listobjects": False, "verify": False}
@@ -198,7 +199,7 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         BackendError: the repository cannot be cloned.
     """
     name = redact(repository)
-    if Path(repository).is_dir() and find_spec("dvc") is None:
+    if (Path(repository) / _HEAD).is_file() and find_spec("dvc") is None:
         return _checked_out(Path(repository), revision, path)
     try:
         with closing(_open(repository, revision, path)) as files:
@@ -266,7 +267,7 @@ def _head(project: Path) -> tuple[str, str]:
     """Branch, empty where there is none, and commit that are checked out."""
     folder = project / ".git"
     try:
-        said = (folder / "HEAD").read_text(encoding="utf-8").strip()
+        said = (project / _HEAD).read_text(encoding="utf-8").strip()
         if not said.startswith("ref: "):
             return "", said
         reference = said.removeprefix("ref: ")

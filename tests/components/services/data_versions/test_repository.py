@@ -489,5 +489,6 @@ def test_without_dvc_a_checkout_answers_for_what_is_checked_out(
     clone.run("git", "checkout", "--quiet", "HEAD~1")
     first = versioning.resolve(str(clone.root), pushed.first_commit, "data/photos")
     assert (first.lineage.md5, first.lineage.commit) == (pushed.first.md5, pushed.first_commit)
+    subprocess.run(["git", "init", "--quiet", str(tmp_path / "new")], check=True)
     with pytest.raises(InputError, match="is no git checkout with a commit"):
-        versioning.resolve(str(tmp_path), "HEAD", "data/photos")
+        versioning.resolve(str(tmp_path / "new"), "HEAD", "data/photos")

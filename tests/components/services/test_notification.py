@@ -124,7 +124,6 @@ def test_a_failed_run_is_told_and_so_is_a_check_that_says_no(webhook: Server) ->
     ]
 
 
-@pytest.mark.parametrize("status", [200, 500])
 def test_refusals_and_rollbacks_stand_whatever_the_webhook_answers(
     *,
     tracking: Tracking,
@@ -132,9 +131,8 @@ def test_refusals_and_rollbacks_stand_whatever_the_webhook_answers(
     webhook: Server,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    status: int,
 ) -> None:
-    webhook.status = status
+    webhook.status = 500
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
     monkeypatch.setenv("DAGNN_WEBHOOK_URL", webhook.url)
     accept = {"examine": lambda *_: step.GateResult((), {})}
@@ -160,4 +158,4 @@ def test_refusals_and_rollbacks_stand_whatever_the_webhook_answers(
     assert {"champion": "1", "before": "2", "who": tracking.who}.items() <= told["rolled back"].items()
     assert told["refused"]["text"].startswith("dagnn: dagnn version 3 is refused: version 3 stands on the MLflow run")
     assert (told["refused"]["version"], told["refused"]["champion"]) == ("3", "1")
-    assert warnings(caplog) == ([] if status == 200 else ["the webhook answers 500"] * 2)
+    assert warnings(caplog) == ["the webhook answers 500"] * 2

@@ -31,7 +31,7 @@ def versions(tracking: Tracking, name: str = "good") -> list:
     return tracking.client.search_model_versions(f"name = '{name}'")
 
 
-def test_a_copy_has_the_same_files_tags_card_and_lineage(scenes, prod, tmp_path):
+def test_a_copy_has_the_same_files_tags_card_and_lineage(scenes, prod, tmp_path, monkeypatch, capsys):
     source = scenes.version("good")
     done = copy_version(scenes.tracking, source, prod)
     assert (done.name, done.version, done.is_new) == ("good", "1", True)
@@ -58,8 +58,14 @@ def test_a_copy_has_the_same_files_tags_card_and_lineage(scenes, prod, tmp_path)
     assert read_artifact(report, "report", verify=True).content_digest == source.tags["report_digest"]
     assert [entry.model_id for entry in run.outputs.model_outputs] == [copied.tags[MODEL_ID]]
 
-    again = copy_version(scenes.tracking, source, prod)
-    assert again == done._replace(is_new=False) and len(versions(prod)) == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", scenes.tracking.uri)
+    commands.copy("good@challenger", to=prod.uri, as_json=True)
+    assert json.loads(capsys.readouterr().out) == done._replace(is_new=False)._asdict()
+    commands.copy("good/1", to=prod.uri)
+    assert capsys.readouterr().out.splitlines()[0] == "there already  good version 1, alias challenger"
+    assert len(versions(prod)) == 1
+    with pytest.raises(InputError, match=r"there is no good@champion \(versions of good: 1\)"):
+        commands.copy("good@champion", to=prod.uri)
 
 
 @pytest.mark.slow
@@ -79,6 +85,7 @@ def test_a_copy_can_be_served(scenes, prod):
     assert answer.shape[0] == 1
 
 
+@pytest.mark.slow
 def test_a_copy_that_differs_is_no_version(scenes, prod, monkeypatch):
     def spoil(tracking, uri, stored):
         (weights,) = Path(uri.removeprefix("file://")).rglob("model.safetensors")
@@ -115,13 +122,3 @@ def test_what_cannot_be_copied_is_one_line_and_nothing_is_made(scenes, prod, tmp
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(BackendError, match=r"MLflow at http://127\.0\.0\.1:9 cannot be used"):
         copy_version(scenes.tracking, source, nowhere)
-
-
-def test_the_command(scenes, prod, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", scenes.tracking.uri)
-    commands.copy("good/1", to=prod.uri)
-    assert capsys.readouterr().out.splitlines()[0] == "copied  good version 1, alias challenger"
-    commands.copy("good@challenger", to=prod.uri, as_json=True)
-    assert json.loads(capsys.readouterr().out)["is_new"] is False
-    with pytest.raises(InputError, match=r"there is no good@champion \(versions of good: 1\)"):
-        commands.copy("good@champion", to=prod.uri)

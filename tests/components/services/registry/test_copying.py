@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,20 +71,14 @@ def test_a_copy_has_the_same_files_tags_card_and_lineage(scenes, prod, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_copy_can_be_served(scenes, prod):
-    import mlflow
-    import pandas as pd
-
+def test_a_copy_can_be_served(scenes, prod, monkeypatch, tmp_path):
     copy_version(scenes.tracking, scenes.version("good"), prod)
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    try:
-        mlflow.set_tracking_uri(prod.uri)
-        mlflow.set_registry_uri(prod.uri)
-        answer = mlflow.pyfunc.load_model("models:/good@challenger").predict(pd.DataFrame([{"text": "a", "image": ""}]))
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
-    assert answer.shape[0] == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", prod.uri)
+    load = "import mlflow.pyfunc, pandas; model = mlflow.pyfunc.load_model('models:/good@challenger')\n"
+    load += "print(model.predict(pandas.DataFrame([{'text': 'a boat', 'image': ''}])).shape)"
+    done = subprocess.run([sys.executable, "-c", load], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "(1, 22)"
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kfp import dsl
-from kfp.dsl import Artifact, Model
+from kfp.dsl import Artifact, Dataset, Model
 from kfp.dsl.base_component import BaseComponent
 
 from components.locations import CACHE, SCRATCH, WORK
@@ -73,6 +73,10 @@ class PipelineOptions:
     """Whether the run ends with the promotion of the registered version."""
     search: WorkersOfSearch | None = None
     """In place of the training and all that follows."""
+    check: bool = False
+    """Whether the data set is checked before it is trained on."""
+    champion_dataset: str = ""
+    """URI of the champion's data set, which it is checked against; empty: there is none."""
 
     def __post_init__(self) -> None:
         if self.search and (self.seeds or self.promote):
@@ -170,6 +174,10 @@ def _defaults(params: Mapping[str, object], target: Target | None, options: Pipe
     defaults |= {"model_name": "", "cache": str(scratch / CACHE.name), "work": str(scratch / WORK.name)}
     if options.raw:
         defaults |= {f"data_{name}": text for name, text in options.raw._asdict().items()}
+    if options.check:
+        defaults["accept_drift"] = ""
+        if options.champion_dataset:
+            defaults["champion_dataset"] = options.champion_dataset
     if options.search:
         for name in ("evaluate", "register", "model_name"):
             del defaults[name]
@@ -195,6 +203,10 @@ def _prepare(start: Start, given: Mapping[str, Any], options: PipelineOptions) -
     data = start("dataset", params=given["dataset"], work=given["work"], **source).outputs["dataset_out"]
     extracted = start("extract_features", dataset=data, params=given["features"], cache=given["cache"])
     graph = start("build_label_graph", dataset=data, params=given["label_graph"])
+    if options.check:
+        checked = start("check_data", dataset=data, accept_drift=given["accept_drift"], **_champion_data(given))
+        extracted.after(checked)
+        graph.after(checked)
     return {
         "dataset": data,
         "features": extracted.outputs["features_out"],
@@ -254,3 +266,12 @@ def _chain(start: Start, given: Mapping[str, Any], options: PipelineOptions) -> 
     if options.promote:
         start("promote", name=version["name"], version=version["version"], dataset=data, params=given["register"])
     return Outputs(model=model, report=report, name=version["name"], version=version["version"])
+
+
+def _champion_data(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The data set that the new one is checked against, where the run names one."""
+    if "champion_dataset" not in given:
+        return {}
+    imported = dsl.importer(artifact_uri=given["champion_dataset"], artifact_class=Dataset, reimport=False)
+    imported.set_display_name("Champion's data set")
+    return {"against": imported.output}

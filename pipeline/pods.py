@@ -137,6 +137,6 @@ def _secret_variables(name: str, target: Target) -> dict[str, SecretKey]:
         env["AWS_SECRET_ACCESS_KEY"] = SecretKey(target.s3_secret, "secret-key")
     if name == "tune" and target.tune_secret:
         env["DAGNN_TUNE_STORAGE"] = SecretKey(target.tune_secret, "url")
-    if name == "record_outcome" and target.webhook_secret:
+    if name in ("promote", "record_outcome") and target.webhook_secret:
         env["DAGNN_WEBHOOK_URL"] = SecretKey(target.webhook_secret, "url")
     return env

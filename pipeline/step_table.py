@@ -27,6 +27,7 @@ class Step(NamedTuple):
 STEPS = {
     "fetch_dataset": Step("Raw data", "light", s3=True),
     "dataset": Step("Data set", "heavy"),
+    "check_data": Step("Check", "heavy"),
     "extract_features": Step("Features", "heavy"),
     "build_label_graph": Step("Label graph", "heavy"),
     "train": Step("Train", "train", retries=3, mlflow=True, s3=True),  # a retry is cheap: it resumes

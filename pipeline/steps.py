@@ -70,6 +70,25 @@ def dataset(
         )
 
 
+def check_data(
+    *,
+    dataset: Input[Dataset],
+    accept_drift: str,
+    against: Input[Dataset] = None,  # kfp's way to say that it may be missing
+) -> None:
+    """Check the data set, and against the champion's; data that fails ends the run."""
+    from pathlib import Path
+
+    from components.steps.check_data import run
+    from dagnn_core.data_check.findings import Limits
+    from dagnn_core.data_check.revision import require_fit
+    from pipeline.task import task
+
+    with task("check_data"):
+        findings = run(dataset=Path(dataset.path), against=Path(against.path) if against else None, limits=Limits())
+        require_fit(findings, what="the data set", accept_drift=bool(accept_drift))
+
+
 def extract_features(*, dataset: Input[Dataset], params: str, cache: str, features_out: Output[Artifact]) -> None:
     """Turn images and texts into feature vectors."""
     from pathlib import Path
@@ -294,12 +313,14 @@ def promote(
     from pathlib import Path
 
     from components.params import load_section
+    from components.services.notification import Webhook
     from components.services.tracking.mlflow import Tracking
     from components.steps.promote import run
     from dagnn_core.config.register import RegisterConfig
     from pipeline.task import task
 
     with task("promote"):
+        tracking = Tracking.from_environment()
         pipeline_run = f"pipeline run {os.environ.get('DAGNN_PIPELINE_RUN', 'without id')}"
         decision = run(
             name=name,
@@ -308,7 +329,8 @@ def promote(
             dataset=Path(dataset.path),
             why="; ".join(filter(None, (reason, pipeline_run))),
             adopt=bool(adopt),
-            tracking=Tracking.from_environment(),
+            tracking=tracking,
+            webhook=Webhook.from_environment(patience=tracking.patience),
         ).decision
         verdict = "is champion" if decision.accepted else "is not promoted"
         logging.getLogger("components.steps.promote").info(
@@ -321,6 +343,7 @@ def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
     """Record how the run ended, whatever happened before."""
     import os
 
+    from components.services.notification import Webhook
     from components.services.tracking.mlflow import Tracking
     from components.steps.record_outcome import run
     from pipeline.outcome import Outcome, RunServer, find_outcome
@@ -344,7 +367,7 @@ def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
             pipeline_run=pipeline_run,
             state=outcome.state,
             error=outcome.error,
-            webhook=os.environ.get("DAGNN_WEBHOOK_URL", ""),
+            webhook=Webhook.from_environment(patience=tracking.patience),
             tracking=tracking,
         )
 

@@ -1,6 +1,7 @@
 """`dagnn submit`, `dagnn follow`, `dagnn logs`, `dagnn doctor`: the pipeline on a Kubeflow cluster."""
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pipeline.graph import WorkersOfSearch
     from pipeline.kubeflow.client import Kubeflow
     from pipeline.target import Target
+
+log = logging.getLogger(__name__)
 
 Host = Annotated[str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines")]
 Namespace = Annotated[
@@ -69,6 +72,12 @@ def submit(
     search_name: Annotated[
         str, typer.Option("--name", help="of the search; the same name resumes  [default: that of the space]")
     ] = "",
+    check: Annotated[
+        bool, typer.Option("--check", help="check the data set before the training, against the champion's")
+    ] = False,
+    accept_drift: Annotated[
+        bool, typer.Option("--accept-drift", help="with --check: although it differs from the champion's")
+    ] = False,
     recurring: Annotated[
         str | None, typer.Option(metavar="CRON", help="run at these times (UTC) instead of now, as '30 2 * * MON-FRI'")
     ] = None,
@@ -97,6 +106,8 @@ def submit(
     from pipeline.submit import submit as submit_job
     from pipeline.target import plugins_input, read_target, with_nodes
 
+    if accept_drift and not check:
+        raise InputError("--accept-drift is about the check of the data", "add --check")
     if wait and recurring:
         raise InputError("--wait follows a run that starts now, and --recurring starts none", "leave one out")
     cron = read_cron(recurring) if recurring else None
@@ -125,17 +136,22 @@ def submit(
         raw = find_raw_data(
             data, target=cluster, revision=revision, repository=repository, check_pushed=not allow_unpushed
         )
+    champion_dataset = _champion_dataset(sections["register"].model_name) if check else ""
+    options = PipelineOptions(
+        raw=raw,
+        seeds=tuple(seeds or ()),
+        promote=promote,
+        check=check,
+        champion_dataset=champion_dataset,
+        search=_search(tune, workers, search_name, params, sections, cluster) if tune else None,
+    )
     arguments = {f"data_{name}": text for name, text in raw._asdict().items() if text} if raw else {}
+    given = {"accept_drift": "yes" if accept_drift else "", "champion_dataset": champion_dataset}
+    arguments |= {name: text for name, text in given.items() if text}
     require_named(namespace or cluster.namespace, cluster, service_account or "")
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
-        options = PipelineOptions(
-            raw=raw,
-            seeds=tuple(seeds or ()),
-            promote=promote,
-            search=_search(tune, workers, search_name, params, sections, cluster) if tune else None,
-        )
         write_pipeline(package, images=images, params=sections, target=cluster, options=options)
         if no_cache:
             disable_caching(package)
@@ -153,23 +169,42 @@ def submit(
             plugins_input=plugins_input(cluster),
         )
         done = submit_job(server, job, dry_run=dry_run)
-    page = server.page(f"{'recurringrun' if cron else 'runs'}/details/{done.run_id}") if done.run_id else ""
-    facts = {
-        "version": version,
-        "experiment": experiment,
-        **arguments,
-        "run": job.run,
-        "run_id": done.run_id,
-        "page": page or None,
-        "mlflow": _mlflow_address(),
-    }
+    facts = {"version": version, "experiment": experiment, **arguments, "run": job.run, "run_id": done.run_id}
+    _show_submitted(server, facts, is_schedule=bool(cron), is_dry=dry_run, as_json=as_json)
+    if wait and done.run_id:
+        follow_run(server, done.run_id)
+
+
+def _show_submitted(
+    server: "Kubeflow", facts: dict[str, str | None], *, is_schedule: bool, is_dry: bool, as_json: bool
+) -> None:
+    run_id = facts["run_id"]
+    page = server.page(f"{'recurringrun' if is_schedule else 'runs'}/details/{run_id}") if run_id else ""
+    facts |= {"page": page or None, "mlflow": _mlflow_address()}
     if as_json:
         typer.echo(json.dumps(facts))
     else:
         typer.echo("\n".join(f"{name:17}  {cell(value)}" for name, value in facts.items() if value))
-        typer.echo("nothing was made: --dry-run" if dry_run else "", nl=dry_run)
-    if wait and done.run_id:
-        follow_run(server, done.run_id)
+        typer.echo("nothing was made: --dry-run" if is_dry else "", nl=is_dry)
+
+
+def _champion_dataset(name: str) -> str:
+    """URI of the champion's data set; empty where there is no champion, or it does not say."""
+    from components.services.lineage.tree import Reference, read_recorded
+    from components.services.registry.versions import CHAMPION, find_registered_model
+    from components.services.tracking.mlflow import Tracking
+
+    tracking = Tracking.from_environment()
+    with tracking.answering():
+        registered = find_registered_model(tracking.client, name)
+    if registered is None or CHAMPION not in registered.aliases:
+        return ""
+    uri = read_recorded(tracking, Reference(name)).uris.get("dataset", "")
+    if not uri:
+        log.warning(
+            "the champion of %s does not record where its data set is stored: the new one is checked alone", name
+        )
+    return uri
 
 
 def _search(  # noqa: PLR0917

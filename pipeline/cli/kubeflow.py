@@ -31,6 +31,7 @@ def run(
     promote: Promote = False,
 ) -> None:
     """Run the Kubeflow pipeline in local processes, or in containers."""
+    from components.services.notification import Webhook, failure_notified
     from components.services.tracking.mlflow import Tracking
     from dagnn_core.errors import InputError
     from pipeline.graph import PipelineOptions
@@ -50,7 +51,8 @@ def run(
         )
     _ = tracking.client  # a server that does not answer stops the run before any work
     options = PipelineOptions(seeds=tuple(seeds or ()), promote=promote)
-    outputs = run_locally(params=sections, root=work, images=images, memory=memory, options=options)
+    with failure_notified(Webhook.from_environment(), "dagnn run"):
+        outputs = run_locally(params=sections, root=work, images=images, memory=memory, options=options)
     typer.echo(f"model   {outputs.model.path}")
     typer.echo(f"report  {Path(outputs.report.path, 'report.html')}")
     typer.echo(f"version {outputs.name} {outputs.version}")

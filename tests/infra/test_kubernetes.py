@@ -25,11 +25,13 @@ from tests.fixtures import forked
 from tests.pipeline.specs import kubernetes_of, read_specs
 
 FOLDER = Path(__file__).parents[2] / "infra/kubernetes"
-SERVERS = ["serving", "search"]
+SERVERS = ["serving", "search", "canary"]
+CLIENTS = ["retrain", *SERVERS]
+"""Folders whose pods ask MLflow."""
 OVERLAYS = sorted(f"overlays/{path.name}" for path in (FOLDER / "overlays").iterdir())
 TRAININGS = {"training/gpu-cluster": "dagnn", "training/kind": "kubeflow"}
 """Folder -> the namespace of the tasks."""
-RENDERED = [*OVERLAYS, *TRAININGS, *SERVERS]
+RENDERED = [*OVERLAYS, *TRAININGS, *CLIENTS]
 KUBERNETES = "1.36"
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on PATH")
@@ -71,21 +73,25 @@ def only(folder: str, kind: str) -> dict[str, Any]:
 
 
 def pods(folder: str) -> dict[str, Pod]:
-    """Name of the object that makes a pod -> the pod."""
-    return {entry["metadata"]["name"]: pod for entry in objects(folder) for pod in _pods(entry)}
+    """Name of the object that makes a pod -> the pod; a canary has its own name."""
+    return {name: pod for entry in objects(folder) for name, pod in _pods(entry)}
 
 
-def _pods(entry: dict[str, Any]) -> Iterator[Pod]:
-    spec = entry.get("spec")
-    if entry["kind"] in ("Deployment", "StatefulSet", "Job"):
+def _pods(entry: dict[str, Any]) -> Iterator[tuple[str, Pod]]:
+    spec, name = entry.get("spec"), entry["metadata"]["name"]
+    if entry["kind"] == "InferenceService":
+        for predictor in (spec["predictor"], *(canary["predictor"] for canary in spec.get("canary", []))):
+            own = ("name", "minReplicas", "maxReplicas", "labels")  # KServe's, the rest is a pod's
+            pod = {key: value for key, value in predictor.items() if key not in own}
+            yield predictor.get("name", name), Pod(predictor["labels"], pod)
+        return
+    if entry["kind"] == "CronJob":
+        template = spec["jobTemplate"]["spec"]["template"]
+    elif entry["kind"] in ("Deployment", "StatefulSet", "Job"):
         template = spec["template"]
-    elif entry["kind"] == "InferenceService":
-        own = ("minReplicas", "maxReplicas", "labels")  # KServe's, the rest is a pod's
-        predictor = {key: value for key, value in spec["predictor"].items() if key not in own}
-        template = {"metadata": {"labels": spec["predictor"]["labels"]}, "spec": predictor}
     else:
         return
-    yield Pod(template["metadata"]["labels"], template["spec"])
+    yield name, Pod(template["metadata"]["labels"], template["spec"])
 
 
 def containers(folder: str) -> list[dict[str, Any]]:
@@ -108,7 +114,7 @@ def test_the_schemas_accept_every_object(folder: str) -> None:
     bare = [
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "labels": pod.labels}, "spec": pod.spec}
         for entry in foreign
-        for pod in [pods(folder)[entry["metadata"]["name"]]]
+        for _, pod in _pods(folder, entry)
     ]
     for entry in [*core, *bare]:
         kubernetes_validate.validate(entry, KUBERNETES, strict=True)
@@ -234,7 +240,7 @@ def test_everything_is_denied_that_is_not_allowed(folder: str) -> None:
     assert guarded == {str({"matchLabels": {"app.kubernetes.io/name": name}}) for name in pods(folder)}
 
 
-@pytest.mark.parametrize("folder", ["training/gpu-cluster", *SERVERS])
+@pytest.mark.parametrize("folder", ["training/gpu-cluster", *CLIENTS])
 def test_network_policies_are_about_the_pods_and_the_server_lets_them_in(folder: str) -> None:
     policy = only(folder, "NetworkPolicy")["spec"]
     labels = [pod.labels for pod in pods(folder).values()] or [labels_of_nodes()]
@@ -296,7 +302,7 @@ def test_the_account_of_the_tasks_gets_the_role_of_trainings(folder: str) -> Non
     assert binding["roleRef"]["name"] == only(folder, "Role")["metadata"]["name"]
 
 
-@pytest.mark.parametrize("folder", SERVERS)
+@pytest.mark.parametrize("folder", CLIENTS)
 def test_clients_of_mlflow_get_its_files_through_it(folder: str) -> None:
     clients = [
         values
@@ -314,18 +320,44 @@ def test_mlflow_names_its_store_as_the_whole_cluster_knows_it() -> None:
     assert values["MLFLOW_S3_ENDPOINT_URL"] == "http://s3.dagnn:8333"
 
 
+def test_a_challenger_differs_from_its_champion_in_the_model_alone() -> None:
+    service = only("canary", "InferenceService")["spec"]
+    (canary,) = service["canary"]
+    champion, challenger = service["predictor"], canary["predictor"]
+    assert 0 < canary["trafficPercent"] <= 50 and not {"maxReplicas", "scaleTarget", "scaleMetric"} & set(challenger)
+    (one,), (other,) = champion.pop("containers"), challenger.pop("containers")
+    commands = {*one.pop("command")} ^ {*other.pop("command")}
+    assert commands == {"--model=$(MODEL)", "--model=models:/dagnn@challenger"}
+    assert [entry for entry in one.pop("env") if entry["name"] != "MODEL"] == other.pop("env")
+    assert one == other
+    assert {key for key in {*champion, *challenger} if champion.get(key) != challenger.get(key)} == {
+        "name",
+        "maxReplicas",
+    }
+
+
+def test_a_retraining_starts_alone_and_names_its_image() -> None:
+    job = only("retrain", "CronJob")["spec"]
+    assert job["concurrencyPolicy"] == "Forbid"
+    (container,) = (found for found in containers("retrain") if found["name"] == "retrain")
+    values = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert values["DAGNN_IMAGE"] == container["image"]
+    (rule,) = job["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert rule["onExitCodes"]["values"] == [1, 2], "a check that said no, bad input: no other attempt"
+
+
 @cache
 def help_text(module: str, *subcommand: str) -> str:
     return forked.run(module, *subcommand, "--help").stdout
 
 
-@pytest.mark.parametrize("folder", SERVERS)
+@pytest.mark.parametrize("folder", CLIENTS)
 def test_commands_take_the_options_that_they_are_given(folder: str) -> None:
     """Every module that a container runs has each option; what mlflow does itself is its own."""
     for container in containers(folder):
         words = [*container["command"], *container.get("args", [])]
-        assert words[0] in ("python", "mlflow")
-        if words[0] == "mlflow":
+        assert words[0] in ("python", "mlflow", "git")
+        if words[0] in ("mlflow", "git"):
             continue
         module, *rest = words[words.index("-m") + 1 :]
         given = [word.split("=")[0] for word in rest if word.startswith("--")]

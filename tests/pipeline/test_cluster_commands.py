@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from components.services.tracking.mlflow import Tracking
 from tests.components.services.data_versions.test_repository import Project, Pushed, make_source
 from tests.fixtures import forked
 from tests.fixtures.s3 import SECRET, Bucket, make_bucket
@@ -472,3 +473,72 @@ def test_doctor(server: KubeflowServer, dagnn: Dagnn) -> None:
     assert checks["dvc remote"]["remedy"] == "go to one, or mend .dvc/config"
     assert checks["gpu"]["status"] == "skipped"
     assert server.created == []
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+class TestRetrain:
+    @pytest.fixture
+    def tracking(self, empty_database: Path, tmp_path: Path, dagnn: Dagnn, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+        shutil.copy(empty_database, tmp_path / "mlflow.db")
+        tracking = Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
+        return tracking
+
+    @pytest.fixture
+    def retrain(self, pushed: Pushed) -> tuple[str, ...]:
+        return ("retrain", "--target", "kind", "--repository", str(pushed.project.root), "--data", "data/photos")
+
+    def test_new_data_is_submitted_with_its_check_and_a_second_start_joins(
+        self, *, server: KubeflowServer, dagnn: Dagnn, tracking: Tracking, pushed: Pushed, retrain: tuple[str, ...]
+    ) -> None:
+        tracking.client.create_registered_model("dagnn")
+        uri = "s3://runs/dataset/dataset_out"
+        tracking.client.create_model_version("dagnn", source="file:///nowhere", tags={"dataset_uri": uri})
+        tracking.client.set_registered_model_alias("dagnn", "champion", "1")
+        done = dagnn(*retrain, "--promote", "--accept-drift")
+        assert (done.status, done.error) == (0, "")
+        (run,) = server.runs.values()
+        given = run["runtime_config"]["parameters"]
+        assert (given["data_md5"], given["champion_dataset"], given["accept_drift"]) == (pushed.second.md5, uri, "yes")
+        (version,) = server.versions.values()
+        spec = json.dumps(version["pipeline_spec"]["pipeline_spec"])
+        assert "comp-check-data" in spec and "comp-promote" in spec
+        run["state"] = "RUNNING"
+        done = dagnn(*retrain, "--json")
+        facts = json.loads(done.out)
+        assert (done.status, facts["outcome"], facts["run_id"]) == (0, "under way", run["run_id"])
+        assert len(server.runs) == 1
+        server.states = [{"state": "SUCCEEDED"}]
+        assert dagnn(*retrain, "--wait").status == 0 and len(server.runs) == 1
+        run["state"] = "FAILED"
+        server.states = []
+        assert dagnn(*retrain).status == 0 and len(server.runs) == 2
+
+    def test_data_that_was_trained_on_is_not_submitted(
+        self,
+        *,
+        server: KubeflowServer,
+        dagnn: Dagnn,
+        tracking: Tracking,
+        pushed: Pushed,
+        retrain: tuple[str, ...],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("components.services.registry.versions.find_fault", lambda *_: None)  # it has no files
+        tracking.client.create_registered_model("dagnn")
+        md5 = pushed.second.md5
+        tracking.client.create_model_version("dagnn", source="file:///nowhere", tags={"raw_digest": md5})
+        done = dagnn(*retrain)
+        assert (done.status, done.error) == (0, "")
+        assert done.out == f"nothing new: dagnn version 1 was trained on this data, {md5}\n"
+        done = dagnn(*retrain, "--promote")
+        assert done.status == 2 and "run `dagnn promote dagnn --version 1 --target ...`" in done.error
+        assert server.requests == []
+        assert dagnn(*retrain, "--revision", "HEAD~1").status == 0 and len(server.runs) == 1
+
+    def test_what_is_wrong(self, server: KubeflowServer, dagnn: Dagnn, tracking: Tracking) -> None:
+        done = dagnn("submit", "--accept-drift")
+        assert done.status == 2 and "--accept-drift is about the check of the data; add --check" in done.error
+        done = dagnn("retrain", "--target", "kind", "--data", "data/photos", "--repository", "nowhere")
+        assert done.status == 2 and "nowhere at HEAD cannot be opened" in done.error
+        assert server.created == []

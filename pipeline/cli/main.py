@@ -54,6 +54,8 @@ app.command("search", short_help="Find images by text, and texts by image.")(sea
 app.add_typer(search.app, name="index")
 app.command("serve", short_help="Answer searches over HTTP, with a page for the browser.")(serve.serve)
 app.command("results")(report.results)
+app.add_typer(report.app, name="report")
+app.command("compare", short_help="Compare models on the same test split.")(report.compare)
 app.command("register", short_help="Register the trained model as the challenger.")(registry.register)
 app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)
 app.command("rollback", short_help="Make the champion before the present one champion again.")(registry.rollback)

@@ -13,10 +13,12 @@
 Shapes: N test items, Q = 2 N queries.
 """
 
-from collections.abc import Mapping, Sequence
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +33,7 @@ from dagnn_core.disk import writing
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.retrieval.directions import DIRECTIONS
 from dagnn_core.retrieval.metrics import FirstRanks, QueryScores
+from dagnn_core.text import name_first, quote
 
 FILE = "queries.parquet"
 NUM_RETRIEVED = 10
@@ -52,6 +55,13 @@ SCHEMA = pa.schema(
     ]
 )
 NULLABLE = (*SCORES, "brightness")
+
+
+class QueryPlace(NamedTuple):
+    """One query of the table."""
+
+    direction: str
+    item: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,19 +97,51 @@ class Queries:
         mean: NDArray[np.float64] = np.mean([self.average_precision[direction] for direction in DIRECTIONS], axis=0)
         return mean
 
-    def with_label(self, label: str) -> NDArray[np.bool_]:
-        """Which items carry a label, [N].
+    def hardest(self, directions: Iterable[str], label: str | None = None) -> list[QueryPlace]:
+        """The queries that have a relevant item, the lowest average precision first.
+
+        Args:
+            directions: one, or both.
+            label: only queries that carry it; None: all.
 
         Raises:
-            InputError: no test item does.
+            InputError: no test item has the label.
         """
-        carry = np.array([label in labels for labels in self.labels])
-        if not carry.any():
+        if label is not None and not any(label in labels for labels in self.labels):
             known = sorted({name for labels in self.labels for name in labels})
-            raise InputError(
-                f"no test item has the label {label!r}, expected one of {', '.join(known)}", "correct the label"
-            )
-        return carry
+            near = difflib.get_close_matches(label, known, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"those that there are begin with {name_first(known)}"
+            raise InputError(f"no test item has the label {quote(label)}", meant)
+        places = [
+            QueryPlace(direction, item)
+            for direction in directions
+            for item, score in enumerate(self.average_precision[direction].tolist())
+            if not math.isnan(score) and (label is None or label in self.labels[item])
+        ]
+        return sorted(places, key=lambda place: self.average_precision[place.direction][place.item])
+
+    def take(self, items: NDArray[np.int64]) -> "Queries":
+        """Some items, in the order asked for.
+
+        Shape:
+            items [M], each below N.
+        """
+        places = items.tolist()
+        return Queries(
+            ids=tuple(self.ids[item] for item in places),
+            labels=tuple(self.labels[item] for item in places),
+            texts=tuple(self.texts[item] for item in places),
+            text_lengths=self.text_lengths[items],
+            brightness=self.brightness[items],
+            scores={
+                name: {direction: values[items] for direction, values in by_direction.items()}
+                for name, by_direction in self.scores.items()
+            },
+            partner_rank={direction: ranks[items] for direction, ranks in self.partner_rank.items()},
+            num_relevant={direction: counts[items] for direction, counts in self.num_relevant.items()},
+            retrieved={direction: [found[item] for item in places] for direction, found in self.retrieved.items()},
+            cosines={direction: [found[item] for item in places] for direction, found in self.cosines.items()},
+        )
 
     @classmethod
     def of(
@@ -157,6 +199,8 @@ class Queries:
             raise ArtifactError(
                 f"{file}: expected the same items as queries of both directions, at least one", artifact.remedy
             )
+        if not set(table["retrieved"].combine_chunks().flatten().to_pylist()) <= set(one["id"].to_pylist()):
+            raise ArtifactError(f"{file}: expected test items alone as results", artifact.remedy)
         items = parts["i2t"]
         return cls(
             ids=tuple(items["id"].to_pylist()),

@@ -8,11 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.reports.page.thumbnail import THUMBNAIL_PIXELS, data_uri, thumbnail
+from dagnn_core.reports.page.thumbnail import data_uri, thumbnail
 from dagnn_core.retrieval.metrics import FirstRanks
-
-MAX_LARGE = 150  # images of full size; of more, each is smaller, so that the page stays below 5 MB
-LEAST_PIXELS = 48
 
 
 class Label(NamedTuple):
@@ -65,9 +62,11 @@ class Showcase:
         items = sorted(with_image)
         encoded = dataset.images([int(rows[item]) for item in items])
         self._encoded: Mapping[int, bytes | None] = dict(zip(items, encoded, strict=True))
-        self.image = cache(self._image)
+        self._image = cache(self._make_image)
+        self.scale = 1.0
+        """Of the sides of all images."""
 
-    def _image(self, item: int, pixels: int) -> str:
+    def _make_image(self, item: int, pixels: int) -> str:
         """A small copy of an image as data URI; empty where there is none."""
         encoded = self._encoded.get(item)
         return data_uri(thumbnail(encoded, pixels), "jpeg") if encoded else ""
@@ -86,7 +85,7 @@ class Showcase:
             Label(self._dataset.label_names[column], bool(query_labels[column]))
             for column in np.flatnonzero(self._dataset.labels[row]).tolist()
         ]
-        image = self.image(item, pixels) if pixels else ""
+        image = self._image(item, max(1, int(pixels * self.scale))) if pixels else ""
         return ShownItem(self._dataset.ids[row], self._dataset.texts[row], image, labels)
 
     def example(
@@ -126,8 +125,3 @@ def shown_images(queries: Sequence[int], direction: str, first: FirstRanks, num_
     if direction == "i2t":
         return set(queries)
     return set(first.order[list(queries), :num_retrieved].ravel().tolist())
-
-
-def pixels_of(num_images: int) -> int:
-    """Pixels of the longer side of so many images on a page."""
-    return int(max(LEAST_PIXELS, THUMBNAIL_PIXELS * min(1.0, MAX_LARGE / max(num_images, 1)) ** 0.5))

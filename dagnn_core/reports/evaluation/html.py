@@ -22,7 +22,6 @@ from dagnn_core.reports.evaluation.examples import (
     Example,
     Showcase,
     ShownItem,
-    pixels_of,
     shown_images,
 )
 from dagnn_core.reports.evaluation.failures import Mistake, confident_mistakes, hardest
@@ -30,6 +29,7 @@ from dagnn_core.reports.evaluation.measure import Evaluation
 from dagnn_core.reports.evaluation.queries import NUM_RETRIEVED
 from dagnn_core.reports.page.numbers import csv_uri
 from dagnn_core.reports.page.template import read_template
+from dagnn_core.reports.page.thumbnail import THUMBNAIL_PIXELS
 from dagnn_core.retrieval.directions import DIRECTIONS
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -48,6 +48,8 @@ NUM_OF_SLICE = 6  # items of each found slice
 MAX_MATRIX = 30  # labels of a matrix: more are not readable, the CSV has all
 SMALL_PIXELS, TINY_PIXELS = 112, 56
 MAX_TIP = 140  # letters of a text on the map
+MAX_BYTES = 5_000_000
+SCALES = (1.0, 0.7, 0.5, 0.35, 0.2)  # of the images, until the page has at most MAX_BYTES
 
 
 class _Cell(NamedTuple):
@@ -133,55 +135,61 @@ def render_report(
     examples = _draw_queries(evaluation, config)
     worst = {direction: hardest(evaluation.average_precision[direction], NUM_HARDEST) for direction in DIRECTIONS}
     mistakes = {direction: confident_mistakes(evaluation.first[direction], NUM_MISTAKES) for direction in DIRECTIONS}
-    large = _images_of(examples, evaluation, config.num_retrieved)
-    small = _images_of(worst, evaluation, config.num_retrieved)
-    small |= {mistake.query for mistake in mistakes["i2t"]} | {mistake.item for mistake in mistakes["t2i"]}
-    small |= {item for part in analysis.slices for item in part.items[:NUM_OF_SLICE]}
-    tiny = set(analysis.space.items.tolist()) if analysis.space else set()
-    showcase = Showcase(dataset, evaluation.rows, large | small | tiny)
+    shown = _images_of(examples, evaluation, config.num_retrieved) | _images_of(worst, evaluation, config.num_retrieved)
+    shown |= {mistake.query for mistake in mistakes["i2t"]} | {mistake.item for mistake in mistakes["t2i"]}
+    shown |= {item for part in analysis.slices for item in part.items[:NUM_OF_SLICE]}
+    shown |= set(analysis.space.items.tolist()) if analysis.space else set()
+    showcase = Showcase(dataset, evaluation.rows, shown)
     params = _flat_params(artifacts)
-    page = read_template(TEMPLATE).render(
-        titles=TITLES,
-        methods=evaluation.methods,
-        intervals=evaluation.intervals,
-        columns=list(COLUMNS.values()),
-        table=_table(evaluation, [*_in_both_directions(COLUMNS), "map_mean"]),
-        graded_columns=list(GRADED_COLUMNS.values()),
-        graded_table=_table(evaluation, _in_both_directions(GRADED_COLUMNS)),
-        unseen_columns=list(UNSEEN_COLUMNS.values()),
-        unseen_table=_table(evaluation, [*_in_both_directions(UNSEEN_COLUMNS), "unseen_map_mean"])
+    facts = {
+        "titles": TITLES,
+        "methods": evaluation.methods,
+        "intervals": evaluation.intervals,
+        "columns": list(COLUMNS.values()),
+        "table": _table(evaluation, [*_in_both_directions(COLUMNS), "map_mean"]),
+        "graded_columns": list(GRADED_COLUMNS.values()),
+        "graded_table": _table(evaluation, _in_both_directions(GRADED_COLUMNS)),
+        "unseen_columns": list(UNSEEN_COLUMNS.values()),
+        "unseen_table": _table(evaluation, [*_in_both_directions(UNSEEN_COLUMNS), "unseen_map_mean"])
         if dataset.unseen_label_names
         else [],
-        unseen_labels=dataset.unseen_label_names,
-        baseline=evaluation.baseline,
-        protocols=evaluation.protocols,
-        training=training_charts(history, params.get("train", {})),
-        retrieval=retrieval_charts(evaluation, analysis),
-        labels=analysis.labels,
-        label_chart=label_chart(analysis),
-        examples=_show_examples(examples, showcase, evaluation, config, pixels_of(len(large))),
-        hardest=_show_examples(worst, showcase, evaluation, config, SMALL_PIXELS),
-        mistakes={
-            direction: [_show_mistake(mistake, direction, showcase) for mistake in mistakes[direction]]
-            for direction in ("t2i", "i2t")
-        },
-        num_first=NUM_RETRIEVED,
-        confusions=_confusions(analysis, dataset),
-        slices=_show_slices(analysis, showcase),
-        slice_numbers=_slice_numbers(analysis),
-        reliability=analysis.reliability,
-        reliability_chart=reliability_chart(analysis.reliability) if analysis.reliability else None,
-        centroid_distance=analysis.centroid_distance,
-        hubness=analysis.hubness,
-        space=_show_map(analysis, showcase),
-        edges=_edges(evaluation, dataset),
-        num_labels=len(dataset.label_names),
-        num_train=int((dataset.splits == "train").sum()),
-        artifacts=artifacts,
-        git=artifacts[-1].recorded("git"),
-        params=params,
-        config=config,
-    )
+        "unseen_labels": dataset.unseen_label_names,
+        "baseline": evaluation.baseline,
+        "protocols": evaluation.protocols,
+        "training": training_charts(history, params.get("train", {})),
+        "retrieval": retrieval_charts(evaluation, analysis),
+        "labels": analysis.labels,
+        "label_chart": label_chart(analysis),
+        "num_first": NUM_RETRIEVED,
+        "confusions": _confusions(analysis, dataset),
+        "slice_numbers": _slice_numbers(analysis),
+        "reliability": analysis.reliability,
+        "reliability_chart": reliability_chart(analysis.reliability) if analysis.reliability else None,
+        "centroid_distance": analysis.centroid_distance,
+        "hubness": analysis.hubness,
+        "edges": _edges(evaluation, dataset),
+        "num_labels": len(dataset.label_names),
+        "num_train": int((dataset.splits == "train").sum()),
+        "artifacts": artifacts,
+        "git": artifacts[-1].recorded("git"),
+        "params": params,
+        "config": config,
+    }
+    for scale in SCALES:
+        showcase.scale = scale
+        page = read_template(TEMPLATE).render(
+            facts,
+            examples=_show_examples(examples, showcase, evaluation, config, THUMBNAIL_PIXELS),
+            hardest=_show_examples(worst, showcase, evaluation, config, SMALL_PIXELS),
+            mistakes={
+                direction: [_show_mistake(mistake, direction, showcase) for mistake in mistakes[direction]]
+                for direction in ("t2i", "i2t")
+            },
+            slices=_show_slices(analysis, showcase),
+            space=_show_map(analysis, showcase),
+        )
+        if len(page.encode()) <= MAX_BYTES:
+            break
     return page.rstrip() + "\n"
 
 

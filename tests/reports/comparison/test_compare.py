@@ -1,4 +1,4 @@
-"""Two reports on the same test split: differences, corrections, changed queries, tables and page, and what is refused."""
+"""Reports on the same test split: differences, corrections, changed queries, tables, page, and what is refused."""
 
 import json
 import re
@@ -45,15 +45,8 @@ def test_rows_are_means_differences_and_corrected_p_values(three: list[ComparedR
     comparison = compare_reports(three)
     tables = [report.queries for report in three]
     both = [table.mean_average_precision for table in tables]
-    for row, values in zip(
-        comparison.family("overall"),
-        (
-            [table.average_precision["i2t"] for table in tables],
-            [table.average_precision["t2i"] for table in tables],
-            both,
-        ),
-        strict=True,
-    ):
+    i2t, t2i = ([table.average_precision[direction] for table in tables] for direction in DIRECTIONS)
+    for row, values in zip(comparison.family("overall"), (i2t, t2i, both), strict=True):
         assert row.num_queries == 11 and row.reference == np.nanmean(values[0])
         for change, value in zip(row.changes, values[1:], strict=True):
             assert change.mean == np.nanmean(value)
@@ -62,12 +55,8 @@ def test_rows_are_means_differences_and_corrected_p_values(three: list[ComparedR
             assert change.difference.low < change.difference.mean < change.difference.high
     looks = [
         stats.ttest_rel(new[~np.isnan(new)], old[~np.isnan(old)]).pvalue
-        for old, *news in (
-            [table.average_precision["i2t"] for table in tables],
-            [table.average_precision["t2i"] for table in tables],
-            both,
-        )
-        for new in news
+        for old, *others in (i2t, t2i, both)
+        for new in others
     ]
     found = [change.p_value for row in comparison.family("overall") for change in row.changes]
     assert found == pytest.approx(holm(looks))
@@ -127,16 +116,12 @@ def test_the_table_has_a_line_for_each_row(three: list[ComparedReport]) -> None:
 
 
 def test_a_label_of_one_query_is_too_little(three: list[ComparedReport]) -> None:
-    one = [
-        replace(
-            report,
-            queries=replace(
-                report.queries,
-                labels=tuple((*labels, "once") if n == 4 else labels for n, labels in enumerate(report.queries.labels)),
-            ),
-        )
-        for report in three[:2]
-    ]
+    def with_rare_label(report: ComparedReport) -> ComparedReport:
+        labels = list(report.queries.labels)
+        labels[4] = (*labels[4], "once")
+        return replace(report, queries=replace(report.queries, labels=tuple(labels)))
+
+    one = list(map(with_rare_label, three[:2]))
     comparison = compare_reports(one)
     [row] = [row for row in comparison.family("label") if row.name == "once"]
     assert row.changes[0].difference is None and row.changes[0].p_value is None

@@ -14,21 +14,18 @@ def test_a_folder_a_run_and_a_version_are_the_same_report(scenes, tmp_path):
     folder = scenes.models["good"].parent / "report"
     run = read_artifact(scenes.models["good"], "model").provenance["mlflow_run_id"]
     expected = read_artifact(folder, "report").content_digest
-    for number, reference in enumerate(
-        (str(folder), run, f"runs:/{run}", "good/1", "good@challenger", "models:/good/1")
-    ):
+    references = (str(folder), run, f"runs:/{run}", "good/1", "good@challenger", "models:/good/1")
+    for number, reference in enumerate(references):
         assert open_report(reference, scenes.tracking, tmp_path / str(number)).content_digest == expected
 
 
 def test_versions_compared_by_their_reports(scenes, tmp_path):
-    reports = [
-        ComparedReport.read(name, open_report(f"{name}/1", scenes.tracking, tmp_path / name))
-        for name in ("good", "weak")
-    ]
-    comparison = compare_reports(reports)
-    for report, row in zip(
-        ("good", "weak"), (comparison.rows[2].reference, comparison.rows[2].changes[0].mean), strict=True
-    ):
+    def fetch(name):
+        return ComparedReport.read(name, open_report(f"{name}/1", scenes.tracking, tmp_path / name))
+
+    reports = [fetch("good"), fetch("weak")]
+    both = compare_reports(reports).rows[2]
+    for report, row in (("good", both.reference), ("weak", both.changes[0].mean)):
         metrics = json.loads((scenes.models[report].parent / "report" / "metrics.json").read_text())
         assert row == pytest.approx(metrics["map_mean"], abs=1e-12)
     with pytest.raises(InputError, match="vectors and good are about other test items"):

@@ -17,6 +17,7 @@ from components.command import ParamsOption, WorkOption, run_step
 from components.locations import WORK
 from components.params import load_section
 from components.services.lineage.provenance import provenance
+from components.services.lineage.resources import record_use
 from components.services.storage.mirror import mirrored
 from components.services.storage.s3 import Storage
 from components.services.tracking.mlflow import Tracking
@@ -141,6 +142,8 @@ def run(
                 history=result.history,
                 val_metrics=result.val_metrics,
             )
+            resources = record_use(record)
+        tracked.log_metrics({f"train_{name}": value for name, value in resources.items()})
     log.info(
         "model of epoch %d, val MAP %.4f: %s",
         result.val_metrics["best_epoch"],

@@ -236,7 +236,7 @@ def _sets_of_queries(reference: ComparedReport) -> dict[Family, list[_QuerySet]]
     queries, both = reference.queries, tuple(DIRECTIONS)
     everything = np.ones(len(queries), dtype=np.bool_)
     names = sorted({name for labels in queries.labels for name in labels})
-    carried = np.array([[name in labels for name in names] for labels in queries.labels], dtype=np.uint8)
+    carried = queries.label_matrix(names)
     num_labels = carried.sum(axis=1)
     gate = GateConfig()
     slices = {"one label": num_labels == 1, "several labels": num_labels > 1}

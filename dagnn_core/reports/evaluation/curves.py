@@ -26,6 +26,8 @@ class Curve(NamedTuple):
     name: str
     x: ArrayLike
     y: ArrayLike
+    is_scatter: bool = False
+    """Points that no line connects."""
 
 
 class Point(NamedTuple):
@@ -47,6 +49,7 @@ def draw_curves(
     y_range: tuple[float, float] | None = None,
     mark: float | None = None,
     level: float | None = None,
+    log_x: bool = False,
 ) -> str:
     """Draw lines; equal input gives equal text.
 
@@ -59,6 +62,7 @@ def draw_curves(
         y_range: ends of the y axis; else as the data.
         mark: draws a vertical line at this x.
         level: draws a horizontal line at this y.
+        log_x: scales the x axis by the logarithm.
 
     Returns:
         An `<svg>` element.
@@ -67,12 +71,16 @@ def draw_curves(
     written = io.StringIO()
     with _figure(name, written) as (figure, axes):
         for curve, color, dashes in zip(curves, SERIES, DASHES, strict=False):
-            axes.plot(curve.x, curve.y, label=curve.name, color=color, linestyle=dashes, linewidth=2)
+            drawn = {"marker": "o", "markersize": 4, "linestyle": ""} if curve.is_scatter else {"linestyle": dashes}
+            axes.plot(curve.x, curve.y, label=curve.name, color=color, linewidth=2, **drawn)
         for line, place in ((axes.axvline, mark), (axes.axhline, level)):
             if place is not None:
                 line(place, color=FADED, linewidth=1, linestyle=(0, (2, 3)))
         axes.set(xlabel=x_label, ylabel=y_label, xlim=x_range, ylim=y_range)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=x_range is None))
+        if log_x:
+            axes.set_xscale("log")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=x_range is None))
         columns = len(curves) if len(curves) <= 3 else 2
         figure.legend(loc="outside upper center", ncols=columns, frameon=False, handlelength=2.6)
     return _svg(written.getvalue(), name)

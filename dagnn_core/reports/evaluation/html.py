@@ -30,6 +30,7 @@ from dagnn_core.reports.evaluation.queries import NUM_RETRIEVED
 from dagnn_core.reports.page.numbers import csv_uri
 from dagnn_core.reports.page.template import read_template
 from dagnn_core.reports.page.thumbnail import THUMBNAIL_PIXELS
+from dagnn_core.resources import recorded_resources
 from dagnn_core.retrieval.directions import DIRECTIONS
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -172,6 +173,7 @@ def render_report(
         "num_train": int((dataset.splits == "train").sum()),
         "artifacts": artifacts,
         "git": artifacts[-1].recorded("git"),
+        "resources": recorded_resources(artifacts[-1].kind, artifacts[-1].provenance),
         "params": params,
         "config": config,
     }

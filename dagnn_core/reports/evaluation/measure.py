@@ -182,7 +182,7 @@ def evaluate(model: TrainedNetwork, features: Features, *, num_ranks: int = NUM_
             "t2i": first_ranks(text, image, labels, labels, partners=own, num_ranks=num_ranks),
         },
         intervals=map_intervals({direction: scores[direction].average_precision for direction in DIRECTIONS}),
-        protocols=measure_protocols(model, features, test, image=image, text=text),
+        protocols=measure_protocols(model, features, test, image=image, text=text, scores=scores),
         probabilities=probabilities,
         is_lifted=model.network.is_lifted,
         learned_edges=_learned_edges(model),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.features.features import Features
 from dagnn_core.model.files import TrainedNetwork
-from dagnn_core.retrieval.metrics import average_precision_at
+from dagnn_core.retrieval.metrics import QueryScores, average_precision_at
 
 CUTOFFS = (50, 5000)
 """Beside the whole gallery; 5000 is usual in the literature of hashing."""
@@ -44,6 +44,7 @@ def measure_protocols(
     *,
     image: NDArray[np.float32],
     text: NDArray[np.float32],
+    scores: Mapping[str, QueryScores],
 ) -> tuple[Protocol, ...]:
     """Measure a model by each protocol.
 
@@ -53,6 +54,7 @@ def measure_protocols(
         test: rows of the test items, [N].
         image: their image embeddings.
         text: their text embeddings.
+        scores: theirs as queries for each other, by direction.
 
     Shape:
         image [N, d], text [N, d].
@@ -60,8 +62,8 @@ def measure_protocols(
     labels = features.labels[test]
     own = np.arange(len(test))
     found = [
-        _measure("test split", ("image", image, labels), ("text", text, labels)),
-        _measure("test split", ("text", text, labels), ("image", image, labels)),
+        _published(scores["i2t"], ("image", image, labels), ("text", text, labels)),
+        _published(scores["t2i"], ("text", text, labels), ("image", image, labels)),
     ]
     for queries, gallery, embeddings in (("image", "text", image), ("text", "image", text)):
         has_gallery = features.has_text if gallery == "text" else features.has_image
@@ -99,25 +101,39 @@ _Side = tuple[str, NDArray[np.float32], NDArray[np.uint8]]
 """Modality, embeddings and labels."""
 
 
+def _published(scores: QueryScores, queries: _Side, gallery: _Side) -> Protocol:
+    """The test split as queries and gallery, of which most is measured already."""
+    num_gallery = len(gallery[1])
+    if any(50 < cutoff < num_gallery for cutoff in CUTOFFS):
+        return _measure("test split", queries, gallery)
+    known = {50: scores.average_precision_at_50} if num_gallery > 50 else {}
+    return _protocol("test split", queries[0], gallery[0], known | {num_gallery: scores.average_precision})
+
+
 def _measure(
     name: str, queries: _Side, gallery: _Side, *, without: NDArray[np.int64] | None = None, is_drawn: bool = False
 ) -> Protocol:
     num_gallery = len(gallery[1]) - (without is not None)
     cutoffs = [*(cutoff for cutoff in CUTOFFS if cutoff < num_gallery), num_gallery]
     scores = average_precision_at(queries[1], gallery[1], queries[2], gallery[2], cutoffs=cutoffs, without=without)
-    defined = ~np.isnan(scores[-1])
+    by_cutoff = dict(zip(cutoffs, scores, strict=True))
+    return _protocol(name, queries[0], gallery[0], by_cutoff, is_drawn=is_drawn)
+
+
+def _protocol(
+    name: str, queries: str, gallery: str, scores: Mapping[int, NDArray[np.float64]], *, is_drawn: bool = False
+) -> Protocol:
+    """Means over the queries that have a relevant item; the last cut-off is the whole gallery."""
+    num_gallery = max(scores)
+    defined = ~np.isnan(scores[num_gallery])
     return Protocol(
         name=name,
-        queries=queries[0],
-        gallery=gallery[0],
+        queries=queries,
+        gallery=gallery,
         num_queries=int(defined.sum()),
         num_gallery=num_gallery,
         is_drawn=is_drawn,
-        map_at={
-            cutoff: float(values[defined].mean())
-            for cutoff, values in zip(cutoffs, scores, strict=True)
-            if defined.any()
-        },
+        map_at={cutoff: float(values[defined].mean()) for cutoff, values in scores.items()} if defined.any() else {},
     )
 
 

@@ -7,7 +7,7 @@
 | `partner_rank` | rank of the item's own other half, from 1 |
 | `num_relevant` | relevant items in the gallery |
 | `labels`, `text`, `text_length` | the item's labels, its text, and the words of it (0: a precomputed vector alone) |
-| `brightness` | mean grey value of its image, 0 to 255; null without an image |
+| `brightness` | mean grey value of its image, 0 to 255; null without an image, and of more than 5,000 test items |
 | `retrieved`, `cosines` | ids of the first 10 results, and their cosines with the query |
 
 Shapes: N test items, Q = 2 N queries.
@@ -38,6 +38,7 @@ from dagnn_core.text import name_first, quote
 FILE = "queries.parquet"
 NUM_RETRIEVED = 10
 DECODED_PIXELS = 64  # of a side, enough for the mean of an image
+MAX_DECODED = 5000  # images; of a larger test split, decoding them would take most of the evaluation's time
 SCORES = QueryScores._fields
 SCHEMA = pa.schema(
     [
@@ -119,6 +120,14 @@ class Queries:
             if not math.isnan(score) and (label is None or label in self.labels[item])
         ]
         return sorted(places, key=lambda place: self.average_precision[place.direction][place.item])
+
+    def label_matrix(self, names: Sequence[str]) -> NDArray[np.uint8]:
+        """Which items carry which of some labels, [N, C]."""
+        columns = {name: column for column, name in enumerate(names)}
+        matrix = np.zeros((len(self), len(names)), dtype=np.uint8)
+        for item, labels in enumerate(self.labels):
+            matrix[item, [columns[label] for label in labels if label in columns]] = 1
+        return matrix
 
     def take(self, items: NDArray[np.int64]) -> "Queries":
         """Some items, in the order asked for.
@@ -256,6 +265,8 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
 
 def _brightness(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    if len(rows) > MAX_DECODED:
+        return np.full(len(rows), np.nan)
     wanted = np.zeros(len(dataset), dtype=np.bool_)
     wanted[rows] = True
     images = (image for group in dataset.iterate_images(wanted) for image in group)

@@ -7,6 +7,7 @@ slices.
 Shapes: N test items, F traits.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from dagnn_core.retrieval.comparison import holm, welch_p_value
 
 MAX_DEPTH = 3
 MIN_ITEMS = 10  # of a slice, in each half
+MAX_LABELS = 200  # that the tree sees: the most frequent
 NUM_LABELS, NUM_WORDS, BRIGHTNESS = "number of labels", "words of the text", "brightness of the image"
 
 
@@ -79,8 +81,11 @@ def find_slices(queries: Queries) -> list[FoundSlice]:
 
 def _traits(queries: Queries) -> dict[str, NDArray[np.float64]]:
     """Trait -> its value of every item, [N]; labels by `=` and their names, which no other trait has."""
-    names = sorted({name for labels in queries.labels for name in labels})
-    traits = {f"={name}": np.array([name in labels for labels in queries.labels], dtype=np.float64) for name in names}
+    counts = Counter(name for labels in queries.labels for name in labels)
+    frequent = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_LABELS]
+    names = [name for name in frequent if MIN_ITEMS <= counts[name] <= len(queries) - MIN_ITEMS]
+    carried = queries.label_matrix(names).astype(np.float64)
+    traits = {f"={name}": column for name, column in zip(names, carried.T, strict=True)}
     traits[NUM_LABELS] = np.array([len(labels) for labels in queries.labels], dtype=np.float64)
     if queries.text_lengths.any():
         traits[NUM_WORDS] = queries.text_lengths.astype(np.float64)

@@ -14,7 +14,7 @@ NUM_BINS = 10
 class Reliability(NamedTuple):
     """A reliability diagram: probabilities in bins of equal width, each beside how often the label was there."""
 
-    count: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     """Probabilities in each bin, [B]."""
     predicted: NDArray[np.float64]
     """Their mean, [B]; NaN of an empty bin."""
@@ -24,9 +24,9 @@ class Reliability(NamedTuple):
     @property
     def error(self) -> float:
         """Expected calibration error (Naeini, Cooper and Hauskrecht, AAAI 2015): mean |predicted - observed|."""
-        filled = self.count > 0
+        filled = self.sizes > 0
         gaps = np.abs(self.predicted[filled] - self.observed[filled])
-        return float(gaps @ self.count[filled] / self.count.sum())
+        return float(gaps @ self.sizes[filled] / self.sizes.sum())
 
 
 def reliability(probabilities: NDArray[np.floating], labels: NDArray[np.uint8]) -> Reliability:
@@ -41,8 +41,8 @@ def reliability(probabilities: NDArray[np.floating], labels: NDArray[np.uint8]) 
     """
     flat, truth = probabilities.ravel().astype(np.float64), labels.ravel().astype(np.float64)
     bins = np.minimum((flat * NUM_BINS).astype(np.int64), NUM_BINS - 1)
-    count = np.bincount(bins, minlength=NUM_BINS)
-    divisor = np.where(count == 0, np.nan, count)
+    sizes = np.bincount(bins, minlength=NUM_BINS)
+    divisor = np.where(sizes == 0, np.nan, sizes)
     predicted = np.bincount(bins, flat, minlength=NUM_BINS) / divisor
     observed = np.bincount(bins, truth, minlength=NUM_BINS) / divisor
-    return Reliability(count, predicted, observed)
+    return Reliability(sizes, predicted, observed)

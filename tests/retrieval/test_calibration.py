@@ -10,7 +10,7 @@ def test_a_diagram_by_hand() -> None:
     probabilities = np.array([[0.02, 0.95], [0.08, 0.99], [0.05, 1.0]])
     labels = np.array([[0, 1], [0, 1], [1, 0]], dtype=np.uint8)
     found = reliability(probabilities, labels)
-    assert found.count.tolist() == [3, *[0] * (NUM_BINS - 2), 3]
+    assert found.sizes.tolist() == [3, *[0] * (NUM_BINS - 2), 3]
     assert found.predicted[[0, -1]] == pytest.approx([0.05, 0.98])
     assert found.observed[[0, -1]] == pytest.approx([1 / 3, 2 / 3])
     assert np.isnan(found.predicted[1:-1]).all() and np.isnan(found.observed[1:-1]).all()

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from components.services.lineage.tree import parse_reference, read_recorded
+from components.services.registry.versions import check_name
 from components.services.tracking.files import check_direct_way
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.artifacts import MANIFEST, Artifact, read_artifact
@@ -36,6 +37,7 @@ def open_report(reference: str, tracking: Tracking, folder: Path) -> Artifact:
         return read_artifact(Path(reference), KIND)  # says what is missing
     try:
         version = parse_reference(reference)
+        check_name(version.name)
     except InputError as error:
         raise InputError(
             f"{quote(reference)} is no report",

@@ -51,7 +51,7 @@ def training_charts(history: Sequence[Mapping[str, float]], params: Mapping[str,
     terms = [key for key in losses if key != "loss_total"]
     for start in range(0, len(terms), len(SERIES)):
         some = terms[start : start + len(SERIES)]
-        title = "Terms of the loss" + (", continued" if start else "")
+        title = "Terms of the loss" + (f", {start // len(SERIES) + 1}" if start else "")
         curves[title] = {key.removeprefix("loss_").replace("_", " "): key for key in some}
     curves["Validation MAP"] = {TITLES[direction]: f"val_map_{direction}" for direction in DIRECTIONS}
     accuracies = [key for key in history[0] if key.startswith("discriminator_accuracy_")]
@@ -134,7 +134,7 @@ def label_chart(analysis: Analysis) -> Chart | None:
     svg = draw_points(
         points, name="MAP of labels by training items", x_label="training items with the label", y_label="mean MAP"
     )
-    numbers = {
+    numbers: dict[str, list[object]] = {
         "label": [label.name for label in analysis.labels],
         "training_items": [label.num_train for label in analysis.labels],
         "test_items": [label.num_queries for label in analysis.labels],
@@ -150,7 +150,7 @@ def label_chart(analysis: Analysis) -> Chart | None:
 def reliability_chart(diagrams: Mapping[str, Reliability]) -> Chart:
     """Observed by predicted probabilities of each modality, beside the diagonal."""
     curves = [
-        Curve(f"{modality}s", diagram.predicted[diagram.count > 0], diagram.observed[diagram.count > 0])
+        Curve(f"{modality}s", diagram.predicted[diagram.sizes > 0], diagram.observed[diagram.sizes > 0])
         for modality, diagram in diagrams.items()
     ]
     svg = draw_curves(
@@ -163,8 +163,8 @@ def reliability_chart(diagrams: Mapping[str, Reliability]) -> Chart:
     )
     numbers: dict[str, list[object]] = {"modality": [], "count": [], "predicted": [], "observed": []}
     for modality, diagram in diagrams.items():
-        numbers["modality"] += [modality] * len(diagram.count)
-        numbers["count"] += diagram.count.tolist()
+        numbers["modality"] += [modality] * len(diagram.sizes)
+        numbers["count"] += diagram.sizes.tolist()
         numbers["predicted"] += _cells(diagram.predicted)
         numbers["observed"] += _cells(diagram.observed)
     return Chart("Reliability", Markup(svg), "reliability.csv", csv_uri(numbers))  # noqa: S704 - our own drawing

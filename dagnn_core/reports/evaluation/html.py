@@ -1,5 +1,6 @@
 """The report as one self-contained page: metrics, examples, failures, slices, charts, the common space, and origin."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -336,11 +337,8 @@ def _show_map(analysis: Analysis, showcase: Showcase) -> _Map | None:
     num_items = len(space.items)
     items = [int(item) for item in space.items]
     carried = [analysis.queries.labels[item] for item in items]
-    counts: dict[str, int] = {}
-    for labels in carried:
-        for label in labels:
-            counts[label] = counts.get(label, 0) + 1
-    labels = sorted(counts, key=lambda label: (-counts[label], label))[:MAX_MATRIX]
+    counts = Counter(label for labels in carried for label in labels)
+    frequent = sorted(counts, key=lambda label: (-counts[label], label))[:MAX_MATRIX]
     points = []
     for number in range(2 * num_items):
         place = number % num_items
@@ -352,7 +350,7 @@ def _show_map(analysis: Analysis, showcase: Showcase) -> _Map | None:
                 modality,
                 (float(space.pca[number, 0]), float(space.pca[number, 1])),
                 (float(space.tsne[number, 0]), float(space.tsne[number, 1])),
-                [labels.index(label) for label in carried[place] if label in labels],
+                [frequent.index(label) for label in carried[place] if label in frequent],
                 shown._replace(text=text),
             )
         )
@@ -367,7 +365,7 @@ def _show_map(analysis: Analysis, showcase: Showcase) -> _Map | None:
             "labels": ["|".join(carried[number % num_items]) for number in range(2 * num_items)],
         }
     )
-    return _Map(points, labels, numbers)
+    return _Map(points, frequent, numbers)
 
 
 def _flat_params(artifacts: Sequence[Artifact]) -> dict[str, dict[str, Any]]:

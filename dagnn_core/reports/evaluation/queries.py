@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -202,7 +203,7 @@ class Queries:
             )
         file = artifact.file(FILE)
         table = read_columns(file, SCHEMA, None, remedy=artifact.remedy, nullable=NULLABLE)
-        parts = {direction: table.filter(pa.compute.equal(table["direction"], direction)) for direction in DIRECTIONS}
+        parts = {direction: table.filter(pc.equal(table["direction"], direction)) for direction in DIRECTIONS}
         one, other = (part.select(["id", "labels"]) for part in parts.values())
         if not len(one) or one != other or len(one) + len(other) != len(table):
             raise ArtifactError(

@@ -113,7 +113,7 @@ def test_links_lead_to_parts_and_numbers(pages: Pages, open_page: Any, name: str
 
 def test_the_map_shows_items_highlights_labels_and_changes_projection(pages: Pages, open_page: Any) -> None:
     page = open_page(pages.report, viewport=DESKTOP)
-    dot = page.locator(".map .dot.image").first
+    dot = page.locator(".map .dot.of-image").first
     dot.scroll_into_view_if_needed()
     assert not dot.locator(".tip").is_visible()
     dot.hover(force=True)

@@ -126,7 +126,8 @@ def _rule(bounds: _Bounds, traits: list[str]) -> str:
         else:
             # numbers of labels and words are whole: above 3.5 is 4 or more
             first, last = (low, high) if name == BRIGHTNESS else (np.floor(low) + 1, np.floor(high))
-            ends = [f"{first:.0f} or more"] if np.isfinite(low) else []
-            ends += [f"{last:.0f} or less"] if np.isfinite(high) else []
-            words.append(f"{name} {' and '.join(ends)}")
+            if np.isfinite(low) and np.isfinite(high):
+                words.append(f"{name} {first:.0f}" + (f" to {last:.0f}" if last > first else ""))
+            else:
+                words.append(f"{name} " + (f"{first:.0f} or more" if np.isfinite(low) else f"{last:.0f} or less"))
     return ", ".join(words)

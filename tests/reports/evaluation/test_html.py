@@ -85,9 +85,15 @@ class Page(HTMLParser):
         return sum(name == tag and css_class in attrs.get("class", "").split() for name, attrs in self.tags)
 
 
-def test_every_hit_is_marked_as_its_labels_say(dataset: Dataset) -> None:
+@pytest.fixture(scope="module")
+def html(dataset: Dataset) -> str:
+    """The page of `make_evaluation`."""
+    return render(dataset, make_evaluation(dataset))
+
+
+def test_every_hit_is_marked_as_its_labels_say(dataset: Dataset, html: str) -> None:
     evaluation = make_evaluation(dataset)
-    page = part(render(dataset, evaluation), "text-to-image", "image-to-text")
+    page = part(html, "text-to-image", "image-to-text")
     labels = dataset.labels[evaluation.rows].astype(int)
     rng = np.random.default_rng(CONFIG.seed)
     relevant = dict.fromkeys(DIRECTIONS, 0)
@@ -110,8 +116,7 @@ def test_every_hit_is_marked_as_its_labels_say(dataset: Dataset) -> None:
     assert page.text.count("✗") == 40 - sum(relevant.values()) + legend
 
 
-def test_the_page_needs_nothing_from_outside_and_escapes_texts(dataset: Dataset) -> None:
-    html = render(dataset, make_evaluation(dataset))
+def test_the_page_needs_nothing_from_outside_and_escapes_texts(html: str) -> None:
     page = Page(html)
     names = {tag for tag, _ in page.tags}
     assert not names & {"script", "link", "iframe", "b-sea"}
@@ -126,8 +131,8 @@ def test_the_page_needs_nothing_from_outside_and_escapes_texts(dataset: Dataset)
     }
 
 
-def test_images_become_small_opaque_thumbnails(dataset: Dataset) -> None:
-    page = part(render(dataset, make_evaluation(dataset)), "text-to-image", "image-to-text")
+def test_images_become_small_opaque_thumbnails(html: str) -> None:
+    page = part(html, "text-to-image", "image-to-text")
     sources = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
     assert len(sources) == 5 * 4 + 5, "the hits of the texts, and the image queries"
     colors = set()
@@ -148,14 +153,12 @@ def test_data_without_images_shows_ids_and_texts(tmp_path: Path) -> None:
     assert len(re.findall(r"item-\d+: <script>", page.text)) == 5 * 4 + 5
 
 
-def test_equal_input_gives_the_equal_page(dataset: Dataset) -> None:
-    evaluation = make_evaluation(dataset)
-    assert render(dataset, evaluation) == render(dataset, evaluation)
+def test_equal_input_gives_the_equal_page(dataset: Dataset, html: str) -> None:
+    assert render(dataset, make_evaluation(dataset)) == html
 
 
-def test_table_labels_and_origin(dataset: Dataset) -> None:
+def test_table_labels_and_origin(dataset: Dataset, html: str) -> None:
     evaluation = make_evaluation(dataset)
-    html = render(dataset, evaluation)
     page, results = Page(html), part(html, "results")
     assert results.count("best", "td") == 15, "all of the model's metrics"
     assert results.text.count(" 2.00") == 15 and results.text.count(" 1.00") == 15, "ratios to CCA"
@@ -200,9 +203,8 @@ def test_every_chart_has_its_numbers(dataset: Dataset) -> None:
     assert [row[0] for row in numbers(page, "space.csv")[1:]] == [f"item-{number}" for number in range(3, 15)] * 2
 
 
-def test_the_hardest_queries_and_the_most_confident_mistakes(dataset: Dataset) -> None:
+def test_the_hardest_queries_and_the_most_confident_mistakes(dataset: Dataset, html: str) -> None:
     evaluation = make_evaluation(dataset)
-    html = render(dataset, evaluation)
     page = part(html, "failures")
     for direction in DIRECTIONS:
         lowest = np.sort(evaluation.average_precision[direction])[:4]
@@ -216,6 +218,7 @@ def test_the_hardest_queries_and_the_most_confident_mistakes(dataset: Dataset) -
     assert page.count("mistake", "div") == 12
 
 
+@pytest.mark.slow
 def test_discriminators_many_terms_and_closed_forms(dataset: Dataset) -> None:
     evaluation = make_evaluation(dataset)
     terms = {f"loss_term_{number}": 0.1 for number in range(7)}
@@ -241,11 +244,12 @@ def test_a_model_without_probabilities_and_results_without_a_mistake(dataset: Da
     assert "Other protocols" not in page.text
 
 
-def test_protocols_print_their_cutoffs(dataset: Dataset) -> None:
-    page = part(render(dataset, make_evaluation(dataset)), "results")
+def test_protocols_print_their_cutoffs(html: str) -> None:
+    page = part(html, "results")
     assert re.search(r"test split\s*image → text\s*11\s*12\s*@5 0\.250\s*@12 0\.500", page.text)
 
 
+@pytest.mark.slow
 def test_images_that_do_not_compress_become_smaller_so_that_the_page_stays_below_5_megabytes(tmp_path: Path) -> None:
     def noise(number: int) -> bytes:
         stream = io.BytesIO()

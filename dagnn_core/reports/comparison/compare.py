@@ -232,7 +232,7 @@ class _QuerySet(NamedTuple):
 
 
 def _sets_of_queries(reference: ComparedReport) -> dict[Family, list[_QuerySet]]:
-    """What is compared, by family; slices without an item are left out."""
+    """What is compared, by family; slices of no item, or of all, are left out."""
     queries, both = reference.queries, tuple(DIRECTIONS)
     everything = np.ones(len(queries), dtype=np.bool_)
     names = sorted({name for labels in queries.labels for name in labels})
@@ -255,7 +255,7 @@ def _sets_of_queries(reference: ComparedReport) -> dict[Family, list[_QuerySet]]
             *(_QuerySet(ARROWS[direction], (direction,), everything) for direction in DIRECTIONS),
             _QuerySet("mean of both", both, everything),
         ],
-        "slice": [one for one in found if one.items.any()],
+        "slice": [one for one in found if one.items.any() and not one.items.all()],
         "label": [_QuerySet(name, both, carried[:, column] > 0) for column, name in enumerate(names)],
     }
 

@@ -300,8 +300,10 @@ def _confusions(analysis: Analysis, dataset: Dataset) -> _Matrix | None:
     found = analysis.confusions
     if not found.num_wrong.any():
         return None
-    shown = np.argsort(-found.num_wrong, kind="stable")[:MAX_MATRIX]
-    shown = np.sort(shown[found.num_wrong[shown] > 0])
+    # labels of the queries that find something wrong, and labels of what they find
+    weight = found.num_wrong + np.nansum(found.share * found.num_wrong[:, None], axis=0)
+    shown = np.argsort(-weight, kind="stable")[:MAX_MATRIX]
+    shown = np.sort(shown[weight[shown] > 0])
     return _matrix(found.share, dataset.label_names, shown)
 
 

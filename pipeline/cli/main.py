@@ -60,6 +60,8 @@ app.command("serve", short_help="Answer searches over HTTP, with a page for the 
 app.command("tune", short_help="Search for values of the configuration that train a better model.")(tune.tune)
 app.command("watch", short_help="Summarise the log of queries: drift, nothing relevant, latency.")(watch.watch)
 app.command("results")(report.results)
+app.add_typer(report.app, name="report")
+app.command("compare", short_help="Compare models on the same test split.")(report.compare)
 app.command("register", short_help="Register the trained model as the challenger.")(registry.register)
 app.command("promote", short_help="Make the challenger champion, unless it is worse.")(registry.promote)
 app.command("rollback", short_help="Make the champion before the present one champion again.")(registry.rollback)

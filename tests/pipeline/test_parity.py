@@ -84,7 +84,7 @@ _CHOSEN_BY_NAME = {
         ),
         ("components/services/promotion/gate.py", set()),
         ("dagnn_core/config/register.py", set()),
-        ("dagnn_core/config/train.py", {"train"}),
+        ("dagnn_core/config/train.py", {"train", "evaluate"}),  # the report draws the learning rate
         ("dagnn_core/label_graph/drawing.py", {"build_label_graph"}),
         ("dagnn_core/reports/evaluation/html.py", {"evaluate"}),
         ("dagnn_core/training/loop.py", {"train"}),

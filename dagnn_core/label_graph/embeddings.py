@@ -80,8 +80,11 @@ def learn_label_vectors(
         )
     word_row = {word: num_labels + index for word, index in column.items()}
     rows_of = [[word_row[word] for word in tokenize(name) if word in word_row] for name in unseen_names]
-    unseen = [vectors[rows].mean(axis=0) if rows else np.zeros(vectors.shape[1]) for rows in rows_of]
-    return np.concatenate([vectors[:num_labels], *(MEAN_NORM * unit_length(row[None]) for row in unseen)])
+    unseen = np.zeros((len(unseen_names), vectors.shape[1]), np.float32)
+    for number, rows in enumerate(rows_of):
+        if rows:
+            unseen[number] = vectors[rows].mean(axis=0)
+    return np.concatenate([vectors[:num_labels], MEAN_NORM * unit_length(unseen)])
 
 
 def learn_from_labels(counts: NDArray[np.int64], label_counts: NDArray[np.int64], *, dim: int) -> NDArray[np.float32]:

@@ -94,8 +94,12 @@ class Split(NamedTuple):
     def _take(self, rows: Tensor) -> "Split":
         here = rows.to(self.image.device)
         is_labelled = None if self.is_labelled is None else self.is_labelled[rows]
-        on_device = (matrix[here] for matrix in (self.image, self.text, self.labels))
-        return Split(*on_device, self.has_image[rows], self.has_text[rows], is_labelled)
+        return Split(
+            *(self.image[here], self.text[here], self.labels[here]),
+            self.has_image[rows],
+            self.has_text[rows],
+            is_labelled,
+        )
 
     def _positions_of_labelled(self, rows: Tensor, device: torch.device) -> Tensor | None:
         return None if self.is_labelled is None else self.is_labelled[rows].nonzero()[:, 0].to(device)

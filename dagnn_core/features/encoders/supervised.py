@@ -66,7 +66,7 @@ class SupervisedEncoder:
         words = WordEncoder.fit(
             train.texts, kind="bow", min_word_count=config.min_word_count, max_words=config.max_words
         )
-        labelled = np.flatnonzero(train.labels.any(axis=1))
+        labelled = np.flatnonzero(train.labels.any(axis=1)).tolist()
         train = LabelledTexts([train.texts[row] for row in labelled], train.labels[labelled])
         return cls.fit(words, train, val, dim=config.supervised_dim, seed=config.seed)
 

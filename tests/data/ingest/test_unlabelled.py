@@ -61,8 +61,6 @@ def test_too_few_for_an_item_of_every_label():
     items = make_items([{"a"}, {"b"}, {"c"}, {"a"}], splits=("train",))
     with pytest.raises(InputError, match=r"labelled_fraction is 0.5, .* 2 of 4 training items, expected at least 3"):
         take_labels_away(items, labelled_fraction=0.5, seed=1)
-    with pytest.raises(InputError, match=r"dataset.labelled_fraction must be above 0 and at most 1, got 0.0"):
-        DatasetConfig(labelled_fraction=0.0)
 
 
 def test_the_steps_count_labelled_items_alone_and_read_all_texts(tmp_path):

@@ -81,9 +81,9 @@ def learn_label_vectors(
     word_row = {word: num_labels + index for word, index in column.items()}
     rows_of = [[word_row[word] for word in tokenize(name) if word in word_row] for name in unseen_names]
     unseen = np.zeros((len(unseen_names), vectors.shape[1]), np.float32)
-    for number, rows in enumerate(rows_of):
-        if rows:
-            unseen[number] = vectors[rows].mean(axis=0)
+    for number, of_name in enumerate(rows_of):
+        if of_name:
+            unseen[number] = vectors[of_name].mean(axis=0)
     return np.concatenate([vectors[:num_labels], MEAN_NORM * unit_length(unseen)])
 
 

@@ -21,7 +21,13 @@ def read_split(features: Features, name: str, *, device: torch.device | str = "c
     rows = features.rows(name)
     matrices = (features.image, features.text, features.labels)
     image, text, labels = (torch.tensor(matrix[rows], dtype=torch.float32, device=device) for matrix in matrices)
-    return Split(image, text, labels, torch.tensor(features.has_image[rows]), torch.tensor(features.has_text[rows]))
+    is_labelled = features.labels[rows].any(axis=1)
+    return Split(
+        *(image, text, labels),
+        torch.tensor(features.has_image[rows]),
+        torch.tensor(features.has_text[rows]),
+        None if name != "train" or is_labelled.all() else torch.tensor(is_labelled),
+    )
 
 
 def graph_tensors(graph: LabelGraph) -> GraphTensors:

@@ -16,7 +16,7 @@ from dagnn_core.config.train import TrainConfig
 from dagnn_core.disk import require_space
 from dagnn_core.errors import InputError
 from dagnn_core.losses.batch import Losses
-from dagnn_core.model.kinds import build_network, compute_losses, fit_closed_form, kind_of
+from dagnn_core.model.kinds import build_network, compute_losses, fit_closed_form, kind_of, takes_unlabelled
 from dagnn_core.nn.cross_modal import CrossModalNetwork
 from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
@@ -97,6 +97,11 @@ def train(
     kind = kind_of(model_config)
     if config.incomplete == "skip" or not kind.takes_incomplete:
         train_split = train_split.pairs()
+    if config.unlabelled == "skip":
+        train_split = train_split.labelled()
+    every_item = train_split
+    if not takes_unlabelled(model_config):
+        train_split = train_split.labelled()
     _check(train_split, val_split, model_config, config)
     if kind.fit:
         return _closed_form_result(fit_closed_form(model_config, train_split, val_split), val_split, logger)
@@ -149,7 +154,7 @@ def train(
             saved = time.monotonic()
     result = TrainingResult(state.best_weights, state.history, state.best_metrics)
     if is_main() and isinstance(validated, DAGNN) and validated.hybrid is not None:
-        return _with_hybrid(result, validated, train_split, val_split)
+        return _with_hybrid(result, validated, every_item, val_split)
     return result
 
 
@@ -169,7 +174,7 @@ def _check(train_split: Split, val_split: Split, model_config: ModelConfig, conf
             f"{num_processes()}",
             "run `python -m components.steps.train` without torchrun; on a cluster, set train.nodes and gpu.count to 1",
         )
-    for name, split in (("train", train_split), ("val", val_split)):
+    for name, split in (("train", train_split.labelled()), ("val", val_split)):
         counts = {"images": int(split.has_image.sum()), "texts": int(split.has_text.sum())}
         for what, count in counts.items():
             if count < MIN_ITEMS_PER_BATCH:

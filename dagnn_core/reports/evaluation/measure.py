@@ -207,7 +207,7 @@ def score_unseen(
     Raises:
         InputError: there are unseen labels, but no item carries one.
     """
-    return _unseen(*score_pairs(image, text, unseen)) if unseen.shape[1] else {}
+    return unseen_metrics(*score_pairs(image, text, unseen)) if unseen.shape[1] else {}
 
 
 def unseen_chance(unseen: NDArray[np.uint8]) -> dict[str, float]:
@@ -216,10 +216,19 @@ def unseen_chance(unseen: NDArray[np.uint8]) -> dict[str, float]:
     Shape:
         unseen [N, U].
     """
-    return _unseen(*[chance_scores(unseen, unseen)] * 2) if unseen.shape[1] else {}
+    return unseen_metrics(*[chance_scores(unseen, unseen)] * 2) if unseen.shape[1] else {}
 
 
-def _unseen(image_to_text: QueryScores, text_to_image: QueryScores) -> dict[str, float]:
+def unseen_metrics(image_to_text: QueryScores, text_to_image: QueryScores) -> dict[str, float]:
+    """The metrics of `UNSEEN_METRICS`, by their names, of scores with relevance by unseen labels.
+
+    Args:
+        image_to_text: scores of the images of some pairs as queries.
+        text_to_image: scores of the texts of the same pairs.
+
+    Raises:
+        InputError: no query has a relevant item.
+    """
     metrics = mean_scores(image_to_text, text_to_image)
     return {f"unseen_{name}": metrics[name] for name in (*UNSEEN_METRICS, "num_queries")}
 

@@ -114,7 +114,7 @@ def test_the_schemas_accept_every_object(folder: str) -> None:
     bare = [
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "labels": pod.labels}, "spec": pod.spec}
         for entry in foreign
-        for _, pod in _pods(folder, entry)
+        for _, pod in _pods(entry)
     ]
     for entry in [*core, *bare]:
         kubernetes_validate.validate(entry, KUBERNETES, strict=True)

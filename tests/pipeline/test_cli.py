@@ -25,6 +25,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+@pytest.mark.slow
 def test_compiling_does_not_import_torch(tmp_path: Path) -> None:
     program = "import sys\nfrom pathlib import Path\nfrom pipeline.cli.kubeflow import compile_pipeline\n"
     program += "compile_pipeline(Path(sys.argv[1]), image='name@sha256:' + '0' * 64)\n"

@@ -100,6 +100,7 @@ def compile_both(folder: Path) -> None:
         write_pipeline(out, images=images, params=PARAMS, target=TARGET, options=WHOLE, kubernetes_native=native)
 
 
+@pytest.mark.slow
 def test_compiling_in_another_process_gives_the_same_bytes(tmp_path: Path) -> None:
     compile_both(tmp_path / "one")
     program = "import sys; from pathlib import Path; from tests.pipeline.test_compile import compile_both\n"

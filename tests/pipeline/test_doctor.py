@@ -505,6 +505,7 @@ class TestAllAtOnce:
         with pytest.raises(KeyError, match="wrong"):
             list(look_at_all({"gpu": wrong}))
 
+    @pytest.mark.slow
     def test_mlflow_is_imported_in_another_process(self) -> None:
         program = (
             "import sys\n"

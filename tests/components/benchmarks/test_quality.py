@@ -104,6 +104,7 @@ def test_val_is_scored_while_anything_is_to_be_chosen(arguments: dict[str, Any],
             assert mean == pytest.approx(result["val_map_mean"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_finished_trainings_are_kept(
     arguments: dict[str, Any], inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

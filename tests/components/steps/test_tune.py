@@ -172,6 +172,7 @@ def interrupt_in(monkeypatch: pytest.MonkeyPatch, trial: int, epoch: int, error:
     monkeypatch.setattr(study.Draw, "report", report)
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_resumes(
     run: Tune, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -78,7 +78,7 @@ dvc-deps: setup ## write into dvc.yaml which modules each stage imports
 	@python infra/dvc_deps.py
 
 types: setup ## mypy --strict
-	@mypy
+	@mypy --num-workers auto
 
 docs: setup ## build the documentation into build/site; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet

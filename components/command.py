@@ -3,10 +3,12 @@
 import errno
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -21,7 +23,7 @@ ParamsOption = Annotated[str, typer.Option(help="The configuration file.")]
 WorkOption = Annotated[Path, typer.Option(help="Folder for unfinished work, from which an interrupted run resumes.")]
 INTERRUPTED = 130
 
-_OPTIONAL = {"dvc": "dvc[s3]", "dvc_data": "dvc[s3]", "scmrepo": "dvc[s3]", "docker": "docker"}
+_OPTIONAL = {"dvc": "dvc[s3]", "dvc_data": "dvc[s3]", "scmrepo": "dvc[s3]", "docker": "docker", "optuna": "optuna"}
 """Package that only some commands need -> what brings it."""
 
 _PATH_ERRORS = {
@@ -99,6 +101,16 @@ def run_step(main: Callable[..., object]) -> NoReturn:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
     run_command(app)
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, with which torchrun and clusters end a process, do what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _is_ours_or_warns(record: logging.LogRecord) -> bool:

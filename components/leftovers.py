@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from components.locations import ADDING, ARTIFACTS, CACHE, FETCHED, RUNS, WORK
+from components.locations import ADDING, ARTIFACTS, CACHE, FETCHED, RETRAINING, RUNS, WORK
 from dagnn_core.disk import folder_bytes
 from dagnn_core.drafts import find_drafts, remove_draft
 from dagnn_core.errors import BackendError
@@ -63,7 +63,7 @@ def remove(leftover: Leftover) -> bool:
 def _find(root: Path, *, cache: bool) -> Iterator[tuple[Path, str]]:
     for folder in (root / ARTIFACTS, *sorted(path for path in (root / RUNS).rglob("*") if path.is_dir())):
         yield from ((draft, DRAFT) for draft in find_drafts(folder))
-    for folder in (root / WORK, root / ADDING):
+    for folder in (root / WORK, root / ADDING, root / RETRAINING):
         names = {path.with_suffix("") if path.suffix == ".lock" else path for path in folder.glob("*")}
         yield from ((path, UNFINISHED) for path in sorted(names) if not any((path / name).exists() for name in _NEEDED))
     if cache:

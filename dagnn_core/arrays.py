@@ -64,7 +64,13 @@ def read_array(
 
 
 def read_columns(
-    path: Path, schema: pa.Schema, num_rows: int | None, *, remedy: str, without: Sequence[str] = ()
+    path: Path,
+    schema: pa.Schema,
+    num_rows: int | None,
+    *,
+    remedy: str,
+    without: Sequence[str] = (),
+    nullable: Container[str] = (),
 ) -> pa.Table:
     """Read a Parquet file whose columns are known.
 
@@ -74,9 +80,10 @@ def read_columns(
         num_rows: how many rows it has; None: any number.
         remedy: how to rebuild it.
         without: columns that are not read, and may be null.
+        nullable: columns that are read, and may be null.
 
     Raises:
-        ArtifactError: it is damaged, has other columns, types or rows, or a cell is null.
+        ArtifactError: it is damaged, has other columns, types or rows, or a cell is null that must not be.
     """
     with opening(path, remedy):
         found = pq.read_schema(path)
@@ -89,7 +96,7 @@ def read_columns(
     if num_rows not in (None, table.num_rows):
         raise ArtifactError(f"{path} has {table.num_rows} rows, expected {num_rows} as its manifest says", remedy)
     for name, column in zip(table.column_names, table.columns, strict=True):
-        if column.null_count:
+        if column.null_count and name not in nullable:
             raise ArtifactError(f"{path}: column {name} is null in {column.null_count} rows, expected values", remedy)
     return table
 

@@ -18,6 +18,10 @@ from dagnn_core.errors import BackendError
 ENDING_SECONDS = 0.2  # a holder that is just removing its lock file is no conflict
 
 
+class BusyError(BackendError):
+    """Another process holds a lock. Exit status 3."""
+
+
 @contextmanager
 def hold_lock(path: Path, *, busy: str, remedy: str, elsewhere: str) -> Iterator[None]:
     """Hold a lock file, which names its holder, for this process alone; the file stays.
@@ -31,12 +35,13 @@ def hold_lock(path: Path, *, busy: str, remedy: str, elsewhere: str) -> Iterator
         elsewhere: what the user can do where the file system has no locks.
 
     Raises:
-        BackendError: another process holds it, or the file system has no locks.
+        BusyError: another process holds it.
+        BackendError: the file system has no locks.
     """
     try:
         held = FileLock(path, timeout=ENDING_SECONDS, fallback_to_soft=False).acquire()
     except Timeout as error:
-        raise BackendError(f"{path}: {busy} ({_holder(path)}), expected one at a time", remedy) from error
+        raise BusyError(f"{path}: {busy} ({_holder(path)}), expected one at a time", remedy) from error
     except OSError as error:
         if error.filename is not None:  # the file cannot be opened, and the error says so
             raise

@@ -5,8 +5,11 @@ row of a batch alone are nearly all of the work: each process applies them to it
 gathered. The rest (batch norm, label GNN, losses) depends on the whole batch, is small, and is done by every process.
 """
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +19,8 @@ from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from dagnn_core.errors import BackendError, InputError
+
+_LONGEST_WAIT = timedelta(hours=1)  # of the others for the first one, which may wait for a server that restarts
 
 
 @contextmanager
@@ -40,7 +45,7 @@ def joined_processes(device: torch.device) -> Iterator[None]:
                 "lower --nproc_per_node, or set train.device to cpu",
             )
         torch.cuda.set_device(position)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_LONGEST_WAIT)
     yield
     dist.destroy_process_group()  # not after a failure, which must end this process at once
 
@@ -59,8 +64,38 @@ def from_main(value: int) -> int:
     """What the first process says, whatever the others say."""
     if num_processes() == 1:
         return value
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    return int(_sum(torch.tensor(int(value) if is_main() else 0, device=device)))
+    return int(_sum(torch.tensor(int(value) if is_main() else 0, device=_device())))
+
+
+@contextmanager
+def file_of_main(path: Path) -> Iterator[Path]:
+    """A file as the first process has it, in all processes, which need not share a disk.
+
+    Args:
+        path: the file; it need not exist.
+
+    Yields:
+        Path of the same content, in a folder of the same name, while the body runs; where the first process has no such
+        file, nothing is there.
+
+    Raises:
+        BackendError: a process cannot be reached any more.
+    """
+    if num_processes() == 1:
+        yield path
+        return
+    size = from_main(path.stat().st_size if is_main() and path.is_file() else 0)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, path.parent.name, path.name)
+        if size:
+            content = torch.empty(size, dtype=torch.uint8)
+            if is_main():
+                content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+            content = _exchange(lambda x: dist.broadcast(x, 0), content.to(_device()))
+            if not is_main():
+                copy.parent.mkdir()
+                copy.write_bytes(content.cpu().numpy().tobytes())
+        yield path if is_main() else copy
 
 
 def by_rows(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -90,14 +125,24 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     vector_to_parameters(total / num_processes(), gradients)
 
 
+def _device() -> str:
+    """Where the processes exchange tensors."""
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"
+
+
 def _sum(x: Tensor) -> Tensor:
-    """Sum over the processes, in place.
+    """Sum over the processes, in place."""
+    return _exchange(dist.all_reduce, x)
+
+
+def _exchange(operation: Callable[[Tensor], object], x: Tensor) -> Tensor:
+    """Exchange a tensor with the other processes, in place.
 
     Raises:
         BackendError: one of them cannot be reached any more.
     """
     try:
-        dist.all_reduce(x)
+        operation(x)
     except RuntimeError as error:  # so does gloo say it
         raise BackendError(
             "another process of this training has ended, or cannot be reached",

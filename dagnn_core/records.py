@@ -147,6 +147,7 @@ class LabelGraphContent:
     """Content of a `label_graph`."""
 
     label_names: tuple[str, ...] = ()
+    unseen_label_names: tuple[str, ...] = ()
     num_items: Number = 0
     threshold: Share = 0.0
     num_edges: Number = 0

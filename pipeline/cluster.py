@@ -1,4 +1,4 @@
-"""What a Kubernetes cluster has of what a target names, looked at without changing it: secrets, certificates, nodes."""
+"""What a Kubernetes cluster has of what a target names, looked at without a change: secrets, nodes, Trainer, rights."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +9,7 @@ from urllib.parse import quote
 from dagnn_core.errors import BackendError, InputError
 from pipeline.pods import PodRequest, pod_request
 from pipeline.target import CaConfigMap, Gpu, Scratch, Target, secrets_of
+from pipeline.trainer.manifests import API_VERSION, RIGHTS
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -35,35 +36,42 @@ class SkippedError(Exception):
     """There is nothing to look at; the message says why."""
 
 
-def cluster_checks(namespace: str, target: Target) -> dict[str, Callable[[], Note]]:
+def cluster_checks(namespace: str, target: Target, account: str = "") -> dict[str, Callable[[], Note]]:
     """What there is to look at on the cluster that kubectl's configuration names, by name.
 
     Args:
         namespace: that the tasks run in.
         target: the cluster.
+        account: the service account of the tasks; empty: the one that Kubeflow gives them.
     """
     return {
-        **_named_checks(namespace, target),
+        **_named_checks(namespace, target, account),
         "nodes": lambda: _nodes(target),
-        "gpu": lambda: _gpu(target.gpu),
+        "gpu": lambda: _gpu(target.gpu, target.train.nodes),
     }
 
 
-def require_named(namespace: str, target: Target) -> None:
+def require_named(namespace: str, target: Target, account: str = "") -> None:
     """See that what tasks cannot start without is there, as far as this can be seen from here.
 
+    Args:
+        namespace: that the tasks run in.
+        target: the cluster.
+        account: the service account of the tasks; empty: the one that Kubeflow gives them.
+
     Raises:
-        InputError: a secret, the certificates or the storage class are missing.
+        InputError: a secret, the certificates or the storage class are missing; or Kubeflow Trainer or the right to use
+            it, where the target trains on several nodes.
         BackendError: the cluster that kubectl's configuration names cannot be reached.
     """
-    for name, check in _named_checks(namespace, target).items():
+    for name, check in _named_checks(namespace, target, account).items():
         try:
             check()
         except SkippedError as reason:
             log.warning("%s was not looked for: %s", name, reason)
 
 
-def _named_checks(namespace: str, target: Target) -> dict[str, Callable[[], Note]]:
+def _named_checks(namespace: str, target: Target, account: str) -> dict[str, Callable[[], Note]]:
     checks: dict[str, Callable[[], Note]] = {}
     for name in secrets_of(target):
         checks[f"secret {name}"] = partial(_secret, namespace, name, _how_to_make(name, target))
@@ -71,6 +79,9 @@ def _named_checks(namespace: str, target: Target) -> dict[str, Callable[[], Note
         checks[f"config map {target.ca_config_map.name}"] = partial(_certificates, namespace, target.ca_config_map)
     if target.scratch.size:
         checks["scratch"] = partial(_scratch, target.scratch)
+    if target.num_processes > 1:
+        checks["trainer"] = _trainer
+        checks["trainer rights"] = partial(_trainer_rights, namespace, account or _account_of_kubeflow(namespace))
     return checks
 
 
@@ -128,6 +139,45 @@ def _scratch(scratch: Scratch) -> Note:
     return Note(f"{scratch.size} of the default storage class {names[0]}")
 
 
+def _trainer() -> Note:
+    """Whether the cluster knows the objects of Kubeflow Trainer."""
+    api = _kubernetes()
+    found = _get(api, f"/apis/{API_VERSION}", _JSON, f"resources of {API_VERSION}") or {}
+    if "trainjobs" not in {entry["name"] for entry in found.get("resources") or []}:
+        raise InputError(
+            f"Kubeflow Trainer is not installed on {api.configuration.host}, which knows no TrainJobs",
+            "install version 2.1 or later (docs/cluster.md), or set train.nodes and gpu.count to 1",
+        )
+    return Note(f"{api.configuration.host} knows TrainJobs")
+
+
+def _trainer_rights(namespace: str, account: str) -> Note:
+    """Whether the account of the tasks may do what a training on several nodes takes."""
+    _namespace_path(namespace)
+    api, path = _kubernetes(), "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    for group, resource, verbs in RIGHTS:
+        for verb in verbs:
+            kind, _, part = resource.partition("/")
+            asked = {"namespace": namespace, "group": group, "resource": kind, "subresource": part, "verb": verb}
+            review = {
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SubjectAccessReview",
+                "spec": {"user": f"system:serviceaccount:{namespace}:{account}", "resourceAttributes": asked},
+            }
+            answer = _ask(api, "POST", path, _JSON, f"rights of {account}", body=review)
+            if not (answer or {}).get("status", {}).get("allowed"):
+                raise InputError(
+                    f"the account {account} in namespace {namespace} must not {verb} {resource}",
+                    "apply infra/kubernetes/training for its namespace, or name the tasks' account (--service-account)",
+                )
+    return Note(f"the account {account} in namespace {namespace} may start and follow TrainJobs")
+
+
+def _account_of_kubeflow(namespace: str) -> str:
+    """What Kubeflow runs tasks as, unless it is told otherwise: with one user, and with many."""
+    return "pipeline-runner" if namespace == "kubeflow" else "default-editor"
+
+
 def _nodes(target: Target) -> Note:
     """Whether each size of task has a node that it may run on."""
     api = _kubernetes()
@@ -166,15 +216,15 @@ def _taints(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield taint["key"], taint.get("value") or "", taint["effect"]
 
 
-def _gpu(gpu: Gpu) -> Note:
+def _gpu(gpu: Gpu, num_pods: int) -> Note:
     if not gpu.count:
         raise SkippedError("the cluster's configuration trains without")
     nodes = _get(_kubernetes(), "/api/v1/nodes", _JSON, "list of nodes")
     count = sum(int(node["status"].get("allocatable", {}).get(gpu.type, 0)) for node in (nodes or {}).get("items", []))
-    if count < gpu.count:
+    if count < gpu.count * num_pods:
         raise InputError(
-            f"the cluster's nodes offer {count} {gpu.type}, expected {gpu.count} for a training",
-            "install the device plugin, add nodes, or lower gpu.count",
+            f"the cluster's nodes offer {count} {gpu.type}, expected {gpu.count * num_pods} for a training",
+            f"install the device plugin, add nodes, or lower gpu.count{' or train.nodes' if num_pods > 1 else ''}",
         )
     return Note(f"{count} {gpu.type} on the cluster's nodes, some of which may be in use")
 
@@ -209,6 +259,11 @@ def _kubernetes() -> "ApiClient":
 
 
 def _get(api: "ApiClient", path: str, accept: str, what: str) -> Any:
+    """What Kubernetes has; None where there is no such thing."""
+    return _ask(api, "GET", path, accept, what)
+
+
+def _ask(api: "ApiClient", method: str, path: str, accept: str, what: str, *, body: object = None) -> Any:
     """The answer to a request of Kubernetes; None where there is no such thing."""
     import urllib3
     from kubernetes.client import ApiException
@@ -217,8 +272,9 @@ def _get(api: "ApiClient", path: str, accept: str, what: str) -> Any:
     try:
         answer = api.call_api(
             path,
-            "GET",
-            header_params={"Accept": accept},
+            method,
+            header_params={"Accept": accept} | ({"Content-Type": _JSON} if body else {}),
+            body=body,
             response_type="object",
             auth_settings=["BearerToken"],
             _return_http_data_only=True,

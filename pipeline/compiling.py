@@ -7,10 +7,12 @@ from pathlib import Path
 from kfp.compiler import Compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError
 from pipeline.graph import PipelineOptions, build_pipeline
 from pipeline.images import Images, pullable
 from pipeline.target import Target
+from pipeline.trainer.manifests import check_nodes
 
 
 def write_pipeline(
@@ -33,10 +35,14 @@ def write_pipeline(
         kubernetes_native: write the custom resources `Pipeline` and `PipelineVersion`, for `kubectl apply`.
 
     Raises:
-        InputError: an image without digest, or `out` is no YAML file. Nothing is written then.
+        InputError: an image without digest, `out` is no YAML file, or the target cannot train on as many nodes as it
+            says. Nothing is written then.
     """
     if out.suffix not in (".yaml", ".yml"):
         raise InputError(f"{out}: a compiled pipeline is a YAML file, expected a name that ends in .yaml")
+    train = params["train"]
+    assert isinstance(train, TrainConfig)
+    check_nodes(target, train)
     pipeline = build_pipeline(images=pullable(images), params=params, target=target, options=options)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.stem}.partial.yaml")  # kfp looks at the ending

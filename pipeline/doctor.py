@@ -53,6 +53,7 @@ def checks_of(
     tracking: Tracking,
     project: Path = Path(),
     target: Target,
+    account: str = "",
 ) -> dict[str, Callable[[], Note]]:
     """What there is to look at, by name; `look` does one, and nothing is changed.
 
@@ -62,6 +63,7 @@ def checks_of(
         tracking: the MLflow server that is used here.
         project: root of the checkout.
         target: the cluster; what it names is looked for.
+        account: the service account of the tasks; empty: the one that Kubeflow gives them.
     """
     return {
         "python": _python,
@@ -73,7 +75,7 @@ def checks_of(
         "pipeline root": lambda: _pipeline_root(target),
         "images": lambda: _images(project / IMAGES_FILE),
         "kubeflow mlflow": lambda: _kubeflow_mlflow(kubeflow, target),
-        **cluster_checks(namespace, target),
+        **cluster_checks(namespace, target, account),
     }
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kfp import dsl
-from kfp.dsl import Artifact, Model
+from kfp.dsl import Artifact, Dataset, Model
 from kfp.dsl.base_component import BaseComponent
 
 from components.locations import CACHE, SCRATCH, WORK
+from dagnn_core.artifacts import canonical_json
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.config.section import section_json
+from dagnn_core.config.space import Space
 from dagnn_core.errors import InputError
 from dagnn_core.redaction import without_credentials
 from pipeline.images import Images
@@ -21,6 +23,9 @@ from pipeline.pods import WRITABLE
 from pipeline.step_table import STEPS
 from pipeline.steps import build_steps
 from pipeline.target import Target
+
+Start = Callable[..., dsl.PipelineTask]
+"""Makes a task of a step's name and its inputs."""
 
 _PROCESSES = Images(tasks="none", train="none")  # kfp wants a name, which nothing looks up
 
@@ -47,6 +52,16 @@ class RawDataVersion(NamedTuple):
     """`s3://bucket/prefix` of a folder that is not under DVC."""
 
 
+class WorkersOfSearch(NamedTuple):
+    """A search for values of the configuration, by several workers that share a database."""
+
+    space: Space
+    name: str
+    """In the database; the same name again resumes."""
+    workers: int
+    """Trials that train at the same time."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineOptions:
     """What is chosen before a run and shapes the graph; all else is a parameter of the pipeline."""
@@ -57,8 +72,18 @@ class PipelineOptions:
     """Instead of `train.seed`; with each of several a model is trained, and the best on val is registered."""
     promote: bool = False
     """Whether the run ends with the promotion of the registered version."""
+    search: WorkersOfSearch | None = None
+    """In place of the training and all that follows."""
+    check: bool = False
+    """Whether the data set is checked before it is trained on."""
+    champion_dataset: str = ""
+    """URI of the champion's data set, which it is checked against; empty: there is none."""
 
     def __post_init__(self) -> None:
+        if self.search and (self.seeds or self.promote):
+            raise InputError(
+                "a search trains with the seeds of its space, and registers no model", "leave out --seed and --promote"
+            )
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(
                 f"seeds must differ, got {', '.join(map(str, self.seeds))}", "leave out what is there twice"
@@ -99,9 +124,13 @@ def build_pipeline(
         given = dict(zip(defaults, values, strict=True))
         if target is None:
             return _chain(start, given, options, num_shards)
-        outcome = start("record_outcome", last_task="promote" if options.promote else "register")
+        last = "tune" if options.search else "promote" if options.promote else "register"
+        outcome = start("record_outcome", last_task=last)
         with dsl.ExitHandler(outcome):
-            _chain(start, given, options, num_shards)  # kfp lets nothing out of an exit handler
+            if options.search:
+                _search(start, given, options, options.search, num_shards)
+            else:
+                _chain(start, given, options, num_shards)  # kfp lets nothing out of an exit handler
         return None
 
     # kfp reads the pipeline's parameters from the signature: it shall have those that this graph uses
@@ -134,7 +163,7 @@ def starter(images: Images | None, target: Target | None) -> Callable[..., dsl.P
         task = step[name](**inputs).set_display_name(STEPS[name].title)
         task.set_caching_options(STEPS[name].cached)
         if images:
-            task.set_env_variable("DAGNN_IMAGE", images.train if name == "train" else images.tasks)
+            task.set_env_variable("DAGNN_IMAGE", images.of(name))
         if target:
             place(task, name, target)
         return task
@@ -147,18 +176,82 @@ def _defaults(params: Mapping[str, object], target: Target | None, options: Pipe
     scratch = Path(WRITABLE, "dagnn") if target else SCRATCH
     defaults = {name: without_credentials(section_json(section)) for name, section in params.items()}
     defaults |= {"model_name": "", "cache": str(scratch / CACHE.name), "work": str(scratch / WORK.name)}
-    if len(options.seeds) <= 1:
-        defaults["seed"] = "".join(map(str, options.seeds))
     if options.raw:
         defaults |= {f"data_{name}": text for name, text in options.raw._asdict().items()}
+    if options.check:
+        defaults["accept_drift"] = ""
+        if options.champion_dataset:
+            defaults["champion_dataset"] = options.champion_dataset
+    if options.search:
+        for name in ("evaluate", "register", "model_name"):
+            del defaults[name]
+        return defaults | {"space": canonical_json(options.search.space.plain), "search": options.search.name}
+    if len(options.seeds) <= 1:
+        defaults["seed"] = "".join(map(str, options.seeds))
     if target:
         defaults["checkpoints"] = target.checkpoints
     return defaults
 
 
-def _chain(
-    start: Callable[..., dsl.PipelineTask], given: Mapping[str, Any], options: PipelineOptions, num_shards: int
-) -> Outputs:
+def _prepare(start: Start, given: Mapping[str, Any], options: PipelineOptions, num_shards: int) -> dict[str, Any]:
+    """The tasks from raw data to what a training reads.
+
+    Args:
+        start: makes a task.
+        given: the parameters of the pipeline.
+        options: what the graph has.
+        num_shards: tasks that share the extraction of features.
+
+    Returns:
+        The artifacts `dataset`, `features` and `label_graph`.
+    """
+    source = {}
+    if options.raw:
+        fetched = start("fetch_dataset", **{name: given[f"data_{name}"] for name in options.raw._fields})
+        fetched.set_caching_options(bool(options.raw.md5))  # what lies at a URI may change
+        source = {"raw": fetched.outputs["raw_out"]}
+    data = start("dataset", params=given["dataset"], work=given["work"], **source).outputs["dataset_out"]
+    checks = []
+    if options.check:
+        checks = [start("check_data", dataset=data, accept_drift=given["accept_drift"], **_champion_data(given))]
+    parts = {}
+    if num_shards > 1:
+        with dsl.ParallelFor([str(index) for index in range(num_shards)]) as index:
+            shard = start("extract_shard", dataset=data, params=given["features"], index=index).after(*checks)
+        parts = {"shards": dsl.Collected(shard.outputs["shard_out"])}
+    extracted = start("extract_features", dataset=data, params=given["features"], cache=given["cache"], **parts).after(
+        *checks
+    )
+    graph = start("build_label_graph", dataset=data, params=given["label_graph"]).after(*checks)
+    return {
+        "dataset": data,
+        "features": extracted.outputs["features_out"],
+        "label_graph": graph.outputs["label_graph_out"],
+    }
+
+
+def _search(
+    start: Start, given: Mapping[str, Any], options: PipelineOptions, search: WorkersOfSearch, num_shards: int
+) -> None:
+    """All tasks, from raw data to the end of a search."""
+    made = _prepare(start, given, options, num_shards)
+    if not search.space.has_label_graph:
+        del made["dataset"]  # it may be large, and every worker would fetch it
+    with dsl.ParallelFor([str(number) for number in range(1, search.workers + 1)]) as worker:
+        start(
+            "tune",
+            **made,
+            space=given["space"],
+            label_graph_params=given["label_graph"],
+            model_params=given["model"],
+            params=given["train"],
+            name=given["search"],
+            worker=worker,
+            work=given["work"],
+        )
+
+
+def _chain(start: Start, given: Mapping[str, Any], options: PipelineOptions, num_shards: int) -> Outputs:
     """All tasks, from raw data to the registry.
 
     Args:
@@ -167,23 +260,11 @@ def _chain(
         options: what the graph has.
         num_shards: tasks that share the extraction of features.
     """
-    source = {}
-    if options.raw:
-        fetched = start("fetch_dataset", **{name: given[f"data_{name}"] for name in options.raw._fields})
-        fetched.set_caching_options(bool(options.raw.md5))  # what lies at a URI may change
-        source = {"raw": fetched.outputs["raw_out"]}
-    data = start("dataset", params=given["dataset"], work=given["work"], **source).outputs["dataset_out"]
-    parts = {}
-    if num_shards > 1:
-        with dsl.ParallelFor([str(index) for index in range(num_shards)]) as index:
-            shard = start("extract_shard", dataset=data, params=given["features"], index=index)
-        parts = {"shards": dsl.Collected(shard.outputs["shard_out"])}
-    extracted = start("extract_features", dataset=data, params=given["features"], cache=given["cache"], **parts)
-    features = extracted.outputs["features_out"]
-    graph = start("build_label_graph", dataset=data, params=given["label_graph"])
+    made = _prepare(start, given, options, num_shards)
+    data, features = made["dataset"], made["features"]
     training = {
         "features": features,
-        "label_graph": graph.outputs["label_graph_out"],
+        "label_graph": made["label_graph"],
         "model_params": given["model"],
         "params": given["train"],
         "work": given["work"],
@@ -204,3 +285,12 @@ def _chain(
     if options.promote:
         start("promote", name=version["name"], version=version["version"], dataset=data, params=given["register"])
     return Outputs(model=model, report=report, name=version["name"], version=version["version"])
+
+
+def _champion_data(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The data set that the new one is checked against, where the run names one."""
+    if "champion_dataset" not in given:
+        return {}
+    imported = dsl.importer(artifact_uri=given["champion_dataset"], artifact_class=Dataset, reimport=False)
+    imported.set_display_name("Champion's data set")
+    return {"against": imported.output}

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from components.git import changed_files, check_trusted, git, head
 from dagnn_core.errors import BackendError, InputError
 from dagnn_core.text import first_line
+from pipeline.step_table import STEPS
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,10 @@ class Images(NamedTuple):
 
     tasks: str
     train: str
+
+    def of(self, step: str) -> str:
+        """The image that a step runs in."""
+        return self.train if STEPS[step].size == "train" else self.tasks
 
 
 def pullable(images: Images) -> Images:

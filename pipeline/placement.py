@@ -2,9 +2,10 @@
 
 from kfp import dsl, kubernetes
 
-from pipeline.pods import CA_FOLDER, WRITABLE, PodRequest, pod_request
+from pipeline.pods import CA_FOLDER, WRITABLE, PodRequest, task_request
 from pipeline.step_table import STEPS
 from pipeline.target import Target
+from pipeline.trainer.manifests import NODES, POD, POD_UID, TEMPLATE, write_template
 
 _FIRST_WAIT = 30  # seconds between the first attempt at a task and the second
 _WAIT_FACTOR = 2
@@ -20,7 +21,7 @@ def place(task: dsl.PipelineTask, name: str, target: Target) -> None:
         name: of its step.
         target: the cluster.
     """
-    request = pod_request(name, target)
+    request = task_request(name, target)
     resources = request.resources
     task.set_cpu_request(resources.cpu_request).set_cpu_limit(resources.cpu_limit)
     task.set_memory_request(resources.memory_request).set_memory_limit(resources.memory_limit)
@@ -34,6 +35,12 @@ def place(task: dsl.PipelineTask, name: str, target: Target) -> None:
     for variable, value in request.env.items():
         task.set_env_variable(variable, value)
     kubernetes.use_field_path_as_env(task, "DAGNN_PIPELINE_RUN", _RUN_ID)
+    if name == "train" and target.num_processes > 1:
+        task.set_env_variable(TEMPLATE, write_template(target))
+        kubernetes.use_field_path_as_env(task, POD, "metadata.name")
+        kubernetes.use_field_path_as_env(task, POD_UID, "metadata.uid")
+    if name == "record_outcome" and target.num_processes > 1:
+        task.set_env_variable(NODES, str(target.train.nodes))
     for variable, (secret, key) in request.secret_env.items():
         kubernetes.use_secret_as_env(task, secret, {key: variable})
 

@@ -1,7 +1,7 @@
 """What the pod of a step asks a cluster for: resources, nodes, volumes and variables, from the step and the target."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from components.services.storage.patience import ENVIRONMENT as PATIENCE
 from components.services.tracking.mlflow import DIRECT_TRANSFER
@@ -51,17 +51,32 @@ class PodRequest:
 
 
 def pod_request(name: str, target: Target) -> PodRequest:
-    """What the pod of a step asks for.
+    """What the pods that do a step's work ask for: the pod of its task, or those of a training on several nodes.
 
     Args:
         name: of the step.
         target: the cluster.
     """
-    size = STEPS[name].size
+    return _request(name, target, STEPS[name].size)
+
+
+def task_request(name: str, target: Target) -> PodRequest:
+    """What the pod of a step's task asks for; one that follows a training on several nodes hardly computes.
+
+    Args:
+        name: of the step.
+        target: the cluster.
+    """
+    if name == "train" and target.num_processes > 1:
+        return replace(_request(name, target, "light"), seconds=target.train_seconds)
+    return pod_request(name, target)
+
+
+def _request(name: str, target: Target, size: str) -> PodRequest:
     resources: Resources = getattr(target, size)
     node_selector = read_labels(resources.node_selector, f"{size}.node_selector")
     tolerations = read_tolerations(resources.tolerations, f"{size}.tolerations")
-    has_gpus = name == "train" and bool(target.gpu.count)
+    has_gpus = size == "train" and bool(target.gpu.count)
     if has_gpus:
         node_selector |= read_labels(target.gpu.node_selector, "gpu.node_selector")
         if target.gpu.toleration:
@@ -92,7 +107,7 @@ def _variables(name: str, target: Target) -> dict[str, str]:
     if needs.mlflow:
         env |= {"MLFLOW_TRACKING_URI": target.mlflow_uri, "MLFLOW_EXPERIMENT_NAME": target.experiment}
         env |= dict.fromkeys(DIRECT_TRANSFER, str(target.mlflow_direct_s3).lower())
-    if needs.s3:
+    if _uses_s3(name, target):
         env["AWS_DEFAULT_REGION"] = target.s3_region
         if target.s3_endpoint_url:
             env["AWS_ENDPOINT_URL_S3"] = target.s3_endpoint_url
@@ -106,15 +121,22 @@ def _variables(name: str, target: Target) -> dict[str, str]:
     return env
 
 
+def _uses_s3(name: str, target: Target) -> bool:
+    """Whether a step needs the S3 store itself; the exit handler does where it ends trainings on several nodes."""
+    return STEPS[name].s3 or (name == "record_outcome" and target.num_processes > 1)
+
+
 def _secret_variables(name: str, target: Target) -> dict[str, SecretKey]:
     needs = STEPS[name]
     env = read_secret_variables(target.secret_env, "secret_env")
     if needs.mlflow and target.mlflow_secret:
         env["MLFLOW_TRACKING_USERNAME"] = SecretKey(target.mlflow_secret, "username")
         env["MLFLOW_TRACKING_PASSWORD"] = SecretKey(target.mlflow_secret, "password")
-    if needs.s3 and target.s3_secret:
+    if _uses_s3(name, target) and target.s3_secret:
         env["AWS_ACCESS_KEY_ID"] = SecretKey(target.s3_secret, "access-key")
         env["AWS_SECRET_ACCESS_KEY"] = SecretKey(target.s3_secret, "secret-key")
-    if name == "record_outcome" and target.webhook_secret:
+    if name == "tune" and target.tune_secret:
+        env["DAGNN_TUNE_STORAGE"] = SecretKey(target.tune_secret, "url")
+    if name in ("promote", "record_outcome") and target.webhook_secret:
         env["DAGNN_WEBHOOK_URL"] = SecretKey(target.webhook_secret, "url")
     return env

@@ -76,6 +76,22 @@ def list_runs(kubeflow: Kubeflow, *, experiment: str = "", limit: int) -> list[R
     ]
 
 
+def find_under_way(kubeflow: Kubeflow, argument: str, value: str) -> str | None:
+    """Id of the newest run of our pipeline that has not ended and has an argument of this value; None: there is none.
+
+    Raises:
+        BackendError: the server failed or refuses.
+    """
+    pipeline_id = kubeflow.find_pipeline(PIPELINE)
+    if pipeline_id is None:
+        return None
+    for run in kubeflow.list_runs(None):
+        arguments = (run.get("runtime_config") or {}).get("parameters") or {}
+        if pipeline_of(run) == pipeline_id and state_of(run) in _UNDER_WAY and arguments.get(argument) == value:
+            return str(run["run_id"])
+    return None
+
+
 def cancel(kubeflow: Kubeflow, run_id: str) -> Canceled:
     """Have the server end a run, and wait a minute at most for the tasks under way.
 

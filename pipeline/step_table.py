@@ -27,10 +27,12 @@ class Step(NamedTuple):
 STEPS = {
     "fetch_dataset": Step("Raw data", "light", s3=True),
     "dataset": Step("Data set", "heavy"),
+    "check_data": Step("Check", "heavy"),
     "extract_shard": Step("Features, a part", "heavy"),
     "extract_features": Step("Features", "heavy"),
     "build_label_graph": Step("Label graph", "heavy"),
     "train": Step("Train", "train", retries=3, mlflow=True, s3=True),  # a retry is cheap: it resumes
+    "tune": Step("Search", "train", retries=3, cached=False, mlflow=True),  # a retry resumes
     "select_model": Step("Best model", "light"),
     "evaluate": Step("Evaluate", "heavy", mlflow=True),
     "register": Step("Register", "light", cached=False, mlflow=True),  # the same model again keeps its version

@@ -70,6 +70,25 @@ def dataset(
         )
 
 
+def check_data(
+    *,
+    dataset: Input[Dataset],
+    accept_drift: str,
+    against: Input[Dataset] = None,  # kfp's way to say that it may be missing
+) -> None:
+    """Check the data set, and against the champion's; data that fails ends the run."""
+    from pathlib import Path
+
+    from components.steps.check_data import run
+    from dagnn_core.data_check.findings import Limits
+    from dagnn_core.data_check.revision import require_fit
+    from pipeline.task import task
+
+    with task("check_data"):
+        findings = run(dataset=Path(dataset.path), against=Path(against.path) if against else None, limits=Limits())
+        require_fit(findings, what="the data set", accept_drift=bool(accept_drift))
+
+
 def extract_shard(*, dataset: Input[Dataset], params: str, index: str, shard_out: Output[Artifact]) -> None:
     """Turn a part of the images and texts into vectors."""
     from pathlib import Path
@@ -145,8 +164,9 @@ def train(
     model_out: Output[Model],
     val_metrics: Output[Metrics],
 ) -> None:
-    """Train the model, selected on the validation split."""
+    """Train the model, selected on the validation split: here, or in the pods of a TrainJob that this task follows."""
     import json
+    import os
     from dataclasses import replace
     from pathlib import Path
 
@@ -156,21 +176,79 @@ def train(
     from dagnn_core.config.model import ModelConfig
     from dagnn_core.config.train import TrainConfig
     from pipeline.task import seed_of, task
+    from pipeline.trainer.job import train_on_nodes
+    from pipeline.trainer.manifests import TEMPLATE
 
     with task("train"):
         config = load_section(params, TrainConfig)
-        run(
+        training = {
+            "features": Path(features.path),
+            "label_graph": Path(label_graph.path),
+            "model_params": load_section(model_params, ModelConfig),
+            "params": replace(config, seed=seed_of(seed, config.seed)),
+            "model_out": Path(model_out.path),
+            "checkpoints_uri": checkpoints_uri,
+            "uri": model_out.uri,
+        }
+        if TEMPLATE in os.environ:
+            train_on_nodes(**training)
+        else:
+            run(**training, tracking=Tracking.from_environment(), work=Path(work))
+        val_metrics.metadata.update(json.loads(Path(model_out.path, "val_metrics.json").read_text()))
+
+
+def tune(
+    *,
+    features: Input[Artifact],
+    label_graph: Input[Artifact],
+    space: str,
+    label_graph_params: str,
+    model_params: str,
+    params: str,
+    name: str,
+    worker: str,
+    work: str,
+    search_out: Output[Artifact],
+    val_metrics: Output[Metrics],
+    page: Output[HTML],
+    dataset: Input[Dataset] = None,  # kfp's way to say that it may be missing
+) -> None:
+    """Work at a search, beside other workers that share its storage."""
+    import logging
+    import os
+    import shutil
+    from pathlib import Path
+
+    from components.params import load_section
+    from components.services.tracking.mlflow import Tracking
+    from components.space_file import read_space
+    from components.steps.tune import run
+    from dagnn_core.config.label_graph import LabelGraphConfig
+    from dagnn_core.config.model import ModelConfig
+    from dagnn_core.config.train import TrainConfig
+    from pipeline.task import task
+
+    with task("tune"):
+        logging.getLogger("components.steps.tune").info("worker %s", worker)
+        search = run(
             features=Path(features.path),
             label_graph=Path(label_graph.path),
-            model_params=load_section(model_params, ModelConfig),
-            params=replace(config, seed=seed_of(seed, config.seed)),
+            dataset=Path(dataset.path) if dataset else None,
+            space=read_space(space),
+            base={
+                "label_graph": load_section(label_graph_params, LabelGraphConfig),
+                "model": load_section(model_params, ModelConfig),
+                "train": load_section(params, TrainConfig),
+            },
+            name=name,
+            storage=os.environ["DAGNN_TUNE_STORAGE"],
             tracking=Tracking.from_environment(),
             work=Path(work),
-            model_out=Path(model_out.path),
-            checkpoints_uri=checkpoints_uri,
-            uri=model_out.uri,
+            search_out=Path(search_out.path),
         )
-        val_metrics.metadata.update(json.loads(Path(model_out.path, "val_metrics.json").read_text()))
+        if search.best:
+            val_metrics.metadata.update({"val_map_mean": search.best.val_map, "trial": search.best.number})
+        shutil.copyfile(Path(search_out.path, "tuning.html"), page.path)
 
 
 def select_model(*, models: Input[List[Model]], model_out: Output[Model]) -> None:  # noqa: UP006
@@ -261,12 +339,14 @@ def promote(
     from pathlib import Path
 
     from components.params import load_section
+    from components.services.notification import Webhook
     from components.services.tracking.mlflow import Tracking
     from components.steps.promote import run
     from dagnn_core.config.register import RegisterConfig
     from pipeline.task import task
 
     with task("promote"):
+        tracking = Tracking.from_environment()
         pipeline_run = f"pipeline run {os.environ.get('DAGNN_PIPELINE_RUN', 'without id')}"
         decision = run(
             name=name,
@@ -275,7 +355,8 @@ def promote(
             dataset=Path(dataset.path),
             why="; ".join(filter(None, (reason, pipeline_run))),
             adopt=bool(adopt),
-            tracking=Tracking.from_environment(),
+            tracking=tracking,
+            webhook=Webhook.from_environment(patience=tracking.patience),
         ).decision
         verdict = "is champion" if decision.accepted else "is not promoted"
         logging.getLogger("components.steps.promote").info(
@@ -288,13 +369,18 @@ def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
     """Record how the run ended, whatever happened before."""
     import os
 
+    from components.services.notification import Webhook
     from components.services.tracking.mlflow import Tracking
     from components.steps.record_outcome import run
     from pipeline.outcome import Outcome, RunServer, find_outcome
     from pipeline.task import task
+    from pipeline.trainer.job import end_trainings
+    from pipeline.trainer.manifests import NODES
 
     with task("record_outcome"):
         pipeline_run, url = (os.environ.get(name, "") for name in ("DAGNN_PIPELINE_RUN", "DAGNN_KUBEFLOW_URL"))
+        if NODES in os.environ:
+            end_trainings(pipeline_run)
         tracking = Tracking.from_environment()
         outcome = find_outcome(
             pipeline_run,
@@ -307,7 +393,7 @@ def record_outcome(*, last_task: str, status: PipelineTaskFinalStatus) -> None:
             pipeline_run=pipeline_run,
             state=outcome.state,
             error=outcome.error,
-            webhook=os.environ.get("DAGNN_WEBHOOK_URL", ""),
+            webhook=Webhook.from_environment(patience=tracking.patience),
             tracking=tracking,
         )
 
@@ -319,8 +405,5 @@ def build_steps(images: Images) -> dict[str, Callable[..., dsl.PipelineTask]]:
         images: references of the container images, by digest.
     """
     return {
-        name: dsl.component(
-            globals()[name], base_image=images.train if name == "train" else images.tasks, install_kfp_package=False
-        )
-        for name in STEPS
+        name: dsl.component(globals()[name], base_image=images.of(name), install_kfp_package=False) for name in STEPS
     }

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,6 +89,7 @@ VARIABLES = {
     "DAGNN_BACKEND_PATIENCE": "backend_patience",
     "DAGNN_KUBEFLOW_URL": "kubeflow_url",
     "DAGNN_WEBHOOK_URL": "webhook_secret",
+    "DAGNN_TUNE_STORAGE": "tune_secret",
 }
 """Variables of tasks that keys of a target set; `env` and `secret_env` may not."""
 _OWN_VARIABLES = ("DAGNN_", "KFP_")  # of the program, and of Kubeflow
@@ -116,11 +117,19 @@ class Resources:
 
 
 @section
+class TrainResources(Resources):
+    """The same of the training, and how many pods it has."""
+
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """Pods that train one model together, as a job of Kubeflow Trainer, where they or their GPUs are more than one."""
+
+
+@section
 class Gpu:
     """The GPUs of the training."""
 
     count: Annotated[int, Field(ge=0)] = 0
-    """0: trains without."""
+    """Of each pod, with a process for each; 0: trains without."""
     type: ResourceName = "nvidia.com/gpu"
     """The resource that Kubernetes counts: whole GPUs, or slices of them, as `nvidia.com/mig-1g.10gb`."""
     node_selector: tuple[str, ...] = ()
@@ -176,17 +185,20 @@ class Target:
     s3_secret: str = ""
     """Secret with the keys `access-key` and `secret-key`; empty: the pods' service account has the right itself."""
     checkpoints: Prefix = ""
-    """`s3://bucket/prefix` where a training that is started again finds its checkpoints; empty: nowhere."""
+    """`s3://bucket/prefix` where a training that is started again finds its checkpoints, and several nodes what they
+    read and write; empty: nowhere."""
     kubeflow_url: str = "http://ml-pipeline.kubeflow:8888"
     """API of Kubeflow Pipelines, as tasks reach it: the exit handler asks it how the tasks ended; empty: it is not."""
     webhook_secret: str = ""
     """Secret with the key `url` of a webhook that gets the outcome of each run; empty: none."""
+    tune_secret: str = ""
+    """Secret with the key `url` of the database that the workers of a search share; empty: there are no searches."""
     light: Resources = Resources()
     """Of tasks that hardly compute: fetching, registering, promoting."""
     heavy: Resources = Resources(cpu_request="1", cpu_limit="4", memory_request="4Gi", memory_limit="16Gi")
     """Of tasks that compute: data set, features, label graph, evaluation."""
-    train: Resources = Resources(cpu_request="2", cpu_limit="8", memory_request="8Gi", memory_limit="32Gi")
-    """Of the training."""
+    train: TrainResources = TrainResources(cpu_request="2", cpu_limit="8", memory_request="8Gi", memory_limit="32Gi")
+    """Of each pod of the training."""
     gpu: Gpu = Gpu()
     """Of the training."""
     image_pull_secrets: tuple[str, ...] = ()
@@ -217,6 +229,11 @@ class Target:
     """The same of a training."""
     backend_patience: Annotated[int, Field(ge=0)] = 600
     """Seconds for which a task waits for S3, MLflow or the webhook that does not answer; 0: it fails soon."""
+
+    @property
+    def num_processes(self) -> int:
+        """How many processes train together; more than one do so as a job of Kubeflow Trainer."""
+        return self.train.nodes * max(1, self.gpu.count)
 
     def __post_init__(self) -> None:
         is_http = self.mlflow_uri.startswith(("http://", "https://"))
@@ -272,7 +289,8 @@ def is_loopback(url: str) -> bool:
 def secrets_of(target: Target) -> list[str]:
     """Names of the secrets that the tasks, or the pull of their images, take something from."""
     entries = read_secret_variables(target.secret_env, "secret_env").values()
-    names = (target.s3_secret, target.mlflow_secret, target.webhook_secret, *target.image_pull_secrets)
+    own = (target.s3_secret, target.mlflow_secret, target.webhook_secret, target.tune_secret)
+    names = (*own, *target.image_pull_secrets)
     return list(dict.fromkeys(name for name in (*names, *(entry.secret for entry in entries)) if name))
 
 
@@ -303,6 +321,22 @@ def read_target(name: str) -> Target:
                 "give the name that the cluster has for the server, as http://s3.dagnn:8333",
             )
     return target
+
+
+def with_nodes(target: Target, nodes: int | None) -> Target:
+    """The same cluster with another number of nodes for the training.
+
+    Args:
+        target: the cluster.
+        nodes: of the option `--nodes`; None: the target's.
+
+    Raises:
+        InputError: it is not above 0.
+    """
+    if nodes is None:
+        return target
+    require(nodes >= 1, "--nodes", ">= 1", nodes)
+    return replace(target, train=replace(target.train, nodes=nodes))
 
 
 def _without_ignored(values: Any) -> Any:

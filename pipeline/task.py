@@ -38,7 +38,7 @@ def task(name: str) -> Iterator[None]:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(_TaskFormatter(name))
         logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)  # other packages stay at WARNING
-        for package in ("components", "dagnn_core"):
+        for package in ("components", "dagnn_core", "pipeline"):
             logging.getLogger(package).setLevel(logging.INFO)
         try:
             yield

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 pytest_plugins = (
+    "tests.fixtures.certificates",
     "tests.fixtures.cpu",
     "tests.fixtures.layouts",
     "tests.fixtures.mlflow_server",

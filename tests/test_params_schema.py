@@ -23,7 +23,7 @@ def read(path: Path) -> Any:
 CONFIGURATIONS = [
     path
     for path in [ROOT / "params.yaml", *sorted(ROOT.glob("configs/**/*.yaml"))]
-    if set(read(path)) & set(SECTIONS) and path.parent.name != "clusters"
+    if set(read(path)) & set(SECTIONS) and path.parent.name not in ("clusters", "tune")
 ]
 COMPLETE = [path for path in CONFIGURATIONS if set(read(path)) == set(SECTIONS)]
 

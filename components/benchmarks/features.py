@@ -12,9 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from transformers import ViTConfig, ViTModel
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-from transformers.utils import logging
 
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.config.features import FeaturesConfig
@@ -102,6 +99,11 @@ def _prepare_network_alone(dataset: Dataset, backbone: ImageBackbone, config: Fe
 
 def _save_vit_small(folder: Path) -> None:
     """ViT-S/16 for 224 x 224 pixels (Touvron et al., ICML 2021), 22 million random weights."""
+    # seconds to import
+    from transformers import ViTConfig, ViTModel  # noqa: PLC0415
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil  # noqa: PLC0415
+    from transformers.utils import logging  # noqa: PLC0415
+
     logging.disable_progress_bar()
     config = ViTConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536)
     ViTModel(config).save_pretrained(folder)

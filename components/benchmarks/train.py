@@ -110,7 +110,7 @@ def _measure(preset: str, batch_size: int, device: torch.device, *, bf16: bool, 
     model = parse_section(ModelConfig, {"preset": preset}, "model")
     config = parse_section(TrainConfig, {"preset": preset, "batch_size": batch_size, "epochs": 10**6}, "train")
     split = _random_split(batch_size * max(1, ITEMS_PER_TURN // batch_size), device)
-    one_batch = Split(*(part[:batch_size] for part in split))
+    one_batch = _random_split(batch_size, device)
     graph = _random_graph(split.labels.cpu().numpy())
     with _peak_memory(device) as ours_peak, kept_memory():
         state = new_state(split, graph, model, config)
@@ -276,13 +276,15 @@ def _write_random(path: Path, shape: tuple[int, int], rng: np.random.Generator) 
 
 
 def _random_graph(labels: np.ndarray[Any, np.dtype[np.float32]]) -> GraphTensors:
-    counts = labels.T @ labels
-    conditional = conditional_probabilities(counts * (1 - np.eye(NUM_LABELS)), counts.diagonal())
+    present = labels.astype(np.int64)
+    counts = present.T @ present
+    conditional = conditional_probabilities(counts * (1 - np.eye(NUM_LABELS, dtype=np.int64)), counts.diagonal())
     adjacency = threshold_adjacency(conditional, threshold=0.4, edge_weight=0.5, self_loop=1.0)
-    normalized = normalize_adjacency(adjacency)
     embeddings = torch.randn(NUM_LABELS, LABEL_DIM, generator=torch.Generator().manual_seed(DEFAULT_SEED))
-    edges = (torch.tensor(matrix, dtype=torch.float32) for matrix in (adjacency, normalized))
-    return GraphTensors(embeddings, *edges, threshold=0.4)
+    edges, normalized = (
+        torch.tensor(matrix, dtype=torch.float32) for matrix in (adjacency, normalize_adjacency(adjacency))
+    )
+    return GraphTensors(embeddings, edges, normalized, threshold=0.4)
 
 
 def _count_flops(state: TrainingState, split: Split, model: ModelConfig) -> int:
@@ -292,7 +294,8 @@ def _count_flops(state: TrainingState, split: Split, model: ModelConfig) -> int:
         losses = compute_losses(state.network, split.batch(rows, reconstructed=False), model)
         torch.autograd.backward(losses.total)
     state.optimizer.zero_grad()
-    return counter.get_total_flops()
+    flops: int = counter.get_total_flops()
+    return flops
 
 
 def _optimizer_bytes(state: TrainingState) -> int:
@@ -308,17 +311,18 @@ def _step(state: TrainingState) -> None:
         state.average.update_parameters(state.network)
 
 
-class _Products(TorchDispatchMode):
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The matrix products of a step, to be run again by themselves."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[Callable[..., object], Sequence[Any], Tensor]] = []
 
     @classmethod
     def of(cls, state: TrainingState, split: Split, model: ModelConfig) -> "_Products":
         """Those of one step, whose gradients stay."""
-        with cls() as products:
+        products = cls()
+        with products:
             losses = compute_losses(
                 state.network, split.batch(torch.arange(len(split.labels)), reconstructed=False), model
             )

@@ -9,6 +9,7 @@ import typer
 from components.command import ParamsOption, run_step
 from components.params import load_section
 from components.services.lineage.provenance import provenance
+from components.services.lineage.resources import record_use
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.data.dataset import Dataset
@@ -34,6 +35,7 @@ def run(*, dataset: Path, params: LabelGraphConfig, label_graph_out: Path, uri: 
     record = provenance("build_label_graph", params, parents=[source.artifact], uris={KIND: uri})
     with write_artifact(label_graph_out, kind=KIND, provenance=record) as draft:
         write_label_graph(draft, source, params)
+        record_use(record)
     log.info(
         "%s: %d labels, %d edges from %d training items; look at %s",
         label_graph_out,

@@ -12,6 +12,7 @@ from components.locations import WORK
 from components.params import load_section
 from components.services.data_versions.raw_version import raw_lineage
 from components.services.lineage.provenance import provenance
+from components.services.lineage.resources import record_use
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import KIND, Dataset
@@ -58,6 +59,7 @@ def run(
     ):
         draft.content = write_dataset(draft.path, raw, params, work=unfinished) | {"layout": params.layout}
         write_card(Dataset.of(draft.so_far(KIND)))
+        record_use(record)
     content = draft.content
     splits = ", ".join(f"{size} {split}" for split, size in content["splits"].items())
     log.info(

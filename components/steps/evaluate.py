@@ -9,6 +9,7 @@ import typer
 from components.command import ParamsOption, run_step
 from components.params import load_section
 from components.services.lineage.provenance import provenance
+from components.services.lineage.resources import record_use
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.artifacts import Artifact, rerun, write_artifact
 from dagnn_core.config.evaluate import EvaluateConfig
@@ -16,7 +17,7 @@ from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import ArtifactError
 from dagnn_core.features.features import Features
 from dagnn_core.model.files import TrainedNetwork
-from dagnn_core.reports.evaluation.measure import evaluate
+from dagnn_core.reports.evaluation.measure import NUM_RANKS, evaluate
 from dagnn_core.reports.evaluation.report import KIND, PAGE, write_report
 from dagnn_core.reports.evaluation.table import results_table
 
@@ -57,10 +58,11 @@ def run(
     parents = [data.artifact, matrices.artifact, trained.artifact]
     record = provenance("evaluate", params, parents=parents, uris={KIND: uri})
     with tracking.resumed_run(trained.artifact) as tracked:
-        evaluation = evaluate(trained, matrices)
+        evaluation = evaluate(trained, matrices, num_ranks=max(NUM_RANKS, params.num_retrieved))
         with write_artifact(report_out, kind=KIND, provenance=record) as draft:
             write_report(draft, evaluation, dataset=data, features=matrices, model=trained, config=params)
-        tracked.log_metrics(evaluation.metrics)
+            resources = record_use(record)
+        tracked.log_metrics(evaluation.metrics | {f"evaluate_{name}": value for name, value in resources.items()})
         tracked.log_directory(report_out, KIND)
     log.info("test split, %d pairs", len(evaluation.rows))
     for line in results_table(evaluation.metrics).splitlines():

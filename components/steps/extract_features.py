@@ -11,6 +11,7 @@ from components.command import ParamsOption, run_step
 from components.locations import CACHE
 from components.params import load_section
 from components.services.lineage.provenance import provenance
+from components.services.lineage.resources import record_use
 from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Dataset
@@ -52,6 +53,7 @@ def run(
     record = provenance("extract_features", params, parents=[source.artifact], uris={KIND: uri})
     with write_artifact(features_out, kind=KIND, provenance=record) as draft:
         draft.content = write_features(draft.path, source, params, cache=cache)
+        record_use(record)
     image, text = draft.content["image"], draft.content["text"]
     log.info(
         "features of %d items: image %s [%d], text %s [%d]: %s",

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from components.services.lineage.provenance import provenance
+from components.services.lineage.resources import record_use
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Dataset
@@ -34,4 +35,5 @@ def run(*, dataset: Path, params: FeaturesConfig, index: int, shard_out: Path) -
     record = provenance("extract_shard", params, parents=[source.artifact])
     with write_artifact(shard_out, kind=SHARD_KIND, provenance=record) as draft:
         extract_part(source, params, Part(index, params.shards), cache=draft.path)
+        record_use(record)
     log.info("part %d of %d: %s", index + 1, params.shards, shard_out)

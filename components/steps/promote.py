@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.services.notification import Event, Webhook, notify
 from components.services.promotion.evidence import examine
 from components.services.promotion.gate import GateResult, judge
 from components.services.promotion.promotion import Promotion, promote
@@ -29,6 +30,7 @@ def run(
     allow_dirty: bool = False,
     dry_run: bool = False,
     tracking: Tracking,
+    webhook: Webhook | None = None,
 ) -> Promotion:
     """Examine a version on the test split of the data that it was trained on, and make it champion if it passes.
 
@@ -44,6 +46,7 @@ def run(
         allow_dirty: accept a version whose code, parameters or `dvc.lock` were not committed; the record says so.
         dry_run: decide only: move and record nothing.
         tracking: where the registry is.
+        webhook: is told of the outcome, after it is recorded.
 
     Raises:
         InputError: no such model, version or alias; `dataset` is not the version's, or cannot be fetched.
@@ -58,4 +61,25 @@ def run(
     done = promote(tracking, name=name, version=version, examine=pass_gate, why=why, adopt=adopt, dry_run=dry_run)
     if not dry_run:
         mark_finished(tracking, name, done.version, "promote")
+        if done.champion != done.version:  # else it was the champion before
+            notify(webhook, _event(done, tracking))
     return done
+
+
+def _event(done: Promotion, tracking: Tracking) -> Event:
+    accepted, reason = done.decision
+    after = f", after version {done.champion}" if done.champion else ""
+    verdict = f"is champion{after}" if accepted else "is refused"
+    return Event(
+        kind="promoted" if accepted else "refused",
+        text=f"dagnn: {done.name} version {done.version} {verdict}: {reason}",
+        facts={
+            "model": done.name,
+            "version": done.version,
+            "champion": done.version if accepted else done.champion,
+            "before": done.champion,
+            "reason": reason,
+            "who": tracking.who,
+            "registry": tracking.address,
+        },
+    )

@@ -4,9 +4,7 @@ import hashlib
 import logging
 import os
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,28 +12,29 @@ from typing import Annotated
 
 import typer
 
-from components.command import ParamsOption, WorkOption, run_step
+from components.command import ParamsOption, WorkOption, run_step, terminated_like_interrupted
 from components.locations import WORK
 from components.params import load_section
 from components.services.lineage.provenance import provenance
+from components.services.lineage.resources import record_use
+from components.services.storage.artifacts import send_artifact
 from components.services.storage.mirror import mirrored
 from components.services.storage.s3 import Storage
 from components.services.tracking.mlflow import Tracking
-from dagnn_core.artifacts import canonical_json, rerun, write_artifact
+from dagnn_core.artifacts import canonical_json, write_artifact
 from dagnn_core.config.dataset import MAX_RELEVANT_PAIRS
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import DEFAULT_SEED, section_json
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.devices import choose_device, choose_precision, describe_machine
 from dagnn_core.disk import folder_bytes, writing
-from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, Features
 from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model.files import KIND, write_model
 from dagnn_core.model.kinds import kind_of
-from dagnn_core.parallel import from_main, is_main, joined_processes, num_processes
+from dagnn_core.parallel import from_main, is_main, joined_processes
 from dagnn_core.retrieval.relevance import relevant_pairs
-from dagnn_core.training.inputs import fit_in_memory, graph_tensors, read_split
+from dagnn_core.training.inputs import check_same_dataset, fit_in_memory, graph_tensors, read_split
 from dagnn_core.training.loop import train
 from dagnn_core.work import work_folder
 
@@ -52,12 +51,13 @@ def run(
     work: Path,
     model_out: Path,
     checkpoints_uri: str = "",
+    model_uri: str = "",
     uri: str = "",
 ) -> None:
     """Train on the train split, select on the val split, and write the model.
 
     An interrupted run resumes from its checkpoint below `work`, in the same MLflow run. Of several processes (see
-    `dagnn_core.parallel`) the first one tracks and writes.
+    `dagnn_core.parallel`) the first one tracks, writes and keeps the checkpoints, which it hands to the others.
 
     Args:
         features: features artifact.
@@ -68,23 +68,18 @@ def run(
         work: folder for checkpoints, one folder for each combination of inputs.
         model_out: where the model goes.
         checkpoints_uri: `s3://bucket/prefix` that keeps the checkpoints as well, where the disk of `work` may be lost.
+        model_uri: `s3://bucket/prefix` that gets the model as well, before its checkpoints go.
         uri: where a pipeline run stores the model, for the record.
 
     Raises:
         ArtifactError: an input is missing or damaged, or the two do not belong together.
-        InputError: no GPU where one is asked for, the loss is no longer finite, or several processes have
-            `checkpoints_uri`.
+        InputError: no GPU where one is asked for, or the loss is no longer finite.
         BackendError: the tracking server or S3 cannot be reached, the disk has no room for checkpoints and model or
             refuses a file, or another process trains from the same inputs.
     """
-    if checkpoints_uri and num_processes() > 1:
-        raise InputError(
-            f"{checkpoints_uri}: checkpoints go to S3 from one process alone",
-            "leave the option out, and give --work a folder that all processes share",
-        )
     data = Features.read(features, verify=True)
     graph = LabelGraph.read(label_graph, verify=True)
-    _check_same_dataset(data, graph)
+    check_same_dataset(data, graph)
     if is_main():
         _warn_of_easy_labels(data)
     device = choose_device(params.device, key="train.device")
@@ -146,6 +141,10 @@ def run(
                 history=result.history,
                 val_metrics=result.val_metrics,
             )
+            resources = record_use(record)
+        tracked.log_metrics({f"train_{name}": value for name, value in resources.items()})
+        if model_uri:
+            send_artifact(model_out, model_uri, Storage())
     log.info(
         "model of epoch %d, val MAP %.4f: %s",
         result.val_metrics["best_epoch"],
@@ -170,15 +169,6 @@ def _read_run_id(file: Path) -> str | None:
     return text
 
 
-def _check_same_dataset(features: Features, graph: LabelGraph) -> None:
-    ancestors = [artifact.provenance.get("ancestors", {}) for artifact in (features.artifact, graph.artifact)]
-    if ancestors[0].get("dataset") != ancestors[1].get("dataset") or features.label_names != graph.label_names:
-        raise ArtifactError(
-            f"{features.artifact.path} and {graph.artifact.path} were made from different data sets",
-            rerun("build_label_graph"),
-        )
-
-
 def _warn_of_easy_labels(features: Features) -> None:
     share = relevant_pairs(features.labels[features.splits != "train"], seed=DEFAULT_SEED)
     if share > MAX_RELEVANT_PAIRS:
@@ -188,16 +178,6 @@ def _warn_of_easy_labels(features: Features) -> None:
             100 * share,
             100 * MAX_RELEVANT_PAIRS,
         )
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM, with which torchrun and clusters end a process, do what Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
@@ -213,7 +193,7 @@ if __name__ == "__main__":
     ) -> None:
         """Train a DAGNN on features and a label graph; with torchrun on several GPUs or CPUs."""
         train_params = load_section(params, TrainConfig)
-        with _terminated_like_interrupted(), joined_processes(choose_device(train_params.device, key="train.device")):
+        with terminated_like_interrupted(), joined_processes(choose_device(train_params.device, key="train.device")):
             if not is_main():
                 logging.getLogger().setLevel(logging.WARNING)
             run(

@@ -214,7 +214,7 @@ class DatasetConfig:
     test_fraction: Fraction = 0.2
     """Fraction of the items drawn for the test, where the data has no splits of its own."""
     seed: Seed = DEFAULT_SEED
-    """Draws the splits, the items that lose image or text, and unseen labels."""
+    """Draws the splits, the items that lose image, text or labels, and unseen labels."""
     copies: Literal["group", "drop", "keep"] = "group"
     """Identical and near-identical images where splits are drawn: `group` keeps them in one split, `drop` leaves out
     all but the first, `keep` draws each by itself. Splits of the data stay as they are."""
@@ -235,6 +235,9 @@ class DatasetConfig:
     evaluation reports what queries with one find."""
     unseen_fraction: Rate = 0.0
     """Instead of names: fraction of the labels, drawn by `seed`."""
+    labelled_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Fraction of the training items that keep their labels, for experiments with few; drawn by `seed`, every label
+    stays on one at least."""
     folder: FolderConfig = Field(default_factory=FolderConfig)
     """Table, images and columns of the layout `folder`."""
     coco: CocoConfig = Field(default_factory=CocoConfig)

@@ -17,13 +17,21 @@ class ModelKind(NamedTuple):
     """`fit(train, val) -> CrossModalNetwork`, of a kind that is fitted in closed form instead."""
     takes_incomplete: bool = False
     """Whether it learns from items without an image or a text."""
+    takes_unlabelled: bool = False
+    """Whether it can learn from items without labels."""
 
 
 KINDS = {
-    "dagnn": ModelKind("dagnn_core.nn.dagnn:build", "dagnn_core.nn.objective:objective", takes_incomplete=True),
-    "two_tower": ModelKind("dagnn_core.baselines.two_tower:build", "dagnn_core.baselines.two_tower:objective"),
+    "dagnn": ModelKind(
+        "dagnn_core.nn.dagnn:build", "dagnn_core.nn.objective:objective", takes_incomplete=True, takes_unlabelled=True
+    ),
+    "two_tower": ModelKind(
+        "dagnn_core.baselines.two_tower:build", "dagnn_core.baselines.two_tower:objective", takes_unlabelled=True
+    ),
     "dscmr": ModelKind("dagnn_core.baselines.dscmr:build", "dagnn_core.baselines.dscmr:objective"),
-    "cca": ModelKind("dagnn_core.baselines.linear_towers:build", fit="dagnn_core.baselines.cca:fit"),
+    "cca": ModelKind(
+        "dagnn_core.baselines.linear_towers:build", fit="dagnn_core.baselines.cca:fit", takes_unlabelled=True
+    ),
     "ridge": ModelKind("dagnn_core.baselines.linear_towers:build", fit="dagnn_core.baselines.ridge:fit"),
     "pretrained": ModelKind("dagnn_core.baselines.linear_towers:build", fit="dagnn_core.baselines.pretrained:fit"),
 }
@@ -101,6 +109,11 @@ class ModelConfig:
     """Weight beta of the adversarial loss."""
     reconstruction_weight: Weight = 0.0
     """Weight of the generators' squared error on complete pairs (not published: they only deceive discriminators)."""
+    pair_weight: Weight = 0.0
+    """Weight of InfoNCE on the embeddings, for which the own partner alone is right; it needs no labels."""
+    agreement_weight: Weight = 0.0
+    """Weight of the agreement of the label probabilities of an image and its text, each the target of the other; it
+    needs no labels."""
 
     custom_loss: str = ""
     """Import path (`package.module:name`) of a loss term of your own: `loss(image_embedding, text_embedding,
@@ -137,6 +150,11 @@ class ModelConfig:
         },
     }
 
+    @property
+    def has_unlabelled_terms(self) -> bool:
+        """Whether a term of the objective needs no labels."""
+        return self.discriminator != "none" or self.pair_weight > 0 or self.agreement_weight > 0
+
     def __post_init__(self) -> None:
         weights = (
             *("classification_weight", "modality_invariance_weight", "contrastive_weight", "relevance_weight"),
@@ -149,8 +167,11 @@ class ModelConfig:
         if self.relevance_weight > 0:
             expected = "binary or jaccard with relevance_weight above 0 (a probability)"
             require(self.label_similarity != "count", "model.label_similarity", expected, self.label_similarity)
+        is_calibrated = self.classification == "cross_entropy" and self.classification_weight > 0
+        if self.agreement_weight > 0:
+            expected = "0, since label probabilities take classification cross_entropy with a weight above 0"
+            require(is_calibrated, "model.agreement_weight", expected, self.agreement_weight)
         if self.ranking != "embedding":
-            is_calibrated = self.classification == "cross_entropy" and self.classification_weight > 0
             expected = "embedding, since label probabilities take classification cross_entropy with a weight above 0"
             require(is_calibrated, "model.ranking", expected, self.ranking)
         if self.graph_layer == "gcn":

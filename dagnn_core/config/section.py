@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from dataclasses import dataclass as dataclass_std
 from functools import wraps
@@ -121,6 +121,39 @@ def parse_section(kind: type[T], values: object, key: str) -> T:
     return parsed
 
 
+def check_value(kind: type[Any], field: str, value: object, key: str) -> None:
+    """Check a value of one field, whatever the other fields are.
+
+    Args:
+        kind: the section.
+        field: its field, which exists.
+        value: as YAML or JSON gives it.
+        key: dotted path of the section, for messages.
+
+    Raises:
+        InputError: the value is of the wrong type or out of range, named by its dotted path.
+    """
+    try:
+        _validate(kind, {field: value})
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False)
+        if not any(isinstance(mistake.get("ctx", {}).get("error"), InputError) for mistake in mistakes):
+            raise _input_error(error, kind, {field: value}, key) from error
+
+
+def unknown_key(path: str, known: Iterable[str]) -> InputError:
+    """The error about a key that there is not, with the nearest one that there is.
+
+    Args:
+        path: the dotted path that was given.
+        known: the keys that may stand in place of its last part.
+    """
+    names = list(known)
+    close = difflib.get_close_matches(path.rpartition(".")[2], names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return InputError(f"unknown key {path}", f"{hint}valid keys: {', '.join(names)}")
+
+
 def sections_of(values: object) -> Mapping[str, object]:
     """What a `params.yaml` holds: values by the name of the section.
 
@@ -181,14 +214,12 @@ def _input_error(error: ValidationError, kind: type[Any], values: object, key: s
         if field is not None:
             owner = field.annotation  # type: ignore[assignment]
         if part not in fields_of(owner):
-            known = list(fields_of(owner))
-            close = difflib.get_close_matches(part, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            return InputError(f"unknown key {path}.{part}", f"{hint}valid keys: {', '.join(known)}")
+            return unknown_key(f"{path}.{part}", fields_of(owner))
         field = fields_of(owner)[part]
         got, path = got[part] if isinstance(got, Mapping) else got, f"{path}.{part}"
     out_of_range = first["type"].startswith(("greater", "less", "string_too_short", "string_pattern"))
-    expected = _range(field) if field and out_of_range else _type(field)
+    is_list = field is not None and get_origin(field.annotation) is tuple
+    expected = _range(field) if field and out_of_range and not is_list else _type(field)
     return InputError(f"{path} must be {expected}, got {got!r}")
 
 
@@ -201,7 +232,7 @@ def _type(field: FieldInfo | None) -> str:
     if get_origin(field.annotation) is Literal:
         return f"one of {', '.join(get_args(field.annotation))}"
     if get_origin(field.annotation) is tuple:
-        return "a list of texts"
+        return "a list of texts" if str in get_args(field.annotation) else "a list of whole numbers of at least 0"
     return _EXPECTED[field.annotation]  # type: ignore[index]
 
 

@@ -47,6 +47,8 @@ class TrainConfig:
     `reconstruct_from` on the generators make the missing features. The baselines always leave them out."""
     reconstruct_from: Count = 6
     """First epoch with reconstructed features."""
+    unlabelled: Literal["use", "skip"] = "use"
+    """Training items without labels: whatever needs no labels learns from them, or they are left out."""
     precision: Literal["auto", "float32", "bf16"] = "float32"
     """Arithmetic of forward and backward passes; weights, optimizer and validation are float32 in any case. `auto`
     takes bf16 where the device multiplies matrices faster in it, by measurement."""

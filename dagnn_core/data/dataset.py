@@ -3,10 +3,11 @@
 `data-00000.parquet` ... hold `id`, `text`, `labels` (list of texts), `image` (struct of `bytes` and `path`; null where
 the item has no image, or precomputed vectors only), `split`, `has_image` and `has_text`. A training item may lack one
 of the two modalities: then its image is null or its text empty; data of precomputed vectors alone has neither images
-nor texts. `rejected.parquet` holds `row` (of the raw table, from 1), `id`, `reason` and `detail`. `vectors/image.npy`
-and `vectors/text.npy` [N, dim] are in row order, with zeros for items that lack the modality. `unseen_labels.npy`
-uint8 [N, U], where `dataset.unseen_labels` asks for it, has the labels that training must not see. `card.html` and
-`card.md`, with images in `card/`, describe it all to people.
+nor texts. A training item without labels is unlabelled: its labels are not known. `rejected.parquet` holds `row` (of
+the raw table, from 1), `id`, `reason` and `detail`. `vectors/image.npy` and `vectors/text.npy` [N, dim] are in row
+order, with zeros for items that lack the modality. `unseen_labels.npy` uint8 [N, U], where `dataset.unseen_labels` asks
+for it, has the labels that training must not see. `card.html` and `card.md`, with images in `card/`, describe it all to
+people.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

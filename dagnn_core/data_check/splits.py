@@ -86,6 +86,7 @@ def _image_copies(rates: CopyRates, limits: Limits) -> Iterator[Finding]:
 def _labels(dataset: Dataset, limits: Limits) -> Iterator[Finding]:
     names = dataset.label_names
     train = dataset.labels[dataset.rows("train")]
+    train = train[train.any(axis=1)]  # the others are unlabelled
     counts = train.sum(axis=0, dtype=np.int64)
     held_out = dataset.labels[dataset.splits != "train"]
     unlearned = [names[label] for label in np.flatnonzero(held_out.any(axis=0) & (counts == 0))]

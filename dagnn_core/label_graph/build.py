@@ -28,7 +28,7 @@ from dagnn_core.label_graph.embeddings import (
     read_label_vectors,
     unit_length,
 )
-from dagnn_core.label_graph.label_graph import ARRAYS, DRAWING
+from dagnn_core.label_graph.label_graph import ARRAYS, DRAWING, UNSEEN_EMBEDDINGS
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
     """
     rows = dataset.rows("train")
     labels, names = dataset.labels[rows], dataset.label_names
+    num_labelled = int(labels.any(axis=1).sum())
     if len(names) < 2:
         raise InputError(
             f"{dataset.artifact.path} has {len(names)} label ({', '.join(names)}), expected at least 2 for a graph",
@@ -67,6 +68,7 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
     kind, embeddings = _node_vectors(dataset, rows, counts, label_counts, config)
     if config.embedding_norm == "unit":
         embeddings = unit_length(embeddings)
+    embeddings, unseen_embeddings = embeddings[: len(names)], embeddings[len(names) :]
 
     edges: NDArray[np.bool_] = np.greater_equal(conditional, config.threshold)
     if not edges.any():
@@ -80,6 +82,10 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
     arrays: Sequence[NDArray[Any]] = (counts, label_counts, conditional, adjacency, normalized, embeddings)
     for name, array in zip(ARRAYS, arrays, strict=True):
         save_array(draft.path / f"{name}.npy", array)
+    known = unseen_embeddings.any(axis=1)
+    if known.any():
+        save_array(draft.path / UNSEEN_EMBEDDINGS, unseen_embeddings[known])
+        draft.content["unseen_label_names"] = np.array(dataset.unseen_label_names)[known].tolist()
     draw_label_graph(
         draft.path / DRAWING,
         label_names=names,
@@ -87,11 +93,11 @@ def write_label_graph(draft: ArtifactDraft, dataset: Dataset, config: LabelGraph
         conditional=conditional,
         threshold=config.threshold,
         listener="a" if config.conditional == "i_given_j" else "b",
-        num_items=len(rows),
+        num_items=num_labelled,
     )
     draft.content |= {
         "label_names": list(names),
-        "num_items": len(rows),
+        "num_items": num_labelled,
         "threshold": config.threshold,
         "num_edges": int(edges.sum()),
         "isolated_labels": [names[label] for label in isolated_labels(edges)],
@@ -106,10 +112,10 @@ def _node_vectors(
     label_counts: NDArray[np.int64],
     config: LabelGraphConfig,
 ) -> tuple[str, NDArray[np.float32]]:
-    """How the vectors of the label nodes are made, and themselves, [C, e]."""
-    names = dataset.label_names
+    """How the vectors of the label nodes are made, and themselves, [C, e]; those of unseen labels follow, if known."""
+    names, unseen = dataset.label_names, dataset.unseen_label_names
     if config.embedding == "file":
-        return "file", read_label_vectors(config.embedding_file, names)
+        return "file", read_label_vectors(config.embedding_file, [*names, *unseen])
     if config.embedding == "learned":
         return "learned", draw_label_vectors(len(names), dim=config.embedding_dim, seed=DEFAULT_SEED)
     with_text = rows[dataset.has_text[rows]]
@@ -117,4 +123,5 @@ def _node_vectors(
     if config.embedding == "auto" and not any(texts):
         log.info("no training item has a text, so the label vectors are learned from the labels alone")
         return "ppmi_svd_of_labels", learn_from_labels(counts, label_counts, dim=config.embedding_dim)
-    return "ppmi_svd", learn_label_vectors(texts, dataset.labels[with_text], names, dim=config.embedding_dim)
+    labels = dataset.labels[with_text]
+    return "ppmi_svd", learn_label_vectors(texts, labels, names, dim=config.embedding_dim, unseen_names=unseen)

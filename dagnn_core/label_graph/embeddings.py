@@ -24,7 +24,12 @@ published learning rate are tuned to inputs of this size."""
 
 
 def learn_label_vectors(
-    texts: Sequence[str], labels: NDArray[np.uint8], label_names: Sequence[str], *, dim: int
+    texts: Sequence[str],
+    labels: NDArray[np.uint8],
+    label_names: Sequence[str],
+    *,
+    dim: int,
+    unseen_names: Sequence[str] = (),
 ) -> NDArray[np.float32]:
     """Learn label vectors from the training items, as rows of a factorised PPMI matrix.
 
@@ -37,12 +42,14 @@ def learn_label_vectors(
         labels: label matrix of the same items.
         label_names: for messages.
         dim: dimension; the rank of the matrix, where that is less.
+        unseen_names: further labels, which no item carries: their vectors are the means of those of the words in their
+            names, scaled to the labels' mean length; zeros where the texts have none of these words.
 
     Raises:
         InputError: a label has no text with a word to learn from, or all labels have the same words.
 
     Shape:
-        labels [N, C]; result [C, min(dim, rank)].
+        labels [N, C], U unseen names; result [C + U, min(dim, rank)].
     """
     documents = [set(tokenize(text)) for text in texts]
     frequency = Counter(word for words in documents for word in words)
@@ -71,7 +78,13 @@ def learn_label_vectors(
             "the training texts of every label have the same words, so no label vectors can be learned from them",
             "give vectors (label_graph.embedding: file)",
         )
-    return vectors
+    word_row = {word: num_labels + index for word, index in column.items()}
+    rows_of = [[word_row[word] for word in tokenize(name) if word in word_row] for name in unseen_names]
+    unseen = np.zeros((len(unseen_names), vectors.shape[1]), np.float32)
+    for number, of_name in enumerate(rows_of):
+        if of_name:
+            unseen[number] = vectors[of_name].mean(axis=0)
+    return np.concatenate([vectors[:num_labels], MEAN_NORM * unit_length(unseen)])
 
 
 def learn_from_labels(counts: NDArray[np.int64], label_counts: NDArray[np.int64], *, dim: int) -> NDArray[np.float32]:
@@ -110,14 +123,14 @@ def draw_label_vectors(num_labels: int, *, dim: int, seed: int) -> NDArray[np.fl
 
 
 def _factorise(counts: NDArray[np.float64], num_labels: int, dim: int) -> NDArray[np.float32] | None:
-    """Vectors of the labels, the first rows of the counts; None where these say nothing."""
+    """Vectors of all rows of the counts, of which the first are labels; None where these say nothing."""
     left, singular, right = np.linalg.svd(_positive_pmi(counts), full_matrices=False)
     rank = int((singular > singular[0] * max(counts.shape) * np.finfo(np.float64).eps).sum())
     rank = min(rank, dim)
     # a singular vector's sign is arbitrary: its largest entry is made positive
     sign = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])
-    vectors = left[:num_labels, :rank] * (sign * np.sqrt(singular))[:rank]
-    mean_norm = np.linalg.norm(vectors, axis=1).mean() if rank else 0.0
+    vectors = left[:, :rank] * (sign * np.sqrt(singular))[:rank]
+    mean_norm = np.linalg.norm(vectors[:num_labels], axis=1).mean() if rank else 0.0
     return np.asarray(vectors * (MEAN_NORM / mean_norm), dtype=np.float32) if mean_norm else None
 
 

@@ -1,7 +1,8 @@
 """The `label_graph` artifact: how labels occur together, the adjacency made from it, and the vectors of the nodes.
 
 `counts.npy`, `label_counts.npy`, `conditional.npy`, `adjacency.npy`, `normalized.npy` and `embeddings.npy` in the order
-of the label names, and `label_graph.png`, an image of them.
+of the label names, and `label_graph.png`, an image of them. `unseen_embeddings.npy`, where the data set has unseen
+labels, holds the vectors of those of them that have one.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from dagnn_core.artifacts import Artifact, read_artifact
 
 KIND = "label_graph"
 DRAWING = "label_graph.png"
+UNSEEN_EMBEDDINGS = "unseen_embeddings.npy"
 ARRAYS: Mapping[str, tuple[type[np.generic], str]] = {
     "counts": (np.int64, "CC"),
     "label_counts": (np.int64, "C"),
@@ -45,6 +47,8 @@ class LabelGraph:
     """Â, [C, C]: what a graph convolution multiplies with."""
     embeddings: NDArray[np.float32]
     """E, [C, e]: vectors of the label nodes."""
+    unseen_embeddings: NDArray[np.float32]
+    """Vectors of the unseen labels that have one, [U, e]; mostly U is 0."""
 
     @property
     def threshold(self) -> float:
@@ -72,4 +76,9 @@ class LabelGraph:
             )
             for name, (dtype, shape) in ARRAYS.items()
         }
-        return cls(artifact=artifact, label_names=tuple(content["label_names"]), **arrays)
+        num_unseen = len(content.get("unseen_label_names", ()))
+        unseen = np.zeros((0, size["e"]), np.float32)
+        if num_unseen:
+            file = artifact.file(UNSEEN_EMBEDDINGS)
+            unseen = read_array(file, np.float32, (num_unseen, size["e"]), remedy=artifact.remedy)
+        return cls(artifact=artifact, label_names=tuple(content["label_names"]), unseen_embeddings=unseen, **arrays)

@@ -24,6 +24,10 @@ class Batch(NamedTuple):
     """Positions of the images of the P items that have both, [P]."""
     text_of_pair: Tensor
     """Positions of their texts, [P]."""
+    labelled_images: Tensor | None = None
+    """Positions of the images whose labels count; None: all."""
+    labelled_texts: Tensor | None = None
+    """Positions of the texts whose labels count; None: all."""
 
 
 class Losses(NamedTuple):

@@ -26,6 +26,15 @@ def kind_of(config: ModelConfig) -> ModelKind:
     return found
 
 
+def takes_unlabelled(config: ModelConfig) -> bool:
+    """Whether what is trained or fitted learns from items without labels.
+
+    Raises:
+        InputError: there is no such kind.
+    """
+    return kind_of(config).takes_unlabelled and (config.kind != "dagnn" or config.has_unlabelled_terms)
+
+
 def build_network(config: ModelConfig, *, image_dim: int, text_dim: int, graph: GraphTensors) -> CrossModalNetwork:
     """Make the network, its weights drawn from torch's global generator.
 

@@ -24,3 +24,7 @@ class Calibration(nn.Module):
     def forward(self, cosine: Tensor) -> Tensor:
         """Apply."""
         return self.log_scale.exp() * cosine + self.bias
+
+    def with_mean_bias(self, cosine: Tensor) -> Tensor:
+        """Apply to columns that have no bias of their own: they take the mean."""
+        return self.log_scale.exp() * cosine + self.bias.mean()

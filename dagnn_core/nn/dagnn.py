@@ -5,8 +5,10 @@ Shapes: B_I images and B_T texts of a batch, C labels, d_I and d_T feature dimen
 Nothing here needs an image and a text to be a pair: a batch may have other items, and numbers, of each modality.
 """
 
+import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
@@ -19,7 +21,7 @@ from dagnn_core.nn.gradient_reversal import reverse_gradient
 from dagnn_core.nn.hybrid import HybridRanking
 from dagnn_core.nn.label_gnn import IndependentClassifiers, LabelGNN
 from dagnn_core.nn.label_graphs import FixedGraph, GraphTensors, LearnedGraph
-from dagnn_core.nn.lifted import Modality, Parts, lift_probabilities, lowered_probabilities
+from dagnn_core.nn.lifted import Modality, Parts, lift_hybrid, lift_probabilities, lowered_probabilities
 
 
 class Translation(NamedTuple):
@@ -114,6 +116,7 @@ class DAGNN(CrossModalNetwork):
         is_cross_entropy = config.classification == "cross_entropy"
         self.label_calibration = Calibration(len(graph.embeddings)) if is_cross_entropy else None
         self.relevance_calibration = Calibration() if config.relevance_weight > 0 else None
+        self.pair_log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07))) if config.pair_weight > 0 else None
         self.ranks_by_labels = config.ranking == "labels"
         is_hybrid = config.ranking == "hybrid"
         self.hybrid = HybridRanking(image_dim=image_dim, text_dim=text_dim) if is_hybrid else None
@@ -191,6 +194,58 @@ class DAGNN(CrossModalNetwork):
         if self.hybrid is not None:
             return lowered_probabilities(embedding, num_labels, self.hybrid.label_weight)
         return lowered_probabilities(embedding, num_labels) if self.ranks_by_labels else self._probabilities(embedding)
+
+    @property
+    def generates_classifiers(self) -> bool:
+        """Whether labels that were not trained can get classifiers and probabilities."""
+        return isinstance(self.label_classifiers, LabelGNN) and self.label_calibration is not None
+
+    def generated_probabilities(self, features: Tensor, modality: Modality, vectors: Tensor) -> Tensor:
+        """Probabilities of labels that were not trained, by generated classifiers and the trained labels' mean bias.
+
+        Args:
+            features: of one modality.
+            modality: which.
+            vectors: of the labels, as the label graph has those of its own.
+
+        Shape:
+            features [N, d_I] or [N, d_T], vectors [U, e] -> [N, U].
+        """
+        assert isinstance(self.label_classifiers, LabelGNN)
+        assert self.label_calibration is not None
+        cosines = cosine_scores(self._encode(features, modality), self.label_classifiers.generate(vectors))
+        return self.label_calibration.with_mean_bias(cosines).sigmoid()
+
+    def embed_with_generated(
+        self, features: Tensor, modality: Modality, vectors: Tensor, *, alone: bool = False
+    ) -> Tensor:
+        """Embeddings that rank by the probabilities of further labels, too: p·q sums over these as over the others.
+
+        Where `model.ranking` is `embedding`, the score is p·q of the further labels plus cos(f_I, f_T).
+
+        Args:
+            features: of one modality.
+            modality: which.
+            vectors: of the further labels, as `generated_probabilities` takes them.
+            alone: rank by p·q of the further labels alone.
+
+        Shape:
+            features [N, d_I] or [N, d_T], vectors [U, e] -> lifted vectors [N, K].
+        """
+        generated = self.generated_probabilities(features, modality, vectors)
+        if alone:
+            return lift_probabilities(generated, modality)
+        embedding = self._encode(features, modality)
+        if self.ranks_by_labels:
+            return lift_probabilities(torch.cat([self._probabilities(embedding), generated], dim=1), modality)
+        if self.hybrid is not None:
+            parts = self.hybrid_parts(features, modality)
+            probabilities = torch.cat([parts.probabilities, generated], dim=1)
+            lifted: Tensor = self.hybrid(parts._replace(probabilities=probabilities), modality)
+            return lifted
+        one = embedding.new_tensor(1.0)
+        parts = Parts(generated, embedding, embedding.new_zeros(len(embedding), 1))
+        return lift_hybrid(parts, modality, label_weight=one, canonical_share=1 - one)
 
     def _embed(self, features: Tensor, modality: Modality) -> Tensor:
         if self.hybrid is not None:

@@ -120,7 +120,19 @@ class LabelGNN(nn.Module):
 
     def forward(self) -> Tensor:
         """Compute the classifiers."""
-        graph = self.graph()
+        return self._classifiers(self.graph())
+
+    def generate(self, vectors: Tensor) -> Tensor:
+        """Classifiers of labels that were not trained, from their vectors and their place in the graph.
+
+        The trained labels do not listen to them, so their classifiers stay the same.
+
+        Shape:
+            vectors [U, e] -> [U, d].
+        """
+        return self._classifiers(self.graph.extended(vectors))[-len(vectors) :]
+
+    def _classifiers(self, graph: GraphState) -> Tensor:
         hidden = graph.nodes
         hops = []
         for layer in self.layers:

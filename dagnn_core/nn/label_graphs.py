@@ -55,10 +55,27 @@ class FixedGraph(nn.Module):
             self.register_buffer("label_embeddings", graph.embeddings.clone())
         self.register_buffer("normalized", graph.normalized.clone())
         self.register_buffer("neighbours", graph.adjacency > 0)
+        self.threshold = graph.threshold
 
     def forward(self) -> GraphState:
         """The graph as it is."""
         return GraphState(self.label_embeddings, self.normalized, self.neighbours)
+
+    def extended(self, vectors: Tensor) -> GraphState:
+        """The graph with further labels, which listen to those whose vectors have a cosine of t or more, one at least.
+
+        An edge weighs what the edges of the graph do in the mean, in self-loops.
+
+        Shape:
+            vectors [U, e] -> the graph of C + U labels.
+        """
+        cosines = _cosines_of(vectors, self.label_embeddings)
+        edges = (cosines >= self.threshold) | (cosines == cosines.amax(dim=1, keepdim=True))
+        degrees = 1 / self.normalized.diagonal()  # Â does not change with the scale of A: self-loops are 1
+        weights = self.normalized * (degrees[:, None] * degrees).sqrt()
+        is_edge = (weights > 0) & ~torch.eye(len(weights), dtype=torch.bool, device=weights.device)
+        weight = weights[is_edge].mean() if is_edge.any() else weights.new_tensor(1.0)
+        return _with_rows(self(), vectors, weight * edges, degrees)
 
 
 class LearnedGraph(nn.Module):
@@ -85,11 +102,27 @@ class LearnedGraph(nn.Module):
 
     def forward(self) -> GraphState:
         """Compute the graph of the present node vectors and metrics."""
-        weighted = self.label_embeddings * self.metrics[:, None]  # [K, C, e]
-        adjacency = self.mix * self.initial + (1 - self.mix) * self._cut(_cosines(weighted).mean(dim=0))
+        adjacency = self._adjacency()
         scale = adjacency.sum(dim=1) ** -0.5
         normalized = scale[:, None] * adjacency.T * scale
         return GraphState(self.label_embeddings, normalized, normalized > 0)
+
+    def extended(self, vectors: Tensor) -> GraphState:
+        """The graph with further labels, which listen to others as the trained labels do to each other.
+
+        Their share of A₀ is the cosine with the node vectors of now: those of the start are not kept.
+
+        Shape:
+            vectors [U, e] -> the graph of C + U labels.
+        """
+        similarity = _cosines_of(vectors * self.metrics[:, None], self.label_embeddings * self.metrics[:, None])
+        edges = self.mix * self._cut(_cosines_of(vectors, self.label_embeddings))
+        edges = edges + (1 - self.mix) * self._cut(similarity.mean(dim=0))
+        return _with_rows(self(), vectors, edges, self._adjacency().sum(dim=1))
+
+    def _adjacency(self) -> Tensor:
+        weighted = self.label_embeddings * self.metrics[:, None]  # [K, C, e]
+        return self.mix * self.initial + (1 - self.mix) * self._cut(_cosines(weighted).mean(dim=0))
 
     def _cut(self, similarity: Tensor) -> Tensor:
         return torch.where(similarity >= self.threshold, similarity, 0)
@@ -98,3 +131,22 @@ class LearnedGraph(nn.Module):
 def _cosines(vectors: Tensor) -> Tensor:
     unit = functional.normalize(vectors, dim=-1)
     return unit @ unit.mT
+
+
+def _cosines_of(vectors: Tensor, others: Tensor) -> Tensor:
+    return functional.normalize(vectors, dim=-1) @ functional.normalize(others, dim=-1).mT
+
+
+def _with_rows(graph: GraphState, vectors: Tensor, edges: Tensor, degrees: Tensor) -> GraphState:
+    """A graph with further labels that listen to its own by some edges, and to themselves by 1; nobody listens to them.
+
+    Shape:
+        vectors [U, e], edges [U, C], degrees of A [C] -> the graph of C + U labels.
+    """
+    num_labels, num_further = len(degrees), len(vectors)
+    own_degrees = edges.sum(dim=1) + 1
+    below = edges / (own_degrees[:, None] * degrees).sqrt()
+    own = torch.diag(1 / own_degrees)
+    normalized = torch.cat([functional.pad(graph.normalized, (0, num_further)), torch.cat([below, own], dim=1)])
+    neighbours = torch.cat([functional.pad(graph.neighbours, (0, num_further)), normalized[num_labels:] > 0])
+    return GraphState(torch.cat([graph.nodes, vectors]), normalized, neighbours)

@@ -4,8 +4,10 @@ from torch import Tensor
 
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.losses.adversarial import adversarial_loss, discriminator_accuracy
+from dagnn_core.losses.agreement import agreement_loss
 from dagnn_core.losses.batch import Batch, Losses
 from dagnn_core.losses.classification import classification_loss, label_cross_entropy
+from dagnn_core.losses.info_nce import info_nce_loss
 from dagnn_core.losses.modality_invariance import modality_invariance_loss
 from dagnn_core.losses.reconstruction import reconstruction_loss
 from dagnn_core.losses.relevance import relevance_loss
@@ -34,21 +36,27 @@ def objective(network: DAGNN, batch: Batch, config: ModelConfig, *, reversal: fl
 
 
 def dagnn_objective(network: DAGNN, output: DAGNNOutput, batch: Batch, config: ModelConfig) -> Losses:
-    """L = a L_cls + b L_mi + c L_softcon + r L_rel + β L_adv + ρ L_rec; terms of weight zero are left out.
+    """L = a L_cls + b L_mi + c L_softcon + r L_rel + β L_adv + ρ L_rec + π L_pair + κ L_agree.
 
-    AAAI 2021: a = 1, b = α, the others 0; TPAMI 2022: a = α, c = 1, the others 0, beside β in both.
+    Terms of weight zero are left out. AAAI 2021: a = 1, b = α, the others 0; TPAMI 2022: a = α, c = 1, the others 0,
+    beside β in both. The last four terms need no labels, and take the unlabelled items too.
     """
-    image_labels, text_labels = batch.image_labels, batch.text_labels
+    image_embedding, image_scores, image_labels = _labelled(
+        batch.labelled_images, output.image_embedding, output.image_scores, batch.image_labels
+    )
+    text_embedding, text_scores, text_labels = _labelled(
+        batch.labelled_texts, output.text_embedding, output.text_scores, batch.text_labels
+    )
     terms: dict[str, tuple[float, Tensor]] = {}
     if config.classification_weight > 0:
-        scores = (output.image_scores, image_labels), (output.text_scores, text_labels)
+        scores = (image_scores, image_labels), (text_scores, text_labels)
         if network.label_calibration is None:
             image_loss, text_loss = (classification_loss(cosines, labels) for cosines, labels in scores)
         else:
             logits = ((network.label_calibration(cosines), labels) for cosines, labels in scores)
             image_loss, text_loss = (label_cross_entropy(*pair) for pair in logits)
         terms["classification"] = config.classification_weight, image_loss + text_loss
-    embeddings = output.image_embedding, output.text_embedding, image_labels, text_labels
+    embeddings = image_embedding, text_embedding, image_labels, text_labels
     if config.modality_invariance_weight > 0:
         modality_invariance = modality_invariance_loss(*embeddings, similarity=config.label_similarity)
         terms["modality_invariance"] = config.modality_invariance_weight, modality_invariance
@@ -83,7 +91,31 @@ def dagnn_objective(network: DAGNN, output: DAGNNOutput, batch: Batch, config: M
             terms["reconstruction"] = config.reconstruction_weight, reconstruction
         for name, accuracy in discriminator_accuracy(modality)._asdict().items():
             accuracies[f"discriminator_accuracy_{name}"] = accuracy
+    terms |= _pair_terms(network, output, batch, config)
     total = image_labels.new_zeros(())
     for weight, term in terms.values():
         total = total + weight * term
     return Losses(total, {name: term for name, (_, term) in terms.items()}, accuracies)
+
+
+def _pair_terms(
+    network: DAGNN, output: DAGNNOutput, batch: Batch, config: ModelConfig
+) -> dict[str, tuple[float, Tensor]]:
+    """The terms that compare an image with its own text, and their weights; 0 where a batch has no pair."""
+    terms: dict[str, tuple[float, Tensor]] = {}
+    none = batch.image_labels.new_zeros(())
+    has_pairs = len(batch.image_of_pair) > 0
+    if network.pair_log_scale is not None:
+        embeddings = output.image_embedding[batch.image_of_pair], output.text_embedding[batch.text_of_pair]
+        terms["pair"] = config.pair_weight, info_nce_loss(*embeddings, network.pair_log_scale) if has_pairs else none
+    if config.agreement_weight > 0:
+        assert network.label_calibration is not None
+        scores = output.image_scores[batch.image_of_pair], output.text_scores[batch.text_of_pair]
+        logits = (network.label_calibration(cosines) for cosines in scores)
+        terms["agreement"] = config.agreement_weight, agreement_loss(*logits) if has_pairs else none
+    return terms
+
+
+def _labelled(rows: Tensor | None, embedding: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the label losses compare: all rows, or those whose labels are known."""
+    return (embedding, scores, labels) if rows is None else (embedding[rows], scores[rows], labels[rows])

@@ -15,7 +15,7 @@ label sets, |A ∩ B| / |A ∪ B|, which also counts the labels that only one of
 Shapes: Q queries, G gallery items, N pairs, C labels, D embedding dimension, B queries of a block.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -280,6 +280,107 @@ def rank_gallery(query: Embeddings, gallery: Embeddings) -> NDArray[np.int64]:
     no_labels = [np.zeros((len(embeddings), 1), np.uint8) for embeddings in (query, gallery)]
     _check_shapes(query, gallery, *no_labels)
     return np.concatenate(_map_rankings(lambda ranking: ranking.order, query, gallery, *no_labels))
+
+
+class FirstRanks(NamedTuple):
+    """The first K ranks of every query of one direction, and where its partner stands."""
+
+    order: NDArray[np.int64]
+    """Gallery index of the item at each rank, [Q, K]."""
+    relevant: NDArray[np.bool_]
+    """Whether that item is relevant, [Q, K]."""
+    cosine: NDArray[np.float64]
+    """Its cosine with the query, in steps of 2^-29, [Q, K]; NaN of an all-zero embedding."""
+    partner_rank: NDArray[np.int64]
+    """Rank of the query's own partner, from 1, [Q]."""
+    num_relevant: NDArray[np.int64]
+    """Relevant items in the gallery, [Q]."""
+
+
+def first_ranks(
+    query: Embeddings,
+    gallery: Embeddings,
+    query_labels: Labels,
+    gallery_labels: Labels,
+    *,
+    partners: NDArray[np.integer[Any]],
+    num_ranks: int,
+) -> FirstRanks:
+    """What stands at the first ranks; ties and zeros as in `score_queries`.
+
+    Args:
+        query: embeddings of one modality.
+        gallery: embeddings of the other modality.
+        query_labels: label matrix of the queries.
+        gallery_labels: label matrix of the gallery.
+        partners: gallery index of every query's own partner.
+        num_ranks: K; of a smaller gallery, all of it.
+
+    Shape:
+        query [Q, D], gallery [G, D], query_labels [Q, C], gallery_labels [G, C], partners [Q].
+
+    Raises:
+        InputError: as `score_queries`.
+    """
+    _check_shapes(query, gallery, query_labels, gallery_labels)
+
+    def inspect(ranking: _Ranking) -> FirstRanks:
+        order_BG, relevant_BG = ranking.order, ranking.shared > 0
+        cosine_BK = -(ranking.keys[:, :num_ranks] >> PLACE_BITS) / 2.0**COSINE_BITS
+        return FirstRanks(
+            order=order_BG[:, :num_ranks],
+            relevant=relevant_BG[:, :num_ranks],
+            cosine=np.where(cosine_BK < -1.5, np.nan, cosine_BK),  # `BELOW_ALL` is -2
+            partner_rank=(order_BG == partners[ranking.rows, None]).argmax(axis=1) + 1,
+            num_relevant=relevant_BG.sum(axis=1),
+        )
+
+    blocks = _map_rankings(inspect, query, gallery, query_labels, gallery_labels)
+    return FirstRanks(*map(np.concatenate, zip(*blocks, strict=True)))
+
+
+def average_precision_at(
+    query: Embeddings,
+    gallery: Embeddings,
+    query_labels: Labels,
+    gallery_labels: Labels,
+    *,
+    cutoffs: Sequence[int],
+    without: NDArray[np.integer[Any]] | None = None,
+) -> list[NDArray[np.float64]]:
+    """AP@k of every query for several k: over the first k ranks, divided by min(k, R); NaN where nothing is relevant.
+
+    Args:
+        query: embeddings.
+        gallery: embeddings of what is searched, of the other modality or of the same.
+        query_labels: label matrix of the queries.
+        gallery_labels: label matrix of the gallery.
+        cutoffs: the k; one above the gallery stands for the whole of it.
+        without: gallery index of the one item that each query must not find, itself in its own modality; None: none.
+
+    Shape:
+        query [Q, D], gallery [G, D], query_labels [Q, C], gallery_labels [G, C], without [Q] -> [Q] for each k.
+
+    Raises:
+        InputError: as `score_queries`, or a gallery of the query alone.
+    """
+    _check_shapes(query, gallery, query_labels, gallery_labels)
+    num_gallery = len(gallery) - (without is not None)
+    if num_gallery < 1:
+        raise InputError("the gallery has the query alone", "expected at least two items")
+
+    def score(ranking: _Ranking) -> NDArray[np.float64]:
+        relevant_BG = ranking.shared > 0
+        if without is not None:
+            relevant_BG = relevant_BG[ranking.order != without[ranking.rows, None]].reshape(-1, num_gallery)
+        num_relevant = _nan_for_zero(relevant_BG.sum(axis=1, dtype=np.float64))
+        precision_BG = relevant_BG.cumsum(axis=1, dtype=np.float64)
+        precision_BG /= np.arange(1, num_gallery + 1)
+        precision_BG *= relevant_BG
+        return np.stack([precision_BG[:, :k].sum(axis=1) / np.minimum(num_relevant, k) for k in cutoffs], axis=1)
+
+    blocks = _map_rankings(score, query, gallery, query_labels, gallery_labels)
+    return list(np.concatenate(blocks).T)
 
 
 def map_by_label(average_precision: NDArray[np.float64], query_labels: Labels) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ from dagnn_core.retrieval.metrics import (
     scale_to_fixed_point,
 )
 
-MARGIN = 32  # candidates beyond k: ties and near ties at the end of the list are rare
+MARGIN = 8  # candidates beyond k: ties and near ties at the end of the list are rare
 GROWTH = 4
 BLOCK_ENTRIES = 1 << 22  # gathered candidates: at most 32 MiB at once
 TRAINING_VECTORS_PER_CELL = 64

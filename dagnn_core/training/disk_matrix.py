@@ -47,9 +47,9 @@ class DiskMatrix:
 
     def _announce(self, places: NDArray[np.int64]) -> None:
         """Let the system read all these rows side by side: touched one by one, each would wait for the disk."""
-        mapped = self.matrix.base
+        mapped: object = self.matrix.base
         if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED"):
-            return
+            return  # not mapped, or a system that takes no advice
         size = self.matrix.strides[0]
         header = len(mapped) - self.matrix.nbytes
         for first in (header + places * size).tolist():

@@ -16,11 +16,11 @@ from dagnn_core.config.train import TrainConfig
 from dagnn_core.disk import require_space
 from dagnn_core.errors import InputError
 from dagnn_core.losses.batch import Losses
-from dagnn_core.model.kinds import build_network, compute_losses, fit_closed_form, kind_of
+from dagnn_core.model.kinds import build_network, compute_losses, fit_closed_form, kind_of, takes_unlabelled
 from dagnn_core.nn.cross_modal import CrossModalNetwork
 from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
-from dagnn_core.parallel import average_gradients, from_main, is_main, num_processes
+from dagnn_core.parallel import average_gradients, file_of_main, from_main, is_main, num_processes
 from dagnn_core.progress import track
 from dagnn_core.retrieval.directions import MAP_METRICS
 from dagnn_core.retrieval.metrics import evaluate_retrieval
@@ -82,7 +82,8 @@ def train(
         graph: label graph, of the training labels.
         model_config: kind, architecture and objective.
         config: optimisation.
-        checkpoint: path of the checkpoint file, the same for every process; it stays until the caller removes it.
+        checkpoint: path of the checkpoint file; it stays until the caller removes it. Of several processes that of the
+            first one counts; the others need not see it.
         logger: gets the metrics of every epoch, where there is one; of several processes that of the first one.
         checkpoint_seconds: least time between two checkpoints; one more is written after the last epoch.
         model_out: where the caller is going to write the model, so that its disk is known to have room for it.
@@ -99,14 +100,19 @@ def train(
     kind = kind_of(model_config)
     if config.incomplete == "skip" or not kind.takes_incomplete:
         train_split = train_split.pairs()
+    if config.unlabelled == "skip":
+        train_split = train_split.labelled()
+    every_item = train_split
+    if not takes_unlabelled(model_config):
+        train_split = train_split.labelled()
     _check(train_split, val_split, model_config, config)
     if kind.fit:
         fitted = fit_closed_form(model_config, train_split.in_memory(), val_split.in_memory())
         return _closed_form_result(fitted, val_split, logger)
     torch.use_deterministic_algorithms(config.deterministic)
     state = new_state(train_split, graph, model_config, config)
-    restore_checkpoint(checkpoint, state)
-    _check_same_start(state, checkpoint)
+    with file_of_main(checkpoint) as first:
+        restore_checkpoint(first, state)
     if is_main():
         require_space(_needs(state, config, checkpoint, model_out, encoder_bytes))
     network, average = state.network, state.average
@@ -140,7 +146,7 @@ def train(
             saved = time.monotonic()
     result = TrainingResult(state.best_weights, state.history, state.best_metrics)
     if is_main() and isinstance(validated, DAGNN) and validated.hybrid is not None:
-        return _with_hybrid(result, validated, train_split, val_split)
+        return _with_hybrid(result, validated, every_item, val_split)
     return result
 
 
@@ -183,9 +189,9 @@ def _check(train_split: Split, val_split: Split, model_config: ModelConfig, conf
         raise InputError(
             f"model.kind {model_config.kind} is fitted in closed form, by one process, but torchrun started "
             f"{num_processes()}",
-            "run `python -m components.steps.train` without torchrun",
+            "run `python -m components.steps.train` without torchrun; on a cluster, set train.nodes and gpu.count to 1",
         )
-    for name, split in (("train", train_split), ("val", val_split)):
+    for name, split in (("train", train_split.labelled()), ("val", val_split)):
         counts = {"images": int(split.has_image.sum()), "texts": int(split.has_text.sum())}
         for what, count in counts.items():
             if count < MIN_ITEMS_PER_BATCH:
@@ -197,16 +203,6 @@ def _check(train_split: Split, val_split: Split, model_config: ModelConfig, conf
         raise InputError(
             "train.incomplete is reconstruct, which takes the generators, but model.discriminator is none",
             "set model.discriminator to relu, or train.incomplete to mask",
-        )
-
-
-def _check_same_start(state: TrainingState, checkpoint: Path) -> None:
-    here, main = len(state.history), from_main(len(state.history))
-    if here != main:
-        raise InputError(
-            f"one process of this training has {checkpoint} of epoch {here}, another one of epoch {main}, expected the "
-            "same for all",
-            "let --work be one folder that all machines share",
         )
 
 
@@ -314,9 +310,8 @@ def _blocks(split: Split) -> list[slice]:
 @torch.inference_mode()
 def _validate(network: CrossModalNetwork, split: Split) -> Epoch:
     network.eval()
-    image, text = (
-        torch.cat([embed(split.features(modality, rows)) for rows in _blocks(split)])
-        for embed, modality in ((network.embed_image, "image"), (network.embed_text, "text"))
-    )
+    blocks = _blocks(split)
+    image = torch.cat([network.embed_image(split.features("image", rows)) for rows in blocks])
+    text = torch.cat([network.embed_text(split.features("text", rows)) for rows in blocks])
     metrics = evaluate_retrieval(image.cpu().numpy(), text.cpu().numpy(), split.labels.cpu().numpy().astype(np.uint8))
     return {f"val_{name}": value for name, value in metrics.items()}

@@ -31,6 +31,8 @@ class Split(NamedTuple):
     """bool [N], on the CPU."""
     has_text: Tensor
     """bool [N], on the CPU."""
+    is_labelled: Tensor | None = None
+    """bool [N], on the CPU: the labels of the others are not known, and no loss reads them; None: all are labelled."""
 
     @property
     def device(self) -> torch.device:
@@ -54,14 +56,13 @@ class Split(NamedTuple):
 
     def pairs(self) -> "Split":
         """The items with both modalities."""
-        rows = (self.has_image & self.has_text).nonzero()[:, 0]
-        if len(rows) == len(self.labels):
+        return self._take((self.has_image & self.has_text).nonzero()[:, 0])
+
+    def labelled(self) -> "Split":
+        """The labelled items."""
+        if self.is_labelled is None:
             return self
-        image, text = (
-            matrix.select(rows) if isinstance(matrix, DiskMatrix) else matrix[rows.to(matrix.device)]
-            for matrix in (self.image, self.text)
-        )
-        return Split(image, text, self.labels[rows.to(self.device)], self.has_image[rows], self.has_text[rows])
+        return self._take(self.is_labelled.nonzero()[:, 0])._replace(is_labelled=None)
 
     def batch(self, rows: Tensor, *, reconstructed: bool) -> Batch:
         """Images and texts of some items; `reconstructed`: those that are missing too, as this split holds them.
@@ -78,6 +79,7 @@ class Split(NamedTuple):
         has_both = has_image & has_text
         image_of_pair, text_of_pair = ((has.cumsum(dim=0) - 1)[has_both] for has in (has_image, has_text))
         device = self.device
+        labelled_images, labelled_texts = (self._positions_of_labelled(of, device) for of in (image_rows, text_rows))
         return Batch(
             image=self.features("image", image_rows),
             text=self.features("text", text_rows),
@@ -87,6 +89,8 @@ class Split(NamedTuple):
             num_real_text=num_real_text,
             image_of_pair=image_of_pair.to(device),
             text_of_pair=text_of_pair.to(device),
+            labelled_images=labelled_images,
+            labelled_texts=labelled_texts,
         )
 
     def iterate(self, batches: Sequence[Tensor], *, reconstructed: bool) -> Iterator[Batch]:
@@ -104,13 +108,45 @@ class Split(NamedTuple):
                 yield coming.popleft().result()
 
     def draw_batches(self, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-        """All rows in random order, cut into batches; those with too few images or texts are left out this time."""
-        batches = torch.split(torch.randperm(len(self.labels), generator=generator), batch_size)
+        """All rows in random order, cut into batches; those with too few images or texts are left out this time.
+
+        Where items are unlabelled, a batch has up to `batch_size` labelled items, which come again as often as it takes
+        to see all others once, and a share of the unlabelled ones.
+        """
+        if self.is_labelled is None:
+            return self._cut(torch.arange(len(self.labels)), batch_size, generator)
+        labelled, unlabelled = (mask.nonzero()[:, 0] for mask in (self.is_labelled, ~self.is_labelled))
+        batches = self._cut(labelled, batch_size, generator)
+        while 0 < len(batches) * batch_size < len(unlabelled):
+            batches += self._cut(labelled, batch_size, generator)
+        others = unlabelled[torch.randperm(len(unlabelled), generator=generator)]
+        shares = torch.tensor_split(others, max(len(batches), 1))
+        return [torch.cat(both) for both in zip(batches, shares, strict=False)]
+
+    def _cut(self, rows: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+        batches = torch.split(rows[torch.randperm(len(rows), generator=generator)], batch_size)
         return [
-            rows
-            for rows in batches
-            if min(int(self.has_image[rows].sum()), int(self.has_text[rows].sum())) >= MIN_ITEMS_PER_BATCH
+            batch
+            for batch in batches
+            if min(int(self.has_image[batch].sum()), int(self.has_text[batch].sum())) >= MIN_ITEMS_PER_BATCH
         ]
+
+    def _take(self, rows: Tensor) -> "Split":
+        if len(rows) == len(self.labels):
+            return self  # rows are distinct and in order
+        image, text = (
+            matrix.select(rows) if isinstance(matrix, DiskMatrix) else matrix[rows.to(matrix.device)]
+            for matrix in (self.image, self.text)
+        )
+        return Split(
+            *(image, text, self.labels[rows.to(self.device)]),
+            self.has_image[rows],
+            self.has_text[rows],
+            None if self.is_labelled is None else self.is_labelled[rows],
+        )
+
+    def _positions_of_labelled(self, rows: Tensor, device: torch.device) -> Tensor | None:
+        return None if self.is_labelled is None else self.is_labelled[rows].nonzero()[:, 0].to(device)
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """`dagnn submit`, `dagnn follow`, `dagnn logs`, `dagnn doctor`: the pipeline on a Kubeflow cluster."""
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -12,11 +13,15 @@ import typer
 
 from dagnn_core.errors import CheckFailedError, InputError
 from dagnn_core.text import cell
-from pipeline.cli.kubeflow import Promote, Seeds
+from pipeline.cli.kubeflow import Nodes, Promote, Seeds
 
 if TYPE_CHECKING:
     from pipeline.doctor import Diagnosis
+    from pipeline.graph import WorkersOfSearch
     from pipeline.kubeflow.client import Kubeflow
+    from pipeline.target import Target
+
+log = logging.getLogger(__name__)
 
 Host = Annotated[str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines")]
 Namespace = Annotated[
@@ -35,6 +40,7 @@ Cookies = Annotated[
     Path | None, typer.Option(metavar="FILE", help="file with the Cookie header; else it is in DAGNN_KFP_COOKIES")
 ]
 TargetName = Annotated[str, typer.Option(help="cluster: a file in configs/clusters, or the path of one")]
+ServiceAccount = Annotated[str | None, typer.Option(help="of the tasks' pods  [default: Kubeflow's]")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 
 
@@ -55,9 +61,23 @@ def submit(
     ] = "",
     revision: Annotated[str, typer.Option(help="of the data: branch, tag or commit")] = "HEAD",
     repository: Annotated[str, typer.Option(help="of the data: local path or git URL")] = ".",
-    service_account: Annotated[str | None, typer.Option(help="of the tasks' pods  [default: Kubeflow's]")] = None,
+    service_account: ServiceAccount = None,
+    nodes: Nodes = None,
     seeds: Seeds = None,
     promote: Promote = False,
+    tune: Annotated[
+        str, typer.Option(metavar="SPACE", help="search instead of training: a file, or shipped: aaai21, best")
+    ] = "",
+    workers: Annotated[int, typer.Option(min=1, help="trials of the search that train at the same time")] = 2,
+    search_name: Annotated[
+        str, typer.Option("--name", help="of the search; the same name resumes  [default: that of the space]")
+    ] = "",
+    check: Annotated[
+        bool, typer.Option("--check", help="check the data set before the training, against the champion's")
+    ] = False,
+    accept_drift: Annotated[
+        bool, typer.Option("--accept-drift", help="with --check: although it differs from the champion's")
+    ] = False,
     recurring: Annotated[
         str | None, typer.Option(metavar="CRON", help="run at these times (UTC) instead of now, as '30 2 * * MON-FRI'")
     ] = None,
@@ -84,8 +104,10 @@ def submit(
     from pipeline.raw_data import find_raw_data
     from pipeline.submit import Job, check_clean, connect, disable_caching, version_name
     from pipeline.submit import submit as submit_job
-    from pipeline.target import plugins_input, read_target
+    from pipeline.target import plugins_input, read_target, with_nodes
 
+    if accept_drift and not check:
+        raise InputError("--accept-drift is about the check of the data", "add --check")
     if wait and recurring:
         raise InputError("--wait follows a run that starts now, and --recurring starts none", "leave one out")
     cron = read_cron(recurring) if recurring else None
@@ -97,10 +119,11 @@ def submit(
             "--revision": revision,
             "--repository": repository,
             "--service-account": service_account,
+            "--name": search_name,
         }
     )
     sections = load_parameters(params, cluster=True)
-    cluster = read_target(target)
+    cluster = with_nodes(read_target(target), nodes)
     images = pullable(Images(tasks=image, train=image) if image else read_images())
     git = git_state()
     if not allow_dirty:
@@ -113,12 +136,22 @@ def submit(
         raw = find_raw_data(
             data, target=cluster, revision=revision, repository=repository, check_pushed=not allow_unpushed
         )
+    champion_dataset = _champion_dataset(sections["register"].model_name) if check else ""
+    options = PipelineOptions(
+        raw=raw,
+        seeds=tuple(seeds or ()),
+        promote=promote,
+        check=check,
+        champion_dataset=champion_dataset,
+        search=_search(tune, workers, search_name, params, sections, cluster) if tune else None,
+    )
     arguments = {f"data_{name}": text for name, text in raw._asdict().items() if text} if raw else {}
-    require_named(namespace or cluster.namespace, cluster)
+    given = {"accept_drift": "yes" if accept_drift else "", "champion_dataset": champion_dataset}
+    arguments |= {name: text for name, text in given.items() if text}
+    require_named(namespace or cluster.namespace, cluster, service_account or "")
     server = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
-        options = PipelineOptions(raw=raw, seeds=tuple(seeds or ()), promote=promote)
         write_pipeline(package, images=images, params=sections, target=cluster, options=options)
         if no_cache:
             disable_caching(package)
@@ -136,23 +169,67 @@ def submit(
             plugins_input=plugins_input(cluster),
         )
         done = submit_job(server, job, dry_run=dry_run)
-    page = server.page(f"{'recurringrun' if cron else 'runs'}/details/{done.run_id}") if done.run_id else ""
-    facts = {
-        "version": version,
-        "experiment": experiment,
-        **arguments,
-        "run": job.run,
-        "run_id": done.run_id,
-        "page": page or None,
-        "mlflow": _mlflow_address(),
-    }
+    facts = {"version": version, "experiment": experiment, **arguments, "run": job.run, "run_id": done.run_id}
+    _show_submitted(server, facts, is_schedule=bool(cron), is_dry=dry_run, as_json=as_json)
+    if wait and done.run_id:
+        follow_run(server, done.run_id)
+
+
+def _show_submitted(
+    server: "Kubeflow", facts: dict[str, str | None], *, is_schedule: bool, is_dry: bool, as_json: bool
+) -> None:
+    run_id = facts["run_id"]
+    page = server.page(f"{'recurringrun' if is_schedule else 'runs'}/details/{run_id}") if run_id else ""
+    facts |= {"page": page or None, "mlflow": _mlflow_address()}
     if as_json:
         typer.echo(json.dumps(facts))
     else:
         typer.echo("\n".join(f"{name:17}  {cell(value)}" for name, value in facts.items() if value))
-        typer.echo("nothing was made: --dry-run" if dry_run else "", nl=dry_run)
-    if wait and done.run_id:
-        follow_run(server, done.run_id)
+        typer.echo("nothing was made: --dry-run" if is_dry else "", nl=is_dry)
+
+
+def _champion_dataset(name: str) -> str:
+    """URI of the champion's data set; empty where there is no champion, or it does not say."""
+    from components.services.lineage.tree import Reference, read_recorded
+    from components.services.registry.versions import CHAMPION, find_registered_model
+    from components.services.tracking.mlflow import Tracking
+
+    tracking = Tracking.from_environment()
+    with tracking.answering():
+        registered = find_registered_model(tracking.client, name)
+    if registered is None or CHAMPION not in registered.aliases:
+        return ""
+    uri = read_recorded(tracking, Reference(name)).uris.get("dataset", "")
+    if not uri:
+        log.warning(
+            "the champion of %s does not record where its data set is stored: the new one is checked alone", name
+        )
+    return uri
+
+
+def _search(  # noqa: PLR0917
+    space: str, workers: int, name: str, params: Path, sections: dict[str, object], target: "Target"
+) -> "WorkersOfSearch":
+    """The workers of a search; the values that its space fixes go into the sections."""
+    from components.params import located
+    from components.space_file import read_space
+    from dagnn_core.config.section import sections_of
+    from dagnn_core.config.space import check_search_name
+    from pipeline.cli.tune import find_space
+    from pipeline.graph import WorkersOfSearch
+    from pipeline.placeholders import refuse_placeholders
+
+    if not target.tune_secret:
+        raise InputError(
+            "the workers of a search share a database, and the target names none",
+            "set tune_secret to a secret with its url (docs/tuning.md)",
+        )
+    path = find_space(space)
+    chosen = read_space(path)
+    refuse_placeholders(chosen.plain, where=path)
+    sections.update(located(params, lambda values: chosen.over(sections_of(values))))
+    check_search_name(name or path.stem)
+    return WorkersOfSearch(chosen, name or path.stem, workers)
 
 
 def follow(
@@ -205,6 +282,7 @@ def doctor(
     token: Token = None,
     cookies: Cookies = None,
     target: TargetName = "kind",
+    service_account: ServiceAccount = None,
     as_json: Json = False,
 ) -> None:
     """Check versions, credentials, servers, stores, images and secrets; exit status 1 when one fails."""
@@ -221,6 +299,7 @@ def doctor(
         namespace=namespace,
         tracking=Tracking.from_environment(),
         target=cluster,
+        account=service_account or "",
     )
     checks = []
     for check in look_at_all(to_do):

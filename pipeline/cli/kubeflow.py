@@ -12,6 +12,10 @@ Seeds = Annotated[
     list[int] | None,
     typer.Option("--seed", help="instead of train.seed; with several, the best model on val is registered"),
 ]
+Nodes = Annotated[
+    int | None,
+    typer.Option(help="pods that train together, by Kubeflow Trainer  [default: train.nodes of the target]"),
+]
 Promote = Annotated[bool, typer.Option("--promote", help="end with the promotion, if the gate lets it pass")]
 
 
@@ -27,6 +31,7 @@ def run(
     promote: Promote = False,
 ) -> None:
     """Run the Kubeflow pipeline in local processes, or in containers."""
+    from components.services.notification import Webhook, failure_notified
     from components.services.tracking.mlflow import Tracking
     from dagnn_core.errors import InputError
     from pipeline.graph import PipelineOptions
@@ -46,7 +51,8 @@ def run(
         )
     _ = tracking.client  # a server that does not answer stops the run before any work
     options = PipelineOptions(seeds=tuple(seeds or ()), promote=promote)
-    outputs = run_locally(params=sections, root=work, images=images, memory=memory, options=options)
+    with failure_notified(Webhook.from_environment(), "dagnn run"):
+        outputs = run_locally(params=sections, root=work, images=images, memory=memory, options=options)
     typer.echo(f"model   {outputs.model.path}")
     typer.echo(f"report  {Path(outputs.report.path, 'report.html')}")
     typer.echo(f"version {outputs.name} {outputs.version}")
@@ -64,6 +70,7 @@ def compile_pipeline(
         str, typer.Option(help="raw data to fetch: a path under DVC in this project, or s3://bucket/prefix")
     ] = "",
     revision: Annotated[str, typer.Option(help="branch, tag or commit of --data")] = "HEAD",
+    nodes: Nodes = None,
     seeds: Seeds = None,
     promote: Promote = False,
     kubernetes_native: Annotated[
@@ -79,11 +86,11 @@ def compile_pipeline(
     from pipeline.images import Images, read_images
     from pipeline.placeholders import load_parameters, refuse_placeholders
     from pipeline.raw_data import find_raw_data
-    from pipeline.target import read_target
+    from pipeline.target import read_target, with_nodes
 
     refuse_placeholders({"--image": image, "--data": data, "--revision": revision})
     sections = load_parameters(params, cluster=True)
-    cluster = read_target(target)
+    cluster = with_nodes(read_target(target), nodes)
     raw = find_raw_data(data, target=cluster, revision=revision) if data else None
     write_pipeline(
         out,

@@ -1,11 +1,11 @@
-"""`dagnn register`, `promote`, `rollback` and `history`: the model registry."""
+"""`dagnn register`, `promote`, `rollback`, `history` and `registry copy`: the model registry."""
 
 import json
 import math
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,8 +19,12 @@ from pipeline.cli.cluster import Cookies, Host, Namespace, Token, server_of
 from pipeline.cli.promotion import PromotionPlace, promote_there
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
     from components.services.promotion.gate import Check
     from components.services.promotion.promotion import Event, Promotion
+
+app = typer.Typer(no_args_is_help=True)
 
 WIDTH = 100  # columns of a history
 
@@ -29,6 +33,46 @@ Params = Annotated[str, typer.Option(help="params.yaml, or the section `register
 Why = Annotated[str, typer.Option("--reason", "--why", help="your own words, for the record")]
 Adopt = Annotated[bool, typer.Option("--adopt", help="accept a champion that somebody has set by hand")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
+
+
+@app.callback()
+def registry() -> None:
+    """Copy versions between registries."""
+
+
+@app.command()
+def copy(
+    reference: Annotated[str, typer.Argument(metavar="NAME@ALIAS", help="version, as dagnn@champion or dagnn/7")],
+    to: Annotated[str, typer.Option(metavar="URI", help="the other registry, as MLFLOW_TRACKING_URI would name it")],
+    as_json: Json = False,
+) -> None:
+    """Copy a version into another registry, as from dev to prod: files, tags, card, report and lineage.
+
+    Every file of the copy is fetched and compared. It becomes the challenger there; the same model again keeps its
+    version.
+    """
+    from components.services.lineage.tree import parse_reference
+    from components.services.registry.copying import copy_version
+    from components.services.registry.versions import read_versions
+    from components.services.tracking.mlflow import Tracking
+
+    source, wanted = Tracking.from_environment(), parse_reference(reference)
+    with source.answering():
+        registered, versions = read_versions(source, wanted.name)
+    number = wanted.version or str(registered.aliases.get(wanted.alias, ""))
+    done = copy_version(source, _find(versions, wanted.name, number, reference), replace(source, uri=to))
+    if as_json:
+        print(json.dumps(done._asdict()))
+        return
+    print(f"{'copied' if done.is_new else 'there already'}  {done.name} version {done.version}, alias challenger")
+    print(f"from    {done.source}")
+    print(f"model   {done.digest}")
+
+
+def _find(versions: "dict[str, ModelVersion]", name: str, number: str, reference: str) -> "ModelVersion":
+    if number not in versions:
+        raise InputError(f"there is no {reference} (versions of {name}: {', '.join(sorted(versions, key=int))})")
+    return versions[number]
 
 
 def register(
@@ -96,6 +140,7 @@ def promote(
     With --target, it runs on the cluster that trained the version, where its data set is stored.
     """
     from components.params import load_section
+    from components.services.notification import Webhook
     from components.services.tracking.mlflow import Tracking
     from components.steps import promote as step
 
@@ -132,6 +177,7 @@ def promote(
         allow_dirty=allow_dirty,
         dry_run=dry_run,
         tracking=Tracking.from_environment(),
+        webhook=Webhook.from_environment(),
     )
     if as_json:
         print(json.dumps(_promotion_object(promotion, dry_run=dry_run)))
@@ -155,11 +201,22 @@ def rollback(
 ) -> None:
     """Make the champion before the present one champion again; exit status 1 when its files are gone."""
     from components.params import load_section
+    from components.services.notification import Event, Webhook, notify
     from components.services.promotion.promotion import rollback as roll_back
     from components.services.tracking.mlflow import Tracking
 
     name = name or load_section(params, RegisterConfig).model_name
-    done = roll_back(Tracking.from_environment(), name=name, to=to, why=why, adopt=adopt)
+    tracking, webhook = Tracking.from_environment(), Webhook.from_environment()
+    facts: dict[str, str | None] = {"model": name, "who": tracking.who, "registry": tracking.address}
+    try:
+        done = roll_back(tracking, name=name, to=to, why=why, adopt=adopt)
+    except CheckFailedError as error:
+        notify(webhook, Event(kind="refused", text=f"dagnn: {error}", facts=facts | {"reason": str(error)}))
+        raise
+    if done.champion != done.replaced:
+        text = f"dagnn: {name} is rolled back to version {done.champion}, after {_version(done.replaced)}"
+        facts |= {"champion": done.champion, "before": done.replaced, "reason": why}
+        notify(webhook, Event(kind="rolled back", text=f"{text}: {why}" if why else text, facts=facts))
     if as_json:
         print(json.dumps(done._asdict()))
     elif done.champion == done.replaced:

@@ -42,6 +42,13 @@ def serve(
     query_log: Annotated[
         Path | None, typer.Option(help="File to which each query is appended as a line of JSON; default: none.")
     ] = None,
+    shadow: Annotated[
+        str,
+        typer.Option(
+            metavar="models:/NAME@ALIAS",
+            help="Model that is asked the same, for its log alone: FILE.shadow.jsonl beside --query-log FILE.jsonl.",
+        ),
+    ] = "",
     threads: Annotated[int, typer.Option(min=0, help="Searches at the same time; 0: one for each processor.")] = 0,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait or run; more are answered 503.")] = 64,
     rate: Annotated[
@@ -65,6 +72,10 @@ def serve(
 
     if index is not None and indexes is not None:
         raise InputError("--index and --indexes exclude each other", "give one of them")
+    if shadow and (indexes is None or query_log is None):
+        raise InputError(
+            "--shadow needs the index of a second model, and a place for what it finds", "add --indexes and --query-log"
+        )
     tokens = _read_tokens(token_file) if token_file is not None else []
     limits = Limits(
         body_bytes=int(max_body * MEGA),
@@ -85,14 +96,26 @@ def serve(
         from components.services.serving.metrics import Metrics
         from components.services.serving.query_log import QueryLog
         from components.services.serving.service import SearchService
+        from components.services.serving.shadow import ShadowModel, log_of_shadow
 
-        metrics = Metrics()
-        service = SearchService(limits, metrics, QueryLog(query_log, metrics) if query_log is not None else None)
+        metrics, stop = Metrics(), threading.Event()
+        shadow_model = shadow_follower = None
+        if shadow and query_log is not None:
+            own = Metrics()
+            beside = SearchService(limits, own, QueryLog(log_of_shadow(query_log), own))
+            shadow_model = ShadowModel(beside, metrics)
+            shadow_follower = _follower(beside, shadow, index or INDEX, indexes, served="the shadow")
+        log_of_answers = QueryLog(query_log, metrics) if query_log is not None else None
+        service = SearchService(limits, metrics, log_of_answers, shadow_model)
         follower = _follower(service, model, index or INDEX, indexes)
-        stop = threading.Event()
 
         def start() -> None:
             follower.start()
+            if shadow_follower is not None:  # unlike the model that answers, it may be missing
+                looks = threading.Thread(
+                    target=_follow_from_now, args=(shadow_follower, stop, poll_seconds), daemon=True
+                )
+                looks.start()
             typer.echo(f"ready at {address_of(listener)}: {len(service.served.index)} items; Ctrl-C ends it")
             follower.follow(stop, poll_seconds)
 
@@ -101,13 +124,22 @@ def serve(
                 run_server(create_app(service, pool, tokens=tokens), listener, limits, start)
         finally:
             stop.set()
+            if shadow_model is not None:
+                shadow_model.close()
+
+
+def _follow_from_now(follower: "Follower", stop: threading.Event, seconds: float) -> None:
+    follower.look()
+    follower.follow(stop, seconds)
 
 
 def _num_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _follower(service: "SearchService", model: str, index: Path, indexes: str | None) -> "Follower":
+def _follower(
+    service: "SearchService", model: str, index: Path, indexes: str | None, served: str = "what is served"
+) -> "Follower":
     from components.services.lineage.tree import parse_reference
     from components.services.serving.following import Follower, Indices, ModelFolder, Models, ModelVersion
     from components.services.serving.indices import IndexAt, IndexBucket, IndexFolder
@@ -128,7 +160,7 @@ def _follower(service: "SearchService", model: str, index: Path, indexes: str | 
     if indexes is not None:
         is_bucket = indexes.startswith("s3://")
         indices = IndexBucket(indexes, Storage(), INDICES) if is_bucket else IndexFolder(Path(indexes))
-    return Follower(service, models, indices, has_registry=has_registry)
+    return Follower(service, models, indices, has_registry=has_registry, served=served)
 
 
 def _read_tokens(path: Path) -> list[str]:

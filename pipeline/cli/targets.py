@@ -61,6 +61,7 @@ def _size(size: str, target: "Target") -> dict[str, Any]:
     resources = request.resources
     return {
         "tasks": list(requests),
+        "pods": target.train.nodes if size == "train" else 1,
         "cpu": {"request": resources.cpu_request, "limit": resources.cpu_limit},
         "memory": {"request": resources.memory_request, "limit": resources.memory_limit},
         "gpus": {request.gpus[0]: request.gpus[1]} if request.gpus else {},

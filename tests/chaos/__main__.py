@@ -51,7 +51,7 @@ def main(
             kind = rng.choice(chosen)
             try:
                 outcome = ATTACKS[kind](Attacker(project, baseline, rng))
-            except Violation as violation:
+            except (Violation, subprocess.TimeoutExpired) as violation:
                 violations += 1
                 outcome = "VIOLATION"
                 print(f"attack {number} ({kind}): {violation}", flush=True)

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from dagnn_core.artifacts import MANIFEST
 from tests.chaos.damage import damage
-from tests.chaos.project import MAKES, READS, Ended, Project
+from tests.chaos.project import MAKES, READS, Project
 
-STATUSES = (0, 1, 2, 3)
 INTERRUPTED = 130
+Ended = subprocess.CompletedProcess[str]
 
 
 class Violation(Exception):  # no error of the attack
@@ -65,8 +65,8 @@ def make_baseline(project: Project) -> Baseline:
 
 
 def _check_done(ended: Ended) -> None:
-    if ended.status:
-        raise AssertionError(ended.output)
+    if ended.returncode:
+        raise AssertionError(_output(ended))
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class Attacker:
             running = self.project.start(step, before=_checkpoint_often)
             time.sleep(self.rng.uniform(0, 1.1) * self.baseline.seconds[step])
             number = self.rng.choices([signal.SIGKILL, signal.SIGTERM, signal.SIGINT], [6, 1, 2])[0]
-            running.send(number)
+            running.send_signal(number)
             ended = running.wait()
-            if ended.status == 0:
+            if ended.returncode == 0:
                 break
             self._check_end(ended, (-signal.SIGKILL, -signal.SIGTERM, INTERRUPTED))
             self._check_old_or_new(step, replaced)
@@ -132,10 +132,10 @@ class Attacker:
         where = f"{path.relative_to(self.project.root)}, {damage(path, self.rng)}"
         ended = self.project.run(step)
         self._check_end(ended, (0, 2), where)
-        if ended.status == 0 and not _says_the_same(path, before):
+        if ended.returncode == 0 and not _says_the_same(path, before):
             raise Violation(f"{step} accepted {where}")
-        if ended.status == 2 and path.name not in ended.output:
-            raise Violation(f"{step} does not name {where}: {ended.output[-500:]}")
+        if ended.returncode == 2 and path.name not in _output(ended):
+            raise Violation(f"{step} does not name {where}: {_output(ended)[-500:]}")
         return f"{step}: {_word(ended)}"
 
     def damage_work(self) -> str:
@@ -144,9 +144,9 @@ class Attacker:
         self.project.restore(step)
         running = self.project.start(step, before=_checkpoint_often)
         deadline = time.monotonic() + self.baseline.seconds[step] * self.rng.uniform(0.3, 1.0)
-        while time.monotonic() < deadline and not running.poll():
+        while time.monotonic() < deadline and running.poll() is None:
             time.sleep(0.005)
-        running.send(signal.SIGKILL)
+        running.send_signal(signal.SIGKILL)
         running.wait()
         files = [
             path for path in (self.project.root / ".dagnn").rglob("*") if path.is_file() and path.suffix != ".lock"
@@ -167,7 +167,7 @@ class Attacker:
         second = self.project.start(step)
         both = (first, second)
         missed = False
-        while not all(running.poll() for running in both):
+        while any(running.poll() is None for running in both):
             missed |= replaced and not self.project.artifact(MAKES[step]).exists()
             time.sleep(0.001)
         ended = [running.wait() for running in both]
@@ -175,8 +175,8 @@ class Attacker:
             raise Violation(f"{MAKES[step]} was absent for a moment while it was replaced")
         for one in ended:
             self._check_end(one, (0, 3))
-        if not any(one.status == 0 for one in ended):
-            raise Violation(f"both {step} refused: {ended[0].output[-300:]} {ended[1].output[-300:]}")
+        if not any(one.returncode == 0 for one in ended):
+            raise Violation(f"both {step} refused: {_output(ended[0])[-300:]} {_output(ended[1])[-300:]}")
         self._check_result(step)
         return f"{step}: {' and '.join(sorted(_word(one) for one in ended))}"
 
@@ -217,8 +217,8 @@ class Attacker:
 
     def _rerun(self, step: str, why: str = "") -> None:
         ended = self.project.run(step)
-        if ended.status:
-            raise Violation(f"{step} does not end well after the attack ({why}): {ended.output[-1500:]}")
+        if ended.returncode:
+            raise Violation(f"{step} does not end well after the attack ({why}): {_output(ended)[-1500:]}")
         self._check_result(step, why)
 
     def _check_result(self, step: str, why: str = "") -> None:
@@ -259,14 +259,14 @@ class Attacker:
             raise Violation(f"{step} has lost the {kind} that was there")
 
     def _check_end(self, ended: Ended, statuses: tuple[int, ...], why: str = "") -> None:
-        if "Traceback (most recent call last)" in ended.output:
-            raise Violation(f"traceback ({why}): {ended.output[-3000:]}")
-        if ended.status not in statuses:
-            raise Violation(f"exit status {ended.status} ({why}): {ended.output[-1500:]}")
-        if ended.status in (2, 3) and not any(line.startswith("error: ") for line in ended.output.splitlines()):
-            raise Violation(f"no error line ({why}): {ended.output[-1500:]}")
-        if ended.status == 3 and "a file of this command" in ended.output:
-            raise Violation(f"no file is named ({why}): {ended.output[-500:]}")
+        if "Traceback (most recent call last)" in _output(ended):
+            raise Violation(f"traceback ({why}): {_output(ended)[-3000:]}")
+        if ended.returncode not in statuses:
+            raise Violation(f"exit status {ended.returncode} ({why}): {_output(ended)[-1500:]}")
+        if ended.returncode in (2, 3) and not any(line.startswith("error: ") for line in _output(ended).splitlines()):
+            raise Violation(f"no error line ({why}): {_output(ended)[-1500:]}")
+        if ended.returncode == 3 and "a file of this command" in _output(ended):
+            raise Violation(f"no file is named ({why}): {_output(ended)[-500:]}")
 
 
 ATTACKS: Mapping[str, Callable[[Attacker], str]] = {
@@ -281,8 +281,12 @@ ATTACKS: Mapping[str, Callable[[Attacker], str]] = {
 NEED_MOUNTS = ("full disk", "environment")
 
 
+def _output(ended: Ended) -> str:
+    return ended.stdout + ended.stderr
+
+
 def _word(ended: Ended) -> str:
-    return {0: "done", 2: "refused", 3: "status 3"}[ended.status]
+    return {0: "done", 2: "refused", 3: "status 3"}[ended.returncode]
 
 
 def _checkpoint_often() -> None:

@@ -8,23 +8,20 @@ import importlib
 import json
 import os
 import resource
-import runpy
 import shutil
-import signal
 import sqlite3
+import subprocess
 import sys
-import time
-import traceback
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ruamel.yaml import YAML
 
 from dagnn_core.artifacts import read_artifact
 from dagnn_core.errors import ArtifactError
+from tests.fixtures.forked import Process, fork, run_module
 from tests.fixtures.locations import ROOT
 
 # step -> the artifact that it makes; `register` makes a version
@@ -60,52 +57,12 @@ _ENVIRONMENT = {
 }
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    status: int
-    """Exit status; of a signal its negative number."""
-    output: str
-
-
-class Running:
-    """A command under way, the leader of a process group."""
-
-    def __init__(self, pid: int, output: Path) -> None:
-        self.pid = pid
-        self._output = output
-        self._ended: Ended | None = None
-
-    def poll(self) -> Ended | None:
-        """How it ended; None while it runs."""
-        if self._ended is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self._ended = Ended(os.waitstatus_to_exitcode(status), self._output.read_text(errors="replace"))
-        return self._ended
-
-    def wait(self, seconds: float = 120) -> Ended:
-        """Wait for its end; one that takes too long is killed, which no invariant allows."""
-        deadline = time.monotonic() + seconds
-        while (ended := self.poll()) is None:
-            if time.monotonic() > deadline:
-                self.send(signal.SIGKILL)
-            time.sleep(0.01)
-        return ended
-
-    def send(self, number: int) -> None:
-        """Send a signal to the whole group, as a terminal or a cluster does."""
-        if self.poll() is None:
-            os.killpg(self.pid, number)
-
-
 class Project:
     """The project; `root` is the same for all its states, since MLflow's database holds absolute paths."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.root = home / "project"
-        self.num_started = 0
 
     def create(self, *, seed: int, num_scenes: int) -> None:
         """Begin with an empty project of rendered scenes."""
@@ -124,10 +81,7 @@ class Project:
         """Make MLflow's tables, which takes as long as many steps."""
         from components.services.tracking.mlflow import Tracking
 
-        def create() -> int:
-            return 0 if Tracking().client.get_experiment_by_name("none") is None else 1
-
-        assert self.fork(create).wait().status == 0
+        assert not self._fork(lambda: Tracking().client.get_experiment_by_name("none")).wait().returncode
 
     def save(self, name: str) -> None:
         """Keep the present state under a name."""
@@ -145,67 +99,47 @@ class Project:
         limits: Mapping[int, int] | None = None,
         environment: Mapping[str, str] | None = None,
         before: Callable[[], None] = lambda: None,
-    ) -> Running:
+    ) -> Process:
         """Start a step.
 
         Args:
             step: a key of MAKES.
             limits: of `resource.setrlimit`.
             environment: variables.
-                before: is called in the new process, before the step.
+            before: is called in the new process, before the step.
         """
-        return self.fork(lambda: _run(*_command(step)), limits=limits, environment=environment, before=before)
 
-    def fork(
-        self,
-        work: Callable[[], int],
-        *,
-        limits: Mapping[int, int] | None = None,
-        environment: Mapping[str, str] | None = None,
-        before: Callable[[], None] = lambda: None,
-    ) -> Running:
-        """Start a function in a process of its own; it returns the exit status."""
-        self.num_started += 1
-        output = self.home / "outputs" / f"{self.num_started}.txt"
-        output.parent.mkdir(exist_ok=True)
-        sys.stdout.flush()
-        pid = os.fork()
-        if pid:
-            return Running(pid, output)
-        status = 1
-        try:
-            os.setsid()
-            os.chdir(self.root)
-            stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            for descriptor in (1, 2):
-                os.dup2(stream, descriptor)
+        def work() -> None:
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # as a command starts: a limit of open files counts its own
-            os.environ.update(_ENVIRONMENT | dict(environment or {}))
             before()
             for limit, value in (limits or {}).items():
                 resource.setrlimit(limit, (value, value))
-            status = work()
-        finally:
-            os._exit(status)
+            run_module(*_command(step))
 
-    def run(self, step: str) -> Ended:
+        return self._fork(work, environment)
+
+    def run(self, step: str) -> subprocess.CompletedProcess[str]:
         """Run a step undisturbed."""
         return self.start(step).wait()
 
-    def run_first(self, step: str) -> Ended:
+    def run_first(self, step: str) -> subprocess.CompletedProcess[str]:
         """Run a step undisturbed, and import here what it has imported, so that later ones need not."""
         names = self.home / "modules.txt"
 
-        def work() -> int:
-            status = _run(*_command(step))
-            names.write_text("\n".join(sorted(sys.modules)))
-            return status
+        def work() -> None:
+            try:
+                run_module(*_command(step))
+            finally:
+                names.write_text("\n".join(sorted(sys.modules)))
 
-        ended = self.fork(work).wait()
+        ended = self._fork(work).wait()
         for name in names.read_text().split():
             with suppress(ImportError, AttributeError, ValueError):  # it was made by other means than an import
                 importlib.import_module(name)
         return ended
+
+    def _fork(self, work: Callable[[], object], environment: Mapping[str, str] | None = None) -> Process:
+        return fork(work, cwd=self.root, environment={**os.environ, **_ENVIRONMENT, **(environment or {})})
 
     def artifact(self, kind: str) -> Path:
         """Where an artifact goes."""
@@ -243,24 +177,8 @@ class Project:
             return connection.execute(query).fetchall()
 
 
-def _command(step: str) -> tuple[str, list[str]]:
+def _command(step: str) -> tuple[str, ...]:
     reads = [part for kind in READS[step] for part in (f"--{kind.replace('_', '-')}", f"artifacts/{kind}")]
     if step == "register":
-        return "pipeline.cli.main", ["register", *reads]
-    return f"components.steps.{step}", [*reads, f"--{MAKES[step].replace('_', '-')}-out", f"artifacts/{MAKES[step]}"]
-
-
-def _run(module: str, arguments: list[str]) -> int:
-    sys.argv = [module, *arguments]
-    warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")  # it is imported already
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        return int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 0
+        return ("pipeline.cli.main", "register", *reads)
+    return (f"components.steps.{step}", *reads, f"--{MAKES[step].replace('_', '-')}-out", f"artifacts/{MAKES[step]}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.leftovers import CACHED, DRAFT, UNFINISHED, find_leftovers
-from components.locations import ADDING, ARTIFACTS, CACHE, DATA, FETCHED, RUNS, WORK
+from components.locations import ADDING, ARTIFACTS, CACHE, DATA, FETCHED, RETRAINING, RUNS, WORK
 from dagnn_core.drafts import draft_of
 from dagnn_core.work import work_folder
 from pipeline.cli.clean import clean
@@ -26,6 +26,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         make_file(tmp_path / RUNS / name)
     for name in ("f00d/checkpoint.safetensors", "f00d.lock", "beef.lock"):
         make_file(tmp_path / WORK / name)
+    make_file(tmp_path / RETRAINING / "cafe" / "model" / "manifest.json")
     make_file(tmp_path / ADDING / "photos.v1" / "source" / "a.zip")
     make_file(tmp_path / ADDING / "only_copy" / "old" / "a.jpg")
     make_file(tmp_path / ADDING / "changing" / "change.json")
@@ -41,6 +42,7 @@ REMOVED = {
     f"{WORK}/f00d": UNFINISHED,
     f"{WORK}/beef": UNFINISHED,
     f"{ADDING}/photos.v1": UNFINISHED,
+    f"{RETRAINING}/cafe": UNFINISHED,
 }
 STAYS = (
     *(ARTIFACTS / "model", ARTIFACTS / ".notes.tmp", RUNS / "1/train/model", DATA / "x"),

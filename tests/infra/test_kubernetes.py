@@ -1,9 +1,10 @@
 """The manifests: each folder renders, Kubernetes' own schemas accept it, and it keeps what we promise.
 
-Kinds of Kubeflow Trainer and KServe have no schema here: the pods within them are checked as pods of Kubernetes.
+KServe's kind has no schema here: the pods within it are checked as pods of Kubernetes.
 """
 
 import copy
+import json
 import re
 import shutil
 import subprocess
@@ -19,14 +20,18 @@ from components.params_file import load_params
 from pipeline.compiling import write_pipeline
 from pipeline.images import Images
 from pipeline.target import read_target
+from pipeline.trainer.manifests import write_template
 from tests.fixtures import forked
 from tests.pipeline.specs import kubernetes_of, read_specs
 
 FOLDER = Path(__file__).parents[2] / "infra/kubernetes"
-SERVERS = ["serving", "search"]
+SERVERS = ["serving", "search", "canary"]
+CLIENTS = ["retrain", *SERVERS]
+"""Folders whose pods ask MLflow."""
 OVERLAYS = sorted(f"overlays/{path.name}" for path in (FOLDER / "overlays").iterdir())
-RENDERED = [*OVERLAYS, "training", *SERVERS]
-APPLIED = {"training": ["training/runtime", "training"]}  # more than one folder, in the order of the documentation
+TRAININGS = {"training/gpu-cluster": "dagnn", "training/kind": "kubeflow"}
+"""Folder -> the namespace of the tasks."""
+RENDERED = [*OVERLAYS, *TRAININGS, *CLIENTS]
 KUBERNETES = "1.36"
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on PATH")
@@ -59,7 +64,7 @@ def parsed(folder: str) -> list[dict[str, Any]]:
 
 
 def objects(folder: str) -> list[dict[str, Any]]:
-    return copy.deepcopy([entry for part in APPLIED.get(folder, [folder]) for entry in parsed(part)])
+    return copy.deepcopy(parsed(folder))
 
 
 def only(folder: str, kind: str) -> dict[str, Any]:
@@ -68,27 +73,25 @@ def only(folder: str, kind: str) -> dict[str, Any]:
 
 
 def pods(folder: str) -> dict[str, Pod]:
-    """Name of the object that makes a pod -> the pod, with what a TrainJob adds to it."""
-    return {entry["metadata"]["name"]: pod for entry in objects(folder) for pod in _pods(folder, entry)}
+    """Name of the object that makes a pod -> the pod; a canary has its own name."""
+    return {name: pod for entry in objects(folder) for name, pod in _pods(entry)}
 
 
-def _pods(folder: str, entry: dict[str, Any]) -> Iterator[Pod]:
-    spec = entry.get("spec")
-    if entry["kind"] in ("Deployment", "StatefulSet", "Job"):
+def _pods(entry: dict[str, Any]) -> Iterator[tuple[str, Pod]]:
+    spec, name = entry.get("spec"), entry["metadata"]["name"]
+    if entry["kind"] == "InferenceService":
+        for predictor in (spec["predictor"], *(canary["predictor"] for canary in spec.get("canary", []))):
+            own = ("name", "minReplicas", "maxReplicas", "labels")  # KServe's, the rest is a pod's
+            pod = {key: value for key, value in predictor.items() if key not in own}
+            yield predictor.get("name", name), Pod(predictor["labels"], pod)
+        return
+    if entry["kind"] == "CronJob":
+        template = spec["jobTemplate"]["spec"]["template"]
+    elif entry["kind"] in ("Deployment", "StatefulSet", "Job"):
         template = spec["template"]
-    elif entry["kind"] == "TrainingRuntime":
-        (job,) = spec["template"]["spec"]["replicatedJobs"]
-        template = job["template"]["spec"]["template"]
-        trainer = only(folder, "TrainJob")["spec"]["trainer"]
-        (node,) = template["spec"]["containers"]
-        node |= {key: trainer[key] for key in ("command", "args", "env")} | {"resources": trainer["resourcesPerNode"]}
-    elif entry["kind"] == "InferenceService":
-        own = ("minReplicas", "maxReplicas", "labels")  # KServe's, the rest is a pod's
-        predictor = {key: value for key, value in spec["predictor"].items() if key not in own}
-        template = {"metadata": {"labels": spec["predictor"]["labels"]}, "spec": predictor}
     else:
         return
-    yield Pod(template["metadata"]["labels"], template["spec"])
+    yield name, Pod(template["metadata"]["labels"], template["spec"])
 
 
 def containers(folder: str) -> list[dict[str, Any]]:
@@ -105,17 +108,13 @@ def test_the_schemas_accept_every_object(folder: str) -> None:
     kubernetes_validate = pytest.importorskip(
         "kubernetes_validate", reason="kubernetes-validate is not installed: make setup"
     )
-    core = [
-        entry
-        for entry in objects(folder)
-        if "kubeflow" not in entry["apiVersion"] and "kserve" not in entry["apiVersion"]
-    ]
-    foreign = [entry for entry in objects(folder) if entry not in core and entry["kind"] != "TrainJob"]
-    assert {entry["kind"] for entry in foreign} <= {"TrainingRuntime", "InferenceService"}
+    core = [entry for entry in objects(folder) if "kserve" not in entry["apiVersion"]]
+    foreign = [entry for entry in objects(folder) if entry not in core]
+    assert {entry["kind"] for entry in foreign} <= {"InferenceService"}
     bare = [
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "labels": pod.labels}, "spec": pod.spec}
         for entry in foreign
-        for pod in [pods(folder)[entry["metadata"]["name"]]]
+        for _, pod in _pods(entry)
     ]
     for entry in [*core, *bare]:
         kubernetes_validate.validate(entry, KUBERNETES, strict=True)
@@ -123,7 +122,8 @@ def test_the_schemas_accept_every_object(folder: str) -> None:
 
 @for_each
 def test_everything_is_in_the_namespace(folder: str) -> None:
-    assert {entry["metadata"].get("namespace", "dagnn") for entry in objects(folder)} == {"dagnn"}
+    namespace = TRAININGS.get(folder, "dagnn")
+    assert {entry["metadata"].get("namespace", "dagnn") for entry in objects(folder)} == {namespace}
 
 
 @for_each
@@ -240,10 +240,10 @@ def test_everything_is_denied_that_is_not_allowed(folder: str) -> None:
     assert guarded == {str({"matchLabels": {"app.kubernetes.io/name": name}}) for name in pods(folder)}
 
 
-@pytest.mark.parametrize("folder", ["training", *SERVERS])
+@pytest.mark.parametrize("folder", ["training/gpu-cluster", *CLIENTS])
 def test_network_policies_are_about_the_pods_and_the_server_lets_them_in(folder: str) -> None:
     policy = only(folder, "NetworkPolicy")["spec"]
-    labels = [pod.labels for pod in pods(folder).values()]
+    labels = [pod.labels for pod in pods(folder).values()] or [labels_of_nodes()]
     assert all(policy["podSelector"]["matchLabels"].items() <= found.items() for found in labels)
     for overlay in OVERLAYS:
         (server,) = (
@@ -267,12 +267,20 @@ def test_the_store_stays_below_its_memory_limit() -> None:
     assert 0.7 <= soft / (int(hard.removesuffix("Gi")) * 1024) <= 0.85
 
 
-@for_each_overlay
+def labels_of_nodes() -> dict[str, str]:
+    """Of the pods of a training on several nodes, which the task `train` starts."""
+    target = read_target(str(FOLDER.parents[1] / "configs/clusters/gpu-cluster.yaml"))
+    labels: dict[str, str] = json.loads(write_template(target))["pod"]["metadata"]["labels"]
+    return labels
+
+
+@pytest.mark.parametrize("folder", [*OVERLAYS, *TRAININGS])
 def test_tasks_may_do_only_what_they_need(folder: str) -> None:
+    """Names of pods are not known before: of these, tasks may see states and logs."""
     role = only(folder, "Role")
     for rule in role["rules"]:
         assert "*" not in rule["resources"] + rule["verbs"]
-        assert rule["apiGroups"] != [""] or rule["resourceNames"]
+        assert rule["apiGroups"] != [""] or rule.get("resourceNames") or set(rule["resources"]) <= {"pods", "pods/log"}
     assert not any(entry["kind"].startswith("Cluster") for entry in objects(folder))
 
 
@@ -285,7 +293,16 @@ def test_the_server_answers_to_every_name_of_its_service(folder: str) -> None:
     assert all(name in allowed and (f"{name}:5000" in allowed or f"{name}:*" in allowed) for name in names)
 
 
-@pytest.mark.parametrize("folder", ["training", *SERVERS])
+@pytest.mark.parametrize("folder", TRAININGS)
+def test_the_account_of_the_tasks_gets_the_role_of_trainings(folder: str) -> None:
+    binding = only(folder, "RoleBinding")
+    accounts = {"training/gpu-cluster": "dagnn-tasks", "training/kind": "pipeline-runner"}
+    subject = {"kind": "ServiceAccount", "name": accounts[folder], "namespace": TRAININGS[folder]}
+    assert binding["subjects"] == [subject]
+    assert binding["roleRef"]["name"] == only(folder, "Role")["metadata"]["name"]
+
+
+@pytest.mark.parametrize("folder", CLIENTS)
 def test_clients_of_mlflow_get_its_files_through_it(folder: str) -> None:
     clients = [
         values
@@ -303,24 +320,30 @@ def test_mlflow_names_its_store_as_the_whole_cluster_knows_it() -> None:
     assert values["MLFLOW_S3_ENDPOINT_URL"] == "http://s3.dagnn:8333"
 
 
-def test_a_train_job_takes_its_runtime() -> None:
-    runtime, job = only("training", "TrainingRuntime"), only("training", "TrainJob")
-    assert job["spec"]["runtimeRef"] == {
-        "apiGroup": runtime["apiVersion"].split("/")[0],
-        "kind": runtime["kind"],
-        "name": runtime["metadata"]["name"],
+def test_a_challenger_differs_from_its_champion_in_the_model_alone() -> None:
+    service = only("canary", "InferenceService")["spec"]
+    (canary,) = service["canary"]
+    champion, challenger = service["predictor"], canary["predictor"]
+    assert 0 < canary["trafficPercent"] <= 50 and not {"maxReplicas", "scaleTarget", "scaleMetric"} & set(challenger)
+    (one,), (other,) = champion.pop("containers"), challenger.pop("containers")
+    commands = {*one.pop("command")} ^ {*other.pop("command")}
+    assert commands == {"--model=$(MODEL)", "--model=models:/dagnn@challenger"}
+    assert [entry for entry in one.pop("env") if entry["name"] != "MODEL"] == other.pop("env")
+    assert one == other
+    assert {key for key in {*champion, *challenger} if champion.get(key) != challenger.get(key)} == {
+        "name",
+        "maxReplicas",
     }
-    resources = job["spec"]["trainer"]["resourcesPerNode"]
-    assert int(resources["requests"]["nvidia.com/gpu"]) == int(resources["limits"]["nvidia.com/gpu"]) > 1
 
 
-def test_what_a_train_job_needs_is_applied_before_it() -> None:
-    """The webhook of Kubeflow Trainer refuses a TrainJob whose runtime does not exist."""
-    first, then = (
-        {entry["kind"] for entry in YAML(typ="safe").load_all(rendered(part))} for part in APPLIED["training"]
-    )
-    assert first == {"PersistentVolumeClaim", "NetworkPolicy", "TrainingRuntime"}
-    assert then == {"ConfigMap", "TrainJob", "Job"}
+def test_a_retraining_starts_alone_and_names_its_image() -> None:
+    job = only("retrain", "CronJob")["spec"]
+    assert job["concurrencyPolicy"] == "Forbid"
+    (container,) = (found for found in containers("retrain") if found["name"] == "retrain")
+    values = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert values["DAGNN_IMAGE"] == container["image"]
+    (rule,) = job["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert rule["onExitCodes"]["values"] == [1, 2], "a check that said no, bad input: no other attempt"
 
 
 @cache
@@ -328,13 +351,13 @@ def help_text(module: str, *subcommand: str) -> str:
     return forked.run(module, *subcommand, "--help").stdout
 
 
-@pytest.mark.parametrize("folder", ["training", *SERVERS])
+@pytest.mark.parametrize("folder", CLIENTS)
 def test_commands_take_the_options_that_they_are_given(folder: str) -> None:
-    """Every module that a container runs has each option; what torchrun and mlflow do themselves is theirs."""
+    """Every module that a container runs has each option; what mlflow does itself is its own."""
     for container in containers(folder):
         words = [*container["command"], *container.get("args", [])]
-        assert words[0] in ("python", "torchrun", "mlflow")
-        if words[0] == "mlflow":
+        assert words[0] in ("python", "mlflow", "git")
+        if words[0] in ("mlflow", "git"):
             continue
         module, *rest = words[words.index("-m") + 1 :]
         given = [word.split("=")[0] for word in rest if word.startswith("--")]

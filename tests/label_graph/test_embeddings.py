@@ -72,6 +72,18 @@ def test_vectors_are_a_factor_of_the_ppmi_matrix(training):
     np.testing.assert_allclose(np.abs(vectors), np.abs(expected), atol=1e-4)
 
 
+def test_an_unseen_label_has_the_vectors_of_its_words(training):
+    unseen = ["red sail", "Harbour", "submarine"]
+    known = learn_label_vectors(*training, NAMES, dim=300)
+    vectors = learn_label_vectors(*training, NAMES, dim=300, unseen_names=unseen)
+    np.testing.assert_array_equal(vectors[:4], known)
+    lengths = np.linalg.norm(vectors[4:], axis=1)
+    np.testing.assert_allclose(lengths, [MEAN_NORM, MEAN_NORM, 0], rtol=1e-6)  # no text has the word submarine
+    similarity = cosines(vectors[:6])
+    assert similarity[5, :2].min() > similarity[5, 2:4].max() + 0.3
+    assert similarity[4, 0] > 0 and similarity[4, 2] > 0  # a word of each world
+
+
 def test_learning_is_deterministic_and_follows_the_order_of_labels_and_items(training):
     texts, labels = training
     vectors = learn_label_vectors(texts, labels, NAMES, dim=10)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import typer.main
+from urllib3 import Retry
 
 from components.services.tracking.mlflow import IMPATIENT
 from dagnn_core.redaction import forget
@@ -36,6 +37,15 @@ def one_command_line() -> Iterator[None]:
     """Spare seconds of each command: typer makes all commands again for it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_pauses() -> Iterator[None]:
+    """Spare seconds of each server that cannot be reached: clients wait between their attempts."""
+    pause = Retry.get_backoff_time
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Retry, "get_backoff_time", lambda self: min(pause(self), 0.05))
         yield
 
 

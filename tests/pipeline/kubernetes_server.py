@@ -24,17 +24,25 @@ class Kubernetes:
     config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
     storage_classes: dict[str, bool] = field(default_factory=dict)
     """Name -> whether it is the default."""
+    trainer: bool = False
+    """Whether Kubeflow Trainer is installed."""
+    rights: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    """Account -> resource and verb of all that it may do in the namespace."""
     status: int = 200
     """Of all answers, where it is an error."""
     accepted: list[str] = field(default_factory=list)
     """The headers Accept of requests for secrets."""
     url: str = ""
 
-    def answer(self, path: str, accept: str) -> tuple[int, dict[str, object]]:
+    def answer(self, path: str, accept: str, body: Any = None) -> tuple[int, dict[str, object]]:
         if self.status != 200:
             return self.status, {"kind": "Status"}
+        if body is not None:
+            assert path == "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+            return 201, self._review(body)
         places = {
             "/api/v1/nodes": self._nodes,
+            "/apis/trainer.kubeflow.org/v1alpha1": self._trainer,
             "/apis/storage.k8s.io/v1/storageclasses": self._storage,
             "/api/v1/namespaces/team/configmaps/": self._config_map,
             "/api/v1/namespaces/team/secrets/": lambda name: self._secret(name, accept),
@@ -47,6 +55,20 @@ class Kubernetes:
         nodes = [{"status": {"allocatable": {"cpu": "4", "nvidia.com/gpu": count}}} for count in self.gpus]
         others = self.nodes or [{"status": {"allocatable": {"cpu": "4"}}}]
         return {"kind": "NodeList", "items": [*nodes, *others]}
+
+    def _trainer(self, _: str) -> dict[str, object] | None:
+        resources = [{"name": "trainjobs", "kind": "TrainJob"}, {"name": "trainjobs/status", "kind": "TrainJob"}]
+        return {"kind": "APIResourceList", "resources": resources} if self.trainer else None
+
+    def _review(self, review: Any) -> dict[str, object]:
+        assert (review["apiVersion"], review["kind"]) == ("authorization.k8s.io/v1", "SubjectAccessReview")
+        _, _, namespace, account = review["spec"]["user"].split(":")
+        asked = review["spec"]["resourceAttributes"]
+        assert asked.pop("group") == ("trainer.kubeflow.org" if asked["resource"].startswith("train") else "")
+        assert (namespace, asked["namespace"]) == ("team", "team")
+        resource = "/".join(filter(None, (asked["resource"], asked["subresource"])))
+        allowed = (resource, asked["verb"]) in self.rights.get(account, set())
+        return {"kind": "SubjectAccessReview", "status": {"allowed": allowed}}
 
     def _storage(self, name: str) -> dict[str, object] | None:
         if name:
@@ -81,7 +103,10 @@ def serving_kubernetes() -> Iterator[Kubernetes]:
 
         def do_GET(self) -> None:
             if self.headers["Authorization"] == f"Bearer {TOKEN}":
-                status, answer = cluster.answer(self.path, self.headers["Accept"])
+                content = self.rfile.read(int(self.headers["Content-Length"] or 0))
+                status, answer = cluster.answer(
+                    self.path, self.headers["Accept"], json.loads(content) if content else None
+                )
             else:
                 status, answer = 401, {"kind": "Status", "reason": "Unauthorized"}
             content = json.dumps(answer).encode()
@@ -90,6 +115,8 @@ def serving_kubernetes() -> Iterator[Kubernetes]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        do_POST = do_GET
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     cluster.url = f"http://127.0.0.1:{listener.server_address[1]}"

@@ -49,6 +49,7 @@ def test_peak_memory_counts_processes_below_this_one() -> None:
     assert 250 < (busy[0] - idle[0]) / bench.MIB < 350
 
 
+@pytest.mark.slow
 def test_the_command_line_is_timed_where_all_stages_are_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ from tests.fixtures import forked
 
 ROOT = Path(__file__).parents[2]
 DAGNN = "from pipeline.cli.main import main; main()"
-HEAVY = ("torch", "kfp", "kfp_server_api", "kubernetes", "mlflow", "pyarrow", "numpy", "rich", "boto3")
+HEAVY = ("torch", "kfp", "kfp_server_api", "kubernetes", "mlflow", "pyarrow", "numpy", "rich", "boto3", "optuna")
 
 
 def dagnn(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -25,6 +25,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+@pytest.mark.slow
 def test_compiling_does_not_import_torch(tmp_path: Path) -> None:
     program = "import sys\nfrom pathlib import Path\nfrom pipeline.cli.kubeflow import compile_pipeline\n"
     program += "compile_pipeline(Path(sys.argv[1]), image='name@sha256:' + '0' * 64)\n"
@@ -37,7 +38,7 @@ def test_help_names_every_command() -> None:
     assert done.returncode == 0
     for command in (
         *("data", "params", "embed", "run", "compile", "images", "submit", "follow", "logs", "runs", "cancel", "retry"),
-        *("schedules", "doctor", "targets", "results"),
+        *("schedules", "doctor", "targets", "tune", "results"),
         *("register", "promote", "rollback", "history", "lineage", "bench"),
     ):
         assert f"  {command} " in done.stdout

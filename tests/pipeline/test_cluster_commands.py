@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from components.services.tracking.mlflow import Tracking
 from tests.components.services.data_versions.test_repository import Project, Pushed, make_source
 from tests.fixtures import forked
 from tests.fixtures.s3 import SECRET, Bucket, make_bucket
@@ -23,6 +24,7 @@ from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.kubernetes_server import Kubernetes
 from tests.pipeline.specs import read_specs
 from tests.pipeline.test_follow import states
+from tests.pipeline.trainer_server import rights_of_role
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
 TOKEN = "token-that-nobody-shall-see"
@@ -76,6 +78,57 @@ def test_submit_refuses_a_cluster_that_lacks_what_the_target_names(
     assert dagnn("submit").status == 0
 
 
+class TestNodes:
+    @pytest.fixture(autouse=True)
+    def cluster(self, dagnn: Dagnn, kubernetes: Kubernetes) -> None:
+        """A cluster with all that a training on several nodes takes."""
+        set_target(namespace="team", s3_secret="", mlflow_secret="", gpu={"count": 1})
+        kubernetes.trainer, kubernetes.rights = True, {"default-editor": rights_of_role()}
+
+    def test_submit_trains_on_as_many(self, server: KubeflowServer, dagnn: Dagnn) -> None:
+        assert dagnn("submit", "--nodes", "3").status == 0
+        (version,) = server.versions.values()
+        (train,) = (
+            executor["container"]
+            for name, executor in version["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].items()
+            if name == "exec-train"
+        )
+        template = json.loads({entry["name"]: entry["value"] for entry in train["env"]}["DAGNN_TRAIN_JOB"])
+        assert (template["nodes"], template["processes"]) == (3, 1)
+
+    @pytest.mark.parametrize(
+        ("options", "status", "message"),
+        [
+            (("--nodes", "0"), 2, "--nodes must be >= 1, got 0"),
+            (("--nodes", "-1"), 2, "--nodes must be >= 1, got -1"),
+            (("--nodes", "2", "--service-account", "other"), 2, "the account other in namespace team must not create"),
+        ],
+    )
+    def test_submit_refuses(
+        self, server: KubeflowServer, dagnn: Dagnn, options: tuple[str, ...], status: int, message: str
+    ) -> None:
+        done = dagnn("submit", *options)
+        assert done.status == status and message in done.error and done.error.count("\n") == 1
+        assert server.created == []
+
+    def test_submit_refuses_a_cluster_that_lacks_something(
+        self, server: KubeflowServer, dagnn: Dagnn, kubernetes: Kubernetes
+    ) -> None:
+        kubernetes.trainer = False
+        done = dagnn("submit", "--nodes", "2")
+        assert done.status == 2 and "Kubeflow Trainer is not installed on http" in done.error
+        assert dagnn("submit").status == 0, "one process does without"
+        set_target(gpu={"count": 0})
+        done = dagnn("compile", "--nodes", "2")
+        message = "train.nodes is 2 and gpu.count 0, expected a GPU for each node; set gpu.count in the target, or"
+        assert done.status == 2 and message in done.error
+
+    def test_doctor_looks_for_it(self, dagnn: Dagnn) -> None:
+        set_target(gpu={"count": 2})
+        checks = {check["name"]: check for check in json.loads(dagnn("doctor", "--json").out)}
+        assert checks["trainer"]["status"] == checks["trainer rights"]["status"] == "ok"
+
+
 class TestTargets:
     def test_check_shows_what_each_size_asks_for(self, dagnn: Dagnn) -> None:
         done = dagnn("targets", "check", str(ROOT / "configs/clusters/private-cluster.yaml"))
@@ -90,6 +143,7 @@ class TestTargets:
     def test_check_as_json(self, dagnn: Dagnn) -> None:
         facts = json.loads(dagnn("targets", "check", "kind", "--json").out)
         assert facts["sizes"]["train"]["memory"] == {"request": "1Gi", "limit": "4Gi"}
+        assert facts["sizes"]["train"]["pods"] == 1
         assert facts["sizes"]["heavy"]["/dev/shm"] == "1Gi" and facts["sizes"]["light"]["/dev/shm"] == ""
         assert facts["sizes"]["light"]["secret_env"][0] == "AWS_ACCESS_KEY_ID from s3-credentials/access-key"
         assert facts["sizes"]["light"]["env"]["MLFLOW_TRACKING_URI"] == "http://mlflow.dagnn:5000"
@@ -419,3 +473,72 @@ def test_doctor(server: KubeflowServer, dagnn: Dagnn) -> None:
     assert checks["dvc remote"]["remedy"] == "go to one, or mend .dvc/config"
     assert checks["gpu"]["status"] == "skipped"
     assert server.created == []
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+class TestRetrain:
+    @pytest.fixture
+    def tracking(self, empty_database: Path, tmp_path: Path, dagnn: Dagnn, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+        shutil.copy(empty_database, tmp_path / "mlflow.db")
+        tracking = Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
+        return tracking
+
+    @pytest.fixture
+    def retrain(self, pushed: Pushed) -> tuple[str, ...]:
+        return ("retrain", "--target", "kind", "--repository", str(pushed.project.root), "--data", "data/photos")
+
+    def test_new_data_is_submitted_with_its_check_and_a_second_start_joins(
+        self, *, server: KubeflowServer, dagnn: Dagnn, tracking: Tracking, pushed: Pushed, retrain: tuple[str, ...]
+    ) -> None:
+        tracking.client.create_registered_model("dagnn")
+        uri = "s3://runs/dataset/dataset_out"
+        tracking.client.create_model_version("dagnn", source="file:///nowhere", tags={"dataset_uri": uri})
+        tracking.client.set_registered_model_alias("dagnn", "champion", "1")
+        done = dagnn(*retrain, "--promote", "--accept-drift")
+        assert (done.status, done.error) == (0, "")
+        (run,) = server.runs.values()
+        given = run["runtime_config"]["parameters"]
+        assert (given["data_md5"], given["champion_dataset"], given["accept_drift"]) == (pushed.second.md5, uri, "yes")
+        (version,) = server.versions.values()
+        spec = json.dumps(version["pipeline_spec"]["pipeline_spec"])
+        assert "comp-check-data" in spec and "comp-promote" in spec
+        run["state"] = "RUNNING"
+        done = dagnn(*retrain, "--json")
+        facts = json.loads(done.out)
+        assert (done.status, facts["outcome"], facts["run_id"]) == (0, "under way", run["run_id"])
+        assert len(server.runs) == 1
+        server.states = [{"state": "SUCCEEDED"}]
+        assert dagnn(*retrain, "--wait").status == 0 and len(server.runs) == 1
+        run["state"] = "FAILED"
+        server.states = []
+        assert dagnn(*retrain).status == 0 and len(server.runs) == 2
+
+    def test_data_that_was_trained_on_is_not_submitted(
+        self,
+        *,
+        server: KubeflowServer,
+        dagnn: Dagnn,
+        tracking: Tracking,
+        pushed: Pushed,
+        retrain: tuple[str, ...],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("components.services.registry.versions.find_fault", lambda *_: None)  # it has no files
+        tracking.client.create_registered_model("dagnn")
+        md5 = pushed.second.md5
+        tracking.client.create_model_version("dagnn", source="file:///nowhere", tags={"raw_digest": md5})
+        done = dagnn(*retrain)
+        assert (done.status, done.error) == (0, "")
+        assert done.out == f"nothing new: dagnn version 1 was trained on this data, {md5}\n"
+        done = dagnn(*retrain, "--promote")
+        assert done.status == 2 and "run `dagnn promote dagnn --version 1 --target ...`" in done.error
+        assert server.requests == []
+        assert dagnn(*retrain, "--revision", "HEAD~1").status == 0 and len(server.runs) == 1
+
+    def test_what_is_wrong(self, server: KubeflowServer, dagnn: Dagnn, tracking: Tracking) -> None:
+        done = dagnn("submit", "--accept-drift")
+        assert done.status == 2 and "--accept-drift is about the check of the data; add --check" in done.error
+        done = dagnn("retrain", "--target", "kind", "--data", "data/photos", "--repository", "nowhere")
+        assert done.status == 2 and "nowhere at HEAD cannot be opened" in done.error
+        assert server.created == []

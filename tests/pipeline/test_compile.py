@@ -34,7 +34,7 @@ from tests.pipeline.specs import FAST_LOADER, Spec, faults, kubernetes_of, read_
 ROOT = Path(__file__).parents[2]
 TASKS, TRAIN = (f"registry.example/dagnn-{name}@sha256:" + "0" * 64 for name in ("cpu", "gpu"))
 PARAMS = load_params(ROOT / "params.yaml")
-GPU = Gpu(count=2, node_selector=("gpu=h100", "zone=a"), toleration="nvidia.com/gpu")
+GPU = Gpu(count=1, node_selector=("gpu=h100", "zone=a"), toleration="nvidia.com/gpu")
 TARGET = Target(
     mlflow_uri="http://mlflow:5000",
     experiment="images",
@@ -48,7 +48,7 @@ TARGET = Target(
 STAGES = ("dataset", "extract-features", "build-label-graph", "train", "evaluate")
 MD5 = "0123456789abcdef0123456789abcdef"
 RAW = RawDataVersion(md5=f"{MD5}.dir", remote="s3://dagnn/dvc", revision="c0ffee", path="data/photos")
-WHOLE = PipelineOptions(raw=RAW, seeds=(103, 104, 105), promote=True)
+WHOLE = PipelineOptions(raw=RAW, seeds=(103, 104, 105), promote=True, check=True)
 CHOICES = [
     PipelineOptions(raw=raw, seeds=seeds, promote=promote)
     for raw, seeds, promote in product((None, RAW), ((), (7,), (103, 104)), (False, True))
@@ -100,6 +100,7 @@ def compile_both(folder: Path) -> None:
         write_pipeline(out, images=images, params=PARAMS, target=TARGET, options=WHOLE, kubernetes_native=native)
 
 
+@pytest.mark.slow
 def test_compiling_in_another_process_gives_the_same_bytes(tmp_path: Path) -> None:
     compile_both(tmp_path / "one")
     program = "import sys; from pathlib import Path; from tests.pipeline.test_compile import compile_both\n"
@@ -224,6 +225,20 @@ def test_artifacts_are_typed(pipeline: Spec) -> None:
     }
 
 
+def test_nothing_is_made_of_data_that_fails_its_check(tmp_path: Path) -> None:
+    options = PipelineOptions(raw=RAW, check=True, champion_dataset="s3://runs/dataset_out")
+    pipeline, platform = compiled(tmp_path, options=options)
+    assert faults(pipeline, platform) == []
+    tasks = tasks_of(pipeline)
+    for name in ("extract-features", "build-label-graph"):
+        assert "check-data" in tasks[name]["dependentTasks"]
+    assert set(tasks["check-data"]["inputs"]["artifacts"]) == {"dataset", "against"}
+    defaults = pipeline["root"]["inputDefinitions"]["parameters"]
+    assert defaults["champion_dataset"]["defaultValue"] == "s3://runs/dataset_out"
+    alone = tasks_of(compiled(tmp_path, options=replace(options, champion_dataset=""))[0])
+    assert set(alone["check-data"]["inputs"]["artifacts"]) == {"dataset"}
+
+
 def test_what_looks_outside_is_never_cached(pipeline: Spec) -> None:
     uncached = {name for name, task in tasks_of(pipeline).items() if not task["cachingOptions"].get("enableCache")}
     assert uncached == {"register", "promote", "record-outcome"}
@@ -236,7 +251,7 @@ def test_raw_data_that_has_no_digest_is_never_cached(tmp_path: Path) -> None:
 
 def test_every_task_has_a_name_to_show_and_limits(pipeline: Spec) -> None:
     names = {task["taskInfo"]["name"] for task in tasks_of(pipeline).values()}
-    assert names == {step.title for step in STEPS.values()}
+    assert names == {step.title for name, step in STEPS.items() if name != "tune"}  # see test_search
     for executor in pipeline["deploymentSpec"]["executors"].values():
         resources = executor["container"]["resources"]
         for kind in ("Cpu", "Memory"):
@@ -260,7 +275,7 @@ def test_every_task_has_a_time_limit_and_the_time_for_all_of_its_attempts(cluste
     target = read_target(str(ROOT / FOLDER / f"{cluster}.yaml"))
     pipeline, platform = compiled(tmp_path, target)
     tasks = tasks_of(pipeline)
-    assert set(tasks) == {name.replace("_", "-") for name in STEPS}
+    assert set(tasks) == {name.replace("_", "-") for name in STEPS if name != "tune"}
     for name, task in tasks.items():
         limit = int(kubernetes_of(platform)[f"exec-{name}"]["activeDeadlineSeconds"])
         assert limit > 2 * target.backend_patience, name
@@ -288,7 +303,7 @@ def test_the_training_gets_gpus_time_and_checkpoints(pipeline: Spec, kubernetes:
         assert ("nodeSelector" in kubernetes[name]) == (name == "exec-train")
         assert ("tolerations" in kubernetes[name]) == (name == "exec-train")
     accelerator = pipeline["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]["accelerator"]
-    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "2")
+    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "1")
     train = kubernetes["exec-train"]
     assert train["nodeSelector"]["labels"] == {"gpu": "h100", "zone": "a"}
     assert train["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
@@ -304,7 +319,7 @@ def test_without_gpus_nothing_is_asked_of_nodes(tmp_path: Path) -> None:
 
 def test_tasks_that_compute_have_shared_memory(kubernetes: Spec) -> None:
     with_memory = {name for name, entry in kubernetes.items() if "emptyDirMounts" in entry}
-    computing = ("dataset", "extract-features", "build-label-graph", "train", "evaluate", "promote")
+    computing = ("dataset", "check-data", "extract-features", "build-label-graph", "train", "evaluate", "promote")
     assert with_memory == {f"exec-{name}" for name in computing}
     mount = {"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "2Gi"}
     assert kubernetes["exec-train"]["emptyDirMounts"] == [mount]
@@ -320,11 +335,13 @@ def test_credentials_are_references_and_go_only_where_they_are_needed(pipeline: 
         "AWS_SECRET_ACCESS_KEY": ("s3-credentials", "secret-key"),
     }
     got = {name: secrets(kubernetes, name) for name in kubernetes}
-    assert got.pop("exec-record-outcome") == mlflow | {"DAGNN_WEBHOOK_URL": ("webhook", "url")}
+    webhook = {"DAGNN_WEBHOOK_URL": ("webhook", "url")}
+    assert [got.pop(f"exec-{name}") for name in ("promote", "record-outcome")] == [mlflow | webhook] * 2
     assert got.pop("exec-train") == mlflow | s3
     assert got.pop("exec-fetch-dataset") == s3
-    assert [got.pop(f"exec-{name}") for name in ("evaluate", "register", "promote")] == [mlflow] * 3
-    assert set(got) == {f"exec-{name}" for name in ("dataset", "extract-features", "build-label-graph", "select-model")}
+    assert [got.pop(f"exec-{name}") for name in ("evaluate", "register")] == [mlflow] * 2
+    without = ("dataset", "check-data", "extract-features", "build-label-graph", "select-model")
+    assert set(got) == {f"exec-{name}" for name in without}
     assert not any(got.values())
     plain = {name for executor in kubernetes for name in environment(pipeline, executor)}
     assert not plain & {*mlflow, *s3, "DAGNN_WEBHOOK_URL"}

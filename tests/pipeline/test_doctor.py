@@ -22,16 +22,17 @@ import pytest
 
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.errors import InputError
-from pipeline.cluster import Note, require_named
+from pipeline.cluster import Note, _account_of_kubeflow, cluster_checks, require_named
 from pipeline.doctor import APART, Diagnosis, checks_of, look, look_at_all
 from pipeline.kubeflow.client import Kubeflow
-from pipeline.target import CaConfigMap, Gpu, Resources, Scratch, Target
+from pipeline.target import CaConfigMap, Gpu, Resources, Scratch, Target, TrainResources
 from tests.components.fault_proxy import Fault, FaultProxy
 from tests.components.services.registry.test_server import mlflow_server
 from tests.fixtures.s3 import Bucket
 from tests.pipeline.kfp_server import KubeflowServer
 from tests.pipeline.kubernetes_server import Kubernetes
 from tests.pipeline.recorded import recorded
+from tests.pipeline.trainer_server import rights_of_role
 
 TARGET = Target(mlflow_uri="http://mlflow:5000", s3_secret="s3-credentials", gpu=Gpu(count=1))
 pytestmark = [
@@ -255,6 +256,9 @@ class TestKubernetes:
         assert check.status == "failed" and "offer 0 nvidia.com/gpu, expected 1 for a training" in check.what
         kubernetes.gpus = ["4", "2"]
         assert found("gpu") == ("gpu", "ok", "6 nvidia.com/gpu on the cluster's nodes, some of which may be in use", "")
+        many = replace(TARGET, checkpoints="s3://dagnn/checkpoints", train=TrainResources(nodes=7))
+        check = found("gpu", target=many)
+        assert "offer 6 nvidia.com/gpu, expected 7" in check.what and check.remedy.endswith("or train.nodes")
 
     @pytest.mark.parametrize("name", ["secret s3-credentials", "gpu"])
     @pytest.mark.parametrize(("status", "outcome"), [(403, "skipped"), (401, "skipped"), (500, "failed")])
@@ -331,6 +335,48 @@ class TestScratch:
         assert check.status == "failed" and check.remedy == "name one in scratch.storage_class"
         kubernetes.storage_classes = {"slow": False, "fast": True}
         assert found("scratch", target=target).what == "9Gi of the default storage class fast"
+
+
+class TestTrainer:
+    target = replace(TARGET, checkpoints="s3://dagnn/checkpoints", train=TrainResources(nodes=2))
+
+    def test_is_not_looked_for_where_one_process_trains(self) -> None:
+        alone = replace(self.target, train=TrainResources())
+        assert not {"trainer", "trainer rights"} & set(cluster_checks("team", alone))
+        assert {"trainer", "trainer rights"} <= set(cluster_checks("team", replace(alone, gpu=Gpu(count=2))))
+
+    def test_is_there(self, kubernetes: Kubernetes, found: Found) -> None:
+        kubernetes.trainer, kubernetes.rights = True, {"default-editor": rights_of_role()}
+        check = found("trainer", target=self.target)
+        assert check.status == "ok" and check.what.endswith("knows TrainJobs")
+        check = found("trainer rights", target=self.target)
+        what = "the account default-editor in namespace team may start and follow TrainJobs"
+        assert check == ("trainer rights", "ok", what, "")
+
+    def test_is_missing(self, kubernetes: Kubernetes, found: Found) -> None:
+        kubernetes.secrets = ["s3-credentials"]
+        check = found("trainer", target=self.target)
+        assert check.status == "failed" and re.match(r"Kubeflow Trainer is not installed on http\S+, which", check.what)
+        with pytest.raises(InputError, match=r"Kubeflow Trainer is not installed on .*; install version 2\.1 or later"):
+            require_named("team", self.target)
+
+    @pytest.mark.parametrize("right", sorted(rights_of_role()))
+    def test_every_right_is_looked_for(self, kubernetes: Kubernetes, right: tuple[str, str]) -> None:
+        kubernetes.trainer, kubernetes.rights = True, {"tasks": rights_of_role() - {right}}
+        kubernetes.secrets = ["s3-credentials"]
+        message = (
+            rf"the account tasks in namespace team must not {right[1]} {right[0]}; apply infra/kubernetes/training"
+        )
+        with pytest.raises(InputError, match=message):
+            require_named("team", self.target, "tasks")
+
+    def test_rights_that_one_may_not_ask_for(self, kubernetes: Kubernetes, found: Found) -> None:
+        kubernetes.status = 403
+        check = found("trainer rights", target=self.target)
+        assert check.status == "skipped" and "does not let you see the rights of default-editor (403)" in check.what
+
+    def test_the_account_is_kubeflows_own(self) -> None:
+        assert [_account_of_kubeflow(name) for name in ("kubeflow", "team")] == ["pipeline-runner", "default-editor"]
 
 
 def node(
@@ -459,6 +505,7 @@ class TestAllAtOnce:
         with pytest.raises(KeyError, match="wrong"):
             list(look_at_all({"gpu": wrong}))
 
+    @pytest.mark.slow
     def test_mlflow_is_imported_in_another_process(self) -> None:
         program = (
             "import sys\n"

@@ -222,6 +222,7 @@ def test_outside_of_a_pipeline_nothing_is_marked(tracking: Tracking) -> None:
 # the task
 
 
+@pytest.mark.slow
 def test_the_task_needs_neither_kfp_nor_the_generated_client() -> None:
     code = "import sys; import pipeline.outcome; assert not {'kfp', 'kfp_server_api'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

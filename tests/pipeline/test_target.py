@@ -51,6 +51,9 @@ def test_every_overlay_has_a_cluster_of_its_name() -> None:
         ("{mlflow_uri: http://m, checkpoint: x}", r"unknown key mine\.checkpoint; did you mean 'checkpoints'\?"),
         ("{mlflow_uri: http://m, checkpoints: /work}", r"mine\.checkpoints must be s3://bucket/prefix, got '/work'"),
         ("{mlflow_uri: http://m, gpu: {count: -1}}", r"mine\.gpu\.count must be >= 0, got -1"),
+        ("{mlflow_uri: http://m, train: {nodes: 0}}", r"mine\.train\.nodes must be >= 1, got 0"),
+        ("{mlflow_uri: http://m, train: {nodes: two}}", r"mine\.train\.nodes must be a whole number, got 'two'"),
+        ("{mlflow_uri: http://m, heavy: {nodes: 2}}", r"unknown key mine\.heavy\.nodes"),
         (
             "{mlflow_uri: http://m, gpu: {node_selector: [h100]}}",
             r"gpu\.node_selector must be a label as zone=eu-1, got 'h100'",

@@ -17,8 +17,10 @@ from dagnn_core.retrieval import metrics as ranking
 from dagnn_core.retrieval.metrics import (
     RECALL_STEPS,
     QueryScores,
+    average_precision_at,
     chance_scores,
     evaluate_retrieval,
+    first_ranks,
     map_by_label,
     mean_scores,
     precision_recall,
@@ -158,6 +160,63 @@ def test_scores_equal_plain_loops_beyond_every_cutoff(dtype: type[np.floating]) 
         for row, labels, partner in zip(cosine, label_sets(problem.query_labels), range(131), strict=True)
     ]
     assert_scores_equal(score_queries(*problem[:4], partners=problem.partners), expected)
+
+
+@settings(deadline=None, max_examples=40)
+@given(problems(), st.integers(1, 20))
+def test_first_ranks_are_those_of_the_whole_ranking(problem: Problem, num_ranks: int) -> None:
+    found = first_ranks(*problem[:4], partners=problem.partners, num_ranks=num_ranks)
+    orders = [exact_order(query, problem.gallery.tolist()) for query in problem.query.tolist()]
+    assert found.order.tolist() == [order[:num_ranks] for order in orders]
+    shared = problem.query_labels.astype(int) @ problem.gallery_labels.T.astype(int)
+    assert found.relevant.tolist() == [
+        [bool(shared[query, item]) for item in order[:num_ranks]] for query, order in enumerate(orders)
+    ]
+    assert found.num_relevant.tolist() == (shared > 0).sum(axis=1).tolist()
+    partners = [order[rank - 1] for order, rank in zip(orders, found.partner_rank, strict=True)]
+    assert partners == problem.partners.tolist()
+    for query, items in enumerate(found.order.tolist()):
+        for rank, item in enumerate(items):
+            one, other = problem.query[query], problem.gallery[item]
+            if not one.any() or not other.any():
+                assert np.isnan(found.cosine[query, rank])
+            else:
+                one, other = (vector / np.abs(vector).max() for vector in (one, other))
+                expected = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+                assert found.cosine[query, rank] == pytest.approx(expected, abs=1e-7)
+
+
+def test_average_precision_at_cutoffs_is_that_of_the_scores_to_the_digit() -> None:
+    problem = random_pairs(131)
+    scores = score_queries(*problem[:4], partners=problem.partners)
+    at_50, whole, beyond = average_precision_at(*problem[:4], cutoffs=[50, 131, 10**6])
+    for found, expected in ((at_50, scores.average_precision_at_50), (whole, scores.average_precision)):
+        assert found.tolist() == pytest.approx(expected.tolist(), nan_ok=True, abs=0)
+    assert beyond.tolist() == pytest.approx(whole.tolist(), nan_ok=True, abs=0)
+    at_1 = average_precision_at(*problem[:4], cutoffs=[1])[0]
+    first = first_ranks(*problem[:4], partners=problem.partners, num_ranks=1)
+    defined = first.num_relevant > 0
+    assert at_1[defined].tolist() == first.relevant[defined, 0].astype(float).tolist()
+
+
+def test_a_query_that_must_not_find_itself_ranks_the_others() -> None:
+    problem = random_pairs(40)
+    own = np.arange(40)
+    [found] = average_precision_at(
+        problem.query, problem.query, problem.query_labels, problem.query_labels, cutoffs=[40], without=own
+    )
+    for query in range(40):
+        others = own != query
+        [[expected]] = average_precision_at(
+            problem.query[[query]],
+            problem.query[others],
+            problem.query_labels[[query]],
+            problem.query_labels[others],
+            cutoffs=[39],
+        )
+        assert found[query] == pytest.approx(expected, nan_ok=True, abs=0)
+    with pytest.raises(InputError, match="the gallery has the query alone"):
+        average_precision_at(*(values[:1] for values in problem[:4]), cutoffs=[1], without=own[:1])
 
 
 def test_equal_gallery_items_rank_by_index_wherever_they_stand() -> None:

@@ -104,12 +104,6 @@ def test_closed_form_baselines_are_refused(tmp_path: Path, monkeypatch: pytest.M
         train(tmp_path, ModelConfig(kind="ridge"))
 
 
-def test_different_checkpoints_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "from_main", lambda _: 5)
-    with pytest.raises(InputError, match=r"checkpoint.safetensors of epoch 0, another one of epoch 5, .*; let --work"):
-        train(tmp_path, ModelConfig(embedding_dim=8))
-
-
 def test_a_lost_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(_: torch.Tensor) -> None:
         raise RuntimeError("Connection closed by peer [127.0.0.1]:43210")

@@ -83,7 +83,7 @@ def _run(names: Iterable[str], out: Path, die_in_epoch: int, device: str) -> Non
                 TrainConfig, {"epochs": 3, "batch_size": 16, "lr": 3e-3, "incomplete": "skip"} | config, "train"
             ),
             logger=Fatal(die_in_epoch),
-            checkpoint=out / name / "checkpoint.safetensors",
+            checkpoint=(out if is_main() else out / "another disk") / name / "checkpoint.safetensors",
             checkpoint_seconds=0.0,
         )
         if is_main():

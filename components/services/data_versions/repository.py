@@ -3,15 +3,17 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from configparser import ConfigParser
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.git import check_trusted
 from components.services.data_versions.archives import check_name
 from components.services.data_versions.layout import ListedFile, is_folder
-from components.services.data_versions.raw_version import RawLineage
+from components.services.data_versions.raw_version import RawLineage, read_pointer
 from components.services.data_versions.s3_remote import check_digests, has_md5, remove_strangers
 from dagnn_core.errors import BackendError, DagnnError, InputError
 from dagnn_core.progress import track as show_progress
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
     from dvc.pathspec_math import PatternInfo
 
+_HEAD = ".git/HEAD"
 _PLAIN_REMOTE = {"url", "endpointurl", "region"}
 # what DVC fills in for a remote that does not say
 _REMOTE_DEFAULTS = {"use_ssl": True, "allow_anonymous_login": False, "listobjects": False, "verify": False}
@@ -184,6 +187,8 @@ def _reasons(error: BaseException) -> str:
 def resolve(repository: str, revision: str, path: str) -> Version:
     """Which version of raw data a revision of a repository has, and in which remote.
 
+    Where DVC is not installed, as in the images, a checkout answers for the revision that is checked out.
+
     Args:
         repository: a local path or a git URL.
         revision: branch, tag or commit.
@@ -194,6 +199,8 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         BackendError: the repository cannot be cloned.
     """
     name = redact(repository)
+    if (Path(repository) / _HEAD).is_file() and find_spec("dvc") is None:
+        return _checked_out(Path(repository), revision, path)
     try:
         with closing(_open(repository, revision, path)) as files:
             md5 = files.info(path).get("md5")
@@ -219,6 +226,59 @@ def resolve(repository: str, revision: str, path: str) -> Version:
         remote=remote.url,
     )
     return Version(lineage, remote.endpoint_url, remote.is_plain_s3)
+
+
+def _checked_out(project: Path, revision: str, path: str) -> Version:
+    """The version of raw data in a checkout, as its files say, without git and DVC.
+
+    Raises:
+        InputError: another revision is checked out, or the path is not under DVC.
+    """
+    check_name(path, str(project))
+    branch, commit = _head(project)
+    if revision not in ("HEAD", branch, commit):
+        raise InputError(
+            f"{project} has {branch or commit} checked out, expected {revision}: without DVC only that can be read",
+            "check it out, or install DVC: pip install 'dvc[s3]'",
+        )
+    pointer = project / f"{path}.dvc"
+    if not pointer.is_file():
+        raise InputError(f"{path!r} is not in {project} at {revision}", "check path and revision")
+    config = ConfigParser(interpolation=None)
+    config.read([project / ".dvc/config", project / ".dvc/config.local"], encoding="utf-8")
+    name = config.get("core", "remote", fallback="")
+    section = f"'remote \"{name}\"'"
+    remotes = {name: dict(config.items(section))} if config.has_section(section) else {}
+    remote = remote_of({"core": {"remote": name}, "remote": remotes})
+    lineage = replace(
+        read_pointer(pointer),
+        size=0,
+        num_files=0,
+        repository=str(project.resolve()),
+        revision=revision,
+        commit=commit,
+        path=path,
+        remote=remote.url,
+    )
+    return Version(lineage, remote.endpoint_url, remote.is_plain_s3)
+
+
+def _head(project: Path) -> tuple[str, str]:
+    """Branch, empty where there is none, and commit that are checked out."""
+    folder = project / ".git"
+    try:
+        said = (project / _HEAD).read_text(encoding="utf-8").strip()
+        if not said.startswith("ref: "):
+            return "", said
+        reference = said.removeprefix("ref: ")
+        branch = reference.removeprefix("refs/heads/")
+        if (folder / reference).is_file():
+            return branch, (folder / reference).read_text(encoding="utf-8").strip()
+        packed = (folder / "packed-refs").read_text(encoding="utf-8").splitlines()
+        (commit,) = (line.split()[0] for line in packed if line.endswith(f" {reference}"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{project} is no git checkout with a commit ({one_line(error)})", "clone it again") from error
+    return branch, commit
 
 
 def default_remote(project: Path) -> Remote:

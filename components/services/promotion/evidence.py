@@ -5,24 +5,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from components.locations import DATASET, FETCHED
 from components.services.data_versions.layout import folder_digest
 from components.services.data_versions.lock_history import find_commit
-from components.services.data_versions.repository import fetch_by_dvc, resolve
+from components.services.promotion.datasets import find_dataset
 from components.services.promotion.gate import Comparison, Evidence, Files, LoadTest, NotApplicable, Origin, Unmeasured
 from components.services.promotion.load_test import load_test
 from components.services.promotion.rescoring import Scored, compare, sample, score
 from components.services.registry.stored_model import download, find_fault, model_folder, pickled_files
 from components.services.tracking.mlflow import Tracking
 from components.services.tracking.tags import COMMIT, Lineage
-from dagnn_core.artifacts import Artifact, read_artifact
+from dagnn_core.artifacts import Artifact
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.register import GateConfig
 from dagnn_core.config.train import TrainConfig
-from dagnn_core.data.dataset import KIND, Dataset
+from dagnn_core.data.dataset import Dataset
 from dagnn_core.data_check.check import check_dataset
 from dagnn_core.data_check.findings import Limits
-from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.errors import InputError
 from dagnn_core.model.embedder import TrainedModel
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def examine(
         origin = Origin(["the model's manifest"], "unknown", ["model"], lock=model)
         return Evidence(origin=origin, metrics=model, comparison=model, load_test=model, files=files, findings=model)
     commit = find_commit(Path(), folder_digest(model.artifact.path))
-    data = _data_of(model.artifact, label, dataset, commit)
+    data = find_dataset(model.artifact, label, named=dataset, commit=commit)
     log.info("%s: checking its data set, %d items", label, len(data))
     findings = _try(lambda: check_dataset(data.artifact, Limits(leaked_images=config.max_leaked_images)))
     log.info("%s: measuring it on the test split", label)
@@ -140,54 +139,17 @@ def _origin(version: "ModelVersion", model: Artifact, commit: str | None) -> Ori
     made = provenance.get("origins", {}) | {"model": provenance}  # each with the commit that it was made at
     uncommitted = [kind for kind, record in made.items() if record.get("git", {}).get("dirty", True)]
     image = provenance.get("execution", {}).get("image")
+    raw = provenance.get("origins", {}).get("dataset", {}).get("raw") or {}
     lock: str | Unmeasured
     if commit:
         lock = f"dvc.lock of commit {commit[:12]} lists this model"
     elif image:
         lock = f"trained in the image {image}, made from its commit"
+    elif raw.get("md5") and raw.get("commit"):
+        lock = f"made of the raw data {raw['md5'][:12]}, which commit {raw['commit'][:12]} of its repository holds"
     else:
         lock = Unmeasured(
             "no commit in this folder's repository has a dvc.lock that lists this model; where it was trained, run "
             "`git add dvc.lock && git commit`, or accept that with --allow-dirty"
         )
     return Origin(missing, str(git.get("commit", "unknown")), uncommitted, lock)
-
-
-def _data_of(model: Artifact, label: str, named: Path | None, commit: str | None) -> Dataset:
-    """The data set that a version was made from: the one named, the project's own, or fetched by DVC.
-
-    Raises:
-        InputError: the one named is another, or it is nowhere to be had.
-    """
-    digest = model.provenance.get("ancestors", {}).get("dataset") or "none"
-    if named is not None:
-        data = Dataset.read(named, verify=True)
-        if data.artifact.content_digest != digest:
-            raise InputError(
-                f"{named} is not the data set that {label} was made from (digest {data.artifact.content_digest[:12]}, "
-                f"expected {digest[:12]})",
-                "give that one as --dataset",
-            )
-        return data
-    fetched = FETCHED / digest
-    for folder in (DATASET, fetched):
-        try:
-            if read_artifact(folder, KIND).content_digest == digest:
-                return Dataset.read(folder, verify=True)
-        except ArtifactError:
-            continue  # it is to be fetched, then
-    if commit is None:
-        raise InputError(
-            f"{DATASET} is not the data set that {label} was made from (digest {digest[:12]}), and no commit here has "
-            "a dvc.lock that lists the model, so that DVC could fetch it",
-            "give its folder as --dataset, or promote it with --target on the cluster that trained it",
-        )
-    log.info("%s: fetching its data set, as of commit %s", label, commit[:12])
-    try:
-        fetch_by_dvc(".", resolve(".", commit, str(DATASET)).lineage, fetched)
-        data = Dataset.read(fetched, verify=True)
-    except InputError as error:
-        raise InputError(f"the data set of {label}: {error}", "or give its folder as --dataset") from error
-    if data.artifact.content_digest != digest:
-        raise InputError(f"{DATASET} of commit {commit[:12]} is not the data set of {label}", "give it as --dataset")
-    return data

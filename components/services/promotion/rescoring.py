@@ -14,7 +14,8 @@ from dagnn_core.data.dataset import Dataset, Modality
 from dagnn_core.errors import InputError
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.progress import track
-from dagnn_core.retrieval.bootstrap import Difference, paired_bootstrap
+from dagnn_core.retrieval.bootstrap import Difference
+from dagnn_core.retrieval.comparison import compare_queries
 from dagnn_core.retrieval.directions import DIRECTIONS
 from dagnn_core.retrieval.metrics import mean_scores, score_pairs
 from dagnn_core.retrieval.slices import rare_label_items, short_text_items
@@ -88,14 +89,11 @@ def compare(challenger: Scored, champion: Scored, dataset: Dataset, config: Gate
     rows = rows_of_test(dataset)
 
     def difference(directions: Iterable[str], part: NDArray[np.bool_] | slice = slice(None)) -> Difference:
-        # of both directions, an item's mean: its two queries depend on each other
-        new, old = (
-            np.mean([scored.average_precision[direction][part] for direction in directions], axis=0)
-            for scored in (challenger, champion)
-        )
-        return paired_bootstrap(
-            new,
-            old,
+        return compare_queries(
+            challenger.average_precision,
+            champion.average_precision,
+            directions,
+            part,
             num_resamples=config.num_resamples,
             seed=config.seed,
             level=2 * config.confidence - 1,  # one side of it

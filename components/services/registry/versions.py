@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
+RAW_DIGEST = "raw_digest"  # tag of a version, as `Lineage` writes it: md5 of the raw data
 MODEL_ID = "mlflow_model_id"  # tag of a version: MLflow's record of its model
 MODEL_VERSION = "model_version"  # tag of the MLflow run of a whole pipeline run: NAME/VERSION
 KUBEFLOW_MLFLOW_RUN = "kubeflow_mlflow_run"
@@ -116,11 +117,11 @@ def register_version(
     uris = Lineage(uris=report.provenance.get("uris", {})).tags()
     with tracking.answering():
         ensure_registered_model(client, name, "Texts and images to embeddings in one space (DAGNN)")
-        found = _find_whole(tracking, name, digest)
+        found = find_whole(tracking, name, digest)
         model_id = found.tags[MODEL_ID] if found else _log_model(tracking, run, name, model, code)
         # all that a version holds is in the store before there is a version
         _log_card(client, model_id, card)
-        _log_evaluation(client, run, model_id, metrics, report.content["data"])
+        log_evaluation(client, run, model_id, metrics, report.content["data"])
         if found is None:
             lineage = Lineage(
                 digests=ancestors | {"model": digest},
@@ -129,25 +130,11 @@ def register_version(
                 raw=report.content["data"]["raw"] or {},
             )
             tags = lineage.tags() | setup | evaluation | uris
-            # not `models:/<id>`, which MLflow looks up on whatever server is its global default
-            source = client.get_logged_model(model_id).artifact_location
             if model.artifact.manifest_digest:
                 tags[MANIFEST_DIGEST] = model.artifact.manifest_digest
-            tags |= {MODEL_ID: model_id, "mlflow_run_id": run.run_id, "registered_by": tracking.who}
-            tracking.make_once(
-                lambda: next(iter(_versions_with(client, name, MODEL_ID, model_id)), None),
-                lambda: client.create_model_version(
-                    name, source=source, run_id=run.run_id, model_id=model_id, tags=tags, description=description
-                ),
+            version = add_version(
+                tracking, name, digest, model_id=model_id, run_id=run.run_id, tags=tags, description=description
             )
-            # a request that MLflow itself has sent twice has made two: as always, the first is the one
-            created = str(_versions_with(client, name, MODEL_ID, model_id)[0].version)
-            # another process may have registered the same model meanwhile: the later one sees both versions
-            found = _find_whole(tracking, name, digest)
-            version = str(found.version) if found else created
-            if version != created:
-                client.delete_model_version(name, created)
-                client.delete_logged_model(model_id)
         else:
             version = str(found.version)
             same_ancestors = Lineage(digests=ancestors).tags().items() <= found.tags.items()
@@ -156,6 +143,53 @@ def register_version(
             client.update_model_version(name, version, description)
         client.set_registered_model_alias(name, CHALLENGER, version)
     return RegisteredVersion(name, version)
+
+
+def add_version(
+    tracking: Tracking,
+    name: str,
+    digest: str,
+    *,
+    model_id: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    description: str,
+) -> str:
+    """Make a stored model a version; where another process was faster with the same model, drop it for theirs.
+
+    Call it while `tracking` is answering, when everything that the version holds is in the store.
+
+    Args:
+        tracking: where.
+        name: of the registered model, which exists.
+        digest: content digest of the model.
+        model_id: of MLflow's record of the stored model.
+        run_id: of the run that the model belongs to.
+        tags: of the version; what names model, run and user is added.
+        description: of the version.
+
+    Returns:
+        Number of the version that has the model now.
+    """
+    client = tracking.client
+    # not `models:/<id>`, which MLflow looks up on whatever server is its global default
+    source = client.get_logged_model(model_id).artifact_location
+    all_tags = {**tags, MODEL_ID: model_id, "mlflow_run_id": run_id, "registered_by": tracking.who}
+    tracking.make_once(
+        lambda: next(iter(_versions_with(client, name, MODEL_ID, model_id)), None),
+        lambda: client.create_model_version(
+            name, source=source, run_id=run_id, model_id=model_id, tags=all_tags, description=description
+        ),
+    )
+    # a request that MLflow itself has sent twice has made two: as always, the first is the one
+    created = str(_versions_with(client, name, MODEL_ID, model_id)[0].version)
+    # another process may have registered the same model meanwhile: the later one sees both versions
+    found = find_whole(tracking, name, digest)
+    version = str(found.version) if found else created
+    if version != created:
+        client.delete_model_version(name, created)
+        client.delete_logged_model(model_id)
+    return version
 
 
 def mark_finished(tracking: Tracking, name: str, version: str, step: str) -> None:
@@ -247,12 +281,30 @@ def read_versions(tracking: Tracking, name: str) -> "tuple[RegisteredModel, dict
     return registered, {str(found.version): found for found in client.search_model_versions(f"name = '{name}'")}
 
 
+def find_trained_on(tracking: Tracking, name: str, md5: str) -> "ModelVersion | None":
+    """The newest whole version that was trained on a version of raw data; None where there is none.
+
+    Args:
+        tracking: where the registry is.
+        name: of the registered model, which need not exist.
+        md5: DVC's digest of the raw data.
+
+    Raises:
+        InputError: a name that MLflow does not take.
+        BackendError: the server failed.
+    """
+    check_name(name)
+    with tracking.answering():
+        known = _versions_with(tracking.client, name, RAW_DIGEST, md5)
+        return next((version for version in reversed(known) if find_fault(tracking, version) is None), None)
+
+
 def _versions_with(client: "MlflowClient", name: str, tag: str, value: str) -> "list[ModelVersion]":
     found = client.search_model_versions(f"name = '{name}' and tag.`{tag}` = '{value}'")
     return sorted(found, key=lambda version: int(version.version))
 
 
-def _find_whole(tracking: Tracking, name: str, digest: str) -> "ModelVersion | None":
+def find_whole(tracking: Tracking, name: str, digest: str) -> "ModelVersion | None":
     """The first version that holds a model and can be served; None where there is none."""
     known = _versions_with(tracking.client, name, "model_digest", digest)
     return next((version for version in known if find_fault(tracking, version) is None), None)
@@ -279,7 +331,7 @@ def _log_card(client: "MlflowClient", model_id: str, card: "ModelCard") -> None:
         client.log_model_artifacts(model_id, directory)
 
 
-def _log_evaluation(
+def log_evaluation(
     client: "MlflowClient", run: Run, model_id: str, metrics: Mapping[str, float], data: Mapping[str, Any]
 ) -> None:
     """Tie the metrics of a report to the stored model, and to the test split that they were measured on."""

@@ -5,10 +5,12 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
@@ -80,7 +82,7 @@ def _add_searches(app: FastAPI, door: "_Door") -> None:
     @app.post("/search", **_documented("Search with one query.", schemas.Answer, takes=schemas.SearchRequest))
     async def search(request: Request) -> Response:
         body = await door.body(request, JSON)
-        return _json(await door.work(lambda: service.search(body), body))
+        return _json(await door.work(lambda: service.search(body, request=_name_of(request)), body))
 
     parameters = [
         {"name": name, "in": "query", "schema": schema}
@@ -96,7 +98,7 @@ def _add_searches(app: FastAPI, door: "_Door") -> None:
         found: dict[str, Any] = dict(request.query_params)
         if "filters" in found:
             found["filters"] = request.query_params.getlist("filters")
-        return _json(await door.work(lambda: service.search_image(body, found), body))
+        return _json(await door.work(lambda: service.search_image(body, found, request=_name_of(request)), body))
 
     @app.post(
         "/search/batch", **_documented("Search with many queries.", schemas.BatchAnswer, takes=schemas.BatchRequest)
@@ -107,7 +109,7 @@ def _add_searches(app: FastAPI, door: "_Door") -> None:
         def answer() -> bytes:
             asked = service.parse_batch(body)
             request.scope["dagnn.charge"](len(asked) - 1)
-            return service.search_batch(asked)
+            return service.search_batch(asked, request=_name_of(request))
 
         return _json(await door.work(answer, body))
 
@@ -298,6 +300,12 @@ class _Gate:
             return _failed(422, error)
         log.error("a request failed: %s", one_line(error), exc_info=error)
         return _failed(500, DagnnError("the service failed", "see its log"))
+
+
+def _name_of(request: Request) -> str:
+    """What the log calls a request: as its sender or a proxy does, so that the logs of two services can be joined."""
+    given = request.headers.get("x-request-id", "")
+    return given if re.fullmatch(r"[\w.:-]{1,64}", given, re.ASCII) else uuid4().hex
 
 
 def _failed(status: int, error: DagnnError, headers: dict[str, str] | None = None) -> Response:

@@ -99,10 +99,20 @@ class Follower:
         models: where the model comes from.
         indices: where its index comes from.
         has_registry: whether `models` asks a registry.
+        served: what the log calls the model that answers.
     """
 
-    def __init__(self, service: SearchService, models: Models, indices: Indices, *, has_registry: bool) -> None:
+    def __init__(
+        self,
+        service: SearchService,
+        models: Models,
+        indices: Indices,
+        *,
+        has_registry: bool,
+        served: str = "what is served",
+    ) -> None:
         self._service, self._models, self._indices = service, models, indices
+        self._name = served
         self._has_registry = has_registry
         self._down_since: str | None = None
         self._fault: str | None = None
@@ -135,7 +145,7 @@ class Follower:
             fault = error_line(failure_of(error))
             if fault != self._fault:
                 log.warning(
-                    "what is served stays: %s", fault, exc_info=None if isinstance(error, DagnnError) else error
+                    "%s stays: %s", self._name, fault, exc_info=None if isinstance(error, DagnnError) else error
                 )
                 self._service.metrics.swap_failures.inc()
             self._fault = fault

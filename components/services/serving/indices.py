@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from components.services.storage.s3 import Digest, Download, Storage
+from components.services.storage.artifacts import MAX_MANIFEST, fetch_files
+from components.services.storage.s3 import Storage
 from dagnn_core.artifacts import MANIFEST, parse_manifest, read_artifact
-from dagnn_core.drafts import draft_of
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.records import Manifest
 from dagnn_core.search.index import KIND
-
-MAX_MANIFEST = 16 << 20  # bytes
 
 
 class Found(NamedTuple):
@@ -119,15 +117,7 @@ class IndexBucket:
         except ArtifactError:  # not there, or damaged
             pass
         self._cache.mkdir(parents=True, exist_ok=True)
-        with draft_of(folder) as draft:
-            self._storage.download_all(
-                [
-                    Download(self._storage.stat(f"{found.where}/{name}"), draft / name, Digest("sha256", record.sha256))
-                    for name, record in found.manifest.files.items()
-                ],
-                description=f"fetching {found.where}",
-            )
-            self._storage.download(f"{found.where}/{MANIFEST}", draft / MANIFEST)
+        fetch_files(found.where, found.manifest, folder, self._storage)
         return folder
 
     def _manifest(self, uri: str) -> Manifest | None:

@@ -46,6 +46,12 @@ class Metrics:
         self.log_failures = Counter(
             "dagnn_query_log_failures", "Lines that the query log lacks, as of a full disk.", registry=self.registry
         )
+        self.shadow = Counter(
+            "dagnn_shadow",
+            "Requests that the shadow answered, failed at or skipped.",
+            ["outcome"],
+            registry=self.registry,
+        )
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:

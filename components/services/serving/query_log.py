@@ -1,12 +1,16 @@
 """The log of queries: one JSON object a line, without images and without who asked."""
 
+import base64
 import json
 import logging
 import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from components.services.serving.metrics import Metrics
 from components.services.serving.queries import Asked
@@ -18,6 +22,8 @@ log = logging.getLogger(__name__)
 
 class QueryLog:
     """Appends whole lines to a file; a disk that is full costs lines, not answers.
+
+    A file that was moved or removed, as logrotate does it, is made again.
 
     Args:
         path: the file, which is made where it does not exist.
@@ -32,7 +38,7 @@ class QueryLog:
         self._lock = threading.Lock()
         self._is_failing = False
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._file = self._open()
         except OSError as error:
             raise InputError(f"{path} cannot be written ({error.strerror})", "correct --query-log") from error
 
@@ -41,6 +47,7 @@ class QueryLog:
         line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         with self._lock:
             try:
+                self._follow()
                 size = os.fstat(self._file).st_size
                 if (written := os.write(self._file, line)) < len(line):
                     os.ftruncate(self._file, size)
@@ -53,14 +60,36 @@ class QueryLog:
             else:
                 self._is_failing = False
 
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _follow(self) -> None:
+        """Open the file again where the path names another one by now, or none."""
+        try:
+            is_same = os.path.samestat(self._path.stat(), os.fstat(self._file))
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            newer = self._open()
+            os.close(self._file)
+            self._file = newer
+
+
+class Words(NamedTuple):
+    """How many words a text has, and how many of them the model does not know; None for a model without vocabulary."""
+
+    words: int | None
+    unknown_words: int | None
+
 
 def record_of(
-    asked: Asked, query: Query, answer: dict[str, Any], unknown_words: int | None, milliseconds: float
+    asked: Asked, query: Query, answer: dict[str, Any], words: Words, *, milliseconds: float, request: str
 ) -> dict[str, Any]:
     """What the log says of a query; `docs/search.md` describes the fields."""
     options, probabilities = asked.options, query.probabilities
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "request": request,
         "kind": asked.kind,
         "text": asked.value if asked.kind == "text" else None,
         "id": asked.value if asked.kind == "id" else None,
@@ -73,8 +102,23 @@ def record_of(
         "relevant": answer["relevant"],
         "nearest_labels": {name: round(share, 4) for name, share in answer["nearest_labels"].items()},
         "expected_labels": None if probabilities is None else round(float(probabilities.sum()), 4),
-        "unknown_words": unknown_words,
+        **words._asdict(),
+        "embedding": encode_vector(query.vector),
         "milliseconds": round(milliseconds, 3),
         "model": answer["model"],
         "index": answer["index"],
     }
+
+
+def encode_vector(vector: NDArray[np.floating[Any]]) -> str:
+    """A vector as base64 of half precision: 2.7 bytes a dimension, and three digits, which is enough for statistics."""
+    return base64.b64encode(np.asarray(vector, dtype="<f2").tobytes()).decode("ascii")
+
+
+def decode_vector(text: str) -> NDArray[np.float32]:
+    """The vector that was encoded.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2").astype(np.float32)

@@ -4,17 +4,24 @@ import json
 import time
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from components.services.serving.answers import answer_of, item_of, thumbnail_address
 from components.services.serving.limits import Limits, RequestError
 from components.services.serving.metrics import Metrics
 from components.services.serving.queries import Asked, embed, find_row, of_query, parse_batch, parse_image, parse_search
-from components.services.serving.query_log import QueryLog, record_of
+from components.services.serving.query_log import QueryLog, Words, record_of
 from dagnn_core.errors import InputError
 from dagnn_core.features.encoders.words import WordEncoder
 from dagnn_core.features.tokens import Rule, tokenize
 from dagnn_core.search.index import Query, SearchIndex
+
+
+class Shadow(Protocol):
+    """Takes what was asked, without delay and without an error."""
+
+    def __call__(self, asked: Sequence[Asked], request: str, is_batch: bool) -> None:
+        """Take it."""
 
 
 class Served:
@@ -55,12 +62,13 @@ class Served:
         words = getattr(encoder, "words", encoder)
         return (frozenset(words.vocabulary), words.rule) if isinstance(words, WordEncoder) else None
 
-    def unknown_words(self, text: str) -> int | None:
-        """Words of a text that are not in the model's vocabulary; None for a model without one."""
+    def count_words(self, text: str) -> Words:
+        """Words of a text, and those that are not in the model's vocabulary, where it has one."""
         if self._words is None:
-            return None
+            return Words(len(tokenize(text)), None)
         vocabulary, rule = self._words
-        return sum(word not in vocabulary for word in tokenize(text, rule))
+        words = tokenize(text, rule)
+        return Words(len(words), sum(word not in vocabulary for word in words))
 
 
 class Readiness(NamedTuple):
@@ -78,12 +86,16 @@ class SearchService:
         limits: what a request may ask for.
         metrics: where times are noted.
         query_log: where queries are noted; None: nowhere.
+        shadow: is asked the same, after the answer is known; None: nobody is.
     """
 
-    def __init__(self, limits: Limits, metrics: Metrics, query_log: QueryLog | None = None) -> None:
+    def __init__(
+        self, limits: Limits, metrics: Metrics, query_log: QueryLog | None = None, shadow: Shadow | None = None
+    ) -> None:
         self.limits = limits
         self.metrics = metrics
         self._log = query_log
+        self._shadow = shadow
         self.readiness = Readiness()
         self._served: Served | None = None
 
@@ -111,21 +123,21 @@ class SearchService:
         names = {key: str(served.model[key] or "") for key in ("name", "version", "digest")}
         self.metrics.serve(items=len(served.index), index=served.digest, **names)
 
-    def search(self, body: bytes) -> bytes:
-        """Answer `/search`."""
+    def search(self, body: bytes, *, request: str = "") -> bytes:
+        """Answer `/search`; `request` names the request in the log."""
         with self.metrics.stage("decode"):
             asked = parse_search(body, self.limits)
-        return _dump(self._answer(self.served, [asked])[0])
+        return _dump(self.answer([asked], request=request)[0])
 
-    def search_image(self, image: bytes, parameters: dict[str, Any]) -> bytes:
+    def search_image(self, image: bytes, parameters: dict[str, Any], *, request: str = "") -> bytes:
         """Answer `/search/image`."""
         with self.metrics.stage("decode"):
             asked = parse_image(image, parameters, self.limits)
-        return _dump(self._answer(self.served, [asked])[0])
+        return _dump(self.answer([asked], request=request)[0])
 
-    def search_batch(self, asked: Sequence[Asked]) -> bytes:
+    def search_batch(self, asked: Sequence[Asked], *, request: str = "") -> bytes:
         """Answer `/search/batch`."""
-        return _dump({"results": self._answer(self.served, asked, is_batch=True)})
+        return _dump({"results": self.answer(asked, request=request, is_batch=True)})
 
     def parse_batch(self, body: bytes) -> list[Asked]:
         """Parse what `/search/batch` is sent."""
@@ -157,8 +169,15 @@ class SearchService:
         said = {"ready": served is not None, "model": model, "index": digest} | self.readiness._asdict()
         return served is not None, _dump(said)
 
-    def _answer(self, served: Served, asked: Sequence[Asked], *, is_batch: bool = False) -> list[dict[str, Any]]:
+    def answer(self, asked: Sequence[Asked], *, request: str, is_batch: bool = False) -> list[dict[str, Any]]:
+        """Answer queries, and note them.
+
+        Raises:
+            RequestError: the first model is still being loaded (503), or there is no such item (404).
+            InputError: the model cannot embed a query, or there is no such label or column.
+        """
         start = time.perf_counter()
+        served = self.served
         index = served.index
         with self.metrics.stage("embed"):
             queries = _embed_batch(index, asked) if is_batch else embed(asked, index)
@@ -168,9 +187,12 @@ class SearchService:
             self.metrics.queries.labels(one.kind).inc()
         if self._log is not None:
             milliseconds = 1000 * (time.perf_counter() - start)
-            for one, query, answer in zip(asked, queries, answers, strict=True):
-                unknown = served.unknown_words(str(one.value)) if one.kind == "text" else None
-                self._log.write(record_of(one, query, answer, unknown, milliseconds))
+            for number, (one, query, answer) in enumerate(zip(asked, queries, answers, strict=True)):
+                words = served.count_words(str(one.value)) if one.kind == "text" else Words(None, None)
+                name = f"{request}/{number}" if is_batch else request
+                self._log.write(record_of(one, query, answer, words, milliseconds=milliseconds, request=name))
+        if self._shadow is not None:
+            self._shadow(asked, request, is_batch)
         return answers
 
     def _search(

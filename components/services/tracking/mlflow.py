@@ -42,6 +42,9 @@ DEFAULT_EXPERIMENT = "dagnn"
 RECREATED_FROM = "dagnn.recreated_from"
 REQUEST = "dagnn.request"  # tag with a random value: finds again what was made by a request whose answer was lost
 
+PARENT, NAME = "mlflow.parentRunId", "mlflow.runName"
+"""Tags by which MLflow knows the run that a run belongs to, and what it is called."""
+
 EVERY_EPOCH = "val_map_mean"
 """A metric that every epoch of a training has."""
 
@@ -263,6 +266,7 @@ class Tracking:
         git: Mapping[str, Any],
         execution: Mapping[str, Any] | None = None,
         run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> Iterator[Run]:
         """Open a run for a training: `run_id` where this server knows it, else the injected one, else a new one.
 
@@ -274,6 +278,7 @@ class Tracking:
             git: commit of the checkout, and whether it is dirty.
             execution: image and run of the pipeline, as far as they are known.
             run_id: the run that an interrupted training had opened.
+            tags: further ones; `PARENT` and `NAME` say where MLflow shows the run, and as what.
 
         Raises:
             InputError: the injected run does not exist, or belongs to a training with other parameters.
@@ -283,7 +288,7 @@ class Tracking:
         with self.answering():
             run = self._adopt(run_id, flat) or Run(self.client, self._create_run(), self.address)
             lineage = Lineage(digests=ancestors, git=git, execution=execution or {})
-            self._describe(run, flat, ancestors, lineage.tags())
+            self._describe(run, flat, ancestors, {**lineage.tags(), **(tags or {})})
         log.info("MLflow run %s (%s)", run.run_id, self.address)
         try:
             yield run

@@ -19,6 +19,7 @@ from dagnn_core.data.ingest.draw import can_be_held_out, draw_splits, is_drawn
 from dagnn_core.data.ingest.incomplete import take_away
 from dagnn_core.data.ingest.journal import CheckJournal, UnusableImage
 from dagnn_core.data.ingest.near_copies import DECODED_PIXELS, Fingerprint, fingerprint
+from dagnn_core.data.ingest.unlabelled import take_labels_away
 from dagnn_core.data.ingest.unseen import choose_unseen, hold_back, set_apart, training_labels
 from dagnn_core.data.ingest.work import rows_digest
 from dagnn_core.data.ingest.writer import DatasetWriter
@@ -95,6 +96,7 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
         seed=config.seed,
     )
     _check_complete(raw, items, config)
+    items = take_labels_away(items, labelled_fraction=config.labelled_fraction, seed=config.seed)
     shards = work / rows_digest(items)
     shards.mkdir(exist_ok=True)
     with DatasetWriter(out, labels.names, unfinished=shards, shard_bytes=raw.shard_bytes) as writer:

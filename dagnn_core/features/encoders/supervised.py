@@ -58,7 +58,7 @@ class SupervisedEncoder:
 
     @classmethod
     def fit_texts(cls, train: LabelledTexts, val: LabelledTexts, config: FeaturesConfig) -> "SupervisedEncoder":
-        """Fit a bag of words, then the classifier on it.
+        """Fit a bag of words on all training texts, then the classifier on the labelled ones.
 
         Raises:
             InputError: as `fit`, and as `WordEncoder.fit`.
@@ -66,6 +66,8 @@ class SupervisedEncoder:
         words = WordEncoder.fit(
             train.texts, kind="bow", min_word_count=config.min_word_count, max_words=config.max_words
         )
+        labelled = np.flatnonzero(train.labels.any(axis=1)).tolist()
+        train = LabelledTexts([train.texts[row] for row in labelled], train.labels[labelled])
         return cls.fit(words, train, val, dim=config.supervised_dim, seed=config.seed)
 
     @classmethod

@@ -24,7 +24,7 @@ class LabelledTexts(NamedTuple):
 
     texts: Sequence[str]
     labels: NDArray[np.uint8]
-    """[N, C]."""
+    """[N, C]; a text without any label is unlabelled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -38,18 +38,21 @@ Vectors = NDArray[np.float32]
 
 
 class Part(NamedTuple):
-    """Every `count`-th shard, from the one of number `index` on: what one of several tasks computes."""
+    """What one of several tasks computes: every `num_parts`-th shard, from shard `number` on."""
 
-    index: int
-    count: int
+    number: int
+    num_parts: int
 
 
 def adopt_shards(root: Path, source: Path) -> None:
-    """Put the shards of another folder of caches into one, by reference; what it has already stays.
+    """Put the shards of another folder of caches into one, by reference.
 
     Args:
         root: folder of all caches.
-        source: folder that others have filled a part of; it must stay while the shards are read.
+        source: folder of caches that a task has filled its part of; it must stay while the shards are read.
+
+    Raises:
+        DiskError: the disk refuses it.
     """
     for file in sorted(source.glob("features/*/shard-*.safetensors")):
         path = root / file.relative_to(source)
@@ -76,7 +79,7 @@ class VectorCache:
         self._dim = dim
 
     def fill(
-        self, compute: Callable[[Sequence[range]], Iterator[Tensor]], *, what: str, part: "Part | None" = None
+        self, compute: Callable[[Sequence[range]], Iterator[Tensor]], *, what: str, part: Part | None = None
     ) -> None:
         """Compute the shards that are not there.
 
@@ -86,7 +89,7 @@ class VectorCache:
             what: names the vectors in the log.
             part: the part of the shards that counts; None: all.
         """
-        wanted = self._shards[part.index :: part.count] if part else self._shards
+        wanted = self._shards[part.number :: part.num_parts] if part else self._shards
         missing = [rows for rows in wanted if self._read(rows) is None]
         num_rows, num_missing = (sum(map(len, shards)) for shards in (wanted, missing))
         if num_missing < num_rows:

@@ -1,25 +1,40 @@
-"""The report as one self-contained page: metrics, curves, example queries, and origin."""
+"""The report as one self-contained page: metrics, examples, failures, slices, charts, the common space, and origin."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dagnn_core.artifacts import Artifact
 from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
-from dagnn_core.reports.evaluation.curves import Curve, draw_curves
+from dagnn_core.reports.evaluation.analysis import Analysis
+from dagnn_core.reports.evaluation.charts import (
+    TITLES,
+    label_chart,
+    reliability_chart,
+    retrieval_charts,
+    training_charts,
+)
+from dagnn_core.reports.evaluation.examples import (
+    Example,
+    Showcase,
+    ShownItem,
+    shown_images,
+)
+from dagnn_core.reports.evaluation.failures import Mistake, confident_mistakes, hardest
 from dagnn_core.reports.evaluation.measure import Evaluation
+from dagnn_core.reports.evaluation.queries import NUM_RETRIEVED
+from dagnn_core.reports.page.numbers import csv_uri
 from dagnn_core.reports.page.template import read_template
-from dagnn_core.reports.page.thumbnail import data_uri, thumbnail
-from dagnn_core.retrieval.directions import ARROWS, DIRECTIONS
-from dagnn_core.retrieval.metrics import RECALL_STEPS, map_by_label, rank_gallery
+from dagnn_core.reports.page.thumbnail import THUMBNAIL_PIXELS
+from dagnn_core.resources import recorded_resources
+from dagnn_core.retrieval.directions import DIRECTIONS
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-TITLES = {direction: words.capitalize() for direction, words in ARROWS.items()}
 COLUMNS = {"map_{}": "MAP", "map_{}_at_50": "MAP@50", "recall_{}_at_10": "R@10"}
 GRADED_COLUMNS = {
     "ndcg_{}": "NDCG",
@@ -29,6 +44,14 @@ GRADED_COLUMNS = {
 }
 
 UNSEEN_COLUMNS = {"unseen_map_{}": "MAP", "unseen_ndcg_{}": "NDCG"}
+NUM_HARDEST = 4  # queries of each direction
+NUM_MISTAKES = 6  # of each direction
+NUM_OF_SLICE = 6  # items of each found slice
+MAX_MATRIX = 30  # labels of a matrix: more are not readable, the CSV has all
+SMALL_PIXELS, TINY_PIXELS = 112, 56
+MAX_TIP = 140  # letters of a text on the map
+MAX_BYTES = 5_000_000
+SCALES = (1.0, 0.7, 0.5, 0.35, 0.2)  # of the images, until the page has at most MAX_BYTES
 
 
 class _Cell(NamedTuple):
@@ -40,49 +63,58 @@ class _Cell(NamedTuple):
     """To the same value of CCA."""
 
 
-class _Label(NamedTuple):
-    name: str
-    is_shared: bool
+class _ShownMistake(NamedTuple):
+    query: ShownItem
+    found: ShownItem
+    cosine: float
+    rank: int
 
 
-class _Item(NamedTuple):
-    """A pair as an example shows it."""
-
-    id: str
-    text: str
-    image: str
-    """Data URI; empty where the data set has precomputed vectors only."""
-    labels: Sequence[_Label]
-
-
-class _Hit(NamedTuple):
-    """A retrieved item."""
-
-    item: _Item
-    is_relevant: bool
-    is_own: bool
-    """It is the query's own partner."""
-
-
-class _Example(NamedTuple):
-    """A query and the first items of its ranking."""
-
-    query: _Item
-    average_precision: float
-    hits: Sequence[_Hit]
-
-
-class _LabelMap(NamedTuple):
-    """MAP of the queries with one label."""
-
-    name: str
+class _ShownSlice(NamedTuple):
+    rule: str
     num_queries: int
-    image_to_text: float
-    text_to_image: float
+    mean: float
+    low: float
+    high: float
+    rest: float
+    p_value: float
+    items: Sequence[ShownItem]
+    """The hardest."""
+
+
+class _Matrix(NamedTuple):
+    """A matrix of labels, of which a page shows some."""
+
+    names: Sequence[str]
+    rows: Sequence[Sequence[float | None]]
+    """Percent."""
+    num_labels: int
+    """Of all of it."""
+    numbers: str
+    """All of it, as CSV."""
+
+
+class _Point(NamedTuple):
+    """A point of the map."""
+
+    modality: str
+    pca: tuple[float, float]
+    tsne: tuple[float, float]
+    labels: Sequence[int]
+    """Places in the list of labels that can be highlighted."""
+    item: ShownItem
+
+
+class _Map(NamedTuple):
+    points: Sequence[_Point]
+    labels: Sequence[str]
+    """The most frequent ones."""
+    numbers: str
 
 
 def render_report(
     evaluation: Evaluation,
+    analysis: Analysis,
     *,
     dataset: Dataset,
     history: Sequence[Mapping[str, float]],
@@ -93,6 +125,7 @@ def render_report(
 
     Args:
         evaluation: metrics and embeddings of the test split.
+        analysis: what there is beyond the metrics.
         dataset: texts and images.
         history: metrics of every epoch of the training.
         artifacts: what the report is about, oldest first, the model last.
@@ -101,30 +134,65 @@ def render_report(
     Returns:
         HTML without references to anything outside it.
     """
-    page = read_template(TEMPLATE).render(
-        titles=TITLES,
-        methods=evaluation.methods,
-        intervals=evaluation.intervals,
-        columns=list(COLUMNS.values()),
-        table=_table(evaluation, [*_in_both_directions(COLUMNS), "map_mean"]),
-        graded_columns=list(GRADED_COLUMNS.values()),
-        graded_table=_table(evaluation, _in_both_directions(GRADED_COLUMNS)),
-        unseen_columns=list(UNSEEN_COLUMNS.values()),
-        unseen_table=_table(evaluation, [*_in_both_directions(UNSEEN_COLUMNS), "unseen_map_mean"])
+    examples = _draw_queries(evaluation, config)
+    worst = {direction: hardest(evaluation.average_precision[direction], NUM_HARDEST) for direction in DIRECTIONS}
+    mistakes = {direction: confident_mistakes(evaluation.first[direction], NUM_MISTAKES) for direction in DIRECTIONS}
+    shown = _images_of(examples, evaluation, config.num_retrieved) | _images_of(worst, evaluation, config.num_retrieved)
+    shown |= {mistake.query for mistake in mistakes["i2t"]} | {mistake.item for mistake in mistakes["t2i"]}
+    shown |= {item for part in analysis.slices for item in part.items[:NUM_OF_SLICE]}
+    shown |= set(analysis.space.items.tolist()) if analysis.space else set()
+    showcase = Showcase(dataset, evaluation.rows, shown)
+    params = _flat_params(artifacts)
+    facts = {
+        "titles": TITLES,
+        "methods": evaluation.methods,
+        "intervals": evaluation.intervals,
+        "columns": list(COLUMNS.values()),
+        "table": _table(evaluation, [*_in_both_directions(COLUMNS), "map_mean"]),
+        "graded_columns": list(GRADED_COLUMNS.values()),
+        "graded_table": _table(evaluation, _in_both_directions(GRADED_COLUMNS)),
+        "unseen_columns": list(UNSEEN_COLUMNS.values()),
+        "unseen_table": _table(evaluation, [*_in_both_directions(UNSEEN_COLUMNS), "unseen_map_mean"])
         if dataset.unseen_label_names
         else [],
-        unseen_labels=dataset.unseen_label_names,
-        baseline=evaluation.baseline,
-        curves=_curves(evaluation, history),
-        label_bars=_label_bars(evaluation, dataset),
-        examples=_examples(evaluation, dataset, config),
-        num_labels=len(dataset.label_names),
-        num_train=int((dataset.splits == "train").sum()),
-        artifacts=artifacts,
-        git=artifacts[-1].recorded("git"),
-        params=_flat_params(artifacts),
-        config=config,
-    )
+        "unseen_labels": dataset.unseen_label_names,
+        "baseline": evaluation.baseline,
+        "protocols": evaluation.protocols,
+        "training": training_charts(history, params.get("train", {})),
+        "retrieval": retrieval_charts(evaluation, analysis),
+        "labels": analysis.labels,
+        "label_chart": label_chart(analysis),
+        "num_first": NUM_RETRIEVED,
+        "confusions": _confusions(analysis, dataset),
+        "slice_numbers": _slice_numbers(analysis),
+        "reliability": analysis.reliability,
+        "reliability_chart": reliability_chart(analysis.reliability) if analysis.reliability else None,
+        "centroid_distance": analysis.centroid_distance,
+        "hubness": analysis.hubness,
+        "edges": _edges(evaluation, dataset),
+        "num_labels": len(dataset.label_names),
+        "num_train": int((dataset.splits == "train").sum()),
+        "artifacts": artifacts,
+        "git": artifacts[-1].recorded("git"),
+        "resources": recorded_resources(artifacts[-1].kind, artifacts[-1].provenance),
+        "params": params,
+        "config": config,
+    }
+    for scale in SCALES:
+        showcase.scale = scale
+        page = read_template(TEMPLATE).render(
+            facts,
+            examples=_show_examples(examples, showcase, evaluation, config, THUMBNAIL_PIXELS),
+            hardest=_show_examples(worst, showcase, evaluation, config, SMALL_PIXELS),
+            mistakes={
+                direction: [_show_mistake(mistake, direction, showcase) for mistake in mistakes[direction]]
+                for direction in ("t2i", "i2t")
+            },
+            slices=_show_slices(analysis, showcase),
+            space=_show_map(analysis, showcase),
+        )
+        if len(page.encode()) <= MAX_BYTES:
+            break
     return page.rstrip() + "\n"
 
 
@@ -146,119 +214,160 @@ def _table(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, list
     return rows
 
 
-def _curves(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -> dict[str, Markup]:
-    epochs = [entry["epoch"] for entry in history]
-    best = max(history, key=lambda entry: entry["val_map_mean"])["epoch"]
-    recall = np.arange(RECALL_STEPS + 1) / RECALL_STEPS
-    losses = [key for key in history[0] if key.startswith("loss_")]
-    svg = {}
-    if losses:  # of what is fitted in closed form there is nothing to see
-        svg["Training loss"] = draw_curves(
-            [
-                Curve(key.removeprefix("loss_").replace("_", " "), epochs, [entry[key] for entry in history])
-                for key in losses
-            ],
-            name="Training loss by epoch",
-            x_label="epoch",
-            y_label="mean loss",
-            mark=best,
-        )
-        svg["Validation MAP"] = draw_curves(
-            [
-                Curve(TITLES[direction], epochs, [entry[f"val_map_{direction}"] for entry in history])
-                for direction in DIRECTIONS
-            ],
-            name="Validation MAP by epoch",
-            x_label="epoch",
-            y_label="MAP",
-            mark=best,
-        )
-    for direction in DIRECTIONS:
-        svg[f"Precision and recall, {TITLES[direction].lower()}"] = draw_curves(
-            [Curve(method.name, recall, method.precision[direction]) for method in evaluation.methods],
-            name=f"Precision and recall, {direction}",
-            x_label="recall",
-            y_label="precision",
-            x_range=(0, 1),
-            y_range=(0, 1.02),
-        )
-    return {title: Markup(figure) for title, figure in svg.items()}  # noqa: S704 - our own drawing
-
-
-def _label_bars(evaluation: Evaluation, dataset: Dataset) -> list[_LabelMap]:
-    """Labels that some test item carries, the best retrieved first."""
-    labels = dataset.labels[evaluation.rows]
-    by_direction = [map_by_label(evaluation.average_precision[direction], labels) for direction in DIRECTIONS]
-    counts = labels.sum(axis=0, dtype=np.int64)
-    bars = [
-        _LabelMap(name, int(count), float(image_to_text), float(text_to_image))
-        for name, count, image_to_text, text_to_image in zip(dataset.label_names, counts, *by_direction, strict=True)
-        if count > 0
-    ]
-    return sorted(bars, key=lambda bar: (-(bar.image_to_text + bar.text_to_image), bar.name))
-
-
-def _examples(evaluation: Evaluation, dataset: Dataset, config: EvaluateConfig) -> dict[str, list[_Example]]:
-    """Queries drawn from the test items that have a label, each with the start of its ranking, by direction."""
+def _draw_queries(evaluation: Evaluation, config: EvaluateConfig) -> dict[str, list[int]]:
+    """Queries drawn from the test items that have a label, by direction."""
     draw = np.random.default_rng(config.seed)
-    examples = {}
-    for direction, query, gallery in (
-        ("t2i", evaluation.text, evaluation.image),
-        ("i2t", evaluation.image, evaluation.text),
-    ):
-        average_precision = evaluation.average_precision[direction]
-        candidates = np.flatnonzero(~np.isnan(average_precision))
-        queries = draw.choice(candidates, size=min(config.num_queries, len(candidates)), replace=False)
-        rankings = rank_gallery(query[queries], gallery)[:, : config.num_retrieved]
-        shown = np.unique(np.concatenate([queries, rankings.ravel()])) if direction == "t2i" else queries
-        images = _thumbnails(dataset, evaluation.rows[shown])
-        examples[direction] = [
-            _example(
-                evaluation,
-                dataset,
-                images,
-                query=number,
-                ranking=ranking,
-                average_precision=float(average_precision[number]),
-            )
-            for number, ranking in zip(queries.tolist(), rankings.tolist(), strict=True)
-        ]
-    return examples
+    drawn = {}
+    for direction in ("t2i", "i2t"):
+        candidates = np.flatnonzero(~np.isnan(evaluation.average_precision[direction]))
+        size = min(config.num_queries, len(candidates))
+        drawn[direction] = draw.choice(candidates, size=size, replace=False).tolist()
+    return drawn
 
 
-def _example(
+def _images_of(queries: Mapping[str, Sequence[int]], evaluation: Evaluation, num_retrieved: int) -> set[int]:
+    """Test items of which these examples show the images."""
+    shown: set[int] = set()
+    for direction, chosen in queries.items():
+        shown |= shown_images(chosen, direction, evaluation.first[direction], num_retrieved)
+    return shown
+
+
+def _show_examples(
+    queries: Mapping[str, Sequence[int]],
+    showcase: Showcase,
     evaluation: Evaluation,
-    dataset: Dataset,
-    images: Mapping[int, str],
-    *,
-    query: int,
-    ranking: Sequence[int],
-    average_precision: float,
-) -> _Example:
-    query_labels = dataset.labels[evaluation.rows[query]]
-
-    def item(number: int) -> _Item:
-        row = int(evaluation.rows[number])
-        labels = dataset.labels[row]
-        names = [
-            _Label(dataset.label_names[column], bool(query_labels[column]))
-            for column in np.flatnonzero(labels).tolist()
-        ]
-        return _Item(dataset.ids[row], dataset.texts[row], images.get(row, ""), names)
-
-    hits = []
-    for number in ranking:
-        found = item(number)
-        hits.append(_Hit(found, any(label.is_shared for label in found.labels), number == query))
-    return _Example(item(query), average_precision, hits)
-
-
-def _thumbnails(dataset: Dataset, rows: NDArray[np.int64]) -> dict[int, str]:
-    """Small copies of images as data URIs, by row; rows without an image are left out."""
-    images = dataset.images(rows.tolist())
+    config: EvaluateConfig,
+    pixels: int,
+) -> dict[str, list[Example]]:
     return {
-        row: data_uri(thumbnail(encoded), "jpeg") for row, encoded in zip(rows.tolist(), images, strict=True) if encoded
+        direction: [
+            showcase.example(
+                query,
+                direction,
+                first=evaluation.first[direction],
+                average_precision=evaluation.average_precision[direction],
+                num_retrieved=config.num_retrieved,
+                pixels=pixels,
+            )
+            for query in chosen
+        ]
+        for direction, chosen in queries.items()
     }
+
+
+def _show_mistake(mistake: Mistake, direction: str, showcase: Showcase) -> _ShownMistake:
+    image_is_query = direction == "i2t"
+    return _ShownMistake(
+        query=showcase.show(mistake.query, pixels=SMALL_PIXELS if image_is_query else 0),
+        found=showcase.show(mistake.item, mistake.query, pixels=0 if image_is_query else SMALL_PIXELS),
+        cosine=mistake.cosine,
+        rank=mistake.rank,
+    )
+
+
+def _show_slices(analysis: Analysis, showcase: Showcase) -> list[_ShownSlice]:
+    return [
+        _ShownSlice(
+            part.rule,
+            len(part.items),
+            part.mean,
+            *part.interval,
+            part.rest,
+            part.p_value,
+            [showcase.show(item, pixels=SMALL_PIXELS) for item in part.items[:NUM_OF_SLICE]],
+        )
+        for part in analysis.slices
+    ]
+
+
+def _slice_numbers(analysis: Analysis) -> str:
+    return csv_uri(
+        {
+            "slice": [part.rule for part in analysis.slices],
+            "queries": [len(part.items) for part in analysis.slices],
+            "map_mean": [part.mean for part in analysis.slices],
+            "low": [part.interval.low for part in analysis.slices],
+            "high": [part.interval.high for part in analysis.slices],
+            "map_mean_rest": [part.rest for part in analysis.slices],
+            "p_value": [part.p_value for part in analysis.slices],
+        }
+    )
+
+
+def _confusions(analysis: Analysis, dataset: Dataset) -> _Matrix | None:
+    """What wrong results carry, by label of the query; None without a wrong result."""
+    found = analysis.confusions
+    if not found.num_wrong.any():
+        return None
+    # labels of the queries that find something wrong, and labels of what they find
+    weight = found.num_wrong + np.nansum(found.share * found.num_wrong[:, None], axis=0)
+    shown = np.argsort(-weight, kind="stable")[:MAX_MATRIX]
+    shown = np.sort(shown[weight[shown] > 0])
+    return _matrix(found.share, dataset.label_names, shown)
+
+
+def _edges(evaluation: Evaluation, dataset: Dataset) -> dict[str, _Matrix]:
+    """The learned label graph before and after the training; empty where it was not learned."""
+    edges = evaluation.learned_edges
+    if edges is None:
+        return {}
+    counts = dataset.labels[dataset.splits == "train"].sum(axis=0, dtype=np.int64)
+    shown = np.sort(np.argsort(-counts, kind="stable")[:MAX_MATRIX])
+    return {
+        "Before the training": _matrix(edges.before, dataset.label_names, shown),
+        "After the training": _matrix(edges.after, dataset.label_names, shown),
+    }
+
+
+def _matrix(values: NDArray[np.floating], names: Sequence[str], shown: NDArray[np.int64]) -> _Matrix:
+    def cell(value: float) -> float | None:
+        return None if np.isnan(value) else float(value)
+
+    return _Matrix(
+        [names[label] for label in shown],
+        [[cell(100 * values[row, column]) for column in shown] for row in shown],
+        len(names),
+        csv_uri({"": names} | {name: list(map(cell, values[:, column])) for column, name in enumerate(names)}),
+    )
+
+
+def _show_map(analysis: Analysis, showcase: Showcase) -> _Map | None:
+    space = analysis.space
+    if space is None:
+        return None
+    num_items = len(space.items)
+    items = [int(item) for item in space.items]
+    carried = [analysis.queries.labels[item] for item in items]
+    counts = Counter(label for labels in carried for label in labels)
+    frequent = sorted(counts, key=lambda label: (-counts[label], label))[:MAX_MATRIX]
+    points = []
+    for number in range(2 * num_items):
+        place = number % num_items
+        modality = "image" if number < num_items else "text"
+        shown = showcase.show(items[place], pixels=TINY_PIXELS if modality == "image" else 0)
+        text = shown.text if len(shown.text) <= MAX_TIP else f"{shown.text[:MAX_TIP]} …"
+        points.append(
+            _Point(
+                modality,
+                (float(space.pca[number, 0]), float(space.pca[number, 1])),
+                (float(space.tsne[number, 0]), float(space.tsne[number, 1])),
+                [frequent.index(label) for label in carried[place] if label in frequent],
+                shown._replace(text=text),
+            )
+        )
+    numbers = csv_uri(
+        {
+            "id": [point.item.id for point in points],
+            "modality": [point.modality for point in points],
+            "pca_x": space.pca[:, 0].tolist(),
+            "pca_y": space.pca[:, 1].tolist(),
+            "tsne_x": space.tsne[:, 0].tolist(),
+            "tsne_y": space.tsne[:, 1].tolist(),
+            "labels": ["|".join(carried[number % num_items]) for number in range(2 * num_items)],
+        }
+    )
+    return _Map(points, frequent, numbers)
 
 
 def _flat_params(artifacts: Sequence[Artifact]) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,8 @@
-"""The `report` artifact: `metrics.json` (flat), `history.csv`, `precision_recall.csv`, and `report.html`."""
+"""The `report` artifact, which has these files.
+
+`metrics.json` (flat), `queries.parquet` (one row for each query, of which the metrics are means), `analysis.json`
+(protocols, labels, slices, calibration, common space), `history.csv`, `precision_recall.csv`, and `report.html`.
+"""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -11,13 +15,16 @@ from dagnn_core.disk import writing
 from dagnn_core.features.features import Features
 from dagnn_core.model.files import TrainedNetwork
 from dagnn_core.records import read_history
+from dagnn_core.reports.evaluation.analysis import analyse
 from dagnn_core.reports.evaluation.html import render_report
 from dagnn_core.reports.evaluation.measure import Evaluation
+from dagnn_core.reports.evaluation.queries import FILE as QUERIES
 from dagnn_core.retrieval.directions import DIRECTIONS
 from dagnn_core.retrieval.metrics import RECALL_STEPS
 
 KIND = "report"
 PAGE = "report.html"
+ANALYSIS = "analysis.json"
 
 
 def write_report(
@@ -42,10 +49,14 @@ def write_report(
     history = read_history(model.artifact.file("history.jsonl"), model.artifact.remedy)
     metrics = evaluation.metrics
     write_json(draft.path / "metrics.json", metrics)
+    analysis = analyse(evaluation, dataset)
+    analysis.queries.write(draft.path / QUERIES)
+    write_json(draft.path / ANALYSIS, analysis.summary(evaluation))
     _write_csv(draft.path / "history.csv", history)
     _write_csv(draft.path / "precision_recall.csv", _precision_recall(evaluation))
     page = render_report(
         evaluation,
+        analysis,
         dataset=dataset,
         history=history,
         artifacts=[dataset.artifact, features.artifact, model.artifact],

@@ -9,6 +9,7 @@ from dagnn_core.data.dataset import SPLITS
 from dagnn_core.features.encoders.registry import Encoder
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.reports.page.template import read_template
+from dagnn_core.resources import recorded_resources
 from dagnn_core.retrieval.directions import ARROWS
 
 MARKDOWN, HTML = "card.md", "card.html"
@@ -81,6 +82,8 @@ def render_model_card(
         "params": recorded("params"),
         "git": recorded("git"),
         "packages": recorded("packages"),
+        "resources": recorded_resources("model", model.artifact.provenance)
+        | recorded_resources("report", {**report.provenance, "origins": {}}),
         "digests": recorded("ancestors") | {"model": model.artifact.content_digest, "report": report.content_digest},
     }
     templates = (Path(__file__).with_name(f"model_{file}.j2") for file in (MARKDOWN, HTML))

@@ -4,7 +4,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 STYLE = Path(__file__).with_name("style.css")
@@ -12,12 +12,18 @@ STYLE = Path(__file__).with_name("style.css")
 
 @cache  # compiling takes longer than filling in
 def read_template(path: Path) -> Template:
-    """Read a template of HTML or Markdown; what it is given is escaped.
+    """Read a template of HTML or Markdown, which may include others in its folder; what it is given is escaped.
 
     `style` is the style sheet. The filters: `decimals` writes three decimals, `percent` a share, `thousands` groups
     digits, `size` a number of bytes; `plain` takes the meaning from Markdown's special characters.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(path.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {
         "decimals": "{:.3f}".format,
         "percent": "{:.1%}".format,

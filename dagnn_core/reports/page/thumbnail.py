@@ -10,15 +10,19 @@ THUMBNAIL_PIXELS = 240  # of the longer side: sharp in the page, and a hundred o
 JPEG_QUALITY = 82
 
 
-def thumbnail(encoded: bytes) -> bytes:
+def thumbnail(encoded: bytes, pixels: int = THUMBNAIL_PIXELS) -> bytes:
     """A small copy as JPEG, upright, on white where the image is transparent.
+
+    Args:
+        encoded: the image.
+        pixels: of the longer side.
 
     Raises:
         InputError: the image cannot be decoded.
     """
     stream = io.BytesIO()
     image = decode(encoded)
-    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    image.thumbnail((pixels, pixels))
     image.save(stream, format="JPEG", quality=JPEG_QUALITY, optimize=True)
     return stream.getvalue()
 

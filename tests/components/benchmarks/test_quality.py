@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from components.benchmarks import quality
 from components.services.tracking.mlflow import Tracking
@@ -15,7 +17,8 @@ from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model.embedder import TrainedModel
-from dagnn_core.reports.evaluation.measure import evaluate
+from dagnn_core.reports.evaluation.measure import Evaluation, evaluate
+from dagnn_core.retrieval.slices import rare_label_items
 
 SMALL = "model: {embedding_dim: 8, image_to_text_hidden: 8, text_to_image_hidden: 8, hops: 1}\n"
 
@@ -69,12 +72,23 @@ def test_table_of_variants_and_seeds(arguments: dict[str, Any], tmp_path: Path) 
     assert record["results"]["fast"]["val_map_mean"] == pytest.approx(sum(validation) / 2)
 
 
+def mean_over(evaluation: Evaluation, items: NDArray[np.bool_]) -> float:
+    """MAP of both directions over some items as queries."""
+    return float(np.mean([np.nanmean(evaluation.average_precision[name][items]) for name in ("i2t", "t2i")]))
+
+
 def test_the_metrics_are_those_of_the_report(arguments: dict[str, Any], tmp_path: Path) -> None:
     quality.run(**arguments)
     features = Features.read(arguments["features"])
-    metrics = evaluate(TrainedModel.read(tmp_path / "out/fast/seed-1"), features).metrics
+    evaluation = evaluate(TrainedModel.read(tmp_path / "out/fast/seed-1"), features)
+    metrics = evaluation.metrics
     results = json.loads((tmp_path / "out/quality.json").read_text())["results"]
-    for name, value in results["fast"]["runs"][0].items():
+    found = results["fast"]["runs"][0]
+    rows = features.pairs("test")
+    rare = rare_label_items(features.labels[rows], features.labels[features.rows("train")].sum(axis=0), 0.25)
+    assert 0 < rare.sum() < len(rows)
+    assert found.pop("rare_map_mean") == pytest.approx(mean_over(evaluation, rare), abs=1e-12)
+    for name, value in found.items():
         assert metrics[name] == pytest.approx(value, abs=1e-12)
     assert metrics["chance_map_mean"] == pytest.approx(results["chance"]["runs"][0]["map_mean"], abs=1e-12)
 
@@ -90,6 +104,7 @@ def test_val_is_scored_while_anything_is_to_be_chosen(arguments: dict[str, Any],
             assert mean == pytest.approx(result["val_map_mean"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_finished_trainings_are_kept(
     arguments: dict[str, Any], inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

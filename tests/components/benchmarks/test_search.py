@@ -1,11 +1,13 @@
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from components.benchmarks import search
 from pipeline.cli.main import app
 
 
+@pytest.mark.slow
 def test_searches_are_measured_beside_faiss_and_torch(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "SECONDS", 0.01)
     arguments = ["bench", "search", "--size", "4000", "--dim", "12", "--out", str(tmp_path / "rows.json")]

@@ -18,7 +18,9 @@ from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError
 from dagnn_core.features.features import Features
+from dagnn_core.label_graph.label_graph import LabelGraph
 from dagnn_core.model.files import TrainedNetwork
+from dagnn_core.model.generated import embed_with_generated
 from dagnn_core.retrieval.metrics import evaluate_retrieval
 
 NAMES = ("boat", "car", "night", "red", "sea", "tree")
@@ -54,7 +56,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extract_features.run(
         dataset=folder / "dataset", params=precomputed, cache=folder / "cache", features_out=folder / "features"
     )
-    build_label_graph.run(dataset=folder / "dataset", params=LabelGraphConfig(), label_graph_out=folder / "label_graph")
+    np.savez(folder / "vectors.npz", names=NAMES, vectors=directions)
+    params_of_graph = LabelGraphConfig(embedding="file", embedding_file=str(folder / "vectors.npz"))
+    build_label_graph.run(dataset=folder / "dataset", params=params_of_graph, label_graph_out=folder / "label_graph")
     return folder
 
 
@@ -120,6 +124,46 @@ def test_the_benchmark_has_columns_of_unseen_labels_on_test_alone(
         if name == "pretrained":
             np.testing.assert_array_equal(model.embed_image_features(features.image), features.image)
     assert "unseen" not in quality.run(**arguments, split="val")
+
+
+def test_rows_of_generated_classifiers(
+    prepared: Path, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_section = "train: {preset: best, epochs: 4, batch_size: 16}\n"
+    variants = {
+        "labels": "model: {preset: best, embedding_dim: 8}\n" + train_section,
+        "no_graph": "model: {preset: best, embedding_dim: 8, graph: none}\n" + train_section,
+        "cca": "model: {kind: cca}\n",
+    }
+    for name, text in variants.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    arguments: dict[str, Any] = {
+        "features": prepared / "features",
+        "label_graph": prepared / "label_graph",
+        "variants": [tmp_path / f"{name}.yaml" for name in variants],
+        "seeds": [1],
+        "tracking": tracking,
+        "out": tmp_path / "out",
+    }
+    table = quality.run(**arguments, split="test").splitlines()
+    titles, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in (table[0], *table[2:]))
+    named = {cells[0]: dict(zip(titles, cells, strict=True)) for cells in rows}
+    assert list(named) == ["labels", "no_graph", "cca", "labels + generated", "labels: generated alone", "chance"]
+    features = Features.read(prepared / "features")
+    rows_of_test = features.pairs("test")
+    vectors = LabelGraph.read(prepared / "label_graph").unseen_embeddings
+    assert vectors.shape == (len(UNSEEN), DIM)
+    model = TrainedNetwork.read(tmp_path / "out/labels/seed-1")
+    embedded = embed_with_generated(model, features.image[rows_of_test], features.text[rows_of_test], vectors)
+    expected = evaluate_retrieval(*embedded, features.unseen_labels[rows_of_test])
+    generated = named["labels + generated"]
+    assert generated["unseen mean MAP"] == f"{expected['map_mean']:.4f}"
+    difference = expected["map_mean"] - float(named["labels"]["unseen mean MAP"])
+    assert float(generated["unseen against labels"].split()[0]) == pytest.approx(difference, abs=2e-4)
+    record = json.loads((tmp_path / "out/quality.json").read_text())
+    assert set(record["unseen_map_mean_minus_reference"]) == set(named) - {"labels", "chance"}
+    assert "generated" not in quality.run(**arguments, split="val")
 
 
 def test_features_of_different_dimensions_cannot_be_compared_as_they_are(

@@ -68,7 +68,9 @@ def test_the_report_holds_the_metrics_of_the_test_split(
 ) -> None:
     out = run(trained, same_tracking, tmp_path)
     artifact = read_artifact(out, "report", verify=True)
-    assert set(artifact.files) == {"metrics.json", "history.csv", "precision_recall.csv", "report.html"}
+    assert set(artifact.files) == {
+        *("metrics.json", "analysis.json", "queries.parquet", "history.csv", "precision_recall.csv", "report.html")
+    }
     metrics = json.loads((out / "metrics.json").read_text())
     expected = {f"{prefix}{name}" for prefix in ("", "cca_", "chance_") for name in FIGURES}
     maps = ("map_i2t", "map_t2i", "map_mean")

@@ -4,6 +4,8 @@ import logging
 
 import pytest
 
+from components.services import notification
+from components.services.notification import Webhook as Address
 from components.services.tracking.mlflow import Tracking
 from components.steps.record_outcome import run
 from tests.fixtures.webhook import SECRET_PATH, Webhook
@@ -12,13 +14,14 @@ NOWHERE = Tracking(uri="http://127.0.0.1:9")
 
 
 @pytest.fixture(autouse=True)
-def fresh(webhook: Webhook) -> None:
-    webhook.status = 200
-    webhook.got.clear()
+def fresh(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    webhook.reset()
+    monkeypatch.setattr(notification, "RETRY_SECONDS", 0.1)
 
 
 def outcome(webhook: str, tracking: Tracking, state: str = "FAILED", error: str = "train failed") -> None:
-    run(pipeline_run="run-7", state=state, error=error, webhook=webhook, tracking=tracking)
+    address = Address(url=webhook) if webhook else None
+    run(pipeline_run="run-7", state=state, error=error, webhook=address, tracking=tracking)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -48,7 +51,9 @@ def test_the_webhook_gets_it(tracking: Tracking, webhook: Webhook) -> None:
     (path, failed), (_, succeeded) = webhook.got
     assert path == SECRET_PATH
     text = "dagnn: run run-7 ended: FAILED: train failed"
-    assert failed == {"text": text, "pipeline_run": "run-7", "state": "FAILED", "error": "train failed"}
+    assert failed.pop("time")
+    facts = {"pipeline_run": "run-7", "state": "FAILED", "error": "train failed"}
+    assert failed == {"event": "run failed", "text": text} | facts
     assert succeeded["text"] == "dagnn: run run-7 ended: SUCCEEDED"
 
 

@@ -418,6 +418,7 @@ def test_a_run_of_kubeflow_that_lets_nobody_write_is_a_warning(tracking, model, 
     assert f"MLflow run {theirs} does not name the version scenes/1" in caplog.text
 
 
+@pytest.mark.slow
 def test_same_model_gets_a_new_version_where_the_files_of_the_old_are_gone(tracking, model, report):
     first = run(model=model, report=report, params=PARAMS, tracking=tracking)
     [stored] = stored_models(tracking)

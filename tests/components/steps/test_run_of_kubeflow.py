@@ -96,7 +96,7 @@ def test_the_training_alone_adopts_its_run(
     pod = enter("record-outcome")
     before = pod.content
     tracking = Tracking.from_environment()
-    record_outcome.run(pipeline_run=PIPELINE_RUN, state="SUCCEEDED", error="", webhook="", tracking=tracking)
+    record_outcome.run(pipeline_run=PIPELINE_RUN, state="SUCCEEDED", error="", webhook=None, tracking=tracking)
     assert pod.content == before
 
     # what the later steps have to say is in the run of the training

@@ -284,6 +284,7 @@ def test_nothing_is_said_where_nothing_is_wrong(model_folder, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_the_library_is_imported_only_where_a_model_is_opened():
     late = "'transformers' in sys.modules or 'huggingface_hub' in sys.modules"
     code = f"import sys, dagnn_core.model.embedder; sys.exit({late})"

@@ -161,6 +161,7 @@ def test_a_bug_in_a_worker_is_shown_as_it_is(tmp_path, dataset, processes):
         extract_images(tmp_path, dataset, SmallImageBackbone(preprocess=preprocess_with_a_bug))
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_said_so(tmp_path, processes):
     dataset = make_dataset(tmp_path / "dataset", 60, special={50: make_image(0, colour="red")})
     message = r"a process that decodes images died .*lower features\.workers or features\.batch_size"

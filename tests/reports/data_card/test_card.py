@@ -243,7 +243,7 @@ def test_labels_that_go_together_are_neighbours() -> None:
     }
 
 
-@pytest.mark.parametrize("num_labels", [2, 24, 120])
+@pytest.mark.parametrize("num_labels", [2, 24, pytest.param(120, marks=pytest.mark.slow)])
 def test_matrices_of_any_size(tmp_path: Path, num_labels: int) -> None:
     conditional = np.random.default_rng(0).random((num_labels, num_labels))
     draw_matrix(

@@ -459,3 +459,36 @@ class TestFetchFromUri:
     def test_a_version_beside_it_is_refused(self, bucket: Bucket, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="and a version under DVC, expected either"):
             self.fetch(bucket, tmp_path / "out", f"{bucket.uri}/photos", md5="x")
+
+
+def test_without_dvc_a_checkout_answers_for_what_is_checked_out(
+    pushed: Pushed, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = Project(tmp_path / "clone")
+    subprocess.run(["git", "clone", "--quiet", str(pushed.project.root), str(clone.root)], check=True)
+    branch = clone.run("git", "rev-parse", "--abbrev-ref", "HEAD").strip()
+    expected = versioning.resolve(str(clone.root), branch, "data/photos")
+    monkeypatch.setattr(versioning, "find_spec", lambda name: None)  # as if DVC were not installed
+    monkeypatch.setattr(versioning, "_open", lambda *_: pytest.fail("neither git nor DVC is needed"))
+    assert versioning.resolve(str(clone.root), branch, "data/photos") == expected
+    clone.run("git", "pack-refs", "--all")
+    assert versioning.resolve(str(clone.root), branch, "data/photos") == expected
+    fetch_dataset.run(raw_out=out, repository=str(clone.root), revision="HEAD", path="data/photos")
+    assert {name: data for name, data in content(out).items() if name != LINEAGE} == pushed.second_files
+    for revision, path, message in (
+        (
+            "v9",
+            "data/photos",
+            f"has {branch} checked out, expected v9: without DVC only that can be read; check it out",
+        ),
+        ("HEAD", "data/films", "'data/films' is not in .* at HEAD; check path and revision"),
+        ("HEAD", "../photos", "photos"),
+    ):
+        with pytest.raises(InputError, match=message):
+            versioning.resolve(str(clone.root), revision, path)
+    clone.run("git", "checkout", "--quiet", "HEAD~1")
+    first = versioning.resolve(str(clone.root), pushed.first_commit, "data/photos")
+    assert (first.lineage.md5, first.lineage.commit) == (pushed.first.md5, pushed.first_commit)
+    subprocess.run(["git", "init", "--quiet", str(tmp_path / "new")], check=True)
+    with pytest.raises(InputError, match="is no git checkout with a commit"):
+        versioning.resolve(str(tmp_path / "new"), "HEAD", "data/photos")

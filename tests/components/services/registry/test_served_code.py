@@ -57,6 +57,7 @@ def load_each(pyfunc_model: str, folders: dict[str, str]) -> None:
         assert os.wait()[1] == 0, part
 
 
+@pytest.mark.slow
 def test_each_encoder_and_network_brings_the_modules_that_it_imports_and_no_others(tmp_path: Path) -> None:
     folders = {part: tmp_path / str(number) for number, part in enumerate(PARTS)}
     for part, folder in folders.items():

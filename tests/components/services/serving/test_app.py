@@ -304,7 +304,7 @@ def test_a_full_queue_refuses_at_once(serving, good):
     found = good
     with serving(found, queue=1, threads=1) as server:
         release = threading.Event()
-        server.service.search = lambda body: b"{}" if release.wait(30) else b""
+        server.service.search = lambda body, request: b"{}" if release.wait(30) else b""
         waiting = _begin(server.port, b"POST /search HTTP/1.1\r\ncontent-type: application/json\r\n", length=19)
         waiting.sendall(b'{"text": "a boat"}\n')
         while metric(server, "dagnn_queue_length") < 1:

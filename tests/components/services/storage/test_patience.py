@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from components.services.notification import Webhook as Address
 from components.services.promotion.promotion import read_history
 from components.services.storage import patience as module
 from components.services.storage.patience import ENVIRONMENT, Patience, passing_failure, patience_of_environment
@@ -304,7 +305,8 @@ class TestWebhook:
     @staticmethod
     def record(url: str, tracking: Tracking, seconds: float) -> None:
         patient = Tracking(uri=tracking.uri, patience=seconds)
-        record_outcome.run(pipeline_run="run-7", state="FAILED", error="", webhook=url, tracking=patient)
+        address = Address(url=url, patience=seconds)
+        record_outcome.run(pipeline_run="run-7", state="FAILED", error="", webhook=address, tracking=patient)
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +358,7 @@ class Chain:
         promote.run(name=self.name, version=None, params=self.params, dataset=self.dataset, tracking=self.tracking)
 
     def record_outcome(self) -> None:
-        record_outcome.run(pipeline_run="run-7", state="SUCCEEDED", error="", webhook="", tracking=self.tracking)
+        record_outcome.run(pipeline_run="run-7", state="SUCCEEDED", error="", webhook=None, tracking=self.tracking)
 
     @property
     def dataset(self) -> Path:

@@ -362,6 +362,7 @@ def test_module_loads_without_mlflow():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.slow
 def test_mlflow_starts_quietly_without_telemetry_and_without_uv():
     code = (
         "from components.services.tracking.mlflow import Tracking; Tracking()\n"

@@ -1,0 +1,1 @@
+"""What a search found: records, tables, and a page."""

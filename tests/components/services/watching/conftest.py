@@ -1,0 +1,3 @@
+from tests.fixtures.collection import collection
+
+__all__ = ["collection"]

@@ -57,7 +57,6 @@ class TrainingResult(NamedTuple):
     """All retrieval metrics of the kept epoch on the validation split, and its number."""
 
 
-@kept_memory()
 def train(
     *,
     train_split: Split,
@@ -118,32 +117,33 @@ def train(
     network, average = state.network, state.average
     validated: CrossModalNetwork = network if average is None else average.module  # type: ignore[assignment]
     saved = time.monotonic()
-    while from_main(_goes_on(state, config)):
-        number = len(state.history) + 1
-        epoch = {"epoch": number} | train_epoch(state, train_split, model_config, config)
-        state.history.append(epoch)
-        if not is_main():
-            continue
-        val_metrics = _validate(validated, val_split)
-        epoch |= {name: val_metrics[name] for name in VAL_MAP}
-        if val_metrics["val_map_mean"] > state.best_metrics.get("val_map_mean", -1.0):
-            state.best_metrics = val_metrics | {"best_epoch": number}
-            state.best_weights = _weights(validated)
-        if logger:
-            logger.log_metrics({name: value for name, value in epoch.items() if name != "epoch"}, number)
-        log.info(
-            "epoch %d of %d: loss %.4f, val MAP %.4f (best %.4f in epoch %d)",
-            number,
-            config.epochs,
-            epoch["loss_total"],
-            epoch["val_map_mean"],
-            state.best_metrics["val_map_mean"],
-            state.best_metrics["best_epoch"],
-        )
-        # after the last epoch too: where the model cannot be written, the next run has nothing else to do
-        if time.monotonic() - saved >= checkpoint_seconds or not _goes_on(state, config):
-            save_checkpoint(checkpoint, state)
-            saved = time.monotonic()
+    with kept_memory():
+        while from_main(_goes_on(state, config)):
+            number = len(state.history) + 1
+            epoch = {"epoch": number} | train_epoch(state, train_split, model_config, config)
+            state.history.append(epoch)
+            if not is_main():
+                continue
+            val_metrics = _validate(validated, val_split)
+            epoch |= {name: val_metrics[name] for name in VAL_MAP}
+            if val_metrics["val_map_mean"] > state.best_metrics.get("val_map_mean", -1.0):
+                state.best_metrics = val_metrics | {"best_epoch": number}
+                state.best_weights = _weights(validated)
+            if logger:
+                logger.log_metrics({name: value for name, value in epoch.items() if name != "epoch"}, number)
+            log.info(
+                "epoch %d of %d: loss %.4f, val MAP %.4f (best %.4f in epoch %d)",
+                number,
+                config.epochs,
+                epoch["loss_total"],
+                epoch["val_map_mean"],
+                state.best_metrics["val_map_mean"],
+                state.best_metrics["best_epoch"],
+            )
+            # after the last epoch too: where the model cannot be written, the next run has nothing else to do
+            if time.monotonic() - saved >= checkpoint_seconds or not _goes_on(state, config):
+                save_checkpoint(checkpoint, state)
+                saved = time.monotonic()
     result = TrainingResult(state.best_weights, state.history, state.best_metrics)
     if is_main() and isinstance(validated, DAGNN) and validated.hybrid is not None:
         return _with_hybrid(result, validated, every_item, val_split)

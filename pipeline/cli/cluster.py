@@ -13,7 +13,7 @@ import typer
 
 from dagnn_core.errors import CheckFailedError, InputError
 from dagnn_core.text import cell
-from pipeline.cli.kubeflow import Nodes, Promote, Seeds
+from pipeline.cli.kubeflow import Image, Nodes, Promote, Seeds
 
 if TYPE_CHECKING:
     from pipeline.doctor import Diagnosis
@@ -53,9 +53,7 @@ def submit(
     experiment: Annotated[str, typer.Option(help="Kubeflow experiment; made where it is missing")] = "dagnn",
     params: Annotated[Path, typer.Option(help="configuration, all sections")] = Path("params.yaml"),
     target: TargetName = "kind",
-    image: Annotated[
-        str | None, typer.Option(help="NAME@sha256:..., for all tasks  [default: those in infra/images.json]")
-    ] = None,
+    image: Image = None,
     data: Annotated[
         str, typer.Option(help="raw data to fetch: a path under DVC, as data/photos, or s3://bucket/prefix")
     ] = "",

@@ -16,6 +16,9 @@ Nodes = Annotated[
     int | None,
     typer.Option(help="pods that train together, by Kubeflow Trainer  [default: train.nodes of the target]"),
 ]
+Image = Annotated[
+    str | None, typer.Option(help="NAME@sha256:..., for all tasks  [default: those in infra/images.json]")
+]
 Promote = Annotated[bool, typer.Option("--promote", help="end with the promotion, if the gate lets it pass")]
 
 
@@ -61,9 +64,7 @@ def run(
 def compile_pipeline(
     out: Annotated[Path, typer.Argument(metavar="OUT.yaml")] = Path("build/pipeline.yaml"),
     *,
-    image: Annotated[
-        str | None, typer.Option(help="NAME@sha256:..., for all tasks  [default: those in infra/images.json]")
-    ] = None,
+    image: Image = None,
     params: ParamsFile = Path("params.yaml"),
     target: Annotated[str, typer.Option(help="cluster: a file in configs/clusters, or the path of one")] = "kind",
     data: Annotated[

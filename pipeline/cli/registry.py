@@ -15,7 +15,8 @@ from components.locations import MODEL, REPORT
 from dagnn_core.config.register import RegisterConfig
 from dagnn_core.errors import CheckFailedError, InputError
 from dagnn_core.text import cell
-from pipeline.cli.cluster import Cookies, Host, Namespace, Token, server_of
+from pipeline.cli.cluster import Cookies, Host, Namespace, ServiceAccount, Token, server_of
+from pipeline.cli.kubeflow import Image
 from pipeline.cli.promotion import PromotionPlace, promote_there
 
 if TYPE_CHECKING:
@@ -122,12 +123,8 @@ def promote(
     namespace: Namespace = "",
     token: Token = None,
     cookies: Cookies = None,
-    image: Annotated[
-        str | None, typer.Option(help="NAME@sha256:..., for --target  [default: those in infra/images.json]")
-    ] = None,
-    service_account: Annotated[
-        str | None, typer.Option(help="of the pods, for --target  [default: Kubeflow's]")
-    ] = None,
+    image: Image = None,
+    service_account: ServiceAccount = None,
     wait: Annotated[bool, typer.Option("--wait", help="with --target: follow the run; exit status as without")] = False,
     as_json: Json = False,
 ) -> None:

@@ -10,8 +10,8 @@ import typer
 
 from components.locations import RETRAINING
 from dagnn_core.errors import CheckFailedError, InputError
-from pipeline.cli.cluster import Cookies, Host, Json, Namespace, Token, follow_run, server_of, submit
-from pipeline.cli.kubeflow import ParamsFile, Promote
+from pipeline.cli.cluster import Cookies, Host, Json, Namespace, ServiceAccount, Token, follow_run, server_of, submit
+from pipeline.cli.kubeflow import Image, ParamsFile, Promote
 
 if TYPE_CHECKING:
     from components.services.promotion.side_by_side import SideBySide
@@ -38,12 +38,8 @@ def retrain(
     namespace: Namespace = "",
     token: Token = None,
     cookies: Cookies = None,
-    image: Annotated[
-        str | None, typer.Option(help="NAME@sha256:..., for --target  [default: those in infra/images.json]")
-    ] = None,
-    service_account: Annotated[
-        str | None, typer.Option(help="of the pods, for --target  [default: Kubeflow's]")
-    ] = None,
+    image: Image = None,
+    service_account: ServiceAccount = None,
     allow_dirty: Annotated[
         bool, typer.Option("--allow-dirty", help="with --target: although files are not committed")
     ] = False,

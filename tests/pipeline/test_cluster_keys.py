@@ -47,7 +47,9 @@ def shipped(name: str) -> Target:
 def pods_of(target: Target, folder: Path) -> dict[str, Spec]:
     """Name of a step -> its pod."""
     out = folder / "pipeline.yaml"
-    write_pipeline(out, images=IMAGES, params=load_params(ROOT / "params.yaml"), target=target, options=WHOLE)
+    params = load_params(ROOT / "params.yaml")
+    params |= {"features": replace(params["features"], shards=2)}
+    write_pipeline(out, images=IMAGES, params=params, target=target, options=WHOLE)
     pipeline, platform = read_specs(out)
     return {name: pod_of(pipeline, platform, f"exec-{name.replace('_', '-')}") for name in STEPS if name != "tune"}
 
@@ -169,7 +171,9 @@ def test_what_tasks_write_goes_to_a_volume_of_its_own(pods: dict[str, Spec], tmp
         assert mount["mountPath"] == "/tmp"  # the home of the images' user, and where their temporary files go
     target = replace(shipped("private-cluster"), scratch=Scratch(size="9Gi"))
     out = tmp_path / "pipeline.yaml"
-    write_pipeline(out, images=IMAGES, params=load_params(ROOT / "params.yaml"), target=target, options=WHOLE)
+    params = load_params(ROOT / "params.yaml")
+    params |= {"features": replace(params["features"], shards=2)}
+    write_pipeline(out, images=IMAGES, params=params, target=target, options=WHOLE)
     pipeline, platform = read_specs(out)
     parameters = pipeline["root"]["inputDefinitions"]["parameters"]
     assert {parameters[key]["defaultValue"] for key in ("cache", "work")} == {"/tmp/dagnn/cache", "/tmp/dagnn/work"}

@@ -242,7 +242,7 @@ def test_a_second_training_of_the_same_inputs_says_who_runs(
                 run(inputs, tracking, tmp_path)
             raise KeyboardInterrupt
 
-        patch.setitem(train.train.__globals__, "_train_epoch", second)
+        patch.setitem(train.train.__globals__, "train_epoch", second)
         run(inputs, tracking, tmp_path)
     assert len(tracking.client.search_runs(["1"])) == 1, "the second one has not even begun"
     run(inputs, tracking, tmp_path)
@@ -268,7 +268,7 @@ def test_after_a_failure_to_write_the_model_the_rerun_only_writes_it(
         run(inputs, tracking, root)
     assert [path.name for path in root.iterdir()] == ["work"]
     monkeypatch.setattr(train, "write_model", sealed)
-    monkeypatch.setitem(train.train.__globals__, "_train_epoch", None)  # no epoch is trained again
+    monkeypatch.setitem(train.train.__globals__, "train_epoch", None)  # no epoch is trained again
     assert read_artifact(run(inputs, tracking, root), "model").content_digest == expected
     assert list((root / "work").iterdir()) == []
 
@@ -279,7 +279,7 @@ def test_too_little_space_is_told_before_the_training(
     monkeypatch.setattr("dagnn_core.disk.free_bytes", lambda _: 500_000)
     sizes = r"work/\w+/checkpoint\.safetensors \(\d+\.\d [kM]B\) and .*/model \(\d+\.\d MB\)"
     message = rf"{sizes}: \d+\.\d MB are needed on this disk, 0\.5 MB are free; free some space"
-    monkeypatch.setitem(train.train.__globals__, "_train_epoch", None)
+    monkeypatch.setitem(train.train.__globals__, "train_epoch", None)
     with pytest.raises(BackendError, match=message):
         run(inputs, tracking, tmp_path)
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from components.services.lineage.reports import find_beside_champion
 from components.services.promotion.gate import judge_floors
 from components.services.registry.versions import CHALLENGER, RegisteredVersion, mark_finished, register_version
 from components.services.tracking.mlflow import Tracking
@@ -15,9 +16,13 @@ from dagnn_core.config.register import GateConfig, RegisterConfig
 from dagnn_core.errors import ArtifactError, CheckFailedError
 from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.records import read_metrics
+from dagnn_core.reports.comparison.champion import BesideChampion
 from dagnn_core.retrieval.directions import MAP_METRICS
 
 log = logging.getLogger(__name__)
+
+COMPARISON = "comparison/champion.html"
+"""In the model's run: the model beside the champion of the time when it was registered."""
 
 
 def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking) -> RegisteredVersion:
@@ -44,6 +49,10 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
     with tracking.resumed_run(trained.artifact) as tracked:
         with tracking.answering():
             tracking.client.log_artifacts(tracked.run_id, str(evaluated.path), "report")
+        beside = find_beside_champion(tracking, params.model_name, model=trained.artifact, report=evaluated)
+        if beside and beside.page:
+            with tracking.answering():
+                tracking.client.log_text(tracked.run_id, beside.page, COMPARISON)
         registered = register_version(
             tracking,
             tracked,
@@ -51,11 +60,24 @@ def run(*, model: Path, report: Path, params: RegisterConfig, tracking: Tracking
             model=trained,
             report=evaluated,
             metrics=metrics,
+            beside=beside,
             data_licence=params.data_licence,
         )
     mark_finished(tracking, *registered, "register")
+    if beside:
+        log.info("%s", _words(beside))
     log.info("%s version %s, alias %s (%s)", *registered, CHALLENGER, tracking.address)
     return registered
+
+
+def _words(beside: BesideChampion) -> str:
+    """How the model does beside the champion, in one line."""
+    if beside.fault:
+        return f"not compared with the champion, {beside.champion}: {beside.fault}"
+    changes = (
+        f"{name} {mean:+.4f} ({low:+.4f} to {high:+.4f})" for name, (mean, low, high) in beside.differences.items()
+    )
+    return f"MAP against the champion, {beside.champion}: {', '.join(changes)}"
 
 
 def _check_floors(report: Path, metrics: Mapping[str, float], gate: GateConfig) -> None:

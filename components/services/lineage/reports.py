@@ -1,14 +1,16 @@
 """Reports of evaluations, by their folder, by a run of MLflow, or by a version of the registry."""
 
 import re
+import tempfile
 from pathlib import Path
 
 from components.services.lineage.tree import parse_reference, read_recorded
-from components.services.registry.versions import check_name
+from components.services.registry.versions import CHAMPION, check_name, find_registered_model
 from components.services.tracking.files import check_direct_way
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.artifacts import MANIFEST, Artifact, read_artifact
-from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.errors import ArtifactError, DagnnError, InputError
+from dagnn_core.reports.comparison.champion import BesideChampion
 from dagnn_core.text import quote
 
 KIND = "report"
@@ -55,6 +57,40 @@ def open_report(reference: str, tracking: Tracking, folder: Path) -> Artifact:
             "evaluate and register the model again",
         )
     return artifact
+
+
+def find_beside_champion(tracking: Tracking, name: str, *, model: Artifact, report: Artifact) -> BesideChampion | None:
+    """Compare a model's report with that of the present champion.
+
+    Args:
+        tracking: where the registry is.
+        name: of the registered model.
+        model: the model.
+        report: its report.
+
+    Returns:
+        The comparison, or why there is none, such as other test items; None where there is no champion, or the model
+        is the champion.
+
+    Raises:
+        BackendError: the registry failed.
+    """
+    with tracking.answering():
+        registered = find_registered_model(tracking.client, name)
+        number = registered.aliases.get(CHAMPION) if registered else None
+        if number is None:
+            return None
+        version = tracking.client.get_model_version(name, str(number))
+    if version.tags.get("model_digest") == model.content_digest:
+        return None
+    champion = f"{name}/{number}"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = open_report(f"models:/{champion}", tracking, Path(folder) / KIND)
+            return BesideChampion.of(report, champion, found)
+        except DagnnError as error:
+            fault = error.what.replace(str(Path(folder) / KIND / KIND), "the champion's report")
+            return BesideChampion.impossible(champion, fault.replace(str(report.path), "the model's report"))
 
 
 def _download(tracking: Tracking, run_id: str, what: str, folder: Path) -> Artifact:

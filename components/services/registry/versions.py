@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from dagnn_core.features.encoders.registry import Encoder
     from dagnn_core.model.embedder import TrainedModel
+    from dagnn_core.reports.comparison.champion import BesideChampion
     from dagnn_core.reports.model_card.model_card import ModelCard
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def register_version(
     model: "TrainedModel",
     report: Artifact,
     metrics: Mapping[str, float],
+    beside: "BesideChampion | None",
     data_licence: str,
 ) -> RegisteredVersion:
     """Store a model in its run and make it the version with alias `challenger`; equal content keeps its version.
@@ -94,6 +96,7 @@ def register_version(
         model: the model.
         report: report artifact of this model.
         metrics: of the report.
+        beside: the present champion on the same test split; None where there is none.
         data_licence: licence or terms of the data.
 
     Raises:
@@ -106,7 +109,7 @@ def register_version(
     data_licence = redact(data_licence)  # it goes into the card and the description too
     client, digest = tracking.client, model.artifact.content_digest
     code = find_own_code(model)
-    card = render_model_card(name, model, report, metrics, licence=data_licence)
+    card = render_model_card(name, model, report, metrics, licence=data_licence, beside=beside)
     description = shorten(card.markdown, MAX_DESCRIPTION)
     evaluation = {metric: repr(metrics[metric]) for metric in MAP_METRICS}
     evaluation |= {"report_digest": report.content_digest, "data_licence": data_licence}

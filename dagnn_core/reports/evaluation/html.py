@@ -371,8 +371,17 @@ def _show_map(analysis: Analysis, showcase: Showcase) -> _Map | None:
 
 
 def _flat_params(artifacts: Sequence[Artifact]) -> dict[str, dict[str, Any]]:
-    """Section of the configuration -> key -> value, of every step that made one of the artifacts."""
+    """Section of the configuration -> key -> value, of every step that made one of the artifacts.
+
+    Sections within a section have dotted keys; those of layouts that the data set does not have are left out.
+    """
     sections: dict[str, dict[str, Any]] = {}
     for artifact in artifacts:
-        sections |= artifact.provenance.get("params", {})
-    return {name.removesuffix("Config"): values for name, values in sections.items()}
+        for name, values in artifact.provenance.get("params", {}).items():
+            flat = sections.setdefault(name.removesuffix("Config"), {})
+            for key, value in values.items():
+                if not isinstance(value, dict):
+                    flat[key] = value
+                elif key == values.get("layout", key):
+                    flat |= {f"{key}.{inner}": one for inner, one in value.items()}
+    return sections

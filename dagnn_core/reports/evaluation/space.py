@@ -18,6 +18,7 @@ from dagnn_core.retrieval.space import occurrences, skewness
 MAX_ITEMS = 200  # mapped; drawn from more. t-SNE takes a second for them
 MIN_ITEMS = 3
 PERPLEXITY = 30.0
+NUM_ITERATIONS = 500  # of t-SNE, half of the library's default: so few points have settled by then
 
 
 class Hubness(NamedTuple):
@@ -68,7 +69,11 @@ def map_space(image: NDArray[np.float32], text: NDArray[np.float32]) -> SpaceMap
         return None
     pca = PCA(n_components=2, svd_solver="full").fit_transform(vectors)
     tsne = TSNE(
-        perplexity=min(PERPLEXITY, (len(vectors) - 1) / 3), init="pca", random_state=DEFAULT_SEED, n_jobs=1
+        perplexity=min(PERPLEXITY, (len(vectors) - 1) / 3),
+        max_iter=NUM_ITERATIONS,
+        init="pca",
+        random_state=DEFAULT_SEED,
+        n_jobs=1,
     ).fit_transform(vectors)
     return SpaceMap(items, _to_percent(pca), _to_percent(tsne))
 

@@ -8,6 +8,7 @@ from dagnn_core.artifacts import Artifact
 from dagnn_core.data.dataset import SPLITS
 from dagnn_core.features.encoders.registry import Encoder
 from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.reports.comparison.champion import BesideChampion
 from dagnn_core.reports.page.template import read_template
 from dagnn_core.resources import recorded_resources
 from dagnn_core.retrieval.directions import ARROWS
@@ -37,17 +38,24 @@ class ModelCard(NamedTuple):
 
 
 class _Metric(NamedTuple):
-    """A metric of one direction: of the model with its interval, if it has one, CCA and chance."""
+    """A metric of one direction: of the model with its interval, if it has one, CCA, chance and the champion."""
 
     name: str
     direction: str
-    values: Sequence[float]
+    values: Sequence[float | None]
+    """None: the champion's report has no such metric."""
     low: float | None
     high: float | None
 
 
 def render_model_card(
-    name: str, model: TrainedModel, report: Artifact, metrics: Mapping[str, float], *, licence: str
+    name: str,
+    model: TrainedModel,
+    report: Artifact,
+    metrics: Mapping[str, float],
+    *,
+    licence: str,
+    beside: BesideChampion | None = None,
 ) -> ModelCard:
     """Say what a model is for, what it was made of, how good it is, and where it falls short.
 
@@ -57,8 +65,10 @@ def render_model_card(
         report: the report artifact of this model.
         metrics: its metrics on the test split.
         licence: of the data.
+        beside: the champion of the time of registration, on the same test split; None where there is none.
     """
     data, recorded = report.content["data"], model.artifact.recorded
+    champion = beside.metrics if beside else {}
     facts = {
         "name": name,
         "what": _KINDS[model.config.kind].format(preset=model.config.preset),
@@ -76,8 +86,10 @@ def render_model_card(
         "rare_below": RARE,
         "is_small": data["splits"]["train"] < SMALL,
         "is_better": metrics["map_mean_low"] > metrics["cca_map_mean"],
-        "methods": [method for method, _ in _METHODS],
-        "metrics": _rows(metrics),
+        "methods": [method for method, _ in _METHODS]
+        + ([f"champion, {beside.champion}"] if beside and champion else []),
+        "metrics": _rows(metrics, champion),
+        "beside": beside,
         "num_test": report.content["num_test"],
         "params": recorded("params"),
         "git": recorded("git"),
@@ -118,7 +130,7 @@ def _label_rows(data: Mapping[str, Any]) -> list[tuple[str, list[int]]]:
     return sorted(rows, key=lambda row: (-sum(row[1]), row[0]))
 
 
-def _rows(metrics: Mapping[str, float]) -> list[_Metric]:
+def _rows(metrics: Mapping[str, float], champion: Mapping[str, float]) -> list[_Metric]:
     names = [
         (title, direction, pattern.format(key))
         for title, pattern in _METRICS.items()
@@ -129,7 +141,7 @@ def _rows(metrics: Mapping[str, float]) -> list[_Metric]:
         _Metric(
             title,
             direction,
-            [metrics[prefix + name] for _, prefix in _METHODS],
+            [*(metrics[prefix + name] for _, prefix in _METHODS), *([champion.get(name)] if champion else [])],
             metrics.get(f"{name}_low"),
             metrics.get(f"{name}_high"),
         )

@@ -1,6 +1,7 @@
 import ast
 import base64
 import hashlib
+import html
 import io
 import json
 import os
@@ -39,8 +40,14 @@ from dagnn_core.model.embedder import TrainedModel
 from dagnn_core.model.files import write_model
 from dagnn_core.model.kinds import build_network
 from dagnn_core.nn.label_graphs import GraphTensors
+from dagnn_core.reports.comparison.compare import ComparedReport, compare_reports
+from dagnn_core.reports.evaluation.queries import FILE as QUERIES
+from dagnn_core.reports.evaluation.queries import Queries
 from pipeline.cli import registry as commands
 from tests.fixtures import forked
+from tests.fixtures.evaluation import dataset, make_evaluation
+
+__all__ = ["dataset"]
 
 LABELS = ["boat", "sea", "night"]
 TEXTS = ["a boat on the sea", "night at sea"]
@@ -75,7 +82,7 @@ RAW_DATA = {
 VECTORS = (PrecomputedEncoder(modality="image", dim=5), PrecomputedEncoder(modality="text", dim=3))
 
 
-def make_model(path, encoders, *, seed=0):
+def make_model(path, encoders, *, seed=0, run_id="a" * 32):
     torch.manual_seed(seed)
     image, text = encoders
     graph = GraphTensors(torch.rand(3, 4), torch.eye(3), torch.eye(3), 0.4)
@@ -87,7 +94,7 @@ def make_model(path, encoders, *, seed=0):
             draft.content[name] = {"kind": encoder.kind, "dim": encoder.dim}
         draft.content["label_names"] = LABELS
     provenance = {
-        "mlflow_run_id": "a" * 32,
+        "mlflow_run_id": run_id,
         "params": {"model": {"hops": 2}, "train": {"lr": 5e-5, "seed": 103}},
         "ancestors": {"dataset": "d" * 64, "features": "f" * 64, "label_graph": "9" * 64},
         "git": {"commit": "c0ffee", "dirty": False},
@@ -106,7 +113,7 @@ def make_model(path, encoders, *, seed=0):
     return path
 
 
-def make_report(path, model, *, raw=RAW_DATA, label_names=LABELS, uris=None, **metrics):
+def make_report(path, model, *, raw=RAW_DATA, label_names=LABELS, uris=None, queries=None, **metrics):
     ancestors = {"dataset": "d" * 64, "model": read_artifact(model, "model").content_digest}
     with write_artifact(path, kind="report", provenance={"ancestors": ancestors, "uris": uris or {}}) as draft:
         draft.content = {
@@ -126,6 +133,8 @@ def make_report(path, model, *, raw=RAW_DATA, label_names=LABELS, uris=None, **m
         }
         write_json(draft.path / "metrics.json", METRICS | metrics)
         (draft.path / "report.html").write_text("<html>")
+        if queries:
+            queries.write(draft.path / QUERIES)
     return path
 
 
@@ -274,6 +283,42 @@ def test_run_holds_report_and_model(registered):
     [output] = tracking.client.get_run(version.run_id).outputs.model_outputs
     assert output.model_id == version.tags["mlflow_model_id"]
     assert tracking.client.get_logged_model(output.model_id).status == "READY"
+
+
+def queries_of(dataset, seed):
+    evaluation = make_evaluation(dataset, seed)
+    return Queries.of(dataset, evaluation.rows, scores=evaluation.scores, first=evaluation.first)
+
+
+@pytest.mark.slow  # four registrations
+def test_the_champion_stands_beside_the_model_where_it_can(tracking, tmp_path, dataset, caplog):
+    def register(seed, queries):
+        folder = tmp_path / str(seed)
+        model = make_model(folder / "model", RAW, seed=seed, run_id=str(seed) * 32)
+        report = make_report(folder / "report", model, queries=queries, map_mean=0.65 + seed / 1000)
+        return version_of(tracking, run(model=model, report=report, params=PARAMS, tracking=tracking)), report
+
+    caplog.set_level("INFO", logger="components.steps.register")
+    first, old = register(1, queries_of(dataset, 1))
+    assert "champion" not in first.description
+    tracking.client.set_registered_model_alias("scenes", CHAMPION, first.version)
+
+    second, new = register(2, queries_of(dataset, 2))
+    assert "| | | this model | CCA | chance | champion, scenes/1 |" in second.description
+    assert "| MAP | mean | 0.652 (0.600 to 0.700) | 0.585 | 0.325 | 0.651 |" in second.description
+    one, other = (ComparedReport.read(str(path), read_artifact(path, "report")) for path in (old, new))
+    mean, low, high = compare_reports([one, other]).family("overall")[2].changes[0].difference
+    assert f"mean of both {mean:+.3f} ({low:+.3f} to {high:+.3f})." in second.description
+    assert f"mean of both {mean:+.4f} ({low:+.4f} to {high:+.4f})" in caplog.text
+    page = Path(tracking.client.download_artifacts(second.run_id, "comparison/champion.html", tmp_path)).read_text()
+    assert "reference: <b>champion, scenes/1</b>" in page
+
+    third, _ = register(3, None)
+    fault = "the model's report has no queries.parquet: an older program wrote this report."
+    assert f"Not compared with the champion, scenes/1: {fault}" in html.unescape(third.description)
+    assert "| chance |\n" in third.description
+    again = run(model=old.parent / "model", report=old, params=PARAMS, tracking=tracking)
+    assert again.version == "1" and "champion" not in version_of(tracking, again).description
 
 
 def test_same_model_gets_a_new_version_where_mlflows_record_of_the_old_was_deleted(tracking, model, report):

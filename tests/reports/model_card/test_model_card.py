@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from dagnn_core.artifacts import Artifact
+from dagnn_core.reports.comparison.champion import BesideChampion
 from dagnn_core.reports.model_card.model_card import HTML, MARKDOWN, ModelCard, render_model_card, shorten
+from dagnn_core.retrieval.bootstrap import Difference
 
 LABELS = ("boat", "<b>sea</b> | tide", "night")
 MAPS = ("map_i2t", "map_t2i", "map_mean")
@@ -46,7 +48,12 @@ def artifact(kind: str, content: dict[str, Any], provenance: dict[str, Any]) -> 
 @pytest.fixture
 def render() -> Callable[..., ModelCard]:
     def make(
-        *, image: str = "classic", licence: str = "CC BY 4.0", metrics: dict[str, float] | None = None, **data: Any
+        *,
+        image: str = "classic",
+        licence: str = "CC BY 4.0",
+        metrics: dict[str, float] | None = None,
+        beside: BesideChampion | None = None,
+        **data: Any,
     ) -> ModelCard:
         provenance = {
             "params": {"model": {"hops": 5}, "train": {"lr": 5e-05, "seed": 103}},
@@ -62,7 +69,7 @@ def render() -> Callable[..., ModelCard]:
             text_encoder=SimpleNamespace(kind="bow", dim=300),
         )
         report = artifact("report", {"num_test": 1500, "data": DATA | data}, {})
-        return render_model_card("scenes", model, report, METRICS | (metrics or {}), licence=licence)
+        return render_model_card("scenes", model, report, METRICS | (metrics or {}), licence=licence, beside=beside)
 
     return make
 
@@ -114,6 +121,19 @@ def test_both_say_what_falls_short(render: Callable[..., ModelCard]) -> None:
         assert "The data set is small: 300 training items." in text
         assert "not clearly better than a linear CCA" in text
         assert "only an image or only" not in text and "s3://" not in text
+
+
+def test_both_show_the_champion_or_why_they_do_not(render: Callable[..., ModelCard]) -> None:
+    beside = BesideChampion(
+        champion="scenes/1",
+        metrics=dict.fromkeys(MAPS, 0.6789),
+        differences={"mean of both": Difference(-0.021, -0.03, -0.0123)},
+        page="",
+    )
+    for text in both(render(beside=beside)):
+        assert "champion, scenes/1" in text and "0.679" in text and "mean of both -0.021 (-0.030 to -0.012)" in text
+    for text in both(render(beside=BesideChampion.impossible("scenes/1", "other test items"))):
+        assert "Not compared with the champion, scenes/1: other test items." in text
 
 
 def test_a_model_on_precomputed_vectors_takes_vectors(render: Callable[..., ModelCard]) -> None:

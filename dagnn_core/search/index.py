@@ -277,6 +277,9 @@ class SearchIndex:
         return self._search[modality].vectors
 
     def _query(self, vector: NDArray[np.float32], modality: Modality, target: Modality) -> Query:
+        if not self._search[target].present.any():
+            other = _other(target)
+            raise InputError(f"the index has no {target}s to find", f"find its {other}s: set the target to {other}")
         probabilities = self.model.label_probabilities(vector[None])
         if modality == target:
             vector = self.model.within_modality(vector)

@@ -116,6 +116,10 @@ def test_filters_and_the_smallest_score(index, data):
         index.search([query], 0)
 
 
+def full_query(index, value):
+    return index.vector_query(np.full(index.artifact.content["dim"], value), "text", target="image")
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [
@@ -123,7 +127,10 @@ def test_filters_and_the_smallest_score(index, data):
         (lambda index: index.text_query("qqq zzz"), "'qqq zzz' has no word that the model knows"),
         (lambda index: index.image_query(b"no image"), "cannot be decoded|not an image"),
         (lambda index: index.item_query("nobody"), "has no item 'nobody'"),
-        (lambda index: index.vector_query(np.zeros(3), "text", target="image"), r"shape \[3\], expected \d+ finite"),
+        (lambda index: index.vector_query(np.ones(3), "text", target="image"), r"shape \[3\], expected \d+ finite"),
+        (lambda index: full_query(index, 0.0), "not all zero"),
+        (lambda index: full_query(index, 1e300), "finite numbers"),
+        (lambda index: full_query(index, 1e-300), "not all zero"),
     ],
 )
 def test_queries_that_say_nothing_are_refused(index, query, message):

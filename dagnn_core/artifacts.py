@@ -291,7 +291,7 @@ def _named(kind: str) -> str:
 
 def _remedy(kind: str) -> str:
     if kind not in MADE_BY:  # an index, which no step makes
-        return "build it again: dagnn index build"
+        return "run `dagnn index build`"
     step = MADE_BY[kind]
     return rerun(step, f" (`dvc repro --force {step}` where it is damaged)")
 
@@ -326,7 +326,7 @@ def check_replaceable(out: Path, kind: str) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise InputError(f"{out} is a file, expected a new folder or a {kind} artifact", "name another folder")
+        raise InputError(f"{out} is a file, expected a new folder or {_named(kind)}", "name another folder")
     entries = {entry.name for entry in out.iterdir()}
     if not entries:
         return
@@ -335,8 +335,8 @@ def check_replaceable(out: Path, kind: str) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         found = None
     if found != kind:
-        what = f"a {found} artifact" if found else "other files"
+        what = _named(found) if isinstance(found, str) else "other files"
         raise InputError(
-            f"{out} holds {what}, which would be lost, expected a new folder or a {kind} artifact",
+            f"{out} holds {what}, which would be lost, expected a new folder or {_named(kind)}",
             "name another folder or remove it yourself",
         )

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from dagnn_core.artifacts import Artifact, ArtifactDraft, check_replaceable, read_artifact, write_artifact
 from dagnn_core.data.dataset import Modality
+from dagnn_core.data.images import decoding_fault
 from dagnn_core.data.ingest.work import rows_digest
+from dagnn_core.data.vectors import save_array
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.locks import hold_lock
 from dagnn_core.model.embedder import TrainedModel
@@ -92,7 +94,8 @@ def build_index(
     """
     check_replaceable(out, KIND)
     with _changing(out), _shards(model, source, work) as shards:
-        _join(out, [_Part(shard, np.arange(shard.content["num_items"])) for shard in shards], options, provenance)
+        parts = [_Part(shard, np.arange(shard.content["num_items"])) for shard in shards]
+        _join(out, parts, _rejected(shards), options, provenance)
         return read_artifact(out, KIND)
 
 
@@ -114,7 +117,8 @@ def add_to_index(path: Path, model: TrainedModel, source: Source, *, work: Path,
         index = read_artifact(path, KIND, verify=True)
         check_model(index, model)
         with _shards(model, source, work) as shards:
-            _join(path, _with_new(index, shards, replace=replace), _options_of(index), index.provenance)
+            parts = _with_new(index, shards, replace=replace)
+            _join(path, parts, _rejected(shards, index), _options_of(index), index.provenance)
         return read_artifact(path, KIND)
 
 
@@ -129,6 +133,20 @@ def _with_new(index: Artifact, shards: Sequence[Artifact], *, replace: bool) -> 
         )
     stay = np.flatnonzero([item_id not in new for item_id in old])
     return [_Part(index, stay), *(_Part(shard, np.arange(shard.content["num_items"])) for shard in shards)]
+
+
+def _rejected(sources: Sequence[Artifact], index: Artifact | None = None) -> list[dict[str, Any]]:
+    """Rows that could not be indexed: of the sources, and those of an earlier index that the sources have not again."""
+    new = [row for source in sources for row in pq.read_table(source.file(REJECTED)).to_pylist()]
+    if index is None:
+        return new
+    known = {item_id for source in sources for item_id in pq.read_table(source.file(ITEMS))["id"].to_pylist()}
+    known |= {_rejected_key(row) for row in new}
+    return [row for row in pq.read_table(index.file(REJECTED)).to_pylist() if _rejected_key(row) not in known] + new
+
+
+def _rejected_key(row: Mapping[str, Any]) -> object:
+    return row["id"] or (row["row"], row["reason"])
 
 
 def remove_from_index(path: Path, ids: Sequence[str]) -> Artifact:
@@ -147,7 +165,7 @@ def remove_from_index(path: Path, ids: Sequence[str]) -> Artifact:
             )
         gone = set(ids)
         stay = np.flatnonzero([item_id not in gone for item_id in old])
-        _join(path, [_Part(index, stay)], _options_of(index), index.provenance)
+        _join(path, [_Part(index, stay)], _rejected([index]), _options_of(index), index.provenance)
         return read_artifact(path, KIND)
 
 
@@ -191,21 +209,11 @@ def _shards(model: TrainedModel, source: Source, work: Path) -> Iterator[list[Ar
             for start in track(starts, description="indexing", total=len(starts))
         ]
         if not any(shard.content["num_items"] for shard in shards):
-            rejected = pa.concat_tables(pq.read_table(shard.file(REJECTED)) for shard in shards)
-            reason = f", the first: {rejected['reason'][0]}" if len(rejected) else ""
+            rejected = _rejected(shards)
+            reason = f", the first: {rejected[0]['reason']}" if rejected else ""
             raise InputError(f"{source.name}: none of {len(source)} items can be indexed{reason}")
-        _check_ids(source, shards)
         yield shards
         shutil.rmtree(folder)
-
-
-def _check_ids(source: Source, shards: Sequence[Artifact]) -> None:
-    seen: set[str] = set()
-    for shard in shards:
-        for item_id in pq.read_table(shard.file(ITEMS), columns=["id"])["id"].to_pylist():
-            if item_id in seen:
-                raise InputError(f"{source.name}: the id {quote(item_id)} is there twice", "make the ids unique")
-            seen.add(item_id)
 
 
 def _shard(path: Path, model: TrainedModel, source: Source, start: int) -> Artifact:
@@ -230,7 +238,7 @@ def _shard(path: Path, model: TrainedModel, source: Source, start: int) -> Artif
         dim = encoders["image"].dim
         for modality in MODALITIES:
             vectors = np.array([one.vectors[modality] for one in embedded], dtype=np.float32).reshape(-1, dim)
-            np.save(draft.path / f"{modality}.npy", vectors)
+            save_array(draft.path / f"{modality}.npy", vectors)
         _write_thumbnails(draft.path, [len(one.thumbnail) for one in embedded], (one.thumbnail for one in embedded))
         draft.content |= {"model": _model_record(model), "num_items": len(embedded), "dim": dim}
     return read_artifact(path, KIND)
@@ -310,7 +318,8 @@ def _encode(items: Sequence[SourceItem], faults: list[str], encoder: _Encoder) -
             try:
                 vectors[place] = encoder.encode([items[place]])[0]
             except InputError as error:
-                faults[place] = str(error)
+                why = decoding_fault(items[place].image or b"")
+                faults[place] = f"the image cannot be decoded ({why})" if why else str(error)
     return vectors
 
 
@@ -324,7 +333,13 @@ def _item_table(items: Sequence[SourceItem]) -> pa.Table:
     return pa.table(fixed | {name: pa.array([item.columns.get(name) for item in items], pa.string()) for name in names})
 
 
-def _join(out: Path, parts: Sequence[_Part], options: Options, provenance: Mapping[str, Any]) -> None:
+def _join(
+    out: Path,
+    parts: Sequence[_Part],
+    rejected: Sequence[Mapping[str, Any]],
+    options: Options,
+    provenance: Mapping[str, Any],
+) -> None:
     """Write the rows of several indices as one."""
     num_items = sum(len(part.rows) for part in parts)
     if not num_items:
@@ -333,8 +348,7 @@ def _join(out: Path, parts: Sequence[_Part], options: Options, provenance: Mappi
         tables = [pq.read_table(part.of.file(ITEMS)).take(part.rows) for part in parts]
         table = pa.concat_tables(tables, promote_options="default").combine_chunks()
         pq.write_table(table, draft.path / ITEMS)
-        rejected = pa.concat_tables(pq.read_table(part.of.file(REJECTED)) for part in parts).combine_chunks()
-        pq.write_table(rejected, draft.path / REJECTED)
+        pq.write_table(pa.Table.from_pylist(rejected, REJECTED_SCHEMA), draft.path / REJECTED)
         sizes = [size for part in parts for size in _thumbnail_sizes(part.of)[part.rows].tolist()]
         _write_thumbnails(draft.path, sizes, (one for part in parts for one in read_thumbnails(part.of, part.rows)))
         dim = parts[0].of.content["dim"]
@@ -412,7 +426,7 @@ def _thumbnail_sizes(index: Artifact) -> NDArray[np.int64]:
 def _write_thumbnails(folder: Path, sizes: Sequence[int], thumbnails: Iterable[bytes]) -> None:
     ends = np.cumsum(sizes, dtype=np.int64)
     _write_array(folder / "thumbnails.npy", np.dtype(np.uint8), (int(ends[-1]) if len(ends) else 0,), thumbnails)
-    np.save(folder / "thumbnail_ends.npy", ends)
+    save_array(folder / "thumbnail_ends.npy", ends)
 
 
 def _model_record(model: TrainedModel) -> dict[str, Any]:

@@ -200,12 +200,16 @@ class SearchIndex:
         """Take an embedding of the model as the query.
 
         Raises:
-            InputError: it has another dimension, or is not finite.
+            InputError: it has another dimension, is not finite in float32, or is all zero.
         """
         dim = self.artifact.content["dim"]
-        if vector.shape != (dim,) or not np.isfinite(vector).all():
-            raise InputError(f"the query vector has shape {list(vector.shape)}, expected {dim} finite numbers")
-        return self._query(np.asarray(vector, dtype=np.float32), modality, target)
+        with np.errstate(over="ignore"):  # what float32 does not hold becomes infinite
+            single = np.asarray(vector, dtype=np.float32)
+        if single.shape != (dim,) or not np.isfinite(single).all() or not single.any():
+            raise InputError(
+                f"the query vector has shape {list(vector.shape)}, expected {dim} finite numbers, not all zero"
+            )
+        return self._query(single, modality, target)
 
     def row(self, item_id: str) -> int:
         """Number of an item.
@@ -277,6 +281,9 @@ class SearchIndex:
         return self._search[modality].vectors
 
     def _query(self, vector: NDArray[np.float32], modality: Modality, target: Modality) -> Query:
+        if not self._search[target].present.any():
+            other = _other(target)
+            raise InputError(f"the index has no {target}s to find", f"find its {other}s: set the target to {other}")
         probabilities = self.model.label_probabilities(vector[None])
         if modality == target:
             vector = self.model.within_modality(vector)

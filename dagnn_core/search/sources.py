@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.data.formats.archives import ImageError, open_images
 from dagnn_core.data.formats.cells import Cell
+from dagnn_core.data.formats.links import LinkOutsideError
 from dagnn_core.data.formats.table import column_names, read_table
 from dagnn_core.data.images import image_names
 from dagnn_core.errors import InputError
@@ -38,7 +39,7 @@ class SourceItem(NamedTuple):
 
 
 class Source(Protocol):
-    """Items by number; an iteration can begin anywhere, so that finished work is not read again."""
+    """Items by number, with unique ids unless they have a fault; an iteration can begin anywhere."""
 
     @property
     def name(self) -> str:
@@ -173,6 +174,9 @@ class TableSource:
         self._paths = self._table.texts("image") if "image" in columns else [""] * len(self._ids)
         self._labels = [_labels(cell) for cell in columns.get("labels", [""] * len(self._ids))]
         self._others = sorted(set(names) - {"id", "text", "image", "labels"})
+        self._first: dict[str, int] = {}
+        for index, item_id in enumerate(self._ids):
+            self._first.setdefault(item_id, index)
 
     @property
     def name(self) -> str:
@@ -192,7 +196,7 @@ class TableSource:
     def items(self, start: int, stop: int) -> Iterator[SourceItem]:
         """The items from one number to another."""
         for index in range(start, min(stop, len(self))):
-            image, fault = None, "" if self._ids[index] else "no id"
+            image, fault = None, self._fault_of_id(index)
             if self._images is not None and self._paths[index]:
                 image, unreadable = _read(self._images, self._paths[index])
                 fault = fault or unreadable
@@ -200,6 +204,12 @@ class TableSource:
             yield SourceItem(
                 index + 1, self._ids[index], self._texts[index], self._labels[index], image, others, fault=fault
             )
+
+    def _fault_of_id(self, index: int) -> str:
+        if not self._ids[index]:
+            return "no id"
+        first = self._first[self._ids[index]]
+        return "" if first == index else f"row {first + 1} has the same id"
 
 
 def open_source(path: Path, *, images: Path | None = None, splits: Sequence[str] = ()) -> Source:
@@ -231,7 +241,7 @@ def open_source(path: Path, *, images: Path | None = None, splits: Sequence[str]
 def _read(images: Any, name: str) -> tuple[bytes | None, str]:
     try:
         image = images.read(name)
-    except ImageError as error:
+    except (ImageError, LinkOutsideError) as error:
         return None, str(error)
     return image, "" if image is not None else f"there is no image {name}"
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from dagnn_core.search.index import Hit, SearchIndex
+from dagnn_core.text import cell
 
 SIDE = 240  # of a thumbnail's square, in pixels
 CAPTION = 44
@@ -22,28 +23,33 @@ def draw_strip(index: SearchIndex, hits: Sequence[Hit]) -> bytes:
     """
     columns = min(COLUMNS, max(1, len(hits)))
     rows = max(1, -(-len(hits) // columns))
-    sheet = Image.new("RGB", (columns * (SIDE + GAP) + GAP, rows * (SIDE + CAPTION + GAP) + GAP), "white")
+    images = [_opened(index.thumbnail(hit.row)) for hit in hits]
+    side = max((SIDE if image is None else image.height for image in images), default=SIDE)
+    sheet = Image.new("RGB", (columns * (SIDE + GAP) + GAP, rows * (side + CAPTION + GAP) + GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for place, hit in enumerate(hits):
-        left, top = GAP + place % columns * (SIDE + GAP), GAP + place // columns * (SIDE + CAPTION + GAP)
-        thumbnail = index.thumbnail(hit.row)
-        if thumbnail is None:
+    for place, (hit, image) in enumerate(zip(hits, images, strict=True)):
+        left, top = GAP + place % columns * (SIDE + GAP), GAP + place // columns * (side + CAPTION + GAP)
+        if image is None:
             draw.multiline_text((left, top), _wrapped(hit.text, font), fill="black", font=font)
         else:
-            image = Image.open(io.BytesIO(thumbnail), formats=("JPEG",))
-            sheet.paste(image, (left + (SIDE - image.width) // 2, top + (SIDE - image.height) // 2))
-        caption = f"{hit.rank}  {hit.score:.3f}  {hit.id}\n{', '.join(hit.labels)}"
-        lines = [_cut(line, font) for line in caption.split("\n")]
-        draw.multiline_text((left, top + SIDE + 4), "\n".join(lines), fill="#333333", font=font)
+            sheet.paste(image, (left + (SIDE - image.width) // 2, top + (side - image.height) // 2))
+        lines = [_cut(cell(line), font) for line in (f"{hit.rank}  {hit.score:.3f}  {hit.id}", ", ".join(hit.labels))]
+        draw.multiline_text((left, top + side + 4), "\n".join(lines), fill="#333333", font=font)
     stream = io.BytesIO()
     sheet.save(stream, format="PNG")
     return stream.getvalue()
 
 
+def _opened(thumbnail: bytes | None) -> Image.Image | None:
+    return None if thumbnail is None else Image.open(io.BytesIO(thumbnail), formats=("JPEG",))
+
+
 def _cut(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    while line and font.getlength(line) > SIDE:
+    if font.getlength(line) <= SIDE:
+        return line
+    while line and font.getlength(f"{line} ...") > SIDE:
         line = line[:-1]
-    return line
+    return f"{line} ..."
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dagnn_core.search.index import Hit, Query, SearchIndex
 
 SHOWN_CHARACTERS = 60  # of a text in the table
+SHOWN_REJECTED = 3  # rows that could not be indexed
 
 app = typer.Typer(help="Indices: built, changed, described.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -209,7 +210,7 @@ def search(
     if show is not None:
         from dagnn_core.search.strip import draw_strip
 
-        show.write_bytes(draw_strip(opened, hits))
+        _write(show, draw_strip(opened, hits))
 
 
 def _change(
@@ -245,7 +246,27 @@ def _query(
         encoded = image.read_bytes()
     except OSError as error:
         raise InputError(f"{image} cannot be read ({error.strerror}), expected an image") from error
-    return index.image_query(encoded, target=target or "text")
+    try:
+        return index.image_query(encoded, target=target or "text")
+    except InputError as error:
+        from dagnn_core.data.images import FORMATS, decoding_fault
+
+        fault = decoding_fault(encoded)
+        if not fault:
+            raise
+        raise InputError(f"{image} cannot be decoded ({fault})", f"give an image, {', '.join(FORMATS)}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    from dagnn_core.disk import writing
+
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with writing(path, need=len(content)):
+            partial.write_bytes(content)
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _print_hits(index: "SearchIndex", query: "Query", hits: "list[Hit]") -> None:
@@ -254,12 +275,14 @@ def _print_hits(index: "SearchIndex", query: "Query", hits: "list[Hit]") -> None
     from rich.text import Text
 
     from components.services.serving.answers import is_relevant
+    from dagnn_core.text import cell
 
+    if not hits:
+        typer.echo(f"no {query.target} fits --labels, --filter and --min-score", err=True)
+        return
     if is_relevant(hits) is False:
         near = ", ".join(f"{name} {probability:.2f}" for name, probability in index.nearest_labels(query))
         typer.echo("nothing relevant was found" + (f"; the nearest labels: {near}" if near else ""), err=True)
-    if not hits:
-        return
     table = Table(box=None, pad_edge=False)
     has_probability = any(hit.probability is not None for hit in hits)
     for name in ("", "score", *(["relevant"] if has_probability else []), "id", "text", "labels"):
@@ -271,7 +294,7 @@ def _print_hits(index: "SearchIndex", query: "Query", hits: "list[Hit]") -> None
         because = [", ".join(f"{name} {share:.2f}" for name, share in hit.reasons)] if has_probability else []
         text = hit.text if len(hit.text) <= SHOWN_CHARACTERS else hit.text[:SHOWN_CHARACTERS] + " ..."
         cells = [str(hit.rank), f"{hit.score:.4f}", *probability, hit.id, text, ", ".join(hit.labels), *because]
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(cell(shown)) for shown in cells))
     width = None if sys.stdout.isatty() else 200
     Console(width=width).print(table)
 
@@ -282,9 +305,14 @@ def _print_index(artifact: "Artifact") -> None:
     typer.echo(f"model     {content['model']['digest'][:12]} ({content['model']['kind']})")
     typer.echo(f"items     {content['num_items']}: {content['num_images']} images, {content['num_texts']} texts")
     if content["num_rejected"]:
-        from dagnn_core.search.index import REJECTED
+        import pyarrow.parquet as pq
 
-        typer.echo(f"rejected  {content['num_rejected']} rows, with reasons in {artifact.file(REJECTED)}")
+        from dagnn_core.search.index import REJECTED
+        from dagnn_core.text import cell
+
+        typer.echo(f"rejected  {content['num_rejected']} rows, all of them in {artifact.file(REJECTED)}")
+        for row in pq.read_table(artifact.file(REJECTED)).slice(0, SHOWN_REJECTED).to_pylist():
+            typer.echo(f"          row {row['row']}, {cell(row['id'] or 'without id')}: {cell(row['reason'])}")
     typer.echo(f"vectors   {content['dim']} numbers, {content['dtype']}")
     for modality in ("image", "text"):
         cells = content["cells"].get(modality)

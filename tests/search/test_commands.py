@@ -66,6 +66,7 @@ def test_items_images_and_filters(invoke, model, tmp_path):
     with Image.open(tmp_path / "strip.png") as strip:
         assert strip.format == "PNG"
     assert json.loads(invoke("search", "--image", tmp_path / "strip.png", *model, "--json"))["target"] == "text"
+    assert "no image fits --labels, --filter and --min-score" in invoke("search", "a tree", *model, "--min-score", "1")
     hits = json.loads(invoke("search", "a tree", *model, "--labels", "not tree", "--filter", "split=test", "--json"))
     assert hits["hits"] and all("tree" not in hit["labels"] for hit in hits["hits"])
 
@@ -94,6 +95,7 @@ def test_an_index_is_described_and_changed(invoke, model, collection):
         (("a tree", "--target", "sound"), "--target is 'sound', expected image or text"),
         (("a tree", "--show", "strip.jpg"), "expected a file that ends in .png"),
         (("--image", "gone.png"), "gone.png cannot be read"),
+        (("--image", "index/manifest.json"), "index/manifest.json cannot be decoded (not an image"),
         (("a tree", "--filter", "year"), "has no '=', expected column=value"),
     ],
 )

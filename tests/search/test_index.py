@@ -116,6 +116,10 @@ def test_filters_and_the_smallest_score(index, data):
         index.search([query], 0)
 
 
+def full_query(index, value):
+    return index.vector_query(np.full(index.artifact.content["dim"], value), "text", target="image")
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [
@@ -123,7 +127,10 @@ def test_filters_and_the_smallest_score(index, data):
         (lambda index: index.text_query("qqq zzz"), "'qqq zzz' has no word that the model knows"),
         (lambda index: index.image_query(b"no image"), "cannot be decoded|not an image"),
         (lambda index: index.item_query("nobody"), "has no item 'nobody'"),
-        (lambda index: index.vector_query(np.zeros(3), "text", target="image"), r"shape \[3\], expected \d+ finite"),
+        (lambda index: index.vector_query(np.ones(3), "text", target="image"), r"shape \[3\], expected \d+ finite"),
+        (lambda index: full_query(index, 0.0), "not all zero"),
+        (lambda index: full_query(index, 1e300), "finite numbers"),
+        (lambda index: full_query(index, 1e-300), "not all zero"),
     ],
 )
 def test_queries_that_say_nothing_are_refused(index, query, message):
@@ -338,7 +345,9 @@ def test_an_index_of_a_later_program_is_refused(collection, best, tmp_path):
     shutil.copytree(collection.index, path)
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 99}))
-    with pytest.raises(ArtifactError, match=r"schema version 99, but this program reads versions .* dagnn index build"):
+    with pytest.raises(
+        ArtifactError, match=r"schema version 99, but this program reads versions .* `dagnn index build`"
+    ):
         SearchIndex.read(path, best)
 
 
@@ -359,13 +368,18 @@ def test_a_folder_of_images_with_what_cannot_be_used_named(best, tmp_path):
     (photos / "blue.PNG").write_bytes(png("blue"))
     (photos / "broken.jpg").write_bytes(png("red")[:60])
     (photos / "notes.txt").write_text("no image")
+    (tmp_path / "secret").write_text("not of the folder")
+    (photos / "link.png").symlink_to(tmp_path / "secret")
     artifact = make(tmp_path / "index", best, FolderSource(photos))
     index = SearchIndex(artifact, best)
     assert index.ids == ["blue.PNG", "sea/red.png"]
     assert artifact.content["num_texts"] == 0
     rejected = pq.read_table(artifact.file("rejected.parquet")).to_pylist()
-    assert [(entry["row"], entry["id"]) for entry in rejected] == [(2, "broken.jpg")]
-    assert "cannot be decoded" in rejected[0]["reason"]
+    assert [(entry["row"], entry["id"]) for entry in rejected] == [(2, "broken.jpg"), (3, "link.png")]
+    assert rejected[0]["reason"].startswith("the image cannot be decoded (")
+    assert "is a link that leads out of" in rejected[1]["reason"]
+    with pytest.raises(InputError, match="the index has no texts to find; find its images"):
+        index.item_query("blue.PNG", target="text")
     assert Image.open(io.BytesIO(index.thumbnail(1))).size == (40, 30)
     assert [
         hit.id for hit in index.search([index.item_query("blue.PNG")], 5, allowed=index.allowed("", ["folder=sea"]))[0]
@@ -382,6 +396,7 @@ def test_a_table_with_columns_to_filter_by(best, data, tmp_path):
         {"id": "3", "text": word, "image": "", "labels": ["sea"], "year": None},
         {"id": "4", "text": word, "image": "gone.png", "labels": [], "year": 2020},
         {"id": "", "text": word, "image": "", "labels": [], "year": 2020},
+        {"id": "1", "text": word, "image": "", "labels": [], "year": 2020},
     ]
     table = tmp_path / "photos.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -392,6 +407,7 @@ def test_a_table_with_columns_to_filter_by(best, data, tmp_path):
         "the text 'qqq' has no word that the model knows",
         "there is no image gone.png",
         "no id",
+        "row 1 has the same id",
     ]
     query = index.text_query(word, target="text")
     assert [hit.id for hit in index.search([query], 9, allowed=index.allowed("boat and sea"))[0]] == ["1"]
@@ -399,10 +415,28 @@ def test_a_table_with_columns_to_filter_by(best, data, tmp_path):
     assert index.thumbnail(1) is None
 
 
+def test_a_rejected_row_is_listed_until_its_item_is_added(best, data, tmp_path):
+    word = data.texts[0].split()[-1].strip(".")
+    table, path = tmp_path / "table.csv", tmp_path / "index"
+
+    def rejected(rows: str, change) -> list[str]:
+        table.write_text(f"id,text\n{rows}")
+        artifact = change(open_source(table))
+        return [entry["id"] for entry in pq.read_table(artifact.file("rejected.parquet")).to_pylist()]
+
+    def replace(source):
+        return add_to_index(path, best, source, work=tmp_path / "work", replace=True)
+
+    rows = f"1,{word}\n2,qqq\n3,qqq\n,{word}\n"
+    assert rejected(rows, lambda source: make(path, best, source)) == ["2", "3", ""]
+    assert rejected(rows, replace) == ["2", "3", ""]
+    assert rejected(f"2,{word}\n", replace) == ["3", ""]
+    assert rejected(f"4,{word}\n5,qqq\n", replace) == ["3", "", "5"]
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("id,text\n1,a tree\n1,a tree\n", "the id '1' is there twice"),
         ("name,text\n1,boat\n", "has the columns name, text, expected id, and text or image"),
         ("id,text\n1,qqq\n", "none of 1 items can be indexed, the first: the text 'qqq' has no word"),
     ],

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -123,6 +123,32 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+class _Lingering:
+    """A transport that, closed while its client still sends, discards what comes and lets the client read the answer.
+
+    Closed at once, the system would reset the connection, and the client would lose the answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, protocol: "_Protocol") -> None:
+        self._transport, self._protocol = transport, protocol
+        self._is_lingering = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._is_lingering or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._protocol.conn.their_state not in (h11.SEND_BODY, h11.ERROR):
+            self._transport.close()
+        elif not self.is_closing():
+            self._is_lingering = True
+            self._transport.resume_reading()
+            self._transport.write_eof()
+            self._protocol.loop.call_later(LINGER_SECONDS, self._transport.abort)
+
+
 class _Protocol(H11Protocol):
     """HTTP/1.1 as uvicorn has it, and an end for connections that send no request, or none to its end."""
 
@@ -134,7 +160,7 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are too many."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, _Lingering(transport, self)))
         if len(self.connections) > self.limits.connections:
             transport.abort()
             return
@@ -147,6 +173,8 @@ class _Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; those of a head must be whole in time."""
+        if self.transport.is_closing():
+            return
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
             self._expect_head()

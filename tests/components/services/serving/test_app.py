@@ -353,6 +353,19 @@ def test_bodies_are_bounded_and_have_to_come(serving, good):
             connection.close()
 
 
+def test_a_client_that_sends_all_of_a_body_before_it_reads_gets_the_answer(serving, good):
+    head = b"POST /search HTTP/1.1\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    with serving(good, body_bytes=1000) as server:
+        size = 30_000_000  # more than the buffers of the connection hold
+        with _begin(server.port, head, length=size) as connection:
+            connection.sendall(b" " * size)
+            assert connection.makefile("rb").read().endswith(b'"send a smaller image or a smaller batch"}')
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nx: " + b"a" * size)
+            assert b'"this is no HTTP/1.1"' in connection.makefile("rb").read()
+        assert server.ask("/healthz").status == 200
+
+
 def test_what_is_no_http_is_answered_in_json(server):
     for head in (
         b"nonsense\r\n\r\n",

@@ -50,6 +50,9 @@ def test_what_the_log_alone_says() -> None:
     assert values(LogSummary(queries).check(tight))["unknown_words"][0] == "failed"
     silent = [query(relevant=None, words=None, unknown_words=None)]
     assert set(values(LogSummary(silent).check(QueryLimits()))) == {"latency_p95_ms"}
+    # a model without calibration says so of no result alone, as where a filter leaves none
+    filtered = [query(relevant=None), *[query(relevant=False)] * 20, *[query(relevant=None)] * 79]
+    assert values(LogSummary(filtered).check(QueryLimits()))["nothing_relevant"] == ("ok", 0.2)
 
 
 def test_queries_of_other_models_are_left_out_and_counted() -> None:

@@ -189,8 +189,10 @@ def _defaults(params: Mapping[str, object], target: Target | None, options: Pipe
     return defaults
 
 
-def _prepare(start: Start, given: Mapping[str, Any], options: PipelineOptions) -> dict[str, Any]:
-    """The tasks from raw data to what a training reads.
+def _prepare(
+    start: Start, given: Mapping[str, Any], options: PipelineOptions, champion_data: Any = None
+) -> dict[str, Any]:
+    """The tasks from raw data to what a training reads; the data set is checked against `champion_data`, if given.
 
     Returns:
         The artifacts `dataset`, `features` and `label_graph`.
@@ -204,7 +206,8 @@ def _prepare(start: Start, given: Mapping[str, Any], options: PipelineOptions) -
     extracted = start("extract_features", dataset=data, params=given["features"], cache=given["cache"])
     graph = start("build_label_graph", dataset=data, params=given["label_graph"])
     if options.check:
-        checked = start("check_data", dataset=data, accept_drift=given["accept_drift"], **_champion_data(given))
+        against = {"against": champion_data} if champion_data else {}
+        checked = start("check_data", dataset=data, accept_drift=given["accept_drift"], **against)
         extracted.after(checked)
         graph.after(checked)
     return {
@@ -216,7 +219,7 @@ def _prepare(start: Start, given: Mapping[str, Any], options: PipelineOptions) -
 
 def _search(start: Start, given: Mapping[str, Any], options: PipelineOptions, search: WorkersOfSearch) -> None:
     """All tasks, from raw data to the end of a search."""
-    made = _prepare(start, given, options)
+    made = _prepare(start, given, options, _champion_data(given))
     if not search.space.has_label_graph:
         del made["dataset"]  # it may be large, and every worker would fetch it
     with dsl.ParallelFor([str(number) for number in range(1, search.workers + 1)]) as worker:
@@ -241,7 +244,8 @@ def _chain(start: Start, given: Mapping[str, Any], options: PipelineOptions) -> 
         given: the parameters of the pipeline.
         options: what the graph has.
     """
-    made = _prepare(start, given, options)
+    champion_data = _champion_data(given)
+    made = _prepare(start, given, options, champion_data)
     data, features = made["dataset"], made["features"]
     training = {
         "features": features,
@@ -262,16 +266,19 @@ def _chain(start: Start, given: Mapping[str, Any], options: PipelineOptions) -> 
     evaluated = start("evaluate", dataset=data, features=features, model=model, params=given["evaluate"])
     report = evaluated.outputs["report_out"]
     naming = {"params": given["register"], "model_name": given["model_name"]}
-    version = start("register", model=model, report=report, **naming).outputs
+    registered = start("register", model=model, report=report, **naming)
+    if champion_data:
+        registered.after(start("compare", dataset=data, model=model, champion_dataset=champion_data, **naming))
+    version = registered.outputs
     if options.promote:
         start("promote", name=version["name"], version=version["version"], dataset=data, params=given["register"])
     return Outputs(model=model, report=report, name=version["name"], version=version["version"])
 
 
-def _champion_data(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The data set that the new one is checked against, where the run names one."""
+def _champion_data(given: Mapping[str, Any]) -> Any:
+    """The champion's data set; None where the run names none."""
     if "champion_dataset" not in given:
-        return {}
+        return None
     imported = dsl.importer(artifact_uri=given["champion_dataset"], artifact_class=Dataset, reimport=False)
     imported.set_display_name("Champion's data set")
-    return {"against": imported.output}
+    return imported.output

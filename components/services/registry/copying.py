@@ -56,7 +56,7 @@ class Copy(NamedTuple):
 
 
 def other_registry(source: Tracking, uri: str) -> Tracking:
-    """The registry that a version goes to: the account there is that of DAGNN_TO_USERNAME, ...; unset, that of the source.
+    """The registry that a version goes to, with the account of DAGNN_TO_USERNAME, ...; unset: that of the source.
 
     Args:
         source: where the version is.

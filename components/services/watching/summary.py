@@ -32,7 +32,7 @@ class Counts:
 
     queries: int = 0
     judged: int = 0
-    """Queries of which the log says whether something relevant was found: without calibration, those without a result."""
+    """Queries of which the log says whether something relevant was found; without calibration, those without result."""
     irrelevant: int = 0
     words: int = 0
     """Of texts, where the model has a vocabulary."""

@@ -193,7 +193,9 @@ def _defaults(params: Mapping[str, object], target: Target | None, options: Pipe
     return defaults
 
 
-def _prepare(start: Start, given: Mapping[str, Any], options: PipelineOptions, num_shards: int) -> dict[str, Any]:
+def _prepare(
+    start: Start, given: Mapping[str, Any], options: PipelineOptions, num_shards: int, champion_data: Any = None
+) -> dict[str, Any]:
     """The tasks from raw data to what a training reads.
 
     Args:
@@ -201,6 +203,7 @@ def _prepare(start: Start, given: Mapping[str, Any], options: PipelineOptions, n
         given: the parameters of the pipeline.
         options: what the graph has.
         num_shards: tasks that share the extraction of features.
+        champion_data: what the data set is checked against, where the champion has any.
 
     Returns:
         The artifacts `dataset`, `features` and `label_graph`.
@@ -213,7 +216,8 @@ def _prepare(start: Start, given: Mapping[str, Any], options: PipelineOptions, n
     data = start("dataset", params=given["dataset"], work=given["work"], **source).outputs["dataset_out"]
     checks = []
     if options.check:
-        checks = [start("check_data", dataset=data, accept_drift=given["accept_drift"], **_champion_data(given))]
+        against = {"against": champion_data} if champion_data else {}
+        checks = [start("check_data", dataset=data, accept_drift=given["accept_drift"], **against)]
     parts = {}
     if num_shards > 1:
         with dsl.ParallelFor([str(index) for index in range(num_shards)]) as index:
@@ -234,7 +238,7 @@ def _search(
     start: Start, given: Mapping[str, Any], options: PipelineOptions, search: WorkersOfSearch, num_shards: int
 ) -> None:
     """All tasks, from raw data to the end of a search."""
-    made = _prepare(start, given, options, num_shards)
+    made = _prepare(start, given, options, num_shards, _champion_data(given))
     if not search.space.has_label_graph:
         del made["dataset"]  # it may be large, and every worker would fetch it
     with dsl.ParallelFor([str(number) for number in range(1, search.workers + 1)]) as worker:
@@ -260,7 +264,8 @@ def _chain(start: Start, given: Mapping[str, Any], options: PipelineOptions, num
         options: what the graph has.
         num_shards: tasks that share the extraction of features.
     """
-    made = _prepare(start, given, options, num_shards)
+    champion_data = _champion_data(given)
+    made = _prepare(start, given, options, num_shards, champion_data)
     data, features = made["dataset"], made["features"]
     training = {
         "features": features,
@@ -281,16 +286,19 @@ def _chain(start: Start, given: Mapping[str, Any], options: PipelineOptions, num
     evaluated = start("evaluate", dataset=data, features=features, model=model, params=given["evaluate"])
     report = evaluated.outputs["report_out"]
     naming = {"params": given["register"], "model_name": given["model_name"]}
-    version = start("register", model=model, report=report, **naming).outputs
+    registered = start("register", model=model, report=report, **naming)
+    if champion_data:
+        registered.after(start("compare", dataset=data, model=model, champion_dataset=champion_data, **naming))
+    version = registered.outputs
     if options.promote:
         start("promote", name=version["name"], version=version["version"], dataset=data, params=given["register"])
     return Outputs(model=model, report=report, name=version["name"], version=version["version"])
 
 
-def _champion_data(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The data set that the new one is checked against, where the run names one."""
+def _champion_data(given: Mapping[str, Any]) -> Any:
+    """The champion's data set; None where the run names none."""
     if "champion_dataset" not in given:
-        return {}
+        return None
     imported = dsl.importer(artifact_uri=given["champion_dataset"], artifact_class=Dataset, reimport=False)
     imported.set_display_name("Champion's data set")
-    return {"against": imported.output}
+    return imported.output

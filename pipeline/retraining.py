@@ -280,7 +280,7 @@ def _compare(
     request: Request, data: Path, model: Path, *, out: Path, champion: Champion | None, tracking: "Tracking"
 ) -> "Sequence[SideBySide]":
     """Measure both models on both test splits, once; the MLflow run of the training keeps it."""
-    from components.services.promotion.side_by_side import SideBySide, measure, moved_items
+    from components.services.promotion.side_by_side import SideBySide, measure_on_both
     from dagnn_core.artifacts import write_json
     from dagnn_core.data.dataset import Dataset
     from dagnn_core.model.embedder import TrainedModel
@@ -289,18 +289,9 @@ def _compare(
     file = out / "comparison.json"
     if file.exists():
         return [SideBySide(**entry) for entry in parse_json(file.read_bytes())]
-    challenger, new = TrainedModel.read(model, verify=True), Dataset.read(data)
-    gate, old_model = request.params["register"].gate, champion.model if champion else None
-    compared = [measure("new data", new, challenger, old_model, gate)]
-    if champion and champion.data.artifact.content_digest != new.artifact.content_digest:
-        if moved := moved_items(new, champion.data):
-            log.warning(
-                "%d test items of the champion's data are in training or validation by now, such as %s: on that split "
-                "the challenger is measured too well",
-                len(moved),
-                moved[0],
-            )
-        compared.append(measure("champion's data", champion.data, challenger, old_model, gate))
+    challenger = TrainedModel.read(model, verify=True)
+    old, old_model = (champion.data, champion.model) if champion else (None, None)
+    compared = measure_on_both(Dataset.read(data), old, challenger, old_model, request.params["register"].gate)
     draft = out.with_name(f".{out.name}")
     draft.mkdir(exist_ok=True)
     write_json(draft / file.name, [asdict(entry) for entry in compared])

@@ -35,6 +35,7 @@ STEPS = {
     "tune": Step("Search", "train", retries=3, cached=False, mlflow=True),  # a retry resumes
     "select_model": Step("Best model", "light"),
     "evaluate": Step("Evaluate", "heavy", mlflow=True),
+    "compare": Step("Compare", "heavy", cached=False, mlflow=True),
     "register": Step("Register", "light", cached=False, mlflow=True),  # the same model again keeps its version
     "promote": Step("Promote", "heavy", retries=0, cached=False, mlflow=True),  # every try is a record
     "record_outcome": Step("Outcome", "light", retries=0, cached=False, mlflow=True),

@@ -297,6 +297,35 @@ def evaluate(
         shutil.copyfile(Path(report_out.path, "report.html"), report_html.path)
 
 
+def compare(
+    *,
+    dataset: Input[Dataset],
+    model: Input[Model],
+    champion_dataset: Input[Dataset],
+    params: str,
+    model_name: str,
+) -> None:
+    """Measure the model beside the champion, on the test splits of both data sets."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from components.params import load_section
+    from components.services.tracking.mlflow import Tracking
+    from components.steps.compare import run
+    from dagnn_core.config.register import RegisterConfig
+    from pipeline.task import task
+
+    with task("compare"):
+        config = load_section(params, RegisterConfig)
+        run(
+            dataset=Path(dataset.path),
+            model=Path(model.path),
+            champion_dataset=Path(champion_dataset.path),
+            params=replace(config, model_name=model_name or config.model_name),
+            tracking=Tracking.from_environment(),
+        )
+
+
 def register(
     *,
     model: Input[Model],

@@ -16,6 +16,7 @@ from dagnn_core.features.tokens import tokenize
 
 MODALITIES: tuple[Modality, Modality] = ("text", "image")
 RETRAIN = "train on data that has what is asked for"
+LENGTH = "text_length_shift"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,18 +76,25 @@ def check_queries(
 ) -> Iterator[Finding]:
     """Compare queries with the items of the data, by the same model.
 
+    Where texts have another length than those of the data, a shift of labels or embeddings by text is a warning.
+
     Args:
         queries: as the log has them.
         items: texts of all items; embeddings of those that training has not seen.
         label_names: the model's, in the order of the probabilities.
         limits: from where on a finding fails.
     """
+    above: dict[Modality, Verdict] = {"text": "failed", "image": "failed"}
     if queries.texts and items.texts:
-        yield from _check_texts(queries.texts, items.texts, limits)
+        found = list(_check_texts(queries.texts, items.texts, limits))
+        yield from found
+        # keywords about the same things lie elsewhere than captions, too
+        if any(finding.name == LENGTH and finding.verdict != "ok" for finding in found):
+            above["text"] = "warning"
     for modality in MODALITIES:
         one, other = queries.probabilities.get(modality), items.probabilities.get(modality)
         if one is not None and other is not None:
-            yield _check_labels(modality, one, other, label_names, limits)
+            yield _check_labels(modality, one, other, label_names, limits, above=above[modality])
         vectors, known = queries.embeddings.get(modality), items.embeddings.get(modality)
         if vectors is not None and known is not None:
             shifts = distribution_shifts(vectors, known)
@@ -97,6 +105,7 @@ def check_queries(
                 f"largest distance of the distributions of a dimension of the embeddings, {len(vectors):,} queries by "
                 f"{modality} and {len(known):,} items; {RETRAIN}",
                 examples=[f"dimension {dim}: {shifts[dim]:.2f}" for dim in np.argsort(-shifts, kind="stable").tolist()],
+                above=above[modality],
             )
 
 
@@ -111,7 +120,7 @@ def _check_texts(texts: Sequence[str], known: Sequence[str], limits: QueryLimits
     )
     lengths, known_lengths = (np.array([[len(tokenize(text))] for text in side]) for side in (texts, known))
     yield judge(
-        "text_length_shift",
+        LENGTH,
         float(distribution_shifts(lengths, known_lengths)[0]),
         limits.embedding_shift,
         "distance of the distributions of words per text; queries may well be shorter than captions",
@@ -126,6 +135,8 @@ def _check_labels(
     other: NDArray[np.float32],
     label_names: Sequence[str],
     limits: QueryLimits,
+    *,
+    above: Verdict,
 ) -> Finding:
     shifts = distribution_shifts(one, other)
     means = one.mean(axis=0), other.mean(axis=0)
@@ -139,4 +150,5 @@ def _check_labels(
             f"{label_names[label]}: mean {means[0][label]:.1%} of queries, {means[1][label]:.1%} of items"
             for label in order
         ],
+        above=above,
     )

@@ -5,7 +5,7 @@ import math
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,10 +50,10 @@ def copy(
     """Copy a version into another registry, as from dev to prod: files, tags, card, report and lineage.
 
     Every file of the copy is fetched and compared. It becomes the challenger there; the same model again keeps its
-    version.
+    version. DAGNN_TO_USERNAME and DAGNN_TO_PASSWORD, or DAGNN_TO_TOKEN, are the account there, where it is another one.
     """
     from components.services.lineage.tree import parse_reference
-    from components.services.registry.copying import copy_version
+    from components.services.registry.copying import copy_version, other_registry
     from components.services.registry.versions import read_versions
     from components.services.tracking.mlflow import Tracking
 
@@ -61,7 +61,7 @@ def copy(
     with source.answering():
         registered, versions = read_versions(source, wanted.name)
     number = wanted.version or str(registered.aliases.get(wanted.alias, ""))
-    done = copy_version(source, _find(versions, wanted.name, number, reference), replace(source, uri=to))
+    done = copy_version(source, _find(versions, wanted.name, number, reference), other_registry(source, to))
     if as_json:
         print(json.dumps(done._asdict()))
         return

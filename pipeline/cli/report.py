@@ -125,12 +125,20 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compare models on the same test split: MAP overall, by slice and by label, with intervals and p-values."""
+    """Compare models on the same test split: MAP overall, by slice and by label, with intervals and p-values.
+
+    Models in service, by the logs of their queries: `dagnn watch LOG --compare OTHER`.
+    """
     from components.services.lineage.reports import open_report
     from components.services.tracking.mlflow import Tracking
     from dagnn_core.reports.comparison.compare import ComparedReport, compare_reports
     from dagnn_core.reports.comparison.table import comparison_lines
 
+    if files := [reference for reference in reports if Path(reference).is_file()]:
+        raise InputError(
+            f"{files[0]} is a file, expected the folder of a report, an MLflow run, or a version",
+            "`dagnn watch LOG --compare OTHER` compares logs of queries",
+        )
     tracking = Tracking.from_environment()
     with tempfile.TemporaryDirectory() as folder:
         comparison = compare_reports(

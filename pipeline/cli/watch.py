@@ -169,7 +169,7 @@ def _share(part: int, whole: int) -> float | None:
 def _row(counts: "Counts") -> dict[str, Any]:
     return {
         "queries": counts.queries,
-        "nothing_relevant": _share(counts.irrelevant, counts.judged),
+        "nothing_relevant": counts.irrelevant_share,
         "unknown_words": _share(counts.unknown_words, counts.words),
         **{f"{name}_ms": round(value, 3) for name, value in counts.latency().items()},
         "models": dict(counts.models),

@@ -31,14 +31,21 @@ def kubernetes_of(platform: Spec) -> Spec:
 
 
 def tasks_of(pipeline: Spec) -> dict[str, Spec]:
-    """All tasks of all levels that run something, by name."""
+    """All tasks of all levels that run a container, by name."""
     dags = [pipeline["root"], *pipeline["components"].values()]
+    containers = containers_of(pipeline)
     return {
         name: task
         for dag in dags
         for name, task in dag.get("dag", {}).get("tasks", {}).items()
-        if "executorLabel" in pipeline["components"][task["componentRef"]["name"]]
+        if pipeline["components"][task["componentRef"]["name"]].get("executorLabel") in containers
     }
+
+
+def containers_of(pipeline: Spec) -> dict[str, Spec]:
+    """The containers that tasks run, by the name of the executor; an importer has none."""
+    executors = pipeline["deploymentSpec"]["executors"]
+    return {name: executor["container"] for name, executor in executors.items() if "container" in executor}
 
 
 def faults(pipeline: Spec, platform: Spec) -> list[str]:

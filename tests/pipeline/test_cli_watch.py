@@ -63,6 +63,16 @@ def test_a_table_json_and_a_page(in_project: CommandLine, tmp_path: Path) -> Non
     assert answer["log"]["damaged_lines"] == 1
 
 
+def test_who_looks_for_it_at_compare_is_sent_here(in_project: CommandLine, tmp_path: Path) -> None:
+    write(tmp_path / "queries.jsonl", ["a boat"])
+    done = in_project(["compare", "queries.jsonl", "other.jsonl"])
+    assert done.status == 2
+    assert done.err == (
+        "error: queries.jsonl is a file, expected the folder of a report, an MLflow run, or a version; "
+        "`dagnn watch LOG --compare OTHER` compares logs of queries\n"
+    )
+
+
 def test_beyond_a_limit(in_project: CommandLine, tmp_path: Path) -> None:
     write(tmp_path / "queries.jsonl", ["a boat"] * 30, relevant=False)
     done = in_project(["watch", "queries.jsonl"])
@@ -87,9 +97,8 @@ def test_against_a_version_and_its_data(
     data = ["--dataset", str(collection.dataset)]
     done = in_project(["watch", "queries.jsonl", "--against", "dagnn@champion", *data])
     assert done.status == 1
-    assert done.err == (
-        "error: queries.jsonl: beyond the limit: unseen_words, text_label_shift, text_embedding_shift\n"
-    )
+    assert done.err == "error: queries.jsonl: beyond the limit: unseen_words\n"
+    assert "warning  text_length_shift" in done.out and "warning  text_label_shift" in done.out
     assert "against            dagnn@champion" in done.out and "zeppelin" in done.out
     write(tmp_path / "queries.jsonl", ["a boat"] * 3, name="other")
     done = in_project(["watch", "queries.jsonl", "--against", "dagnn", *data])

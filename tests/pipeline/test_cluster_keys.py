@@ -27,7 +27,9 @@ from tests.pipeline.specs import Spec, kubernetes_of, pod_of, read_specs
 
 ROOT = Path(__file__).parents[2]
 IMAGES = Images("registry.example/cpu@sha256:" + "0" * 64, "registry.example/gpu@sha256:" + "0" * 64)
-WHOLE = PipelineOptions(raw=RawDataVersion(uri="s3://images/raw"), seeds=(7, 8), promote=True, check=True)
+WHOLE = PipelineOptions(
+    raw=RawDataVersion(uri="s3://images/raw"), seeds=(7, 8), promote=True, check=True, champion_dataset="s3://runs/data"
+)
 CLUSTERS = sorted(path.stem for path in (ROOT / FOLDER).glob("*.yaml"))
 KUBERNETES = "1.36"
 # of Kubeflow's own volumes in the pods of tasks

@@ -29,7 +29,7 @@ from pipeline.raw_data import _endpoint_of_tasks
 from pipeline.step_table import STEPS
 from pipeline.target import FOLDER, Gpu, Target, read_target
 from tests.fixtures import forked
-from tests.pipeline.specs import FAST_LOADER, Spec, faults, kubernetes_of, read_specs, tasks_of
+from tests.pipeline.specs import FAST_LOADER, Spec, containers_of, faults, kubernetes_of, read_specs, tasks_of
 
 ROOT = Path(__file__).parents[2]
 TASKS, TRAIN = (f"registry.example/dagnn-{name}@sha256:" + "0" * 64 for name in ("cpu", "gpu"))
@@ -48,7 +48,9 @@ TARGET = Target(
 STAGES = ("dataset", "extract-features", "build-label-graph", "train", "evaluate")
 MD5 = "0123456789abcdef0123456789abcdef"
 RAW = RawDataVersion(md5=f"{MD5}.dir", remote="s3://dagnn/dvc", revision="c0ffee", path="data/photos")
-WHOLE = PipelineOptions(raw=RAW, seeds=(103, 104, 105), promote=True, check=True)
+WHOLE = PipelineOptions(
+    raw=RAW, seeds=(103, 104, 105), promote=True, check=True, champion_dataset="s3://runs/dataset_out"
+)
 CHOICES = [
     PipelineOptions(raw=raw, seeds=seeds, promote=promote)
     for raw, seeds, promote in product((None, RAW), ((), (7,), (103, 104)), (False, True))
@@ -176,8 +178,7 @@ def test_the_check_finds_what_does_not_hang_together(specs: tuple[Spec, Spec], d
 
 
 def test_every_task_runs_in_its_image_and_installs_nothing(pipeline: Spec) -> None:
-    executors = pipeline["deploymentSpec"]["executors"]
-    images = {name: executor["container"]["image"] for name, executor in executors.items()}
+    images = {name: container["image"] for name, container in containers_of(pipeline).items()}
     assert images.pop("exec-train") == TRAIN
     assert set(images.values()) == {TASKS}
     assert {name: environment(pipeline, name)["DAGNN_IMAGE"] for name in images} == images
@@ -209,7 +210,7 @@ def test_artifacts_are_typed(pipeline: Spec) -> None:
         (component.removeprefix("comp-"), name): entry["artifactType"]["schemaTitle"]
         for component, spec in pipeline["components"].items()
         for name, entry in spec.get("outputDefinitions", {}).get("artifacts", {}).items()
-        if "executorLabel" in spec
+        if spec.get("executorLabel") in containers_of(pipeline)
     }
     assert outputs == {
         ("fetch-dataset", "raw_out"): "system.Artifact",
@@ -233,15 +234,17 @@ def test_nothing_is_made_of_data_that_fails_its_check(tmp_path: Path) -> None:
     for name in ("extract-features", "build-label-graph"):
         assert "check-data" in tasks[name]["dependentTasks"]
     assert set(tasks["check-data"]["inputs"]["artifacts"]) == {"dataset", "against"}
+    assert set(tasks["compare"]["inputs"]["artifacts"]) == {"dataset", "model", "champion_dataset"}
+    assert "compare" in tasks["register"]["dependentTasks"]
     defaults = pipeline["root"]["inputDefinitions"]["parameters"]
     assert defaults["champion_dataset"]["defaultValue"] == "s3://runs/dataset_out"
     alone = tasks_of(compiled(tmp_path, options=replace(options, champion_dataset=""))[0])
-    assert set(alone["check-data"]["inputs"]["artifacts"]) == {"dataset"}
+    assert set(alone["check-data"]["inputs"]["artifacts"]) == {"dataset"} and "compare" not in alone
 
 
 def test_what_looks_outside_is_never_cached(pipeline: Spec) -> None:
     uncached = {name for name, task in tasks_of(pipeline).items() if not task["cachingOptions"].get("enableCache")}
-    assert uncached == {"register", "promote", "record-outcome"}
+    assert uncached == {"compare", "register", "promote", "record-outcome"}
 
 
 def test_raw_data_that_has_no_digest_is_never_cached(tmp_path: Path) -> None:
@@ -252,8 +255,8 @@ def test_raw_data_that_has_no_digest_is_never_cached(tmp_path: Path) -> None:
 def test_every_task_has_a_name_to_show_and_limits(pipeline: Spec) -> None:
     names = {task["taskInfo"]["name"] for task in tasks_of(pipeline).values()}
     assert names == {step.title for name, step in STEPS.items() if name != "tune"}  # see test_search
-    for executor in pipeline["deploymentSpec"]["executors"].values():
-        resources = executor["container"]["resources"]
+    for container in containers_of(pipeline).values():
+        resources = container["resources"]
         for kind in ("Cpu", "Memory"):
             for bound in ("Request", "Limit"):
                 assert resources[f"resource{kind}{bound}"]
@@ -289,17 +292,17 @@ def test_every_task_has_a_time_limit_and_the_time_for_all_of_its_attempts(cluste
 def test_the_tasks_that_use_a_backend_know_how_long_to_wait_for_it(tmp_path: Path) -> None:
     pipeline, _ = compiled(tmp_path, replace(TARGET, backend_patience=90))
     patience = {}
-    for name, executor in pipeline["deploymentSpec"]["executors"].items():
-        variables = {entry["name"]: entry["value"] for entry in executor["container"].get("env", [])}
+    for name, container in containers_of(pipeline).items():
+        variables = {entry["name"]: entry["value"] for entry in container.get("env", [])}
         patience[name.removeprefix("exec-")] = variables.get("DAGNN_BACKEND_PATIENCE")
     waiting = {name for name, seconds in patience.items() if seconds == "90"}
-    assert waiting == {"fetch-dataset", "train", "evaluate", "register", "promote", "record-outcome"}
+    assert waiting == {"fetch-dataset", "train", "evaluate", "compare", "register", "promote", "record-outcome"}
     assert {seconds for name, seconds in patience.items() if name not in waiting} == {None}
 
 
 def test_the_training_gets_gpus_time_and_checkpoints(pipeline: Spec, kubernetes: Spec) -> None:
-    for name, executor in pipeline["deploymentSpec"]["executors"].items():
-        assert ("accelerator" in executor["container"]["resources"]) == (name == "exec-train")
+    for name, container in containers_of(pipeline).items():
+        assert ("accelerator" in container["resources"]) == (name == "exec-train")
         assert ("nodeSelector" in kubernetes[name]) == (name == "exec-train")
         assert ("tolerations" in kubernetes[name]) == (name == "exec-train")
     accelerator = pipeline["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]["accelerator"]
@@ -319,8 +322,8 @@ def test_without_gpus_nothing_is_asked_of_nodes(tmp_path: Path) -> None:
 
 def test_tasks_that_compute_have_shared_memory(kubernetes: Spec) -> None:
     with_memory = {name for name, entry in kubernetes.items() if "emptyDirMounts" in entry}
-    computing = ("dataset", "check-data", "extract-features", "build-label-graph", "train", "evaluate", "promote")
-    assert with_memory == {f"exec-{name}" for name in computing}
+    light = ("fetch-dataset", "select-model", "register", "record-outcome")
+    assert with_memory == set(kubernetes) - {f"exec-{name}" for name in light}
     mount = {"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "2Gi"}
     assert kubernetes["exec-train"]["emptyDirMounts"] == [mount]
 
@@ -339,7 +342,7 @@ def test_credentials_are_references_and_go_only_where_they_are_needed(pipeline: 
     assert [got.pop(f"exec-{name}") for name in ("promote", "record-outcome")] == [mlflow | webhook] * 2
     assert got.pop("exec-train") == mlflow | s3
     assert got.pop("exec-fetch-dataset") == s3
-    assert [got.pop(f"exec-{name}") for name in ("evaluate", "register")] == [mlflow] * 2
+    assert [got.pop(f"exec-{name}") for name in ("evaluate", "compare", "register")] == [mlflow] * 3
     without = ("dataset", "check-data", "extract-features", "build-label-graph", "select-model")
     assert set(got) == {f"exec-{name}" for name in without}
     assert not any(got.values())

@@ -26,7 +26,7 @@ ARTIFACTS = {Path(out).name for stage in STAGES.values() for out in stage["outs"
 def test_every_stage_is_a_task_and_some_tasks_are_of_kubeflow_alone() -> None:
     of_kubeflow = {
         *("fetch_dataset", "check_data", "extract_shard", "tune"),
-        *("select_model", "register", "promote", "record_outcome"),
+        *("select_model", "compare", "register", "promote", "record_outcome"),
     }
     assert set(TASKS) - set(STAGES) == of_kubeflow
     assert set(STAGES) < set(TASKS)

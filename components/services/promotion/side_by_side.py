@@ -69,6 +69,34 @@ def measure(
     )
 
 
+def measure_on_both(
+    new: Dataset, old: Dataset | None, challenger: TrainedModel, champion: TrainedModel | None, config: GateConfig
+) -> list[SideBySide]:
+    """Measure two models on the test split of new data and, where it is another one, on that of the champion's data.
+
+    Args:
+        new: the data that the challenger was trained on.
+        old: the data that the champion was trained on; None: it is not at hand.
+        challenger: the new model.
+        champion: the model in use; None: there is none.
+        config: how to compare.
+
+    Raises:
+        InputError: the challenger cannot encode the data.
+    """
+    compared = [measure("new data", new, challenger, champion, config)]
+    if champion is not None and old is not None and old.artifact.content_digest != new.artifact.content_digest:
+        if moved := moved_items(new, old):
+            log.warning(
+                "%d test items of the champion's data are in training or validation by now, such as %s: on that split "
+                "the challenger is measured too well",
+                len(moved),
+                moved[0],
+            )
+        compared.append(measure("champion's data", old, challenger, champion, config))
+    return compared
+
+
 def moved_items(new: Dataset, old: Dataset) -> list[str]:
     """Ids of test items of the old data that the new data trains on: there, the challenger is measured too well."""
     trained = {new.ids[row] for row in np.flatnonzero(new.splits != "test")}

@@ -4,7 +4,11 @@ What passed a gate is what is served: nothing is made again. Only `MLmodel` diff
 """
 
 import logging
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
@@ -34,6 +38,8 @@ COPIED_FROM = "copied_from"
 _OWN_TAGS = {MODEL_ID, "mlflow_run_id", "registered_by", COPIED_FROM}
 """What each registry says of its own records."""
 _MLMODEL = "MLmodel"
+_LOGIN = {f"MLFLOW_TRACKING_{name}": f"DAGNN_TO_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN")}
+"""Variable that MLflow reads -> the one that has its value for the other registry."""
 
 
 class Copy(NamedTuple):
@@ -47,6 +53,38 @@ class Copy(NamedTuple):
     source: str
     is_new: bool
     """Whether it was not there before."""
+
+
+def other_registry(source: Tracking, uri: str) -> Tracking:
+    """The registry that a version goes to, with the account of DAGNN_TO_USERNAME, ...; unset: that of the source.
+
+    Args:
+        source: where the version is.
+        uri: of the other registry.
+    """
+    account = os.environ.get("DAGNN_TO_USERNAME") if _has_login() else source.account
+    return replace(source, uri=uri, account=account or None, login=("DAGNN_TO_USERNAME", "DAGNN_TO_PASSWORD"))
+
+
+def _has_login() -> bool:
+    return any(os.environ.get(own) for own in _LOGIN.values())
+
+
+@contextmanager
+def _logged_in() -> Iterator[None]:
+    """Use the account of the other registry alone; MLflow reads the variables at each request."""
+    if not _has_login():
+        yield
+        return
+    before = {name: os.environ.pop(name, None) for name in _LOGIN}
+    os.environ.update({name: os.environ[own] for name, own in _LOGIN.items() if os.environ.get(own)})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def copy_version(source: Tracking, version: "ModelVersion", destination: Tracking) -> Copy:
@@ -77,31 +115,25 @@ def copy_version(source: Tracking, version: "ModelVersion", destination: Trackin
         if digest != version.tags.get("model_digest"):
             raise InputError(f"{name} {version.version} has not the files that were registered", "register it again")
         report = _download_report(source, version, Path(folder) / "run")
-        origin = f"{source.address} {name}/{version.version}"
-        with destination.answering():
-            _ = destination.client
-            ensure_registered_model(destination.client, name, _description(source, name))
-            known = find_whole(destination, name, digest)
-        if known is None:
-            number = _add_copy(source, version, destination, stored=stored, model=model, report=report, origin=origin)
-        else:
-            number = str(known.version)
-        with destination.answering():
-            for tag, value in _tags(version, origin).items():
-                destination.client.set_model_version_tag(name, number, tag, value)
-            destination.client.set_registered_model_alias(name, CHALLENGER, number)
+        origin, description = f"{source.address} {name}/{version.version}", _description(source, name)
+        with _logged_in():
+            with destination.answering():
+                _ = destination.client
+                ensure_registered_model(destination.client, name, description)
+                known = find_whole(destination, name, digest)
+            if known is None:
+                number = _add_copy(version, destination, stored=stored, model=model, report=report, origin=origin)
+            else:
+                number = str(known.version)
+            with destination.answering():
+                for tag, value in _tags(version, origin).items():
+                    destination.client.set_model_version_tag(name, number, tag, value)
+                destination.client.set_registered_model_alias(name, CHALLENGER, number)
     return Copy(name, number, digest, origin, known is None)
 
 
 def _add_copy(
-    source: Tracking,
-    version: "ModelVersion",
-    destination: Tracking,
-    *,
-    stored: Path,
-    model: Artifact,
-    report: Artifact,
-    origin: str,
+    version: "ModelVersion", destination: Tracking, *, stored: Path, model: Artifact, report: Artifact, origin: str
 ) -> str:
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 

@@ -83,10 +83,19 @@ class Words(NamedTuple):
 
 
 def record_of(
-    asked: Asked, query: Query, answer: dict[str, Any], words: Words, *, milliseconds: float, request: str
+    asked: Asked, query: Query | None, answer: dict[str, Any], words: Words, *, milliseconds: float, request: str
 ) -> dict[str, Any]:
-    """What the log says of a query; `docs/search.md` describes the fields."""
-    options, probabilities = asked.options, query.probabilities
+    """What the log says of a query; `docs/search.md` describes the fields.
+
+    Args:
+        asked: the query as it came.
+        query: the same, embedded; None: the model could not.
+        answer: what was found.
+        words: of a text.
+        milliseconds: to embed and search.
+        request: its name.
+    """
+    options, probabilities = asked.options, query.probabilities if query else None
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "request": request,
@@ -103,7 +112,7 @@ def record_of(
         "nearest_labels": {name: round(share, 4) for name, share in answer["nearest_labels"].items()},
         "expected_labels": None if probabilities is None else round(float(probabilities.sum()), 4),
         **words._asdict(),
-        "embedding": encode_vector(query.vector),
+        "embedding": encode_vector(query.vector) if query else "",
         "milliseconds": round(milliseconds, 3),
         "model": answer["model"],
         "index": answer["index"],

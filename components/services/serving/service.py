@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -69,6 +69,16 @@ class Served:
         vocabulary, rule = self._words
         words = tokenize(text, rule)
         return Words(len(words), sum(word not in vocabulary for word in words))
+
+    def knows_nothing_of(self, asked: Asked) -> bool:
+        """Whether a query is a text of words that are all unknown to the model."""
+        words, unknown = self.count_words(str(asked.value)) if asked.kind == "text" else (None, None)
+        return bool(words) and words == unknown
+
+    @property
+    def no_answer(self) -> dict[str, Any]:
+        """What the log says of the answer to a query that the model could not embed."""
+        return {"hits": [], "relevant": False, "nearest_labels": {}, "model": self.model, "index": self.digest}
 
 
 class Readiness(NamedTuple):
@@ -170,7 +180,7 @@ class SearchService:
         return served is not None, _dump(said)
 
     def answer(self, asked: Sequence[Asked], *, request: str, is_batch: bool = False) -> list[dict[str, Any]]:
-        """Answer queries, and note them.
+        """Answer queries, and note them, with those of which the model knows no word.
 
         Raises:
             RequestError: the first model is still being loaded (503), or there is no such item (404).
@@ -179,21 +189,38 @@ class SearchService:
         start = time.perf_counter()
         served = self.served
         index = served.index
-        with self.metrics.stage("embed"):
-            queries = _embed_batch(index, asked) if is_batch else embed(asked, index)
+        names = [f"{request}/{number}" if is_batch else request for number in range(len(asked))]
+        try:
+            with self.metrics.stage("embed"):
+                queries = _embed_batch(index, asked) if is_batch else embed(asked, index)
+        except (InputError, RequestError):
+            # no answer, but the plainest sign that users ask for what the model does not know
+            if unknown := [number for number, one in enumerate(asked) if served.knows_nothing_of(one)]:
+                answer = served.no_answer
+                self._note(served, [(names[number], asked[number], None, answer) for number in unknown], start)
+                self._ask_shadow(asked, request, is_batch=is_batch)  # it may know more
+            raise
         with self.metrics.stage("search"):
             answers = self._search(served, asked, queries, is_batch=is_batch)
         for one in asked:
             self.metrics.queries.labels(one.kind).inc()
-        if self._log is not None:
-            milliseconds = 1000 * (time.perf_counter() - start)
-            for number, (one, query, answer) in enumerate(zip(asked, queries, answers, strict=True)):
-                words = served.count_words(str(one.value)) if one.kind == "text" else Words(None, None)
-                name = f"{request}/{number}" if is_batch else request
-                self._log.write(record_of(one, query, answer, words, milliseconds=milliseconds, request=name))
+        self._note(served, zip(names, asked, queries, answers, strict=True), start)
+        self._ask_shadow(asked, request, is_batch=is_batch)
+        return answers
+
+    def _note(
+        self, served: Served, done: Iterable[tuple[str, Asked, Query | None, dict[str, Any]]], start: float
+    ) -> None:
+        if self._log is None:
+            return
+        milliseconds = 1000 * (time.perf_counter() - start)
+        for name, one, query, answer in done:
+            words = served.count_words(str(one.value)) if one.kind == "text" else Words(None, None)
+            self._log.write(record_of(one, query, answer, words, milliseconds=milliseconds, request=name))
+
+    def _ask_shadow(self, asked: Sequence[Asked], request: str, *, is_batch: bool) -> None:
         if self._shadow is not None:
             self._shadow(asked, request, is_batch)
-        return answers
 
     def _search(
         self, served: Served, asked: Sequence[Asked], queries: Sequence[Query], *, is_batch: bool

@@ -133,6 +133,8 @@ class Tracking:
     """A run that somebody else, as Kubeflow, has opened for this task (MLFLOW_RUN_ID): a training adopts it."""
     account: str | None = None
     """The account on the server (MLFLOW_TRACKING_USERNAME)."""
+    login: tuple[str, str] = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    """The variables that set it, for messages."""
     patience: float = 0.0
     """Seconds to wait for a server that does not answer (see `patience`); 0: MLflow's own few retries are all."""
 
@@ -253,7 +255,7 @@ class Tracking:
             if _not_permitted(error):
                 raise BackendError(
                     f"MLflow at {self.address} does not permit this: {_reason(error)}",
-                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of an account that may do it",
+                    f"set {' and '.join(self.login)} of an account that may do it",
                 ) from error
             raise self._failure(error) from error
 

@@ -32,7 +32,7 @@ class Counts:
 
     queries: int = 0
     judged: int = 0
-    """Queries of which the model says whether something relevant was found."""
+    """Queries of which the log says whether something relevant was found; without calibration, those without result."""
     irrelevant: int = 0
     words: int = 0
     """Of texts, where the model has a vocabulary."""
@@ -58,6 +58,11 @@ class Counts:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.milliseconds.extend(other.milliseconds)
         self.models.update(other.models)
+
+    @property
+    def irrelevant_share(self) -> float | None:
+        """Share of queries with nothing relevant; None where the log says of none whether there was."""
+        return self.irrelevant / self.queries if self.judged else None
 
     def latency(self) -> dict[str, float]:
         """Milliseconds at the `QUANTILES`: `p50`, `p95`, `p99`."""
@@ -144,7 +149,7 @@ class LogSummary:
                 "that has what is asked for"
             )
             findings.append(
-                check_share("nothing_relevant", total.irrelevant, total.judged, limits.nothing_relevant, explanation)
+                check_share("nothing_relevant", total.irrelevant, total.queries, limits.nothing_relevant, explanation)
             )
         if total.words:
             explanation = "share of words that are not in the model's vocabulary; train on data that has them"

@@ -63,7 +63,7 @@ class TwoLogs:
         if self.pairs.number:
             changed = self.pairs.lost + self.pairs.gained
             return float(binomtest(self.pairs.lost, changed).pvalue) if changed else 1.0
-        table = [[side.irrelevant, side.judged - side.irrelevant] for side in (self.one, self.other)]
+        table = [[side.irrelevant, side.queries - side.irrelevant] for side in (self.one, self.other)]
         return float(fisher_exact(table).pvalue)
 
     @property
@@ -72,7 +72,7 @@ class TwoLogs:
         if self.pairs.number:
             more = self.pairs.lost > self.pairs.gained
         else:
-            shares = [side.irrelevant / side.judged if side.judged else 0.0 for side in (self.one, self.other)]
+            shares = [side.irrelevant_share or 0.0 for side in (self.one, self.other)]
             more = shares[1] > shares[0]
         return more and self.p_value < ALPHA
 

@@ -10,10 +10,12 @@ import requests
 
 from components.services.promotion.ledger import Action, Ledger, Record
 from components.services.promotion.promotion import read_history
+from components.services.registry.copying import copy_version, other_registry
 from components.services.registry.stored_model import find_fault
 from components.services.registry.versions import CHALLENGER, CHAMPION
 from components.services.tracking.mlflow import Tracking
 from components.steps.register import run
+from dagnn_core.errors import BackendError
 from tests.components.steps.test_register import PARAMS, RAW, make_model, make_report
 from tests.fixtures.mlflow_server import basic_auth, mlflow_server
 
@@ -119,3 +121,28 @@ def test_an_editor_may_and_the_records_name_the_account(server, artifacts, monke
     record = Record(action=Action.PROMOTED, source=None, target="2", who=tracking.who, why="")
     assert ledger.move(record) is None
     assert [event.who for event in read_history(tracking, name="scenes").events] == ["editor"]
+
+
+def test_a_copy_is_made_by_the_account_of_the_other_registry(
+    server, artifacts, empty_database, monkeypatch, tmp_path_factory
+):
+    folder = tmp_path_factory.mktemp("prod")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    options, environment = basic_auth(folder, "operator", "password-of-operator")
+    log_in(monkeypatch, "owner")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    source = Tracking.from_environment()
+    version = source.client.get_model_version("scenes", "1")
+    with mlflow_server(f"sqlite:///{folder}/mlflow.db", folder, *options, environment=environment) as uri:
+        with pytest.raises(BackendError, match=r"not permit this: .*; set DAGNN_TO_USERNAME and DAGNN_TO_PASSWORD of"):
+            copy_version(source, version, other_registry(source, uri))
+        monkeypatch.setenv("DAGNN_TO_USERNAME", "operator")
+        monkeypatch.setenv("DAGNN_TO_PASSWORD", "password-of-operator")
+        for is_new in (True, False):
+            assert copy_version(source, version, other_registry(source, uri)).is_new == is_new
+        assert os.environ["MLFLOW_TRACKING_USERNAME"] == "owner"
+        assert source.client.get_model_version("scenes", "1").tags["registered_by"] == "owner"
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "operator")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password-of-operator")
+        copied = Tracking(uri=uri).client.get_model_version_by_alias("scenes", CHALLENGER)
+        assert (str(copied.version), copied.tags["registered_by"]) == ("1", "operator")

@@ -78,6 +78,22 @@ def test_both_log_what_was_asked_and_the_champion_answers(shadowed, served):
     assert found.pairs.number == 8 and 0 < found.pairs.overlap < 8
 
 
+def test_a_text_without_a_known_word_is_logged_and_the_shadow_may_know_more(shadowed):
+    with shadowed() as (server, log):
+        answer = server.ask("/search", {"text": "qqq zzz"})
+        assert answer.status == 422 and "has no word that the model knows" in answer.json["error"]
+        assert server.ask("/search/batch", {"queries": [{"text": "a boat"}, {"text": "xxx"}]}).status == 422
+        assert server.ask("/search", {"text": "a boat", "labels": "no such label"}).status == 422
+        wait_for(lambda: counted(server).get("failed") == 2)
+    damage = Damage()
+    for path in (log, log_of_shadow(log)):
+        lone, of_batch = read_queries([path], damage)
+        assert (lone.text, lone.words, lone.unknown_words) == ("qqq zzz", 2, 2)
+        assert (lone.relevant, lone.hits, lone.vector) == (False, (), None)
+        assert (of_batch.text, of_batch.request.endswith("/1")) == ("xxx", True)
+    assert damage.num_lines == 0
+
+
 def test_a_shadow_that_fails_or_hangs_changes_no_answer(shadowed, monkeypatch):
     class Broken:
         served_or_none = object()

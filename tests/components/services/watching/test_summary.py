@@ -13,6 +13,7 @@ from components.services.watching.lines import LoggedQuery
 from components.services.watching.summary import MAX_HOURS, LogSummary, Reservoir
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.data_check.queries import QueryLimits
+from dagnn_core.features.tokens import tokenize
 from dagnn_core.model.embedder import TrainedModel
 from tests.fixtures.collection import Collection
 
@@ -50,6 +51,9 @@ def test_what_the_log_alone_says() -> None:
     assert values(LogSummary(queries).check(tight))["unknown_words"][0] == "failed"
     silent = [query(relevant=None, words=None, unknown_words=None)]
     assert set(values(LogSummary(silent).check(QueryLimits()))) == {"latency_p95_ms"}
+    # a model without calibration says so of no result alone, as where a filter leaves none
+    filtered = [query(relevant=None), *[query(relevant=False)] * 20, *[query(relevant=None)] * 79]
+    assert values(LogSummary(filtered).check(QueryLimits()))["nothing_relevant"] == ("ok", 0.2)
 
 
 def test_queries_of_other_models_are_left_out_and_counted() -> None:
@@ -132,12 +136,23 @@ def test_queries_like_the_data_do_not_drift(model: TrainedModel, dataset: Datase
 def test_queries_about_one_thing_in_new_words_drift(model: TrainedModel, dataset: Dataset) -> None:
     one = dataset.texts[int(dataset.rows("test")[0])]
     found = check(model, dataset, by_text(model, [f"{one} zeppelin gramophone xylophone harmonica"] * 200))
-    assert {name for name, finding in found.items() if finding.verdict == "failed"} == {
-        *("unseen_words", "text_embedding_shift", "text_label_shift"),
-    }
+    assert {name for name, finding in found.items() if finding.verdict == "failed"} == {"unseen_words"}
+    # keywords about what the data has look like this as well
+    assert {found[name].verdict for name in ("text_embedding_shift", "text_label_shift")} == {"warning"}
     assert found["unseen_words"].examples == ("gramophone", "harmonica", "xylophone")
     assert found["text_length_shift"].verdict == "warning"
     assert all("of queries" in text for text in found["text_label_shift"].examples)
+
+
+def test_queries_about_one_thing_in_known_words_drift(model: TrainedModel, dataset: Dataset) -> None:
+    texts = [" ".join(["boat"] * len(tokenize(dataset.texts[row]))) for row in dataset.rows("test")]
+    found = check(model, dataset, by_text(model, texts * 3))
+    assert {name: finding.verdict for name, finding in found.items()} == {
+        "unseen_words": "ok",
+        "text_length_shift": "ok",
+        "text_label_shift": "failed",
+        "text_embedding_shift": "failed",
+    }
 
 
 def test_embeddings_that_mean_nothing_here_are_passed_over(model: TrainedModel, dataset: Dataset) -> None:

@@ -37,6 +37,21 @@ KINDS = {
 }
 """Kind of model -> its parts."""
 
+_BEST: dict[str, object] = {
+    "embedding_dim": 512,
+    "encoder_norm": "unit",
+    "image_dropout": 0.2,
+    "discriminator": "none",
+    "hops": 2,
+    "classification": "cross_entropy",
+    "classification_weight": 0.3,
+    "modality_invariance_weight": 0.0,
+    "relevance_weight": 1.0,
+    "intra_modal_weight": 0.5,
+    "label_similarity": "binary",
+    "ranking": "labels",
+}
+
 
 @section
 class ModelConfig:
@@ -134,20 +149,9 @@ class ModelConfig:
             "label_similarity": "binary",
             "adversarial_weight": 2.0,
         },
-        "best": {
-            "embedding_dim": 512,
-            "encoder_norm": "unit",
-            "image_dropout": 0.2,
-            "discriminator": "none",
-            "hops": 2,
-            "classification": "cross_entropy",
-            "classification_weight": 0.3,
-            "modality_invariance_weight": 0.0,
-            "relevance_weight": 1.0,
-            "intra_modal_weight": 0.5,
-            "label_similarity": "binary",
-            "ranking": "labels",
-        },
+        "best": _BEST,
+        "unseen_labels": _BEST | {"ranking": "hybrid"},
+        "few_labels": _BEST | {"pair_weight": 0.3},
     }
 
     @property

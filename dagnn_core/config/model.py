@@ -120,6 +120,8 @@ class ModelConfig:
     ranking: Literal["embedding", "labels", "hybrid"] = "embedding"
     """What is ranked: the cosine of the embeddings (published), the expected number of shared labels, or a weighted
     sum of both and of the cosine of CCA's variates (`hybrid`); the validation split chooses the weights."""
+    hybrid_tolerance: Rate = 0.002
+    """Validation MAP that the hybrid ranking may give up for what is no label: unseen labels and the own partner."""
     adversarial_weight: Weight = 0.2
     """Weight beta of the adversarial loss."""
     reconstruction_weight: Weight = 0.0
@@ -150,7 +152,7 @@ class ModelConfig:
             "adversarial_weight": 2.0,
         },
         "best": _BEST,
-        "unseen_labels": _BEST | {"ranking": "hybrid"},
+        "unseen_labels": _BEST | {"ranking": "hybrid", "hybrid_tolerance": 0.01},
         "few_labels": _BEST | {"pair_weight": 0.3},
     }
 

@@ -4,9 +4,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ from components.params_file import load_params
 from dagnn_core.config.dataset import DatasetConfig, FolderConfig
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.register import RegisterConfig
-from dagnn_core.config.section import json_schema, parse_section, section_json
+from dagnn_core.config.section import Preset, json_schema, parse_section, section_json
 from dagnn_core.config.sections import SECTIONS, parse_params
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError
@@ -65,8 +65,8 @@ def test_every_field_has_a_docstring(name: str) -> None:
             {"model": {"relevance_weight": 1}},
             r"label_similarity must be binary or jaccard with relevance_weight above 0 \(a probability\), got 'count'",
         ),
-        ({"model": {"preset": "b"}}, r"model.preset must be one of aaai21, tpami22, best, got 'b'"),
-        ({"model": {"preset": ["best"]}}, r"model.preset must be one of aaai21, tpami22, best, got \['best'\]"),
+        ({"model": {"preset": "b"}}, r"model.preset must be one of aaai21, .*, few_labels, got 'b'"),
+        ({"model": {"preset": ["best"]}}, r"must be one of aaai21, .*, few_labels, got \['best'\]"),
         ({"model": {"attention_heads": 2}}, r"attention_heads must be 1 with graph_layer gcn \(.* gat\), got 2"),
         ({"model": {"ranking": "hybrid"}}, r"model.ranking must be embedding, since .* cross_entropy .*, got 'hybrid'"),
         ({"model": {"graph_mix": 1.5}}, r"model.graph_mix must be between 0 and 1, got 1.5"),
@@ -114,8 +114,18 @@ def test_presets_fill_in_what_is_not_written_out() -> None:
     assert parse_section(ModelConfig, {}, "model") == parse_section(ModelConfig, {"preset": "aaai21"}, "model")
 
 
+@pytest.mark.parametrize(
+    ("preset", "changed"),
+    [("unseen_labels", {"ranking": "hybrid", "hybrid_tolerance": 0.01}), ("few_labels", {"pair_weight": 0.3})],
+)
+def test_presets_for_a_purpose_change_best_where_they_say_so(preset: str, changed: dict[str, object]) -> None:
+    for section, changes in ((ModelConfig, changed), (TrainConfig, {})):
+        best, found = (asdict(parse_section(section, {"preset": name}, "section")) for name in ("best", preset))
+        assert found == best | {"preset": preset} | changes
+
+
 @pytest.mark.parametrize("section", [ModelConfig, TrainConfig])
-@pytest.mark.parametrize("preset", ["aaai21", "tpami22", "best"])
+@pytest.mark.parametrize("preset", get_args(Preset))
 def test_sections_with_presets_round_trip_through_json(section: type[Any], preset: str) -> None:
     parsed = parse_section(section, {"preset": preset}, "section")
     assert load_section(section_json(parsed), section) == parsed

@@ -37,6 +37,21 @@ KINDS = {
 }
 """Kind of model -> its parts."""
 
+_BEST: dict[str, object] = {
+    "embedding_dim": 512,
+    "encoder_norm": "unit",
+    "image_dropout": 0.2,
+    "discriminator": "none",
+    "hops": 2,
+    "classification": "cross_entropy",
+    "classification_weight": 0.3,
+    "modality_invariance_weight": 0.0,
+    "relevance_weight": 1.0,
+    "intra_modal_weight": 0.5,
+    "label_similarity": "binary",
+    "ranking": "labels",
+}
+
 
 @section
 class ModelConfig:
@@ -105,6 +120,8 @@ class ModelConfig:
     ranking: Literal["embedding", "labels", "hybrid"] = "embedding"
     """What is ranked: the cosine of the embeddings (published), the expected number of shared labels, or a weighted
     sum of both and of the cosine of CCA's variates (`hybrid`); the validation split chooses the weights."""
+    hybrid_tolerance: Rate = 0.002
+    """Validation MAP that the hybrid ranking may give up for what is no label: unseen labels and the own partner."""
     adversarial_weight: Weight = 0.2
     """Weight beta of the adversarial loss."""
     reconstruction_weight: Weight = 0.0
@@ -134,20 +151,9 @@ class ModelConfig:
             "label_similarity": "binary",
             "adversarial_weight": 2.0,
         },
-        "best": {
-            "embedding_dim": 512,
-            "encoder_norm": "unit",
-            "image_dropout": 0.2,
-            "discriminator": "none",
-            "hops": 2,
-            "classification": "cross_entropy",
-            "classification_weight": 0.3,
-            "modality_invariance_weight": 0.0,
-            "relevance_weight": 1.0,
-            "intra_modal_weight": 0.5,
-            "label_similarity": "binary",
-            "ranking": "labels",
-        },
+        "best": _BEST,
+        "unseen_labels": _BEST | {"ranking": "hybrid", "hybrid_tolerance": 0.01},
+        "few_labels": _BEST | {"pair_weight": 0.3},
     }
 
     @property

@@ -33,7 +33,7 @@ Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-Preset = Literal["aaai21", "tpami22", "best"]
+Preset = Literal["aaai21", "tpami22", "best", "unseen_labels", "few_labels"]
 
 
 @dataclass_std(frozen=True)

@@ -7,6 +7,18 @@ from pydantic import Field
 
 from dagnn_core.config.section import DEFAULT_SEED, Count, Positive, Preset, Rate, Seed, Weight, require, section
 
+_BEST: dict[str, object] = {
+    "epochs": 20,
+    "patience": 20,
+    "batch_size": 128,
+    "lr": 1e-3,
+    "lr_schedule": "cosine",
+    "warmup_epochs": 1,
+    "weight_decay": 10.0,
+    "weight_averaging": 0.99,
+    "adam_beta1": 0.9,
+}
+
 
 @section
 class TrainConfig:
@@ -64,17 +76,9 @@ class TrainConfig:
     PRESETS: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "aaai21": {},
         "tpami22": {},
-        "best": {
-            "epochs": 20,
-            "patience": 20,
-            "batch_size": 128,
-            "lr": 1e-3,
-            "lr_schedule": "cosine",
-            "warmup_epochs": 1,
-            "weight_decay": 10.0,
-            "weight_averaging": 0.99,
-            "adam_beta1": 0.9,
-        },
+        "best": _BEST,
+        "unseen_labels": _BEST,
+        "few_labels": _BEST,
     }
 
     def __post_init__(self) -> None:

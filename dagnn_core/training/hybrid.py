@@ -4,7 +4,7 @@ The score of an image and a text is s = w p·q + (1-v) cos(f_I, f_T) + v cos(c_I
 Label probabilities rank best what the labels say, and worst what they do not. So w and v are those that find most of
 what is no label, among those that lose next to nothing of what is one:
 
-    (w, v) = argmax  U(w, v)  over  M(w, v) ≥ max M - 0.002
+    (w, v) = argmax U(w, v)  over  M(w, v) ≥ max M - t, t = model.hybrid_tolerance
     M = MAP of s, relevance by all labels
     U = R@10 of the own partner + mean over folds F of the labels of
         MAP of s without the labels of F in p·q, relevance by the labels of F
@@ -33,7 +33,6 @@ from dagnn_core.training.split import Split
 
 LABEL_WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 CANONICAL_SHARES = (0.0, 0.5, 1.0)
-MAX_LOSS = 0.002  # of MAP, against the best weights
 NUM_FOLDS = 5
 MAX_ITEMS = 1000  # of val, drawn: the weights need no more
 REGULARIZATION, POWER = 1.0, 2  # of CCA, as `dagnn_core.baselines.cca` selects them on most features
@@ -49,13 +48,14 @@ class Weights(NamedTuple):
 
 
 @torch.no_grad()
-def complete_hybrid(network: DAGNN, train_split: Split, val_split: Split) -> Weights:
+def complete_hybrid(network: DAGNN, train_split: Split, val_split: Split, tolerance: float) -> Weights:
     """Fit CCA on the training pairs and choose the weights on val; the network is changed in place.
 
     Args:
         network: trained, with `model.ranking: hybrid`.
         train_split: what it was trained on; the complete items count.
         val_split: complete items.
+        tolerance: t, `model.hybrid_tolerance`.
 
     Returns:
         The weights.
@@ -81,19 +81,21 @@ def complete_hybrid(network: DAGNN, train_split: Split, val_split: Split) -> Wei
         network.hybrid_parts(val_split.features("image", rows), "image"),
         network.hybrid_parts(val_split.features("text", rows), "text"),
         val_split.labels[rows.to(val_split.device)].cpu().numpy().astype(np.uint8),
+        tolerance,
     )
     network.hybrid.label_weight.fill_(weights.label_weight)
     network.hybrid.canonical_share.fill_(weights.canonical_share)
     return weights
 
 
-def choose_weights(image: Parts, text: Parts, labels: NDArray[np.uint8]) -> Weights:
+def choose_weights(image: Parts, text: Parts, labels: NDArray[np.uint8], tolerance: float) -> Weights:
     """The weights w and v, as this module says; of several equally good ones the first of the grid.
 
     Args:
         image: parts of the images of some pairs.
         text: parts of their texts.
         labels: label matrix.
+        tolerance: t, `model.hybrid_tolerance`.
 
     Shape:
         labels [N, C].
@@ -103,7 +105,7 @@ def choose_weights(image: Parts, text: Parts, labels: NDArray[np.uint8]) -> Weig
     """
     grid = [Weights(*pair) for pair in itertools.product(LABEL_WEIGHTS, CANONICAL_SHARES)]
     metrics = {weights: _evaluate(image, text, labels, weights) for weights in grid}
-    least = max(found["map_mean"] for found in metrics.values()) - MAX_LOSS
+    least = max(found["map_mean"] for found in metrics.values()) - tolerance
     folds = label_folds(labels)
 
     def outside_labels(weights: Weights) -> float:

@@ -146,7 +146,7 @@ def train(
                 saved = time.monotonic()
     result = TrainingResult(state.best_weights, state.history, state.best_metrics)
     if is_main() and isinstance(validated, DAGNN) and validated.hybrid is not None:
-        return _with_hybrid(result, validated, every_item, val_split)
+        return _with_hybrid(result, validated, every_item, val_split, model_config.hybrid_tolerance)
     return result
 
 
@@ -175,9 +175,11 @@ def new_state(train_split: Split, graph: GraphTensors, model_config: ModelConfig
     )
 
 
-def _with_hybrid(result: TrainingResult, network: DAGNN, train_split: Split, val_split: Split) -> TrainingResult:
+def _with_hybrid(
+    result: TrainingResult, network: DAGNN, train_split: Split, val_split: Split, tolerance: float
+) -> TrainingResult:
     network.load_state_dict(result.weights)
-    weights = complete_hybrid(network, train_split, val_split)
+    weights = complete_hybrid(network, train_split, val_split, tolerance)
     log.info("hybrid ranking: label weight %g, canonical share %g", *weights)
     val_metrics = _validate(network, val_split) | {"best_epoch": result.val_metrics["best_epoch"]}
     return TrainingResult(_weights(network), result.history, val_metrics)

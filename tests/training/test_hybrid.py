@@ -43,8 +43,8 @@ def both(scores: NDArray[np.float64], relevant: NDArray[np.bool_]) -> float:
     return (average_precision(scores, relevant) + average_precision(scores.T, relevant.T)) / 2
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_weights_are_those_of_the_equation(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "tolerance"), [(0, 0.002), (1, 0.002), (2, 0.05)])
+def test_the_weights_are_those_of_the_equation(seed: int, tolerance: float) -> None:
     rng = np.random.default_rng(seed)
     labels = (rng.random((40, 7)) < 0.3).astype(np.uint8)
     labels[:, 6] = 0  # a label of no item is in no fold
@@ -71,9 +71,9 @@ def test_the_weights_are_those_of_the_equation(seed: int) -> None:
         seen[w, v] = both(score(w, v), labels @ labels.T > 0)
         simulated = [both(score(w, v, fold), labels[:, fold] @ labels[:, fold].T > 0) for fold in folds]
         outside[w, v] = recall(score(w, v)) + np.mean(simulated)
-    allowed = [weights for weights in seen if seen[weights] >= max(seen.values()) - 0.002]
+    allowed = [weights for weights in seen if seen[weights] >= max(seen.values()) - tolerance]
     parts = (Parts(*(torch.tensor(part) for part in parts)) for parts in ((p, f, c), (q, g, d)))
-    chosen = choose_weights(*parts, labels)
+    chosen = choose_weights(*parts, labels, tolerance)
     assert tuple(chosen) in allowed
     assert outside[tuple(chosen)] == pytest.approx(max(outside[weights] for weights in allowed), abs=1e-6)
 

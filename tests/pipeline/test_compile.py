@@ -34,6 +34,7 @@ from tests.pipeline.specs import FAST_LOADER, Spec, containers_of, faults, kuber
 ROOT = Path(__file__).parents[2]
 TASKS, TRAIN = (f"registry.example/dagnn-{name}@sha256:" + "0" * 64 for name in ("cpu", "gpu"))
 PARAMS = load_params(ROOT / "params.yaml")
+ELSEWHERE = {"tune", "extract_shard"}  # see test_search, and the shards below
 GPU = Gpu(count=1, node_selector=("gpu=h100", "zone=a"), toleration="nvidia.com/gpu")
 TARGET = Target(
     mlflow_uri="http://mlflow:5000",
@@ -57,9 +58,12 @@ CHOICES = [
 ]
 
 
-def compiled(folder: Path, target: Target = TARGET, options: PipelineOptions = WHOLE) -> tuple[Spec, Spec]:
+def compiled(
+    folder: Path, target: Target = TARGET, options: PipelineOptions = WHOLE, *, shards: int = 1
+) -> tuple[Spec, Spec]:
     out = folder / "pipeline.yaml"
-    write_pipeline(out, images=Images(TASKS, TRAIN), params=PARAMS, target=target, options=options)
+    params = PARAMS | {"features": replace(PARAMS["features"], shards=shards)}
+    write_pipeline(out, images=Images(TASKS, TRAIN), params=params, target=target, options=options)
     return read_specs(out)
 
 
@@ -254,7 +258,7 @@ def test_raw_data_that_has_no_digest_is_never_cached(tmp_path: Path) -> None:
 
 def test_every_task_has_a_name_to_show_and_limits(pipeline: Spec) -> None:
     names = {task["taskInfo"]["name"] for task in tasks_of(pipeline).values()}
-    assert names == {step.title for name, step in STEPS.items() if name != "tune"}  # see test_search
+    assert names == {step.title for name, step in STEPS.items() if name not in ELSEWHERE}
     for container in containers_of(pipeline).values():
         resources = container["resources"]
         for kind in ("Cpu", "Memory"):
@@ -278,7 +282,7 @@ def test_every_task_has_a_time_limit_and_the_time_for_all_of_its_attempts(cluste
     target = read_target(str(ROOT / FOLDER / f"{cluster}.yaml"))
     pipeline, platform = compiled(tmp_path, target)
     tasks = tasks_of(pipeline)
-    assert set(tasks) == {name.replace("_", "-") for name in STEPS if name != "tune"}
+    assert set(tasks) == {name.replace("_", "-") for name in STEPS if name not in ELSEWHERE}
     for name, task in tasks.items():
         limit = int(kubernetes_of(platform)[f"exec-{name}"]["activeDeadlineSeconds"])
         assert limit > 2 * target.backend_patience, name
@@ -394,6 +398,18 @@ def test_several_seeds_make_a_loop_of_trainings(pipeline: Spec) -> None:
     tasks = pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"].values()
     (loop,) = [task for task in tasks if "parameterIterator" in task]
     assert json.loads(loop["parameterIterator"]["items"]["raw"]) == ["103", "104", "105"]
+
+
+def test_shards_of_the_features_make_a_loop_of_extractions_that_begin_after_the_check(tmp_path: Path) -> None:
+    pipeline, platform = compiled(tmp_path, shards=3)
+    assert faults(pipeline, platform) == []
+    tasks = pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    loops = {task["parameterIterator"]["items"]["raw"]: task for task in tasks.values() if "parameterIterator" in task}
+    loop = loops['["0", "1", "2"]']
+    assert "check-data" in loop["dependentTasks"]
+    assert list(tasks["extract-features"]["inputs"]["artifacts"]) == ["dataset", "shards"]
+    shard = tasks_of(pipeline)["extract-shard"]
+    assert shard["cachingOptions"] == {"enableCache": True} and shard["retryPolicy"]["maxRetryCount"] == 2
 
 
 def test_manifests_for_kubernetes_hold_the_same_pipeline(tmp_path: Path, specs: tuple[Spec, Spec]) -> None:

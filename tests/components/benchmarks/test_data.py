@@ -23,5 +23,5 @@ def test_stages_of_growing_data_sets_are_timed(tmp_path: Path, monkeypatch: pyte
         (size, stage) for size in (100, 200) for stage in ("import, with data card", "data check", "label graph")
     ]
     assert [len(dataset) for dataset in datasets] == [100, 200]
-    assert all(row["microseconds an item"] == row["seconds"] / row["items"] * 1e6 for row in rows)
+    assert all(0 < row["CPU microseconds an item"] == row["CPU seconds"] / row["items"] * 1e6 for row in rows)
     assert not list(tmp_path.iterdir())

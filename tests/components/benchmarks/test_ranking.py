@@ -15,4 +15,4 @@ def test_larger_and_larger_galleries_are_timed() -> None:
     rows = ranking.run_sizes(sizes=[40, 80], dims=[8])
     assert [(row["pairs"], row["dimensions"]) for row in rows] == [(40, 8), (80, 8)]
     for row in rows:
-        assert row["nanoseconds a cosine"] == row["seconds"] / (2 * row["pairs"] ** 2) * 1e9 > 0
+        assert row["CPU nanoseconds a cosine"] == row["CPU seconds"] / (2 * row["pairs"] ** 2) * 1e9 > 0

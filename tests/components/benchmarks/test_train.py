@@ -75,7 +75,7 @@ def test_items_on_the_disk_are_timed_by_their_number(tmp_path: Path) -> None:
     assert [row["items"] for row in rows] == [30, 60]
     assert rows[1]["features: GB"] == pytest.approx(60 * 32 * 4 / 1e9)
     for row in rows:
-        assert row["microseconds a sample"] == pytest.approx(1e6 / row["samples/s"])
+        assert row["samples/s"] > 0 and row["CPU microseconds a sample"] > 0
     assert not list(tmp_path.iterdir()), "the features are removed"
 
 

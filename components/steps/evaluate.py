@@ -9,7 +9,7 @@ import typer
 from components.command import ParamsOption, run_step
 from components.params import load_section
 from components.services.lineage.provenance import provenance
-from components.services.lineage.resources import record_use
+from components.services.lineage.resources import record_use, used_so_far
 from components.services.tracking.mlflow import Tracking
 from dagnn_core.artifacts import Artifact, rerun, write_artifact
 from dagnn_core.config.evaluate import EvaluateConfig
@@ -20,6 +20,7 @@ from dagnn_core.model.files import TrainedNetwork
 from dagnn_core.reports.evaluation.measure import NUM_RANKS, evaluate
 from dagnn_core.reports.evaluation.report import KIND, PAGE, write_report
 from dagnn_core.reports.evaluation.table import results_table
+from dagnn_core.resources import recorded_resources
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,13 @@ def run(
     with tracking.resumed_run(trained.artifact) as tracked:
         evaluation = evaluate(trained, matrices, num_ranks=max(NUM_RANKS, params.num_retrieved))
         with write_artifact(report_out, kind=KIND, provenance=record) as draft:
-            write_report(draft, evaluation, dataset=data, features=matrices, model=trained, config=params)
-            resources = record_use(record)
-        tracked.log_metrics(evaluation.metrics | {f"evaluate_{name}": value for name, value in resources.items()})
+            used_so_far(record)
+            resources = recorded_resources(KIND, record)
+            write_report(
+                draft, evaluation, dataset=data, features=matrices, model=trained, config=params, resources=resources
+            )
+            used = record_use(record)
+        tracked.log_metrics(evaluation.metrics | {f"evaluate_{name}": value for name, value in used.items()})
         tracked.log_directory(report_out, KIND)
     log.info("test split, %d pairs", len(evaluation.rows))
     for line in results_table(evaluation.metrics).splitlines():

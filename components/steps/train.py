@@ -16,7 +16,7 @@ from components.command import ParamsOption, WorkOption, run_step, terminated_li
 from components.locations import WORK
 from components.params import load_section
 from components.services.lineage.provenance import provenance
-from components.services.lineage.resources import record_use
+from components.services.lineage.resources import record_use, used_by_steps
 from components.services.storage.artifacts import send_artifact
 from components.services.storage.mirror import mirrored
 from components.services.storage.s3 import Storage
@@ -142,7 +142,7 @@ def run(
                 val_metrics=result.val_metrics,
             )
             resources = record_use(record)
-        tracked.log_metrics({f"train_{name}": value for name, value in resources.items()})
+        tracked.log_metrics(used_by_steps(record) | {f"train_{name}": value for name, value in resources.items()})
         if model_uri:
             send_artifact(model_out, model_uri, Storage())
     log.info(

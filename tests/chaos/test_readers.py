@@ -106,7 +106,8 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with write("report") as draft:
         model = TrainedModel.read(root / "model")
         evaluation = evaluate(model, features)
-        write_report(draft, evaluation, dataset=dataset, features=features, model=model, config=EvaluateConfig())
+        config = EvaluateConfig()
+        write_report(draft, evaluation, dataset=dataset, features=features, model=model, config=config, resources={})
     return root
 
 

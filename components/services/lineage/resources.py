@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from dagnn_core.artifacts import MADE_BY
 from dagnn_core.resources import resource_words
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,31 @@ def record_use(record: Mapping[str, Any]) -> dict[str, float]:
     Returns:
         What was used.
     """
+    found = used_so_far(record)
+    log.info("used %s", resource_words(found))
+    return found
+
+
+def used_so_far(record: Mapping[str, Any]) -> dict[str, float]:
+    """The same, for a page about a step that has not ended yet."""
     found = used()
     if "pipeline_run" in record["execution"]:
         record["execution"]["resources"] = found
-    log.info("used %s", resource_words(found))
     return found
+
+
+def used_by_steps(record: Mapping[str, Any]) -> dict[str, float]:
+    """What the steps have used that made the artifacts of a record, as metrics: `extract_features_cpu_seconds` ...
+
+    Args:
+        record: made by `provenance`.
+
+    Returns:
+        Of the steps whose records have it.
+    """
+    return {
+        f"{MADE_BY[kind]}_{name}": value
+        for kind, origin in record.get("origins", {}).items()
+        if kind in MADE_BY
+        for name, value in origin.get("execution", {}).get("resources", {}).items()
+    }

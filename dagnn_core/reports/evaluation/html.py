@@ -31,7 +31,6 @@ from dagnn_core.reports.evaluation.queries import NUM_RETRIEVED
 from dagnn_core.reports.page.numbers import csv_uri
 from dagnn_core.reports.page.template import read_template
 from dagnn_core.reports.page.thumbnail import THUMBNAIL_PIXELS
-from dagnn_core.resources import recorded_resources
 from dagnn_core.retrieval.directions import DIRECTIONS
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -120,6 +119,7 @@ def render_report(
     history: Sequence[Mapping[str, float]],
     artifacts: Sequence[Artifact],
     config: EvaluateConfig,
+    resources: Mapping[str, str],
 ) -> str:
     """Render the page; equal input gives equal text.
 
@@ -130,6 +130,7 @@ def render_report(
         history: metrics of every epoch of the training.
         artifacts: what the report is about, oldest first, the model last.
         config: how many examples, and their seed.
+        resources: what the step of each artifact has used, in words.
 
     Returns:
         HTML without references to anything outside it.
@@ -142,7 +143,7 @@ def render_report(
     shown |= {item for part in analysis.slices for item in part.items[:NUM_OF_SLICE]}
     shown |= set(analysis.space.items.tolist()) if analysis.space else set()
     showcase = Showcase(dataset, evaluation.rows, shown)
-    params = _flat_params(artifacts)
+    params = flat_params(artifacts)
     facts = {
         "titles": TITLES,
         "methods": evaluation.methods,
@@ -174,7 +175,7 @@ def render_report(
         "num_train": int((dataset.splits == "train").sum()),
         "artifacts": artifacts,
         "git": artifacts[-1].recorded("git"),
-        "resources": recorded_resources(artifacts[-1].kind, artifacts[-1].provenance),
+        "resources": resources,
         "params": params,
         "config": config,
     }
@@ -370,7 +371,7 @@ def _show_map(analysis: Analysis, showcase: Showcase) -> _Map | None:
     return _Map(points, frequent, numbers)
 
 
-def _flat_params(artifacts: Sequence[Artifact]) -> dict[str, dict[str, Any]]:
+def flat_params(artifacts: Sequence[Artifact]) -> dict[str, dict[str, Any]]:
     """Section of the configuration -> key -> value, of every step that made one of the artifacts.
 
     Sections within a section have dotted keys; those of layouts that the data set does not have are left out.

@@ -35,6 +35,7 @@ def write_report(
     features: Features,
     model: TrainedNetwork,
     config: EvaluateConfig,
+    resources: Mapping[str, str],
 ) -> None:
     """Write the files of a report into a draft, and describe them in its content.
 
@@ -45,6 +46,7 @@ def write_report(
         features: what the model was trained on.
         model: the model.
         config: how many examples, and their seed.
+        resources: what the step of each artifact has used, in words; of the report itself, until now.
     """
     history = read_history(model.artifact.file("history.jsonl"), model.artifact.remedy)
     metrics = evaluation.metrics
@@ -61,6 +63,7 @@ def write_report(
         history=history,
         artifacts=[dataset.artifact, features.artifact, model.artifact],
         config=config,
+        resources=resources,
     )
     with writing(draft.path / PAGE):
         (draft.path / PAGE).write_text(page, encoding="utf-8")

@@ -13,13 +13,15 @@ import pytest
 
 from components.services.tracking.mlflow import Tracking
 from components.steps import evaluate, train
-from dagnn_core.artifacts import read_artifact
+from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.train import TrainConfig
+from dagnn_core.data.dataset import Dataset
 from dagnn_core.errors import ArtifactError, BackendError, InputError
 from dagnn_core.features.features import Features
 from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.reports.comparison.compare import ComparedReport, compare_reports
 from dagnn_core.reports.evaluation import report as writer
 from dagnn_core.reports.evaluation.measure import evaluate as evaluate_model
 from dagnn_core.reports.evaluation.measure import score_baselines
@@ -163,6 +165,48 @@ def test_features_without_test_items_are_refused(trained: Paths) -> None:
     without = replace(data, splits=np.where(data.splits == "test", "train", data.splits))
     with pytest.raises(InputError, match=r"has no test items, expected at least one; correct the splits"):
         evaluate_model(TrainedModel.read(trained["model"]), without)
+
+
+@pytest.mark.slow  # a page for each
+@pytest.mark.parametrize(
+    ("name", "num_queries"),
+    [("one label", None), ("one query", 1), ("two queries", 2), ("one item", 1), ("k above the gallery", 3)],
+)
+def test_test_splits_that_say_little_have_a_report(trained: Paths, tmp_path: Path, name: str, num_queries: int) -> None:
+    dataset, features = Dataset.read(trained["dataset"]), Features.read(trained["features"])
+    labels, splits = features.labels.copy(), features.splits.copy()
+    test = features.rows("test")
+    if name == "one label":
+        labels[:] = np.arange(labels.shape[1]) == 0
+    elif name.endswith(("query", "queries")):
+        labels[test] = 0
+        labels[test[:num_queries], 0] = 1
+    else:
+        labels[test] = np.arange(labels.shape[1]) == 0
+        splits[test[num_queries:]] = "train"
+    dataset, features = (replace(one, labels=labels, splits=splits) for one in (dataset, features))
+    model = TrainedModel.read(trained["model"])
+    evaluation = evaluate_model(model, features)
+    with write_artifact(tmp_path / "report", kind="report", provenance={}) as draft:
+        config = EvaluateConfig(num_queries=3, num_retrieved=20)
+        writer.write_report(
+            draft, evaluation, dataset=dataset, features=features, model=model, config=config, resources={}
+        )
+    report = ComparedReport.read("one", read_artifact(tmp_path / "report", "report"))
+    assert evaluation.metrics["num_queries"] == (num_queries or len(test))
+    assert all(map(math.isfinite, evaluation.metrics.values()))
+    assert compare_reports([report, replace(report, name="other")]).rows[2].reference == evaluation.metrics["map_mean"]
+
+
+def test_no_relevant_item_and_values_that_are_not_finite_are_refused(trained: Paths) -> None:
+    features, model = Features.read(trained["features"]), TrainedModel.read(trained["model"])
+    test = features.rows("test")
+    labels, text = features.labels.copy(), np.array(features.text)
+    labels[test], text[test[0]] = 0, np.nan
+    with pytest.raises(InputError, match="queries has a relevant item, so MAP is undefined"):
+        evaluate_model(model, replace(features, labels=labels))
+    with pytest.raises(InputError, match=r"embedding 0 of .* is not finite, expected finite numbers"):
+        evaluate_model(model, replace(features, text=text))
 
 
 def test_the_baseline_learns_from_pairs_alone(trained: Paths) -> None:

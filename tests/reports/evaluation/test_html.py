@@ -17,7 +17,7 @@ from dagnn_core.artifacts import Artifact
 from dagnn_core.config.evaluate import EvaluateConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.reports.evaluation.analysis import analyse
-from dagnn_core.reports.evaluation.html import render_report
+from dagnn_core.reports.evaluation.html import flat_params, render_report
 from dagnn_core.reports.evaluation.measure import Evaluation, LearnedEdges
 from dagnn_core.reports.page.thumbnail import THUMBNAIL_PIXELS
 from dagnn_core.retrieval.directions import DIRECTIONS
@@ -57,6 +57,7 @@ def render(
         history=history,
         artifacts=[dataset.artifact, model],
         config=config,
+        resources={"model": "61 s, 61 GPU seconds"},
     )
 
 
@@ -172,6 +173,13 @@ def test_table_labels_and_origin(dataset: Dataset, html: str) -> None:
     assert part(html, "labels").count("bar", "div") == 3, "no test item has the label `never`"
     assert "abc123" in page.text and "with uncommitted changes" in page.text and "5e-05" in page.text
     assert dataset.artifact.content_digest in page.text
+    assert "model used61 s, 61 GPU seconds" in page.text
+
+
+def test_parameters_are_flat_and_those_of_other_layouts_are_left_out(dataset: Dataset) -> None:
+    layouts = {"layout": "folder", "folder": {"table": "a.csv"}, "coco": {"parts": ["mini"]}, "seed": 103}
+    read = replace(dataset.artifact, provenance={"params": {"dataset": layouts}})
+    assert flat_params([read]) == {"dataset": {"layout": "folder", "folder.table": "a.csv", "seed": 103}}
 
 
 def numbers(page: Page, file: str) -> list[list[str]]:

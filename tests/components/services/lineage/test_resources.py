@@ -5,7 +5,7 @@ import re
 import pytest
 
 from components.services.lineage.provenance import provenance
-from components.services.lineage.resources import record_use, used
+from components.services.lineage.resources import record_use, used, used_by_steps
 from dagnn_core.resources import recorded_resources, resource_words
 
 
@@ -45,3 +45,5 @@ def test_words_and_records_of_several_steps() -> None:
         "model": "61 s, 61 GPU seconds, 2,048 MiB at most",
     }
     assert recorded_resources("model", {}) == {}
+    assert used_by_steps(record) == {"build_label_graph_cpu_seconds": 3.2}
+    assert used_by_steps({}) == {}

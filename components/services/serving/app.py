@@ -280,7 +280,10 @@ class _Gate:
         places = [place for place, known in enumerate(self._tokens) if hmac.compare_digest(digest, known)]
         if scheme.lower() != b"bearer" or not places:
             raise RequestError(
-                401, "the token is missing or wrong", "send the header Authorization: Bearer TOKEN", reason="token"
+                401,
+                "the token is missing or wrong",
+                "send it in the header Authorization, after the word Bearer",  # what follows that word would be hidden
+                reason="token",
             )
         return f"token {places[0]}"
 

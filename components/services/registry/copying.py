@@ -63,7 +63,8 @@ def other_registry(source: Tracking, uri: str) -> Tracking:
         uri: of the other registry.
     """
     account = os.environ.get("DAGNN_TO_USERNAME") if _has_login() else source.account
-    return replace(source, uri=uri, account=account or None, login=("DAGNN_TO_USERNAME", "DAGNN_TO_PASSWORD"))
+    login = ("DAGNN_TO_USERNAME", "DAGNN_TO_PASSWORD")
+    return replace(source, uri=uri, account=account or None, option="--to", login=login)
 
 
 def _has_login() -> bool:
@@ -96,7 +97,8 @@ def copy_version(source: Tracking, version: "ModelVersion", destination: Trackin
         destination: where it goes.
 
     Raises:
-        InputError: both are the same registry; the version has lost files, or its files are not what was registered.
+        InputError: both are the same registry; the version has lost files, or its files are not what was registered,
+            here or in a copy that is there already.
         BackendError: a server or a store failed, or the copy differs; there is no version then, and the same command
             copies again.
     """
@@ -124,6 +126,7 @@ def copy_version(source: Tracking, version: "ModelVersion", destination: Trackin
             if known is None:
                 number = _add_copy(version, destination, stored=stored, model=model, report=report, origin=origin)
             else:
+                _require_undamaged(destination, known, digest, Path(folder) / "there")
                 number = str(known.version)
             with destination.answering():
                 for tag, value in _tags(version, origin).items():
@@ -202,6 +205,25 @@ def _download_report(tracking: Tracking, version: "ModelVersion", folder: Path) 
             "register the model again",
         )
     return report
+
+
+def _require_undamaged(tracking: Tracking, version: "ModelVersion", digest: str, folder: Path) -> None:
+    """Fetch a version that is there already.
+
+    Raises:
+        InputError: its model is damaged.
+        BackendError: the server failed.
+    """
+    stored = download(tracking, version, folder)
+    try:
+        fits = read_artifact(model_folder(stored), "model", verify=True).content_digest == digest
+    except ArtifactError:
+        fits = False
+    if not fits:
+        raise InputError(
+            f"{version.name} {version.version} in {tracking.address} has not the files that were registered",
+            "delete that version there, and run the same command again",
+        )
 
 
 def _rename(file: Path, names: dict[str, str]) -> None:

@@ -63,7 +63,8 @@ def other_registry(source: Tracking, uri: str) -> Tracking:
         uri: of the other registry.
     """
     account = os.environ.get("DAGNN_TO_USERNAME") if _has_login() else source.account
-    return replace(source, uri=uri, account=account or None, login=("DAGNN_TO_USERNAME", "DAGNN_TO_PASSWORD"))
+    login = ("DAGNN_TO_USERNAME", "DAGNN_TO_PASSWORD")
+    return replace(source, uri=uri, account=account or None, option="--to", login=login)
 
 
 def _has_login() -> bool:
@@ -96,12 +97,14 @@ def copy_version(source: Tracking, version: "ModelVersion", destination: Trackin
         destination: where it goes.
 
     Raises:
-        InputError: both are the same registry; the version has lost files, or its files are not what was registered.
+        InputError: both are the same registry; the version has lost files, or its files are not what was registered,
+            here or in a copy that is there already.
         BackendError: a server or a store failed, or the copy differs; there is no version then, and the same command
             copies again.
     """
+    same = InputError(f"{destination.address} is the registry that the version is in", "name another one as --to")
     if source.uri.rstrip("/") == destination.uri.rstrip("/"):
-        raise InputError(f"{destination.address} is the registry that the version is in", "name another one as --to")
+        raise same
     name = str(version.name)
     check_name(name)
     with source.answering():
@@ -109,11 +112,8 @@ def copy_version(source: Tracking, version: "ModelVersion", destination: Trackin
     if fault:
         raise InputError(f"{name} {version.version} {fault}", "register the model again")
     with tempfile.TemporaryDirectory() as folder:
-        stored = download(source, version, Path(folder) / "version")
-        model = read_artifact(model_folder(stored), "model", verify=True)
+        stored, model = _fetch(source, version, Path(folder) / "version", remedy="register it again")
         digest = model.content_digest
-        if digest != version.tags.get("model_digest"):
-            raise InputError(f"{name} {version.version} has not the files that were registered", "register it again")
         report = _download_report(source, version, Path(folder) / "run")
         origin, description = f"{source.address} {name}/{version.version}", _description(source, name)
         with _logged_in():
@@ -121,9 +121,13 @@ def copy_version(source: Tracking, version: "ModelVersion", destination: Trackin
                 _ = destination.client
                 ensure_registered_model(destination.client, name, description)
                 known = find_whole(destination, name, digest)
+            if known and known.run_id == version.run_id:  # by another address
+                raise same
             if known is None:
                 number = _add_copy(version, destination, stored=stored, model=model, report=report, origin=origin)
             else:
+                remedy = "delete that version there, and run the same command again"
+                _fetch(destination, known, Path(folder) / "there", remedy=remedy)
                 number = str(known.version)
             with destination.answering():
                 for tag, value in _tags(version, origin).items():
@@ -202,6 +206,29 @@ def _download_report(tracking: Tracking, version: "ModelVersion", folder: Path) 
             "register the model again",
         )
     return report
+
+
+def _fetch(tracking: Tracking, version: "ModelVersion", folder: Path, *, remedy: str) -> tuple[Path, Artifact]:
+    """Download a version whose model is the one that was registered.
+
+    Returns:
+        The folder of its files, and the model in it.
+
+    Raises:
+        InputError: it is another one, or damaged.
+        BackendError: the server failed.
+    """
+    stored = download(tracking, version, folder)
+    fault = InputError(
+        f"{version.name} {version.version} in {tracking.address} has not the files that were registered", remedy
+    )
+    try:
+        model = read_artifact(model_folder(stored), "model", verify=True)
+    except ArtifactError as error:
+        raise fault from error
+    if model.content_digest != version.tags.get("model_digest"):
+        raise fault
+    return stored, model
 
 
 def _rename(file: Path, names: dict[str, str]) -> None:

@@ -133,8 +133,10 @@ class Tracking:
     """A run that somebody else, as Kubeflow, has opened for this task (MLFLOW_RUN_ID): a training adopts it."""
     account: str | None = None
     """The account on the server (MLFLOW_TRACKING_USERNAME)."""
+    option: str = "MLFLOW_TRACKING_URI"
+    """What sets the URI, for messages."""
     login: tuple[str, str] = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-    """The variables that set it, for messages."""
+    """The variables that set the account, for messages."""
     patience: float = 0.0
     """Seconds to wait for a server that does not answer (see `patience`); 0: MLflow's own few retries are all."""
 
@@ -190,7 +192,7 @@ class Tracking:
         with self.answering():
             # MLflow itself would try again for minutes, with a database even for an hour
             if self._is_http:
-                split_url(self.uri, name="MLFLOW_TRACKING_URI")
+                split_url(self.uri, name=self.option)
                 end_silent_transfers()
                 self._waiting.call(lambda: _probe_server(self.uri), passing_failure_of_mlflow)
             elif self._is_database:
@@ -366,7 +368,8 @@ class Tracking:
         elif _ANSWERED.search(words):
             remedy = "the server's log says why; check that it reaches its database and the store of its files"
         else:
-            remedy = f"start the server or correct MLFLOW_TRACKING_URI (unset, it is {DEFAULT_URI})"
+            unset = f" (unset, it is {DEFAULT_URI})" if self.option == Tracking.option else ""
+            remedy = f"start the server or correct {self.option}{unset}"
         return BackendError(f"MLflow at {self.address} cannot be used: {_reason(error)}", remedy)
 
     @property

@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from components.services.serving.query_log import decode_vector
 from dagnn_core.errors import InputError
 from dagnn_core.text import clip, one_line
 
 MAX_LINE = 1 << 20  # bytes
+MAX_MILLISECONDS = 1e9  # eleven days
 NUM_NAMED = 3
 """Damaged lines that are named; the others are counted."""
 _ROTATED = re.compile(r"[.-](\d[\d.-]*)(?P<gz>\.gz)?")
@@ -46,7 +47,7 @@ class LoggedQuery(BaseModel):
     time: str
     kind: Literal["text", "id", "image", "vector"]
     target: Literal["image", "text"]
-    milliseconds: float
+    milliseconds: Annotated[float, Field(ge=0, le=MAX_MILLISECONDS)]
     model: ModelName
     request: str = ""
     text: str | None = None
@@ -54,9 +55,15 @@ class LoggedQuery(BaseModel):
     relevant: bool | None = None
     nearest_labels: dict[str, float] = {}
     expected_labels: float | None = None
-    words: int | None = None
-    unknown_words: int | None = None
+    words: Annotated[int, Field(ge=0, le=MAX_LINE)] | None = None
+    unknown_words: Annotated[int, Field(ge=0)] | None = None
     embedding: str = ""
+
+    @model_validator(mode="after")
+    def _count(self) -> Self:
+        if self.words is not None and (self.unknown_words or 0) > self.words:
+            raise ValueError(f"{self.unknown_words} of {self.words} words are unknown")
+        return self
 
     @property
     def moment(self) -> datetime:
@@ -66,7 +73,10 @@ class LoggedQuery(BaseModel):
             ValueError: `time` is no time.
         """
         found = datetime.fromisoformat(self.time)
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        try:
+            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        except OverflowError as error:  # in the first or the last year that there is
+            raise ValueError(f"{self.time} is no time") from error
 
     @property
     def vector(self) -> NDArray[np.float32] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.services.registry import copying
-from components.services.registry.copying import COPIED_FROM, copy_version
+from components.services.registry.copying import COPIED_FROM, copy_version, other_registry
 from components.services.registry.stored_model import download, model_folder
 from components.services.registry.versions import CHALLENGER, MODEL_ID
 from components.services.tracking.mlflow import Tracking
@@ -18,6 +18,7 @@ from dagnn_core.artifacts import read_artifact
 from dagnn_core.errors import BackendError, InputError
 from dagnn_core.model.embedder import TrainedModel
 from pipeline.cli import registry as commands
+from tests.components.services.data_versions.conftest import kill_at
 
 
 @pytest.fixture
@@ -99,10 +100,51 @@ def test_a_copy_that_differs_is_no_version(scenes, prod, monkeypatch):
     assert copy_version(scenes.tracking, scenes.version("good"), prod).version == "1"
 
 
+@pytest.mark.slow
+def test_a_copy_that_is_there_and_damaged_is_told_and_nothing_moves(scenes, prod):
+    copy_version(scenes.tracking, scenes.version("good"), prod)
+    (copied,) = versions(prod)
+    prod.client.delete_registered_model_alias("good", CHALLENGER)
+    location = prod.client.get_model_version_download_uri("good", copied.version)
+    (weights,) = Path(location.removeprefix("file://")).rglob("model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(InputError, match=r"good 1 in .* has not the files that were registered; delete that version"):
+        copy_version(scenes.tracking, scenes.version("good"), prod)
+    assert prod.client.get_registered_model("good").aliases == {}
+    prod.client.delete_model_version("good", copied.version)
+    assert copy_version(scenes.tracking, scenes.version("good"), prod).is_new
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point",
+    [
+        "components.services.registry.copying:ensure_registered_model after 1",
+        "components.services.registry.copying:_rename before 1",
+        "components.services.registry.copying:_check_copy before 1",
+        "components.services.registry.copying:log_evaluation after 1",
+        "components.services.registry.copying:add_version before 1",
+        "components.services.registry.copying:add_version after 1",
+    ],
+)
+def test_a_copy_that_was_killed_is_repeated_and_there_is_one_version(scenes, prod, monkeypatch, tmp_path, point):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", scenes.tracking.uri)
+    call = "from pipeline.cli.main import main\nmain()\n"
+    kill_at(point, call, "registry", "copy", "good/1", "--to", prod.uri, cwd=tmp_path)
+    known = point == "components.services.registry.copying:add_version after 1"
+    assert len(versions(prod)) == known
+    done = copy_version(scenes.tracking, scenes.version("good"), prod)
+    assert (done.version, done.is_new) == ("1", not known)
+    assert prod.client.get_registered_model("good").aliases == {CHALLENGER: versions(prod)[0].version}
+    assert len(versions(prod)) == 1
+
+
 def test_what_cannot_be_copied_is_one_line_and_nothing_is_made(scenes, prod, tmp_path, monkeypatch):
     source = scenes.version("good")
     with pytest.raises(InputError, match=r"is the registry that the version is in; name another one as --to"):
         copy_version(scenes.tracking, source, scenes.tracking)
+    with pytest.raises(InputError, match=r"is the registry that the version is in; name another one as --to"):
+        copy_version(scenes.tracking, source, replace(scenes.tracking, uri=f"{scenes.tracking.uri}?timeout=5"))
     lost = shutil.copytree(scenes.files("good"), tmp_path / "lost")
     (lost / "artifacts" / "model" / "model.json").unlink()
     scenes.register("lost", "good", source=lost)
@@ -110,11 +152,17 @@ def test_what_cannot_be_copied_is_one_line_and_nothing_is_made(scenes, prod, tmp
         InputError, match=r"lost 1 has lost its files: .*model\.json is missing .*register the model again"
     ):
         copy_version(scenes.tracking, scenes.tracking.client.get_model_version("lost", "1"), prod)
+    spoiled = shutil.copytree(scenes.files("good"), tmp_path / "spoiled")
+    weights = spoiled / "artifacts" / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    scenes.register("spoiled", "good", source=spoiled)
+    with pytest.raises(InputError, match=r"spoiled 1 in sqlite:.* has not the files that were registered; register it"):
+        copy_version(scenes.tracking, scenes.tracking.client.get_model_version("spoiled", "1"), prod)
     scenes.register("evaluated", "good", report_digest="0" * 64)
     with pytest.raises(InputError, match=r"has the report of another evaluation by now; register the model again"):
         copy_version(scenes.tracking, scenes.tracking.client.get_model_version("evaluated", "1"), prod)
     assert prod.client.search_registered_models() == []
-    nowhere = replace(prod, uri="http://127.0.0.1:9")
+    nowhere = other_registry(scenes.tracking, "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(BackendError, match=r"MLflow at http://127\.0\.0\.1:9 cannot be used"):
+    with pytest.raises(BackendError, match=r"MLflow at http://127\.0\.0\.1:9 cannot be used.*; start .* correct --to$"):
         copy_version(scenes.tracking, source, nowhere)

@@ -400,11 +400,13 @@ def test_queries_are_logged_without_images(serving, good, tmp_path, png):
         server.ask("/search/image?k=1", png())
         server.ask("/search", {"id": good.index.ids[0]})
         server.ask("/search", {"text": "zzz"})
-    text, image, item = map(json.loads, log.read_text().splitlines())
+    text, image, item, unknown = map(json.loads, log.read_text().splitlines())
     assert (text["text"], text["target"], text["k"], text["filters"]) == ("a boat qqq", "image", 2, ["split=test"])
     assert [hit["id"] for hit in text["hits"]] == [hit["id"] for hit in found["hits"]]
     assert text["unknown_words"] == 1 and text["model"] == found["model"] and text["milliseconds"] > 0
     assert (image["kind"], image["text"], item["id"]) == ("image", None, good.index.ids[0])
+    assert (unknown["text"], unknown["hits"], unknown["relevant"], unknown["embedding"]) == ("zzz", [], False, "")
+    assert unknown.keys() == text.keys()
     assert "127.0.0.1" not in log.read_text()
 
 

@@ -66,12 +66,17 @@ def test_damaged_lines_are_counted_and_named_and_the_others_are_read(tmp_path: P
         line(kind="smell"),
         line(milliseconds="fast"),
         line(milliseconds=float("nan")),
+        line(milliseconds=-1.0),
+        line(milliseconds=1e300),
+        line(words=1, unknown_words=2),
+        line(words=-1),
         line(time="yesterday"),
+        line(time="0001-01-01T00:00:00+23:59"),  # before the first year in UTC
         line(embedding="not base64"),
         b"[1, 2]\n",
         b"x" * (MAX_LINE + 10) + b"\n",
     ]
-    log.write_bytes(line(text="first") + b"".join(wrong) + b"\n" + line(text="last"))
+    log.write_bytes(line(text="first", unknown_words=2) + b"".join(wrong) + b"\n" + line(text="last"))
     queries, damage = read(log)
     assert [query.text for query in queries] == ["first", "last"]
     assert damage.num_lines == len(wrong)

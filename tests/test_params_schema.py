@@ -1,6 +1,7 @@
 """The JSON schema of `params.yaml`: up to date, true of every shipped configuration, and found by editors."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ SCHEMA = ROOT / "params.schema.json"
 LANGUAGE_SERVER = "# yaml-language-server: $schema="
 
 
+@cache
 def read(path: Path) -> Any:
     return YAML(typ="safe").load(path)
 
@@ -23,7 +25,7 @@ def read(path: Path) -> Any:
 CONFIGURATIONS = [
     path
     for path in [ROOT / "params.yaml", *sorted(ROOT.glob("configs/**/*.yaml"))]
-    if set(read(path)) & set(SECTIONS) and path.parent.name not in ("clusters", "tune")
+    if set(read(path)) & set(SECTIONS) and path.parent not in (ROOT / "configs/clusters", ROOT / "configs/tune")
 ]
 COMPLETE = [path for path in CONFIGURATIONS if set(read(path)) == set(SECTIONS)]
 

@@ -27,12 +27,9 @@ _SAID_BY_THE_STEP = {"layout": "folder", "num_rows": 90, "dropped_labels": {}}  
 
 
 @pytest.fixture
-def tracking(empty_database, tmp_path) -> Tracking:
+def tracking(make_tracking) -> Tracking:
     """Tracking in a database of its own."""
-    file = tmp_path / "tracking" / "mlflow.db"
-    file.parent.mkdir()
-    shutil.copy(empty_database, file)
-    return Tracking(uri=f"sqlite:///{file}")
+    return make_tracking()
 
 
 def _store_version(

@@ -16,6 +16,7 @@ def say(text: str) -> str:  # kfp takes its source
     return f"{text}, said by {sys.executable}"
 
 
+@pytest.mark.slow
 def test_a_path_of_python_may_have_any_characters_and_arguments_stay_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

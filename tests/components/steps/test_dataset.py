@@ -26,6 +26,7 @@ from dagnn_core.artifacts import read_artifact
 from dagnn_core.config.dataset import DatasetConfig, FolderConfig
 from dagnn_core.config.section import section_json
 from dagnn_core.data.dataset import KIND, Dataset
+from dagnn_core.data.ingest.shards import ShardWriter
 from dagnn_core.data.ingest.work import images_digest
 from dagnn_core.data.layouts.folder import open_folder
 from dagnn_core.errors import InputError
@@ -642,22 +643,26 @@ def test_a_second_import_of_the_same_images_is_refused(params, out):
 
 
 def test_ctrl_c_leaves_nothing_and_the_next_run_works(tmp_path, out):
-    spec = demo_spec(tmp_path, "{num_scenes: 250, width: 96, height: 96}")
+    spec = demo_spec(tmp_path, "{num_scenes: 60, width: 96, height: 96}")
+    params = DatasetConfig(source=str(spec), min_label_count=2)
     out.parent.mkdir()
-    with forked.start(*command(DatasetConfig(source=str(spec)), out)) as process:
-        deadline = time.monotonic() + 60
-        while not list(work_of(out).rglob("data-00000.tmp")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        done = process.wait()
+
+    def interrupt_itself():
+        flush = ShardWriter._flush_group
+
+        def flush_and_interrupt(shards):
+            flush(shards)
+            assert shards._temporary.stat().st_size
+            os.killpg(os.getpgrp(), signal.SIGINT)
+
+        ShardWriter._flush_group = flush_and_interrupt
+        forked.run_module(*command(params, out))
+
+    done = forked.fork(interrupt_itself).wait()
     assert done.returncode == 130
     assert done.stderr.strip().splitlines()[-1].startswith("error: interrupted")
     assert "Traceback" not in done.stderr
     assert entries(out.parent) == []
-    demo_spec(tmp_path, "{num_scenes: 60, width: 96, height: 96}")
-    params = DatasetConfig(source=str(spec), min_label_count=2)
     step.run(params=params, work=work_of(out), dataset_out=out)
     assert len(Dataset.read(out, verify=True)) > 40
 

@@ -204,20 +204,19 @@ def test_uncommitted_code_is_accepted_on_demand_alone_and_recorded(scenes, tmp_p
     assert "allowed by --allow-dirty: dvc_lock: no commit in this folder's repository has a dvc.lock" in event.why
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         ("embeddings * 1.001", r"^largest difference of embeddings in a fresh process"),
-        pytest.param(
+        (
             "__import__('components')",
             r"^the version does not work in a fresh process: ModuleNotFoundError: No module named 'components'",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
+        (
             "__import__('os').environ['AWS_SECRET_ACCESS_KEY']",
             r"^the version does not work in a fresh process: KeyError: 'AWS_SECRET_ACCESS_KEY'",
-            marks=pytest.mark.slow,
         ),
     ],
     ids=["other embeddings", "needs the project", "takes credentials"],

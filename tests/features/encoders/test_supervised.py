@@ -33,6 +33,11 @@ def fit(train=TRAIN, val=VAL, *, dim=16, seed=3):
     return SupervisedEncoder.fit(BAG, train, val, dim=dim, seed=seed)
 
 
+@pytest.fixture(scope="module")
+def encoder():
+    return fit()
+
+
 def mean_average_precision(vectors, labels):
     """Of every item as a query among all others, by cosine; relevant is what shares a label."""
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
@@ -45,8 +50,7 @@ def mean_average_precision(vectors, labels):
     return np.mean(precisions)
 
 
-def test_texts_with_equal_labels_are_closer_than_by_their_words():
-    encoder = fit()
+def test_texts_with_equal_labels_are_closer_than_by_their_words(encoder):
     vectors = encoder.encode(TEST.texts)
     assert (vectors.shape, vectors.dtype) == ((200, 16), np.float32)
     assert (vectors >= 0).all()
@@ -55,15 +59,15 @@ def test_texts_with_equal_labels_are_closer_than_by_their_words():
     assert hidden > words + 0.05 > chance + 0.1
 
 
-def test_same_seed_same_bits_and_no_trace_in_the_global_generator():
+def test_same_seed_same_bits_and_no_trace_in_the_global_generator(encoder):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first, second, other = fit(), fit(), fit(seed=4)
+    same, other = fit(), fit(seed=4)
     assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(first.weight, second.weight)
-    assert torch.equal(first.bias, second.bias)
-    assert not torch.equal(first.weight, other.weight)
+    assert torch.equal(encoder.weight, same.weight)
+    assert torch.equal(encoder.bias, same.bias)
+    assert not torch.equal(encoder.weight, other.weight)
 
 
 def test_the_vector_is_the_hidden_layer_and_zero_without_known_words():
@@ -88,16 +92,15 @@ def test_stops_where_validation_says_so(monkeypatch, caplog):
         fit(val=LabelledTexts([], np.zeros((0, 3), np.uint8)))
 
 
-def test_a_saved_encoder_gives_equal_bits(tmp_path):
-    encoder = fit()
+def test_a_saved_encoder_gives_equal_bits(encoder, tmp_path):
     encoder.save(tmp_path)
     loaded = load_text_encoder(tmp_path)
     assert (loaded.kind, loaded.dim) == ("supervised_bow", 16)
     assert loaded.encode(TEST.texts).tobytes() == encoder.encode(TEST.texts).tobytes()
 
 
-def test_a_damaged_state_is_refused(tmp_path):
-    fit().save(tmp_path)
+def test_a_damaged_state_is_refused(encoder, tmp_path):
+    encoder.save(tmp_path)
     path = tmp_path / "hidden.safetensors"
     for weight, bias in ((torch.zeros(3, BAG.dim), torch.zeros(4)), (torch.zeros(4, 7), torch.zeros(4))):
         save_file({"weight": weight, "bias": bias}, path)

@@ -8,6 +8,7 @@ from components.benchmarks import data
 from dagnn_core.data.dataset import Dataset
 
 
+@pytest.mark.slow
 def test_stages_of_growing_data_sets_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "COPY_EVERY", 20)
     monkeypatch.setattr(data, "ITEMS_PER_SHARD", 70)

@@ -55,6 +55,7 @@ def test_products_and_bytes_of_a_step_are_counted() -> None:
     assert train._optimizer_bytes(state) == 4 * weights * (7 + 3)
 
 
+@pytest.mark.slow
 def test_rows_have_rates_ratios_and_memory(tmp_path: Path) -> None:
     arguments = ["bench", "train", "--preset", "aaai21", "--preset", "best", "--batch", "8", "--seconds", "0"]
     result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "rows.json")], catch_exceptions=False)

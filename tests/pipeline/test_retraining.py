@@ -153,6 +153,21 @@ def test_the_first_data_is_trained_on_once(project: Project) -> None:
 
 
 @pytest.mark.slow
+def test_other_data_that_gives_an_equal_model_is_trained_on_once(project: Project) -> None:
+    project.retrain()
+    source = write_source(project.source, 120)
+    shutil.copy(source / "images" / "0.png", source / "images" / "of_no_row.png")
+    add("photos", str(source), project=project.root, storage=Storage())
+    git("commit", "--quiet", "--all", "--message", "an image that no row has", cwd=project.root)
+    done = project.retrain()
+    assert (done["outcome"], done["version"]) == ("registered", "1")
+    again = project.retrain()
+    assert (again["outcome"], again["version"], again["md5"]) == ("nothing new", "1", done["md5"])
+    (version,) = project.versions
+    assert version.tags["raw_digest"] != done["md5"], "the version says what it was made from"
+
+
+@pytest.mark.slow
 def test_new_data_is_compared_on_both_test_splits_and_promoted(project: Project) -> None:
     first = project.retrain("--promote")
     assert first["outcome"] == "promoted", first["reason"]

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 CHALLENGER = "challenger"
 CHAMPION = "champion"
 RAW_DIGEST = "raw_digest"  # tag of a version, as `Lineage` writes it: md5 of the raw data
+OTHER_RAW = "other_raw."  # and md5: tag of a version to which a training on other raw data has led, too
 MODEL_ID = "mlflow_model_id"  # tag of a version: MLflow's record of its model
 MODEL_VERSION = "model_version"  # tag of the MLflow run of a whole pipeline run: NAME/VERSION
 KUBEFLOW_MLFLOW_RUN = "kubeflow_mlflow_run"
@@ -141,7 +142,9 @@ def register_version(
         else:
             version = str(found.version)
             same_ancestors = Lineage(digests=ancestors).tags().items() <= found.tags.items()
-            for tag, value in (evaluation | (uris if same_ancestors else {})).items():
+            raw_md5 = ancestors.get("raw", "")
+            other_raw = {f"{OTHER_RAW}{raw_md5}": "equal model"} if raw_md5 and not same_ancestors else {}
+            for tag, value in (evaluation | (uris if same_ancestors else {}) | other_raw).items():
                 client.set_model_version_tag(name, version, tag, value)
             client.update_model_version(name, version, description)
         client.set_registered_model_alias(name, CHALLENGER, version)
@@ -285,7 +288,7 @@ def read_versions(tracking: Tracking, name: str) -> "tuple[RegisteredModel, dict
 
 
 def find_trained_on(tracking: Tracking, name: str, md5: str) -> "ModelVersion | None":
-    """The newest whole version that was trained on a version of raw data; None where there is none.
+    """The newest whole version that a training on a version of raw data has led to; None where there is none.
 
     Args:
         tracking: where the registry is.
@@ -299,6 +302,7 @@ def find_trained_on(tracking: Tracking, name: str, md5: str) -> "ModelVersion | 
     check_name(name)
     with tracking.answering():
         known = _versions_with(tracking.client, name, RAW_DIGEST, md5)
+        known += _versions_with(tracking.client, name, f"{OTHER_RAW}{md5}", "equal model")
         return next((version for version in reversed(known) if find_fault(tracking, version) is None), None)
 
 

@@ -189,10 +189,12 @@ def _leaky(scenes: Path, out: Path) -> None:
 
 
 def _train_and_register(root: Path, data: Path, tracking: Tracking, *, name: str, kind: str, image: str) -> None:
-    made = {kind: root / kind for kind in ("features", "label_graph", "model", "report")}
-    features = FeaturesConfig(image=image, min_word_count=1)
-    extract_features.run(dataset=data, params=features, cache=root.parent / "cache", features_out=made["features"])
-    build_label_graph.run(dataset=data, params=LabelGraphConfig(), label_graph_out=made["label_graph"])
+    made = {kind: root / kind for kind in ("model", "report")}
+    made |= {kind: root.parent / f"{kind}_of_{data.name}" for kind in ("features", "label_graph")}
+    if not made["features"].exists():
+        features = FeaturesConfig(image=image, min_word_count=1)
+        extract_features.run(dataset=data, params=features, cache=root.parent / "cache", features_out=made["features"])
+        build_label_graph.run(dataset=data, params=LabelGraphConfig(), label_graph_out=made["label_graph"])
     train.run(
         features=made["features"],
         label_graph=made["label_graph"],

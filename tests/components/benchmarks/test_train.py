@@ -82,6 +82,6 @@ def test_items_on_the_disk_are_timed_by_their_number(tmp_path: Path) -> None:
 
 def test_peak_memory_is_what_the_body_takes() -> None:
     with train._peak_memory(CPU) as peak, kept_memory():
-        block = torch.ones(200 << 20, dtype=torch.uint8)
-    assert 170 < peak() / train.MIB < 260
+        block = torch.ones(800 << 20, dtype=torch.uint8)
+    assert 720 < peak() / train.MIB < 880  # the process gives other memory back meanwhile, or takes some
     del block

@@ -147,20 +147,22 @@ def test_what_cannot_be_copied_is_one_line_and_nothing_is_made(scenes, prod, tmp
         copy_version(scenes.tracking, source, replace(scenes.tracking, uri=f"{scenes.tracking.uri}?timeout=5"))
     lost = shutil.copytree(scenes.files("good"), tmp_path / "lost")
     (lost / "artifacts" / "model" / "model.json").unlink()
-    scenes.register("lost", "good", source=lost)
+    scenes.register("copy-lost", "good", source=lost)
     with pytest.raises(
-        InputError, match=r"lost 1 has lost its files: .*model\.json is missing .*register the model again"
+        InputError, match=r"copy-lost 1 has lost its files: .*model\.json is missing .*register the model again"
     ):
-        copy_version(scenes.tracking, scenes.tracking.client.get_model_version("lost", "1"), prod)
+        copy_version(scenes.tracking, scenes.tracking.client.get_model_version("copy-lost", "1"), prod)
     spoiled = shutil.copytree(scenes.files("good"), tmp_path / "spoiled")
     weights = spoiled / "artifacts" / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    scenes.register("spoiled", "good", source=spoiled)
-    with pytest.raises(InputError, match=r"spoiled 1 in sqlite:.* has not the files that were registered; register it"):
-        copy_version(scenes.tracking, scenes.tracking.client.get_model_version("spoiled", "1"), prod)
-    scenes.register("evaluated", "good", report_digest="0" * 64)
+    scenes.register("copy-spoiled", "good", source=spoiled)
+    with pytest.raises(
+        InputError, match=r"copy-spoiled 1 in sqlite:.* has not the files that were registered; register it"
+    ):
+        copy_version(scenes.tracking, scenes.tracking.client.get_model_version("copy-spoiled", "1"), prod)
+    scenes.register("copy-evaluated", "good", report_digest="0" * 64)
     with pytest.raises(InputError, match=r"has the report of another evaluation by now; register the model again"):
-        copy_version(scenes.tracking, scenes.tracking.client.get_model_version("evaluated", "1"), prod)
+        copy_version(scenes.tracking, scenes.tracking.client.get_model_version("copy-evaluated", "1"), prod)
     assert prod.client.search_registered_models() == []
     nowhere = other_registry(scenes.tracking, "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

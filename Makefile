@@ -42,7 +42,8 @@ demo: setup ## train, evaluate and register a model on the built-in demo data, a
 	@echo "report      artifacts/report/report.html"
 	@echo "activate    source $(VENV)/bin/activate (puts mlflow, dvc and dagnn on PATH)"
 
-WORKERS ?= auto
+# tests wait for servers and processes: half a worker more than there are cores
+WORKERS ?= $(shell python3 -c "import os; print(max(1, os.cpu_count() * 3 // 2))")
 # one thread for each worker: more threads than cores wait for each other
 check test test-all chaos: export OMP_NUM_THREADS := 1
 PYTEST := pytest -q -n $(WORKERS) --dist loadfile

@@ -86,10 +86,14 @@ def test_without_kept_columns_files_and_manifest_are_as_they_ever_were(tmp_path)
     rows = items(3)
     artifact = write(tmp_path / "d", rows).artifact
     assert "columns" not in artifact.content
-    images = [{"bytes": row.image, "path": row.image_path} for row in rows]
-    cells = [
-        [row.id, row.text, list(row.labels), image, "train", True, True]
-        for row, image in zip(rows, images, strict=True)
+    columns = [
+        [row.id for row in rows],
+        [row.text for row in rows],
+        [list(row.labels) for row in rows],
+        [{"bytes": row.image, "path": row.image_path} for row in rows],
+        ["train"] * 3,
+        [True] * 3,
+        [True] * 3,
     ]
     options = {"compression": "none", "use_dictionary": ["split"], "write_statistics": False}
     with pq.ParquetWriter(tmp_path / "expected.parquet", SCHEMA, **options) as writer:

@@ -68,7 +68,7 @@ def test_columns_of_the_source_are_written_and_read(table: Table, tmp_path: Path
     queries = Queries.of(data, measured.rows, scores=measured.scores, first=measured.first)
     with write_artifact(tmp_path / "report", kind="report", provenance={}) as draft:
         queries.write(draft.path / FILE)
-        draft.content = {"data": data.artifact.content | {"content_digest": data.artifact.content_digest}}
+        draft.content = {"data": data.artifact.content | {"content_digest": data.artifact.content_digest, "raw": None}}
     read = Queries.read(read_artifact(tmp_path / "report", "report"))
     assert read.columns["camera"] == [f"camera {number}" for number in range(3, 15)]
     assert read.columns["direction"][0] == "direction 3" and list(read.columns) == ["camera", "direction"]

@@ -84,7 +84,7 @@ def test_what_a_value_rules_out_is_not_said_again() -> None:
     [
         ([str(1990 + row % 30) for row in range(400)], 0, 1999, "year 1999 or less"),
         ([f"{1990 + row % 30}.0" for row in range(400)], 2011, 2020, "year 2011 or more"),
-        ([str(-1e3 * (row % 50)) for row in range(400)], -30e3, -10e3, "year -30000 to -10000"),
+        ([str(-1e3 * (row % 50)) for row in range(400)], -30e3, -10e3, "year -30499 to -9500"),
         ([str((row % 50) / 8) for row in range(400)], 0, 2.0, "year at most 2.0625"),
         ([str((row % 50) / 8) for row in range(400)], 2.0, 4.0, "year above 1.9375 and at most 4.0625"),
         (

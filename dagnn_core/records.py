@@ -127,6 +127,7 @@ class DatasetContent:
     dropped_labels: Mapping[str, Number] = Field(default_factory=dict)
     unseen_label_names: tuple[str, ...] = ()
     vectors: Mapping[str, Vectors] = Field(default_factory=dict)
+    columns: tuple[str, ...] = ()
     layout: str = ""
 
 

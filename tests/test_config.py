@@ -89,6 +89,15 @@ def test_every_field_has_a_docstring(name: str) -> None:
         ({"dataset": {"layout": "folder"}}, r"dataset.folder.table must be the name of a table file, got ''"),
         ({"dataset": {"folder": {"tables": "x"}}}, r"unknown key dataset.folder.tables; did you mean 'table'"),
         ({"dataset": {"folder": {"label_columns": "a"}}}, r"dataset.folder.label_columns must be a list of texts"),
+        (
+            {"dataset": {"folder": {"keep_columns": ["a", "b", "a"]}}},
+            r"dataset.folder.keep_columns must be names of columns, each once, got \['a', 'b', 'a'\]",
+        ),
+        ({"dataset": {"folder": {"keep_columns": [""]}}}, r"keep_columns must be names of columns, each once, got"),
+        (
+            {"dataset": {"folder": {"keep_columns": ["year", "split"]}}},
+            r"keep_columns must be other columns than id, text, labels, split, which every item has, got \['year'",
+        ),
         ({"dataset": {"val_fraction": 0.6, "test_fraction": 0.5}}, r"val_fraction \+ dataset.test_fraction must be"),
         ({"dataset": {"incomplete": "drop"}}, r"dataset.incomplete must be one of reject, keep, got 'drop'"),
         ({"dataset": {"train_without_image": 1}}, r"dataset.train_without_image must be at least 0 and below 1, got 1"),

@@ -28,6 +28,8 @@ the layout's name (None where there is none)."""
 
 
 LabelFormat = Literal["auto", "values", "indicator"]
+OWN_COLUMNS = ("id", "text", "labels", "split")
+"""What every item has, under these names also in an index; a column that is kept needs another one."""
 
 
 @section
@@ -63,6 +65,15 @@ class FolderConfig:
     """`.npz` with `ids` and `features` [N, dim] for `features.image: precomputed`; empty: none."""
     text_vectors: str = ""
     """The same for `features.text: precomputed`."""
+    keep_columns: tuple[str, ...] = ()
+    """Further columns that items keep as texts, for slices of the evaluation and filters of a search."""
+
+    def __post_init__(self) -> None:
+        names, kept = set(self.keep_columns), list(self.keep_columns)
+        is_list_of_names = "" not in names and len(names) == len(kept)
+        require(is_list_of_names, "dataset.folder.keep_columns", "names of columns, each once", kept)
+        others = f"other columns than {', '.join(OWN_COLUMNS)}, which every item has"
+        require(names.isdisjoint(OWN_COLUMNS), "dataset.folder.keep_columns", others, kept)
 
 
 @section

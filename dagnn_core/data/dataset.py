@@ -3,9 +3,10 @@
 `data-00000.parquet` ... hold `id`, `text`, `labels` (list of texts), `image` (struct of `bytes` and `path`; null where
 the item has no image, or precomputed vectors only), `split`, `has_image` and `has_text`. A training item may lack one
 of the two modalities: then its image is null or its text empty; data of precomputed vectors alone has neither images
-nor texts. A training item without labels is unlabelled: its labels are not known. `rejected.parquet` holds `row` (of
-the raw table, from 1), `id`, `reason` and `detail`. `vectors/image.npy` and `vectors/text.npy` [N, dim] are in row
-order, with zeros for items that lack the modality. `unseen_labels.npy` uint8 [N, U], where `dataset.unseen_labels` asks
+nor texts. A training item without labels is unlabelled: its labels are not known. `column_NAME` holds the column NAME
+of the source, as texts, where `dataset.folder.keep_columns` asks for it. `rejected.parquet` holds `row` (of the raw
+table, from 1), `id`, `reason` and `detail`. `vectors/image.npy` and `vectors/text.npy` [N, dim] are in row order, with
+zeros for items that lack the modality. `unseen_labels.npy` uint8 [N, U], where `dataset.unseen_labels` asks
 for it, has the labels that training must not see. `card.html` and `card.md`, with images in `card/`, describe it all to
 people.
 """
@@ -27,6 +28,7 @@ from dagnn_core.errors import ArtifactError
 KIND = "dataset"
 UNSEEN_LABELS = "unseen_labels.npy"
 SPLITS = ("train", "val", "test")
+COLUMN_PREFIX = "column_"  # of columns of the source, so that no name is one of ours
 SHARD_BYTES = 64 << 20  # few large files: DVC and S3 are slow with many small ones
 ROW_GROUP_ITEMS = 256  # an image is read with its row group, so groups stay small
 
@@ -63,6 +65,8 @@ class Item(NamedTuple):
     """Whether there is an image, or a precomputed vector of it."""
     has_text: bool = True
     """Whether there is a text, or a precomputed vector of it."""
+    columns: Mapping[str, str] = {}
+    """Column of the source -> the item's cell, empty where it has none; the same columns for all items, mostly none."""
 
 
 class Rejection(NamedTuple):
@@ -97,6 +101,8 @@ class Dataset:
     """Labels that only test items carry, and no other step than the evaluation sees; mostly none."""
     unseen_labels: NDArray[np.uint8]
     """Their matrix, [N, U], of test items alone."""
+    columns: Mapping[str, tuple[str, ...]]
+    """Column of the source -> its cell of every item, [N]; mostly none."""
 
     @classmethod
     def read(cls, path: Path, *, verify: bool = False) -> "Dataset":
@@ -115,10 +121,12 @@ class Dataset:
             ArtifactError: its files are not what its manifest says.
         """
         content = artifact.require("label_names", "num_items", "splits")
+        columns = content.get("columns", ())
+        schema = with_columns(SCHEMA, columns)
         tables = [
-            read_columns(shard, SCHEMA, None, without=["image"], remedy=artifact.remedy) for shard in shards(artifact)
+            read_columns(shard, schema, None, without=["image"], remedy=artifact.remedy) for shard in shards(artifact)
         ]
-        table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        table = pa.concat_tables(tables) if tables else schema.empty_table()
         if table.num_rows != content["num_items"]:
             raise ArtifactError(
                 f"{artifact.path}: the shards have {table.num_rows} rows, but the manifest says {content['num_items']}",
@@ -138,6 +146,7 @@ class Dataset:
             labels=_label_matrix(table["labels"].to_pylist(), names, artifact),
             unseen_label_names=tuple(content.get("unseen_label_names", ())),
             unseen_labels=read_unseen_labels(artifact, splits),
+            columns={name: tuple(table[COLUMN_PREFIX + name].to_pylist()) for name in columns},
         )
 
     def __len__(self) -> int:
@@ -204,6 +213,11 @@ class Dataset:
         """Encoded images of a row group, as a column."""
         with opening(shard, self.artifact.remedy):
             return file.read_row_group(group, columns=["image.bytes"])["image"].combine_chunks().field("bytes")
+
+
+def with_columns(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
+    """The columns of a Parquet file of ours, then columns of the source by their names."""
+    return pa.schema([*schema, *(pa.field(COLUMN_PREFIX + name, pa.string()) for name in columns)])
 
 
 def shards(artifact: Artifact) -> list[Path]:

@@ -63,6 +63,8 @@ class RawItem(NamedTuple):
     """Whether it has what the data knows of texts: a text, a precomputed vector, or both."""
     unseen_labels: tuple[str, ...] = ()
     """Further labels, of a test item alone, that training must not see."""
+    columns: Mapping[str, str] = {}
+    """Cells of the columns that are kept, in the order of `RawData.columns`."""
 
     @property
     def is_complete(self) -> bool:
@@ -95,6 +97,8 @@ class RawData:
     draws_val: bool = False
     """Whether val is drawn out of train, since the data itself knows train and test alone."""
     vectors: Mapping[Modality, PrecomputedVectors] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    """Columns of the source that the data set keeps; none is called id, text, labels or split."""
     place: Callable[[int], str] = "row {}".format
     """Where a row is, for messages."""
 

@@ -1,7 +1,7 @@
 """Whether the files of a data set are what the format says."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dagnn_core.artifacts import Artifact
-from dagnn_core.data.dataset import SCHEMA, SPLITS, Dataset, Modality, shards
+from dagnn_core.data.dataset import SCHEMA, SPLITS, Dataset, Modality, shards, with_columns
 from dagnn_core.data_check.findings import Finding, judge
 
 MODALITIES: tuple[Modality, ...] = ("image", "text")
@@ -68,6 +68,7 @@ def check_vectors(dataset: Dataset) -> Iterator[Finding]:
 
 def _shard_faults(artifact: Artifact) -> Iterator[str]:
     num_rows = 0
+    schema = with_columns(SCHEMA, artifact.content.get("columns", ()))
     for shard in shards(artifact):
         try:
             with pq.ParquetFile(shard) as file:
@@ -76,11 +77,11 @@ def _shard_faults(artifact: Artifact) -> Iterator[str]:
         except pa.ArrowInvalid as error:
             yield f"{shard.name} is not a Parquet file ({error})"
             continue
-        wrong = [field for field in SCHEMA if found.get(field.name) != field.type]
+        wrong = [field for field in schema if found.get(field.name) != field.type]
         for field in wrong:
             yield f"{shard.name}: column {field.name} is {found.get(field.name, 'missing')}, expected {field.type}"
         if not wrong:
-            yield from _missing_cells(shard)
+            yield from _missing_cells(shard, schema.names)
     if num_rows == 0:
         yield "no items"
     if artifact.content.get("num_items") != num_rows:
@@ -90,8 +91,8 @@ def _shard_faults(artifact: Artifact) -> Iterator[str]:
         yield "the manifest does not list the label names, each once"
 
 
-def _missing_cells(shard: Path) -> Iterator[str]:
-    for name in SCHEMA.names:
+def _missing_cells(shard: Path, names: Sequence[str]) -> Iterator[str]:
+    for name in names:
         if name != "image":
             missing = pq.read_table(shard, columns=[name])[name].null_count
             if missing:

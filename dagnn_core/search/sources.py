@@ -57,7 +57,7 @@ class Source(Protocol):
 
 
 class DatasetSource:
-    """All items of a data set artifact; the split is a column.
+    """All items of a data set artifact; the split is a column, as are those that it keeps of its source.
 
     Args:
         dataset: the data set.
@@ -103,7 +103,8 @@ class DatasetSource:
                 text=dataset.texts[row],
                 labels=tuple(names[dataset.labels[row] > 0].tolist()),
                 image=image,
-                columns={"split": str(dataset.splits[row])},
+                columns={"split": str(dataset.splits[row])}
+                | {name: cells[row] for name, cells in dataset.columns.items()},
                 image_vector=_vector(self._vectors["image"], row, present=bool(dataset.has_image[row])),
                 text_vector=_vector(self._vectors["text"], row, present=bool(dataset.has_text[row])),
             )

@@ -64,6 +64,8 @@ def queries(
 
 
 def _query_lines(table: "Queries", places: "Sequence[QueryPlace]", *, as_json: bool) -> Iterator[str]:
+    from dagnn_core.data.dataset import COLUMN_PREFIX
+
     if not as_json:
         yield "direction      AP   AP@50    NDCG  partner  relevant  id, text, labels"
     for direction, item in places:
@@ -80,6 +82,7 @@ def _query_lines(table: "Queries", places: "Sequence[QueryPlace]", *, as_json: b
                     "labels": table.labels[item],
                     "text": table.texts[item],
                     "retrieved": list(table.retrieved[direction][item]),
+                    **{COLUMN_PREFIX + name: cells[item] for name, cells in table.columns.items()},
                 },
                 ensure_ascii=False,
             )

@@ -232,6 +232,10 @@ SCHEMA_FAULTS: dict[str, tuple[Callable[[pa.Table], pa.Table], dict[str, Any]]] 
         lambda table: replaced(table, "split", [None, *["train"] * 39]),
         {},
     ),
+    "data-00000.parquet: column column_camera is missing, expected string": (
+        lambda table: table,
+        {"columns": ["camera"]},
+    ),
     "no items": (lambda table: table.slice(0, 0), {"num_items": 0}),
     "the manifest counts 40 items, the files have 39": (lambda table: table.slice(1), {}),
     "the manifest does not list the label names, each once": (lambda table: table, {"label_names": ["boat", "boat"]}),

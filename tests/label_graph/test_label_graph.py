@@ -37,6 +37,7 @@ def dataset(labels=LABELS, splits=None, texts=TEXTS):
         labels=labels,
         unseen_label_names=(),
         unseen_labels=np.zeros((len(labels), 0), np.uint8),
+        columns={},
     )
 
 

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dagnn_core.artifacts import read_artifact
-from dagnn_core.data.dataset import Dataset
+from dagnn_core.artifacts import read_artifact, write_artifact
+from dagnn_core.data.dataset import Dataset, Item
+from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.disk import DiskError
 from dagnn_core.errors import ArtifactError, BackendError, InputError
 from dagnn_core.model.embedder import TrainedModel
@@ -413,6 +414,27 @@ def test_a_table_with_columns_to_filter_by(best, data, tmp_path):
     assert [hit.id for hit in index.search([query], 9, allowed=index.allowed("boat and sea"))[0]] == ["1"]
     assert [hit.id for hit in index.search([query], 9, allowed=index.allowed("", ["year=2019"]))[0]] == ["1"]
     assert index.thumbnail(1) is None
+
+
+def test_a_data_set_filters_by_the_columns_that_it_keeps(best, data, tmp_path):
+    images = data.images(range(6))
+    with write_artifact(tmp_path / "dataset", kind="dataset", provenance={}) as draft:
+        with DatasetWriter(draft.path, data.label_names, columns=["camera", "f. stop"]) as writer:
+            for row, image in enumerate(images):
+                cells = {"camera": ("day", "night", "")[row % 3], "f. stop": str(row)}
+                writer.add(Item(f"i{row}", data.texts[row], [], image, "", "test", columns=cells))
+            writer.write_rejected([])
+        draft.content = writer.content
+    index = SearchIndex(make(tmp_path / "index", best, open_source(tmp_path / "dataset")), best)
+    assert index.item(1).columns == {"camera": "night", "f. stop": "1", "split": "test"}
+    query = index.text_query(data.texts[0])
+    for conditions, expected in (
+        (["camera=night"], {"i1", "i4"}),
+        (["camera="], {"i2", "i5"}),
+        (["camera=night", "f. stop=4", "split=test"], {"i4"}),
+    ):
+        hits = index.search([query], 9, allowed=index.allowed("", conditions))[0]
+        assert {hit.id for hit in hits} == expected
 
 
 def test_a_rejected_row_is_listed_until_its_item_is_added(best, data, tmp_path):

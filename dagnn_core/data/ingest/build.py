@@ -99,7 +99,9 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
     items = take_labels_away(items, labelled_fraction=config.labelled_fraction, seed=config.seed)
     shards = work / rows_digest(items)
     shards.mkdir(exist_ok=True)
-    with DatasetWriter(out, labels.names, unfinished=shards, shard_bytes=raw.shard_bytes) as writer:
+    with DatasetWriter(
+        out, labels.names, columns=raw.columns, unfinished=shards, shard_bytes=raw.shard_bytes
+    ) as writer:
         _write_items(writer, raw, items)
         _write_vectors(writer, raw, items)
         if unseen:
@@ -136,7 +138,7 @@ def _read(raw: RawData, item: RawItem) -> bytes | None:
 
 
 def _item(item: RawItem, encoded: bytes | None) -> Item:
-    kept = (item.split, item.has_image, item.has_text)
+    kept = (item.split, item.has_image, item.has_text, item.columns)
     return Item(item.id, item.text, item.labels, encoded, item.image_path, *kept)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagnn_core.artifacts import sha256_of
-from dagnn_core.data.dataset import ROW_GROUP_ITEMS, SCHEMA, Item
+from dagnn_core.data.dataset import COLUMN_PREFIX, ROW_GROUP_ITEMS, SCHEMA, Item, with_columns
 from dagnn_core.disk import writing
 
 log = logging.getLogger(__name__)
@@ -25,8 +25,9 @@ ROW_GROUP_BYTES = 16 << 20  # large images: fewer of them in a row group, which 
 class ShardWriter:
     """Streams items into shards; at most one row group is in memory. Equal items make equal files."""
 
-    def __init__(self, folder: Path, *, shard_bytes: int) -> None:
+    def __init__(self, folder: Path, *, columns: Sequence[str], shard_bytes: int) -> None:
         self._folder = folder
+        self._columns = columns
         self._shard_bytes = shard_bytes
         self._shard: pq.ParquetWriter | None = None
         self._finished: list[Path] = []
@@ -98,9 +99,13 @@ class ShardWriter:
             if self._shard is None:
                 # images are compressed already; dictionaries and statistics of them would only cost time
                 self._shard = pq.ParquetWriter(
-                    self._temporary, SCHEMA, compression="none", use_dictionary=["split"], write_statistics=False
+                    self._temporary,
+                    with_columns(SCHEMA, self._columns),
+                    compression="none",
+                    use_dictionary=["split", *(COLUMN_PREFIX + name for name in self._columns)],
+                    write_statistics=False,
                 )
-            self._shard.write_table(_table(self._group), row_group_size=len(self._group))
+            self._shard.write_table(_table(self._group, self._columns), row_group_size=len(self._group))
         self._shard_size += self._group_size
         self._group, self._group_size = [], 0
         if self._shard_size >= self._shard_bytes:
@@ -123,7 +128,7 @@ def _stem(shard: int) -> str:
     return f"data-{shard:05d}"
 
 
-def _table(items: Sequence[Item]) -> pa.Table:
+def _table(items: Sequence[Item], columns: Sequence[str]) -> pa.Table:
     images = [None if item.image is None else {"bytes": item.image, "path": item.image_path} for item in items]
     return pa.table(
         [
@@ -134,6 +139,7 @@ def _table(items: Sequence[Item]) -> pa.Table:
             [item.split for item in items],
             [item.has_image for item in items],
             [item.has_text for item in items],
+            *([item.columns[name] for item in items] for name in columns),
         ],
-        schema=SCHEMA,
+        schema=with_columns(SCHEMA, columns),
     )

@@ -32,6 +32,7 @@ class DatasetWriter:
         folder: Path,
         label_names: Sequence[str],
         *,
+        columns: Sequence[str] = (),
         unfinished: Path | None = None,
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
@@ -40,12 +41,14 @@ class DatasetWriter:
         Args:
             folder: an empty folder, where the files are when the block ends without error.
             label_names: columns of the label matrix.
+            columns: columns of the source that every item has.
             unfinished: folder where finished shards stay when the block is interrupted; None: they need not.
             shard_bytes: images of at least so many bytes make a shard.
         """
         self._folder = folder
         self._label_names = tuple(label_names)
-        self._shards = ShardWriter(unfinished or folder, shard_bytes=shard_bytes)
+        self._columns = {"columns": list(columns)} if columns else {}
+        self._shards = ShardWriter(unfinished or folder, columns=columns, shard_bytes=shard_bytes)
         self._label_counts = {split: Counter[str]() for split in SPLITS}
         self._split_sizes = Counter[str]()
         self._modalities = Counter[str]()
@@ -144,7 +147,9 @@ class DatasetWriter:
             },
             "rejected": dict(self._rejected.most_common()),
             "vectors": self._vectors,
-        } | self._unseen
+            **self._unseen,
+            **self._columns,
+        }
 
     def _count(self, item: Item) -> None:
         self._split_sizes[item.split] += 1

@@ -47,13 +47,19 @@ def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = F
     label_columns = read_label_columns(table, config.label_columns, config.label_format, label_order)
     captions = read_list_column(table, config.text_column, allow_bare=False)
     texts = [cell if isinstance(cell, str) else " ".join(filter(None, cell)) for cell in captions]
+    kept = {name: table.texts(name) for name in config.keep_columns}
     has_images = bool(config.images or config.image_vectors)
 
     def rows() -> Iterator[RawItem]:
         for row, (item_id, cell) in enumerate(zip(ids, texts, strict=True), start=1):
             labels = split_labels([column[row - 1] for column in label_columns], config.label_separator, allowed)
             text, split = cell.strip(), splits[row - 1] if splits else ""
-            yield RawItem(row, item_id, text, labels, paths[row - 1], split, has_image=has_images, has_text=bool(text))
+            yield RawItem(
+                *(row, item_id, text, labels, paths[row - 1], split),
+                has_image=has_images,
+                has_text=bool(text),
+                columns={name: column[row - 1].strip() for name, column in kept.items()},
+            )
 
     items, rejections = quarantine(
         rows(), keep_incomplete=keep_incomplete, vectors=vectors, needs_split=splits is not None
@@ -67,6 +73,7 @@ def open_folder(source: Path, config: FolderConfig, *, keep_incomplete: bool = F
         image_state=None if images is None else lambda item: images.state(item.image_path),
         label_order=label_order,
         vectors=vectors,
+        columns=config.keep_columns,
         place=table.place,
     )
 
@@ -91,6 +98,7 @@ def _columns(config: FolderConfig) -> dict[str, str]:
     columns = {"id_column": config.id_column, "text_column": config.text_column}
     columns |= {key: name for key, name in optional.items() if name}
     columns |= {f"label_columns[{place}]": name for place, name in enumerate(config.label_columns)}
+    columns |= {f"keep_columns[{place}]": name for place, name in enumerate(config.keep_columns)}
     return {f"dataset.folder.{key}": name for key, name in columns.items()}
 
 

@@ -165,6 +165,7 @@ def render_report(
         "label_chart": label_chart(analysis),
         "num_first": NUM_RETRIEVED,
         "confusions": _confusions(analysis, dataset),
+        "has_source_columns": bool(analysis.queries.columns),
         "slice_numbers": _slice_numbers(analysis),
         "reliability": analysis.reliability,
         "reliability_chart": reliability_chart(analysis.reliability) if analysis.reliability else None,

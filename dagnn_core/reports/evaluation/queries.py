@@ -9,6 +9,7 @@
 | `labels`, `text`, `text_length` | the item's labels, its text, and the words of it (0: a precomputed vector alone) |
 | `brightness` | mean grey value of its image, 0 to 255; null without an image, and of more than 5,000 test items |
 | `retrieved`, `cosines` | ids of the first 10 results, and their cosines with the query |
+| `column_NAME` | the item's cell in the column NAME of the source, where the data set keeps it |
 
 Shapes: N test items, Q = 2 N queries.
 """
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from dagnn_core.arrays import read_columns
 from dagnn_core.artifacts import Artifact, rerun
-from dagnn_core.data.dataset import Dataset
+from dagnn_core.data.dataset import COLUMN_PREFIX, Dataset, with_columns
 from dagnn_core.data.images import decoded, map_in_order
 from dagnn_core.disk import writing
 from dagnn_core.errors import ArtifactError, InputError
@@ -84,6 +85,8 @@ class Queries:
     retrieved: Mapping[str, Sequence[Sequence[str]]]
     """Direction -> ids of the first results of every query."""
     cosines: Mapping[str, Sequence[Sequence[float]]]
+    columns: Mapping[str, Sequence[str]]
+    """Column of the source -> its cell of every item, [N]; mostly none."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -151,6 +154,7 @@ class Queries:
             num_relevant={direction: counts[items] for direction, counts in self.num_relevant.items()},
             retrieved={direction: [found[item] for item in places] for direction, found in self.retrieved.items()},
             cosines={direction: [found[item] for item in places] for direction, found in self.cosines.items()},
+            columns={name: [cells[item] for item in places] for name, cells in self.columns.items()},
         )
 
     @classmethod
@@ -188,6 +192,7 @@ class Queries:
                 for direction in DIRECTIONS
             },
             cosines={direction: first[direction].cosine[:, :NUM_RETRIEVED].tolist() for direction in DIRECTIONS},
+            columns={name: [cells[row] for row in rows.tolist()] for name, cells in dataset.columns.items()},
         )
 
     @classmethod
@@ -202,7 +207,9 @@ class Queries:
                 f"{artifact.path} has no {FILE}: an older program wrote this report", rerun("--force evaluate")
             )
         file = artifact.file(FILE)
-        table = read_columns(file, SCHEMA, None, remedy=artifact.remedy, nullable=NULLABLE)
+        columns = artifact.content.get("data", {}).get("columns", ())
+        schema = with_columns(SCHEMA, columns)
+        table = read_columns(file, schema, None, remedy=artifact.remedy, nullable=NULLABLE)
         parts = {direction: table.filter(pc.equal(table["direction"], direction)) for direction in DIRECTIONS}
         one, other = (part.select(["id", "labels"]) for part in parts.values())
         if not len(one) or one != other or len(one) + len(other) != len(table):
@@ -223,6 +230,7 @@ class Queries:
             num_relevant={direction: part["num_relevant"].to_numpy() for direction, part in parts.items()},
             retrieved={direction: part["retrieved"].to_pylist() for direction, part in parts.items()},
             cosines={direction: part["cosines"].to_pylist() for direction, part in parts.items()},
+            columns={name: items[COLUMN_PREFIX + name].to_pylist() for name in columns},
         )
 
     def write(self, path: Path) -> None:
@@ -250,8 +258,9 @@ class Queries:
             "brightness": _nullable(self.brightness),
             "retrieved": self.retrieved[direction],
             "cosines": self.cosines[direction],
+            **{COLUMN_PREFIX + name: cells for name, cells in self.columns.items()},
         }
-        return pa.table(columns, schema=SCHEMA)
+        return pa.table(columns, schema=with_columns(SCHEMA, self.columns))
 
 
 def _nullable(numbers: NDArray[np.float64]) -> pa.Array:

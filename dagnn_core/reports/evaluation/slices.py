@@ -8,8 +8,8 @@ Shapes: N test items, F traits.
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,13 @@ from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.reports.evaluation.queries import Queries
 from dagnn_core.retrieval.bootstrap import Interval, bootstrap_mean
 from dagnn_core.retrieval.comparison import holm, welch_p_value
+from dagnn_core.text import clip
 
 MAX_DEPTH = 3
 MIN_ITEMS = 10  # of a slice, in each half
 MAX_LABELS = 200  # that the tree sees: the most frequent
-NUM_LABELS, NUM_WORDS, BRIGHTNESS = "number of labels", "words of the text", "brightness of the image"
+MAX_VALUES = 20  # of a column of the source: with more, it divides by threshold or not at all
+MAX_WHOLE = 1 << 24  # the tree sees float32, which has all whole numbers up to here
 
 
 class FoundSlice(NamedTuple):
@@ -43,10 +45,13 @@ class FoundSlice(NamedTuple):
 
 
 def find_slices(queries: Queries) -> list[FoundSlice]:
-    """Find slices by labels, number of labels, length of text and brightness of image; the worst first.
+    """Find slices by labels, their number, length of text, brightness of image, and columns of the source.
+
+    A column of at most 20 values divides by each value that is frequent enough; another one that holds a number in
+    every cell divides by threshold. All others are left out: of ids, names and dates nearly every item has its own.
 
     Returns:
-        None of them where there are too few items, or where no trait divides them.
+        The worst first; none where there are too few items, or where no trait divides them.
     """
     scores = queries.mean_average_precision
     defined = np.random.default_rng(DEFAULT_SEED).permutation(np.flatnonzero(~np.isnan(scores)))
@@ -54,7 +59,7 @@ def find_slices(queries: Queries) -> list[FoundSlice]:
     if len(other) < 2 * MIN_ITEMS:
         return []
     traits = _traits(queries)
-    matrix = np.stack(list(traits.values()), axis=1)
+    matrix = np.stack([trait.values for trait in traits], axis=1)
     tree = DecisionTreeRegressor(max_depth=MAX_DEPTH, min_samples_leaf=MIN_ITEMS, random_state=0)
     tree.fit(matrix[one], scores[one])
     leaves = tree.apply(matrix[other])
@@ -66,7 +71,7 @@ def find_slices(queries: Queries) -> list[FoundSlice]:
             part, rest = scores[items], scores[other[~inside]]
             found.append(
                 FoundSlice(
-                    rule=_rule(bounds, list(traits)),
+                    rule=_rule(bounds, traits),
                     items=tuple(items[np.argsort(part, kind="stable")].tolist()),
                     mean=float(part.mean()),
                     interval=bootstrap_mean(part, seed=DEFAULT_SEED),
@@ -79,19 +84,56 @@ def find_slices(queries: Queries) -> list[FoundSlice]:
     return sorted(slices, key=lambda part: part.mean)
 
 
-def _traits(queries: Queries) -> dict[str, NDArray[np.float64]]:
-    """Trait -> its value of every item, [N]; labels by `=` and their names, which no other trait has."""
+class _Trait(NamedTuple):
+    """What the tree may divide items by."""
+
+    name: str
+    """In a rule: of a label, of a column, or of what is measured."""
+    kind: Literal["label", "value", "whole", "rounded", "number"]
+    """Carries a label or not, has a value in a column or not, or a number: whole, shown as if it were, or any."""
+    values: NDArray[np.float64]
+    """[N]."""
+    value: str = ""
+    """The value in the column."""
+
+
+def _traits(queries: Queries) -> list[_Trait]:
     counts = Counter(name for labels in queries.labels for name in labels)
-    frequent = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_LABELS]
-    names = [name for name in frequent if MIN_ITEMS <= counts[name] <= len(queries) - MIN_ITEMS]
+    names = _dividing(counts, len(queries), most=MAX_LABELS)
     carried = queries.label_matrix(names).astype(np.float64)
-    traits = {f"={name}": column for name, column in zip(names, carried.T, strict=True)}
-    traits[NUM_LABELS] = np.array([len(labels) for labels in queries.labels], dtype=np.float64)
+    traits = [_Trait(name, "label", column) for name, column in zip(names, carried.T, strict=True)]
+    num_labels = np.array([len(labels) for labels in queries.labels], dtype=np.float64)
+    traits.append(_Trait("number of labels", "whole", num_labels))
     if queries.text_lengths.any():
-        traits[NUM_WORDS] = queries.text_lengths.astype(np.float64)
+        traits.append(_Trait("words of the text", "whole", queries.text_lengths.astype(np.float64)))
     if not np.isnan(queries.brightness).any():
-        traits[BRIGHTNESS] = queries.brightness
+        traits.append(_Trait("brightness of the image", "rounded", queries.brightness))
+    for name, cells in queries.columns.items():
+        traits += _column_traits(name, cells)
     return traits
+
+
+def _column_traits(name: str, cells: Sequence[str]) -> list[_Trait]:
+    counts = Counter(cells)
+    if len(counts) <= MAX_VALUES:
+        return [
+            _Trait(name, "value", np.array([cell == value for cell in cells], dtype=np.float64), value)
+            for value in _dividing(counts, len(cells), most=MAX_VALUES)
+        ]
+    try:
+        numbers = np.array([float(cell) for cell in cells])
+    except ValueError:  # a cell that is empty, or no number
+        return []
+    if not (np.abs(numbers) <= np.finfo(np.float32).max).all():  # the tree takes no others, and no NaN
+        return []
+    is_whole = (numbers == np.floor(numbers)).all() and np.abs(numbers).max() <= MAX_WHOLE
+    return [_Trait(name, "whole" if is_whole else "number", numbers)]
+
+
+def _dividing(counts: Mapping[str, int], num_items: int, *, most: int) -> list[str]:
+    """Of the most frequent values, those that divide the items into two slices which are large enough."""
+    frequent = sorted(counts, key=lambda name: (-counts[name], name))[:most]
+    return [name for name in frequent if MIN_ITEMS <= counts[name] <= num_items - MIN_ITEMS]
 
 
 _Bounds = Mapping[int, tuple[float, float]]
@@ -117,17 +159,30 @@ def _leaves(tree: DecisionTreeRegressor) -> dict[int, _Bounds]:
     return found
 
 
-def _rule(bounds: _Bounds, traits: list[str]) -> str:
+def _rule(bounds: _Bounds, traits: Sequence[_Trait]) -> str:
+    known = {traits[trait].name for trait, (low, _) in bounds.items() if traits[trait].kind == "value" and low > 0}
     words = []
-    for trait, (low, high) in bounds.items():
-        name = traits[trait]
-        if name.startswith("="):
-            words.append(f"{'with' if low > 0 else 'without'} “{name[1:]}”")
+    for index, (low, high) in bounds.items():
+        trait = traits[index]
+        if trait.kind == "label":
+            words.append(f"{'with' if low > 0 else 'without'} “{trait.name}”")
+        elif trait.kind == "value":
+            if low > 0:
+                words.append(f"{clip(trait.name)} = “{clip(trait.value)}”")
+            elif trait.name not in known:  # else the value that it has says this, too
+                words.append(f"{clip(trait.name)} other than “{clip(trait.value)}”")
         else:
-            # numbers of labels and words are whole: above 3.5 is 4 or more
-            first, last = (low, high) if name == BRIGHTNESS else (np.floor(low) + 1, np.floor(high))
-            if np.isfinite(low) and np.isfinite(high):
-                words.append(f"{name} {first:.0f}" + (f" to {last:.0f}" if last > first else ""))
-            else:
-                words.append(f"{name} " + (f"{first:.0f} or more" if np.isfinite(low) else f"{last:.0f} or less"))
+            words.append(f"{clip(trait.name)} {_range(low, high, trait.kind)}")
     return ", ".join(words)
+
+
+def _range(low: float, high: float, kind: str) -> str:
+    """Above one number, up to another: infinite where there is no such bound."""
+    if kind == "number":
+        parts = [f"above {low:.6g}"] * bool(np.isfinite(low)) + [f"at most {high:.6g}"] * bool(np.isfinite(high))
+        return " and ".join(parts)
+    # numbers of labels and words are whole: above 3.5 is 4 or more
+    first, last = (low, high) if kind == "rounded" else (np.floor(low) + 1, np.floor(high))
+    if np.isfinite(low) and np.isfinite(high):
+        return f"{first:.0f}" + (f" to {last:.0f}" if last > first else "")
+    return f"{first:.0f} or more" if np.isfinite(low) else f"{last:.0f} or less"

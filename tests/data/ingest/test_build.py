@@ -159,6 +159,11 @@ def change_split(raw):
     return replace(raw, items=[raw.items[0]._replace(split="test"), *raw.items[1:]]), CONFIG
 
 
+def keep_column(raw):
+    items = [item._replace(columns={"camera": f"c{item.row % 3}"}) for item in raw.items]
+    return replace(raw, items=items, columns=("camera",)), CONFIG
+
+
 def drop_last_rows(raw):
     return replace(raw, items=raw.items[:50], num_rows=50), CONFIG
 
@@ -167,7 +172,9 @@ def change_state(raw):
     return replace(raw, image=lambda item: IMAGES[59], image_state=lambda item: "changed"), CONFIG
 
 
-@pytest.mark.parametrize("change", [change_config, change_text, change_split, drop_last_rows, change_state])
+@pytest.mark.parametrize(
+    "change", [change_config, change_text, change_split, keep_column, drop_last_rows, change_state]
+)
 def test_nothing_stale_is_reused(tmp_path, change):
     interrupted(tmp_path, at=50 + NUM_ITEMS)
     assert len(written(tmp_path)) > 20
@@ -179,6 +186,23 @@ def test_nothing_stale_is_reused(tmp_path, change):
     resumed, fresh = artifacts
     assert resumed.content_digest == fresh.content_digest
     assert resumed.content == fresh.content
+
+
+def test_another_kept_column_costs_no_second_check_and_its_shards_are_resumed(tmp_path):
+    interrupted(tmp_path, at=50 + NUM_ITEMS)
+    without = written(tmp_path)
+    kept = Source(30)
+    kept.raw, _ = keep_column(kept.raw)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(kept, tmp_path)
+    assert set(kept.reads.values()) == {1} and min(kept.reads) == 0, "checks are reused, shards are not"
+    assert len(without) > 20 and written(tmp_path) == without
+    resumed = Source()
+    resumed.raw, _ = keep_column(resumed.raw)
+    artifact = ingest(resumed, tmp_path)
+    assert 0 < len(resumed.reads) < NUM_ITEMS - 10 and 0 not in resumed.reads
+    dataset = Dataset.of(artifact)
+    assert dataset.columns == {"camera": tuple(f"c{(int(name[1:]) + 1) % 3}" for name in dataset.ids)}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -1,9 +1,10 @@
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from dagnn_core.artifacts import sha256_of, write_artifact
-from dagnn_core.data.dataset import KIND, ROW_GROUP_ITEMS, Dataset, Item, Rejection
+from dagnn_core.data.dataset import KIND, ROW_GROUP_ITEMS, SCHEMA, Dataset, Item, Rejection
 from dagnn_core.data.ingest import shards as shards_module
 from dagnn_core.data.ingest.writer import DatasetWriter
 
@@ -79,6 +80,42 @@ def test_content_counts_items_labels_splits_and_reasons(tmp_path):
 def test_equal_items_make_equal_files(tmp_path):
     digests = {write(tmp_path / name, items(300)).artifact.content_digest for name in "ab"}
     assert len(digests) == 1
+
+
+def test_without_kept_columns_files_and_manifest_are_as_they_ever_were(tmp_path):
+    rows = items(3)
+    artifact = write(tmp_path / "d", rows).artifact
+    assert "columns" not in artifact.content
+    columns = [
+        [row.id for row in rows],
+        [row.text for row in rows],
+        [list(row.labels) for row in rows],
+        [{"bytes": row.image, "path": row.image_path} for row in rows],
+        ["train"] * 3,
+        [True] * 3,
+        [True] * 3,
+    ]
+    options = {"compression": "none", "use_dictionary": ["split"], "write_statistics": False}
+    with pq.ParquetWriter(tmp_path / "expected.parquet", SCHEMA, **options) as writer:
+        writer.write_table(pa.table(columns, schema=SCHEMA))
+    assert artifact.file("data-00000.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
+
+
+def test_columns_of_the_source_come_back(tmp_path):
+    cells = {"camera": ["夜", "", "day"], "id": ["7", "8", "9"], "f. stop": ["1.5", "22.0", "2"]}
+    rows = [
+        item._replace(columns={name: column[row] for name, column in cells.items()})
+        for row, item in enumerate(items(3))
+    ]
+    dataset = write(tmp_path / "d", rows, columns=tuple(cells), shard_bytes=1)
+    assert dataset.columns == {name: tuple(column) for name, column in cells.items()}
+    assert dataset.ids == ("i0", "i1", "i2")
+    assert dataset.artifact.content["columns"] == ["camera", "id", "f. stop"]
+    assert pq.read_schema(dataset.artifact.file("data-00000.parquet")).names[-3:] == [
+        "column_camera",
+        "column_id",
+        "column_f. stop",
+    ]
 
 
 def test_a_failure_inside_the_block_leaves_whole_shards_alone_and_passes_on(tmp_path):

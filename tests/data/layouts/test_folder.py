@@ -43,7 +43,7 @@ def rejected(raw):
 def test_items_and_images_by_pattern(source):
     raw = open_folder(source, CONFIG)
     assert [item.id for item in raw.items] == ["1", "2", "3"]
-    assert raw.items[1] == (2, "2", "a boat", ("boat", "water"), "2.jpg", "", "", True, True, ())
+    assert raw.items[1] == (2, "2", "a boat", ("boat", "water"), "2.jpg", "", "", True, True, (), {})
     assert raw.image(raw.items[1]) == b"2.jpg"
     assert raw.place(2) == "row 2 (line 3)"
 
@@ -53,6 +53,35 @@ def test_images_and_splits_by_column(source):
     raw = open_folder(source, replace(CONFIG, image_column="file", split_column="split"))
     assert raw.items[0].split == "test"
     assert raw.image(raw.items[0]) == b"3.jpg"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_columns_are_kept_as_texts(source, suffix):
+    columns = {"year": [2019, 2020, 2019], "f. stop": [1.5, 2.8, 0.95], "Gerät": [" große Kamera ", "夜", None]}
+    cells = {"id": ["1", "2", "3"], "text": ["a boat"] * 3, "labels": ["boat"] * 3, **columns}
+    table = pa.table(cells)
+    path = (source / "t").with_suffix(suffix)
+    if suffix == ".parquet":
+        pq.write_table(table, path)
+    elif suffix == ".csv":
+        write_csv(path, [cells, *zip(*cells.values(), strict=True)])
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    raw = open_folder(source, replace(CONFIG, table=path.name, keep_columns=("Gerät", "year", "f. stop")))
+    assert raw.columns == ("Gerät", "year", "f. stop")
+    assert [item.columns for item in raw.items] == [
+        {"Gerät": "große Kamera", "year": "2019", "f. stop": "1.5"},
+        {"Gerät": "夜", "year": "2020", "f. stop": "2.8"},
+        {"Gerät": "", "year": "2019", "f. stop": "0.95"},
+    ]
+    assert list(raw.items[0].columns) == list(raw.columns)
+
+
+def test_a_list_in_a_kept_column_is_refused_by_its_row(source):
+    rows = [{"id": name, "text": "a", "labels": "boat", "tags": tags} for name, tags in (("1", "x"), ("2", ["x", "y"]))]
+    (source / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"t\.jsonl, row 2 \(line 2\): column 'tags' holds a list, expected one text"):
+        open_folder(source, replace(CONFIG, table="t.jsonl", keep_columns=("tags",)))
 
 
 def test_labels_from_several_columns_that_a_file_allows(source):
@@ -148,6 +177,10 @@ def test_texts_alone_are_read_where_incomplete_items_are_kept(source):
         ({"text_column": "caption"}, r"no column 'caption' \(dataset\.folder\.text_column\); its columns: id, text, l"),
         ({"image_column": "files"}, r"no column 'files' \(dataset\.folder\.image_column\), did you mean 'file'"),
         ({"label_columns": ("labels", "tags")}, r"no column 'tags' \(dataset\.folder\.label_columns\[1\]\)"),
+        (
+            {"keep_columns": ("file", "camera")},
+            r"no column 'camera' \(dataset\.folder\.keep_columns\[1\]\); its columns: id, text, labels, split, file$",
+        ),
         ({"split_column": "fold"}, r"no column 'fold' \(dataset\.folder\.split_column\)"),
         ({"split_column": "labels"}, r"t\.csv, row 1 \(line 2\): unknown split 'boat\|water', expected train"),
         ({"splits": "none.csv"}, r"none\.csv does not exist"),

@@ -13,7 +13,7 @@ from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.reports.evaluation.measure import Evaluation
 from dagnn_core.reports.evaluation.queries import FILE, SCORES, Queries
 from dagnn_core.retrieval.directions import DIRECTIONS
-from tests.fixtures.evaluation import dataset, evaluation
+from tests.fixtures.evaluation import dataset, evaluation, make_dataset, make_evaluation
 
 __all__ = ["dataset", "evaluation"]
 
@@ -60,6 +60,22 @@ def test_what_is_written_is_read(table: Table, tmp_path: Path) -> None:
         assert read.num_relevant[direction].tolist() == first.num_relevant.tolist()
         assert read.retrieved[direction] == [[read.ids[item] for item in row[:10]] for row in first.order.tolist()]
         assert np.isnan(read.average_precision[direction]).tolist() == (first.num_relevant == 0).tolist()
+
+
+def test_columns_of_the_source_are_written_and_read(table: Table, tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "dataset", columns=["camera", "direction"])
+    measured = make_evaluation(data)
+    queries = Queries.of(data, measured.rows, scores=measured.scores, first=measured.first)
+    with write_artifact(tmp_path / "report", kind="report", provenance={}) as draft:
+        queries.write(draft.path / FILE)
+        draft.content = {"data": data.artifact.content | {"content_digest": data.artifact.content_digest, "raw": None}}
+    read = Queries.read(read_artifact(tmp_path / "report", "report"))
+    assert read.columns["camera"] == [f"camera {number}" for number in range(3, 15)]
+    assert read.columns["direction"][0] == "direction 3" and list(read.columns) == ["camera", "direction"]
+    assert read.take(np.array([5, 2])).columns["camera"] == ["camera 8", "camera 5"]
+    names = pq.read_schema(tmp_path / "report" / FILE).names
+    assert names == [*pq.read_schema(write_report(tmp_path / "none", table[0]) / FILE).names, *names[-2:]]
+    assert names[-2:] == ["column_camera", "column_direction"]
 
 
 def test_hardest_queries_by_label_and_direction(table: Table) -> None:

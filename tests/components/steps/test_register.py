@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -453,7 +454,7 @@ def test_a_run_of_kubeflow_that_lets_nobody_write_is_a_warning(tracking, model, 
     client = tracking.client
     experiment = client.create_experiment(tracking.experiment)
     theirs = client.create_run(experiment, tags={"kfp.pipeline_run_id": "run-7"}).info.run_id
-    with sqlite3.connect(tracking.uri.removeprefix("sqlite:///")) as database:
+    with closing(sqlite3.connect(tracking.uri.removeprefix("sqlite:///"))) as database, database:
         database.execute(
             "CREATE TRIGGER refuse BEFORE INSERT ON tags WHEN new.key = 'model_version' "
             "BEGIN SELECT RAISE(ABORT, 'not permitted'); END"

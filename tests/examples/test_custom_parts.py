@@ -82,16 +82,22 @@ def chain(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             work=root / "work",
             model_out=root / "model",
         )
-        evaluate.run(
-            dataset=root / "dataset",
-            features=root / "features",
-            model=root / "model",
-            params=EvaluateConfig(num_queries=1, num_retrieved=1),
-            tracking=tracking,
-            report_out=root / "report",
-        )
         yield Chain(root, tracking)
     sys.modules.pop("my_parts", None)
+
+
+@pytest.fixture(scope="module")
+def report(chain: Chain) -> Path:
+    root = chain.root
+    evaluate.run(
+        dataset=root / "dataset",
+        features=root / "features",
+        model=root / "model",
+        params=EvaluateConfig(num_queries=1, num_retrieved=1),
+        tracking=chain.tracking,
+        report_out=root / "report",
+    )
+    return root / "report"
 
 
 def test_features_and_model_name_the_encoders_by_their_import_paths(chain: Chain) -> None:
@@ -119,8 +125,9 @@ def test_the_own_loss_took_part_in_the_training(chain: Chain) -> None:
     assert '"loss_custom"' in history
 
 
-def test_the_model_is_evaluated(chain: Chain) -> None:
-    metrics = read_artifact(chain.root / "report", "report", verify=True).file("metrics.json").read_text()
+@pytest.mark.slow
+def test_the_model_is_evaluated(report: Path) -> None:
+    metrics = read_artifact(report, "report", verify=True).file("metrics.json").read_text()
     assert '"map_mean"' in metrics
 
 
@@ -133,11 +140,9 @@ def test_a_network_is_built_from_the_artifacts_with_public_names(chain: Chain) -
 
 
 @pytest.mark.slow
-def test_a_registered_version_brings_the_module_along(chain: Chain) -> None:
+def test_a_registered_version_brings_the_module_along(chain: Chain, report: Path) -> None:
     params = RegisterConfig(model_name="own", data_licence="none", gate=GateConfig(min_map_i2t=0, min_map_t2i=0))
-    name, number = register.run(
-        model=chain.root / "model", report=chain.root / "report", params=params, tracking=chain.tracking
-    )
+    name, number = register.run(model=chain.root / "model", report=report, params=params, tracking=chain.tracking)
     stored = Path(chain.tracking.client.get_model_version(name, number).source.removeprefix("file://"))
     assert sorted(path.name for path in (stored / "code").iterdir()) == ["dagnn_core", "my_parts.py"]
     model, data = chain.read_model(), Dataset.read(chain.root / "dataset")

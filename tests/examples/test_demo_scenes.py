@@ -37,7 +37,7 @@ EXCLUSIONS = [
 
 @cache
 def plans() -> list[PlannedScene]:
-    return [plan_scene(SPEC, index) for index in range(2000)]
+    return [plan_scene(SPEC, index) for index in range(1000)]
 
 
 def words_for(label: str, variants: set[str]) -> list[str]:
@@ -91,7 +91,7 @@ def test_labels_exclude_others(label: str, other: str):
 
 
 def test_every_labelled_thing_is_seen():
-    for plan in plans()[:30]:
+    for plan in plans()[:15]:
         scene = plan.scene
         whole = np.asarray(paint(scene, 160, 120), dtype=int)
         for label in {thing.label for thing in scene.things}:

@@ -1,4 +1,4 @@
-"""Cross-modal retrieval metrics, exact: the same to the bit for any chunking, number of threads and BLAS library.
+"""Cross-modal retrieval metrics, exact: the same to the bit for any chunking, number of threads, BLAS and device.
 
 The published protocol (Qian et al., AAAI 2021): queries are all items of one modality, the gallery all items of the
 other, own partner included; ranked by cosine; a gallery item is relevant iff it shares at least one label.
@@ -7,7 +7,7 @@ BLAS rounds equal dot products differently at different places of a matrix, so t
 different cosines and ties break at random. Therefore embeddings of unit length are rounded to fixed point with 26
 fractional bits: whatever sum a float64 product forms is then an integer of at most 2^52 (Cauchy-Schwarz) and exact.
 The cosine's error is about 6e-9, less than float32 arithmetic has. Cosines are compared in steps of 2^-29, and items
-that tie are ranked by gallery index.
+that tie are ranked by gallery index. So a GPU, where there is one, computes the same products.
 
 Graded relevance (NDCG) has two gains: the number of labels that query and item share, and the Jaccard overlap of their
 label sets, |A ∩ B| / |A ∪ B|, which also counts the labels that only one of them has. DCG sums gain / log2(1 + rank).
@@ -22,7 +22,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from dagnn_core.devices import free_memory
 from dagnn_core.errors import InputError
 
 RECALL_STEPS = 20  # a precision-recall curve has this many steps from recall 0 to recall 1
@@ -419,8 +421,9 @@ def chance_scores(query_labels: Labels, gallery_labels: Labels) -> QueryScores:
         return normalized
 
     blocks = []
+    gallery_labels_GC = _columns(gallery_labels.astype(np.float32))
     for rows in _split(np.arange(len(query_labels)), _block_size(num_gallery)):
-        shared_BG = _product(query_labels[rows].astype(np.float32), gallery_labels.astype(np.float32))
+        shared_BG = _product(query_labels[rows].astype(np.float32), gallery_labels_GC)
         num_relevant = _nan_for_zero((shared_BG > 0).sum(axis=1, dtype=np.float64))
         shared = shared_BG.mean(axis=1, dtype=np.float64)
         jaccard = _jaccard(shared_BG, query_sizes_Q[rows], gallery_sizes_G).mean(axis=1)
@@ -443,8 +446,9 @@ def relevant_fraction(query_labels: Labels, gallery_labels: Labels) -> NDArray[n
     Shape:
         query_labels [Q, C], gallery_labels [G, C] -> [Q].
     """
+    gallery_labels_GC = _columns(gallery_labels.astype(np.float32))
     blocks = [
-        (_product(query_labels[rows].astype(np.float32), gallery_labels.astype(np.float32)) > 0).mean(axis=1)
+        (_product(query_labels[rows].astype(np.float32), gallery_labels_GC) > 0).mean(axis=1)
         for rows in _split(np.arange(len(query_labels)), _block_size(len(gallery_labels)))
     ]
     return np.concatenate(blocks)
@@ -485,8 +489,9 @@ def _map_rankings(
 ) -> list[T]:
     """Rank the gallery for all queries and collect what `use` makes of every few rankings; threads share the work."""
     query_QD, zero_query_Q = fixed_point(query, "query")
-    gallery_GD, zero_gallery_G = fixed_point(gallery, "gallery")
-    query_labels_QC, gallery_labels_GC = query_labels.astype(np.float32), gallery_labels.astype(np.float32)
+    fixed_gallery, zero_gallery_G = fixed_point(gallery, "gallery")
+    gallery_GD, gallery_labels_GC = _columns(fixed_gallery), _columns(gallery_labels.astype(np.float32))
+    query_labels_QC = query_labels.astype(np.float32)
     shared_bits = int(_sizes(gallery_labels).max()).bit_length()
     if len(gallery) > 1 << (PLACE_BITS - shared_bits):
         raise InputError(
@@ -528,9 +533,17 @@ def _split(array: NDArray[Any], size: int) -> list[NDArray[Any]]:
     return np.split(array, range(size, len(array), size))
 
 
-def _product(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:
+def _columns(matrix: NDArray[Any]) -> Tensor:
+    """What `_product` multiplies with, on a GPU where there is one with room for it."""
+    columns = torch.from_numpy(matrix)
+    # in deterministic mode cuBLAS refuses products unless a variable was set before it started; these are exact anyway
+    is_usable = torch.cuda.is_available() and not torch.are_deterministic_algorithms_enabled()
+    return columns.cuda() if is_usable and 2 * matrix.nbytes < free_memory(torch.device("cuda")) else columns
+
+
+def _product(rows: NDArray[Any], columns: Tensor) -> NDArray[Any]:
     """Dot product of every row of two matrices, by torch: its threads do not keep the cores busy while they wait."""
-    product: NDArray[Any] = (torch.from_numpy(rows) @ torch.from_numpy(columns).T).numpy()
+    product: NDArray[Any] = (torch.from_numpy(rows).to(columns.device) @ columns.T).cpu().numpy()
     return product
 
 
@@ -625,7 +638,7 @@ def _ideal_dcg(query_labels: Labels, gallery_labels: Labels) -> _DCG:
     It depends on a query's labels alone, so it is computed once for all queries with the same labels.
     """
     distinct_UC, inverse_Q = np.unique(query_labels, axis=0, return_inverse=True)
-    gallery_labels_GC = gallery_labels.astype(np.float32)
+    gallery_labels_GC = _columns(gallery_labels.astype(np.float32))
     gallery_sizes_G = _sizes(gallery_labels)
     discounts_G = _discounts(len(gallery_labels))
 

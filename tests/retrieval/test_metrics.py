@@ -268,7 +268,7 @@ def test_dot_products_are_exact() -> None:
         [sum(int(a) * int(b) for a, b in zip(row, column, strict=True)) for column in other.tolist()]
         for row in one.tolist()
     ]
-    assert ranking._product(one, other).astype(np.int64).tolist() == expected
+    assert ranking._product(one, ranking._columns(other)).astype(np.int64).tolist() == expected
 
 
 def test_scale_of_an_embedding_does_not_matter() -> None:

@@ -225,7 +225,7 @@ class DatasetConfig:
     test_fraction: Fraction = 0.2
     """Fraction of the items drawn for the test, where the data has no splits of its own."""
     seed: Seed = DEFAULT_SEED
-    """Draws the splits, the items that lose image, text or labels, and unseen labels."""
+    """Draws the splits, the items that lose image, text or labels or are left out, and unseen labels."""
     copies: Literal["group", "drop", "keep"] = "group"
     """Identical and near-identical images where splits are drawn: `group` keeps them in one split, `drop` leaves out
     all but the first, `keep` draws each by itself. Splits of the data stay as they are."""
@@ -249,6 +249,9 @@ class DatasetConfig:
     labelled_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Fraction of the training items that keep their labels, for experiments with few; drawn by `seed`, every label
     stays on one at least."""
+    rare_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Fraction that stays of the training items with one of the rarest quarter of the labels, for experiments with a
+    longer tail; drawn by `seed`, every label stays on one item at least."""
     folder: FolderConfig = Field(default_factory=FolderConfig)
     """Table, images and columns of the layout `folder`."""
     coco: CocoConfig = Field(default_factory=CocoConfig)

@@ -35,11 +35,12 @@ class Reason(StrEnum):
     COPY = "copy of another image"
     UNSEEN_LABEL = "an unseen label, though in train or val"
     RARE_LABELS = "rare labels only"
+    THINNED = "left out by dataset.rare_fraction"
 
     @property
     def is_fault(self) -> bool:
         """Whether something is wrong with the row, which counts against `dataset.max_rejected`."""
-        return self not in (Reason.COPY, Reason.UNSEEN_LABEL, Reason.RARE_LABELS)
+        return self not in (Reason.COPY, Reason.UNSEEN_LABEL, Reason.RARE_LABELS, Reason.THINNED)
 
 
 class RawItem(NamedTuple):

@@ -18,6 +18,7 @@ from dagnn_core.data.images import decoded, decoding_fault, map_in_order
 from dagnn_core.data.ingest.draw import can_be_held_out, draw_splits, is_drawn
 from dagnn_core.data.ingest.incomplete import take_away
 from dagnn_core.data.ingest.journal import CheckJournal, UnusableImage
+from dagnn_core.data.ingest.long_tail import thinned_items
 from dagnn_core.data.ingest.near_copies import DECODED_PIXELS, Fingerprint, fingerprint
 from dagnn_core.data.ingest.unlabelled import take_labels_away
 from dagnn_core.data.ingest.unseen import choose_unseen, hold_back, set_apart, training_labels
@@ -88,6 +89,8 @@ def write_dataset(out: Path, raw: RawData, config: DatasetConfig, *, work: Path)
     labels = choose_labels(items, order, config.min_label_count)
     items = [item._replace(labels=tuple(name for name in item.labels if name not in labels.dropped)) for item in items]
     items = quarantine(items, Reason.RARE_LABELS, lambda item: not item.labels and not item.unseen_labels)
+    thinned = thinned_items(items, rare_fraction=config.rare_fraction, seed=config.seed)
+    items = quarantine(items, Reason.THINNED, lambda item: item.id in thinned)
     _check_splits(raw, items, drawn.copies)
     items = take_away(
         items,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from dagnn_core.data.ingest.first_of_label import first_of_each_label
 from dagnn_core.data.raw import RawItem
 from dagnn_core.data.splits import hash_point
 from dagnn_core.errors import InputError
@@ -27,7 +28,7 @@ def take_labels_away(items: Sequence[RawItem], *, labelled_fraction: float, seed
         (item for item in items if item.split == "train"),
         key=lambda item: hash_point(item.id, seed=seed, purpose="labelled"),
     )
-    first = _first_of_each_label(training)
+    first = first_of_each_label(training)
     num_labelled = round(labelled_fraction * len(training))
     if num_labelled < len(first):
         raise InputError(
@@ -39,18 +40,3 @@ def take_labels_away(items: Sequence[RawItem], *, labelled_fraction: float, seed
     others = [item.id for item in training if item.id not in chosen]
     chosen |= set(others[: num_labelled - len(first)])
     return [item if item.split != "train" or item.id in chosen else item._replace(labels=()) for item in items]
-
-
-def _first_of_each_label(training: Sequence[RawItem]) -> list[RawItem]:
-    """The first item of every label that none chosen before has, the rarest label first."""
-    with_label: dict[str, list[RawItem]] = {}
-    for item in training:
-        for name in item.labels:
-            with_label.setdefault(name, []).append(item)
-    found: list[RawItem] = []
-    covered: set[str] = set()
-    for name in sorted(with_label, key=lambda name: (len(with_label[name]), name)):
-        if name not in covered:
-            found.append(with_label[name][0])
-            covered |= set(found[-1].labels)
-    return found

@@ -12,9 +12,11 @@ from components.locations import CACHE
 from components.params import load_section
 from components.services.lineage.provenance import provenance
 from components.services.lineage.resources import record_use
+from components.services.storage.datasets import StoredDataset, open_dataset
 from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.features import FeaturesConfig
-from dagnn_core.data.dataset import Dataset
+from dagnn_core.data.dataset import ImageNotHereError
+from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.extraction.extract import write_features
 from dagnn_core.features.extraction.vector_cache import adopt_shards
 from dagnn_core.features.features import KIND, SHARD_KIND
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def run(
     *,
-    dataset: Path,
+    dataset: Path | StoredDataset,
     params: FeaturesConfig,
     cache: Path,
     features_out: Path,
@@ -36,7 +38,8 @@ def run(
     An interrupted run resumes from the vectors below `cache`, and a later one takes from there what it shares.
 
     Args:
-        dataset: the `dataset` artifact.
+        dataset: the `dataset` artifact, or where it is stored: then no images are fetched, and `shards` must have the
+            vectors of all items.
         params: which encoders.
         cache: folder for vectors of images and texts; it may be deleted between runs.
         features_out: where the `features` artifact goes.
@@ -45,15 +48,25 @@ def run(
 
     Raises:
         InputError: the data set is missing or damaged, or does not have what the encoders need.
-        BackendError: memory ran out, or a process that decodes images died.
+        BackendError: memory ran out, a process that decodes images died, or the store fails.
     """
-    source = Dataset.read(dataset, verify=True)
+    if isinstance(dataset, StoredDataset) and len(shards) != params.shards:
+        raise InputError(
+            f"features.shards is {params.shards}, but {len(shards)} tasks have shared the extraction",
+            "leave it as the pipeline was compiled, or submit it with the new value",
+        )
     for shard in shards:
         adopt_shards(cache, read_artifact(shard, SHARD_KIND, verify=True).path)
-    record = provenance("extract_features", params, parents=[source.artifact], uris={KIND: uri})
-    with write_artifact(features_out, kind=KIND, provenance=record) as draft:
-        draft.content = write_features(draft.path, source, params, cache=cache)
-        record_use(record)
+    with open_dataset(dataset, files=_vector_files(params)) as source:
+        record = provenance("extract_features", params, parents=[source.artifact], uris={KIND: uri})
+        with write_artifact(features_out, kind=KIND, provenance=record) as draft:
+            try:
+                draft.content = write_features(draft.path, source, params, cache=cache)
+            except ImageNotHereError as error:
+                raise ArtifactError(
+                    f"the parts lack vectors of images ({error.what})", "submit with --no-cache, which makes them again"
+                ) from error
+            record_use(record)
     image, text = draft.content["image"], draft.content["text"]
     log.info(
         "features of %d items: image %s [%d], text %s [%d]: %s",
@@ -65,6 +78,12 @@ def run(
             log.info(
                 "%s vectors without any value: %s", modality, ", ".join(f"{n} {split}" for split, n in counts.items())
             )
+
+
+def _vector_files(params: FeaturesConfig) -> list[str]:
+    """Files of precomputed vectors that are read from the data set."""
+    kinds = {"image": (params.image, params.image_vectors), "text": (params.text, params.text_vectors)}
+    return [f"vectors/{modality}.npy" for modality, (kind, file) in kinds.items() if kind == "precomputed" and not file]
 
 
 if __name__ == "__main__":

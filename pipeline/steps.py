@@ -131,20 +131,24 @@ def extract_features(
     from pathlib import Path
 
     from components.params import load_section
-    from components.services.storage.datasets import StoredDataset
+    from components.services.storage.datasets import StoredDataset, open_dataset
     from components.steps.extract_features import run
     from dagnn_core.config.features import FeaturesConfig
+    from dagnn_core.features.extraction.precomputed import own_vector_files
     from pipeline.task import task
 
     with task("extract_features"):
-        run(
-            dataset=Path(dataset.path) if dataset else StoredDataset(dataset_uri, dataset_digest),
-            params=load_section(params, FeaturesConfig),
-            cache=Path(cache),
-            features_out=Path(features_out.path),
-            shards=[Path(shard.path) for shard in shards or ()],
-            uri=features_out.uri,
-        )
+        config = load_section(params, FeaturesConfig)
+        place = Path(dataset.path) if dataset else StoredDataset(dataset_uri, dataset_digest)
+        with open_dataset(place, files=own_vector_files(config)) as source:
+            run(
+                dataset=source,
+                params=config,
+                cache=Path(cache),
+                features_out=Path(features_out.path),
+                shards=[Path(shard.path) for shard in shards or ()],
+                uri=features_out.uri,
+            )
 
 
 def build_label_graph(*, dataset: Input[Dataset], params: str, label_graph_out: Output[Artifact]) -> None:

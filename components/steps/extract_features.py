@@ -12,11 +12,10 @@ from components.locations import CACHE
 from components.params import load_section
 from components.services.lineage.provenance import provenance
 from components.services.lineage.resources import record_use
-from components.services.storage.datasets import StoredDataset, open_dataset
 from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.features import FeaturesConfig
-from dagnn_core.data.dataset import ImageNotHereError
-from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.data.dataset import Dataset, ImageNotHereError
+from dagnn_core.errors import InputError
 from dagnn_core.features.extraction.extract import write_features
 from dagnn_core.features.extraction.vector_cache import adopt_shards
 from dagnn_core.features.features import KIND, SHARD_KIND
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def run(
     *,
-    dataset: Path | StoredDataset,
+    dataset: Path | Dataset,
     params: FeaturesConfig,
     cache: Path,
     features_out: Path,
@@ -38,8 +37,8 @@ def run(
     An interrupted run resumes from the vectors below `cache`, and a later one takes from there what it shares.
 
     Args:
-        dataset: the `dataset` artifact, or where it is stored: then no images are fetched, and `shards` must have the
-            vectors of all items.
+        dataset: the `dataset` artifact, or one that is opened and checked already; if its images are not here, `shards`
+            must have the vectors of all of them.
         params: which encoders.
         cache: folder for vectors of images and texts; it may be deleted between runs.
         features_out: where the `features` artifact goes.
@@ -47,26 +46,25 @@ def run(
         uri: where a pipeline run stores it, for the record.
 
     Raises:
-        InputError: the data set is missing or damaged, or does not have what the encoders need.
-        BackendError: memory ran out, a process that decodes images died, or the store fails.
+        InputError: the data set is missing or damaged, or does not have what the encoders need; `shards` lack vectors
+            of images that are not here.
+        BackendError: memory ran out, or a process that decodes images died.
     """
-    if isinstance(dataset, StoredDataset) and len(shards) != params.shards:
-        raise InputError(
-            f"features.shards is {params.shards}, but {len(shards)} tasks have shared the extraction",
-            "leave it as the pipeline was compiled, or submit it with the new value",
-        )
+    source = dataset if isinstance(dataset, Dataset) else Dataset.read(dataset, verify=True)
     for shard in shards:
         adopt_shards(cache, read_artifact(shard, SHARD_KIND, verify=True).path)
-    with open_dataset(dataset, files=_vector_files(params)) as source:
-        record = provenance("extract_features", params, parents=[source.artifact], uris={KIND: uri})
-        with write_artifact(features_out, kind=KIND, provenance=record) as draft:
-            try:
-                draft.content = write_features(draft.path, source, params, cache=cache)
-            except ImageNotHereError as error:
-                raise ArtifactError(
-                    f"the parts lack vectors of images ({error.what})", "submit with --no-cache, which makes them again"
-                ) from error
-            record_use(record)
+    record = provenance("extract_features", params, parents=[source.artifact], uris={KIND: uri})
+    with write_artifact(features_out, kind=KIND, provenance=record) as draft:
+        try:
+            draft.content = write_features(draft.path, source, params, cache=cache)
+        except ImageNotHereError as error:
+            raise InputError(
+                f"features.shards is {params.shards}, but the vectors of {len(shards)} parts do not cover all images "
+                f"({error.what})",
+                "leave features.shards as the pipeline was compiled, or submit with the new value; where it is the "
+                "same, submit with --no-cache",
+            ) from error
+        record_use(record)
     image, text = draft.content["image"], draft.content["text"]
     log.info(
         "features of %d items: image %s [%d], text %s [%d]: %s",
@@ -78,12 +76,6 @@ def run(
             log.info(
                 "%s vectors without any value: %s", modality, ", ".join(f"{n} {split}" for split, n in counts.items())
             )
-
-
-def _vector_files(params: FeaturesConfig) -> list[str]:
-    """Files of precomputed vectors that are read from the data set."""
-    kinds = {"image": (params.image, params.image_vectors), "text": (params.text, params.text_vectors)}
-    return [f"vectors/{modality}.npy" for modality, (kind, file) in kinds.items() if kind == "precomputed" and not file]
 
 
 if __name__ == "__main__":

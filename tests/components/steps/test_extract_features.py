@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from components.services.storage.artifacts import send_artifact
-from components.services.storage.datasets import StoredDataset
+from components.services.storage.datasets import StoredDataset, open_dataset
 from components.services.storage.s3 import Storage
 from components.steps import extract_features, extract_shard
 from dagnn_core.artifacts import read_artifact, write_artifact
@@ -16,6 +16,7 @@ from dagnn_core.data.ingest import shards
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.extraction import extract, vector_cache
+from dagnn_core.features.extraction.precomputed import own_vector_files
 from dagnn_core.features.features import SHARD_KIND, Features
 from tests.fixtures import forked
 
@@ -126,30 +127,31 @@ def test_parts_of_a_stored_data_set_give_the_features_of_one_task_to_the_byte(
 ):
     monkeypatch.setattr(vector_cache, "SHARD_ROWS", 1)
     params = FeaturesConfig(image=image, min_word_count=1, shards=3)
-    where = {"params": params, "uri": "s3://runs/features_out"}
-    extract_features.run(dataset=several_files, cache=tmp_path / "alone", features_out=tmp_path / "one", **where)
+    own = {"params": params, "uri": "s3://runs/features_out"}
+    extract_features.run(dataset=several_files, cache=tmp_path / "alone", features_out=tmp_path / "one", **own)
     parts = [tmp_path / f"part-{index}" for index in range(3)]
     for index, part in enumerate(parts):
         extract_shard.run(dataset=stored, params=params, index=index, shard_out=part)
-    together = {"dataset": stored, "cache": tmp_path / "cache", **where}
-    extract_features.run(shards=parts, features_out=tmp_path / "two", **together)
-    one, two = (read_artifact(tmp_path / name, "features", verify=True) for name in ("one", "two"))
-    assert (two.content_digest, two.content) == (one.content_digest, one.content)
-    own = ("execution", "packages", "git")  # what ran it
-    assert {key: value for key, value in two.provenance.items() if key not in own} == {
-        key: value for key, value in one.provenance.items() if key not in own
-    }
     shard = read_artifact(parts[0], SHARD_KIND)
     assert shard.provenance["ancestors"] == {"raw": "0" * 32, "dataset": stored.digest}
 
-    with pytest.raises(InputError, match=r"features\.shards is 3, but 2 tasks have shared the extraction; leave it"):
-        extract_features.run(shards=parts[:2], features_out=tmp_path / "three", **together)
+    def join(shards, name):
+        with open_dataset(stored, files=own_vector_files(params)) as source:
+            out = tmp_path / name
+            extract_features.run(dataset=source, shards=shards, cache=tmp_path / "cache", features_out=out, **own)
+
     if image == "classic":
-        wrong = [parts[0], parts[0], parts[2]]
-        together["cache"] = tmp_path / "other"
-        with pytest.raises(ArtifactError, match=r"the parts lack vectors of images \(.*'2' is asked for\); submit"):
-            extract_features.run(shards=wrong, features_out=tmp_path / "three", **together)
-        assert not (tmp_path / "three").exists()
+        message = r"features\.shards is 3, but the vectors of 2 parts do not cover all images \(.*'4' is asked for\)"
+        with pytest.raises(InputError, match=rf"{message}; leave features\.shards as the pipeline was compiled"):
+            join(parts[:2], "two")
+        assert not (tmp_path / "two").exists()
+    join(parts, "two")
+    one, two = (read_artifact(tmp_path / name, "features", verify=True) for name in ("one", "two"))
+    assert (two.content_digest, two.content) == (one.content_digest, one.content)
+    ran = ("execution", "packages", "git")  # what ran it
+    assert {key: value for key, value in two.provenance.items() if key not in ran} == {
+        key: value for key, value in one.provenance.items() if key not in ran
+    }
 
 
 def test_a_missing_data_set_names_the_stage_that_makes_it(tmp_path):

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from components.services.storage.artifacts import MAX_MANIFEST
-from components.services.storage.s3 import Digest, Download, Storage, StoredObject, call_all
+from components.services.storage.s3 import Digest, Download, Storage, StoredObject, call_all, parse_uri
 from dagnn_core.artifacts import MANIFEST, Artifact, digest_of, parse_manifest
 from dagnn_core.data.dataset import KIND, UNSEEN_LABELS, Dataset, read_table, shards
-from dagnn_core.disk import readable_size
+from dagnn_core.disk import readable_size, writing
 from dagnn_core.errors import ArtifactError, BackendError, InputError
 from dagnn_core.redaction import redact
 
@@ -94,7 +94,8 @@ def fetch_part(
     others = sorted(artifact.files.keys() & {UNSEEN_LABELS, *files})
     objects = _find(stored, artifact, [*names, *others], storage)
     read = partial(_read_table, artifact, storage)
-    tables = dict(zip(names, call_all(read, [objects[name] for name in names], description="columns"), strict=True))
+    columns = call_all(read, [objects[name] for name in names], description="reading columns of data files")
+    tables = dict(zip(names, columns, strict=True))
     stop = 0
     for name in names:
         start, stop = stop, stop + len(tables[name])
@@ -104,9 +105,13 @@ def fetch_part(
     downloads = [
         Download(objects[name], folder / name, Digest("sha256", artifact.files[name].sha256)) for name in whole
     ]
-    storage.download_all(downloads, description=f"fetching {len(whole)} files")
-    size = readable_size(sum(objects[name].size for name in whole))
-    log.info("%d of %d data files fetched whole (%s) from %s", len(names) - len(tables), len(names), size, stored.uri)
+    size = sum(objects[name].size for name in whole)
+    with writing(folder, need=size):
+        storage.download_all(downloads, description=f"fetching {len(whole)} files")
+    log.info(
+        "%d of %d data files fetched whole (%s) from %s",
+        *(len(names) - len(tables), len(names), readable_size(size), stored.uri),
+    )
     return Dataset.of(artifact, elsewhere=tables)
 
 
@@ -125,6 +130,7 @@ def _read_manifest(stored: StoredDataset, folder: Path, storage: Storage) -> Art
             "pipeline_root, which this pipeline was compiled for",
             "start the run with that pipeline root, or with features.shards: 1",
         )
+    parse_uri(stored.uri)
     where = f"{stored.uri}/{MANIFEST}"
     try:
         text = storage.read(where, None, max_bytes=MAX_MANIFEST)

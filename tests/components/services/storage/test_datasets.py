@@ -1,6 +1,7 @@
 """Data sets of which a part is read from a real S3 server, through a proxy that counts and fails."""
 
 import random
+import resource
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -225,9 +226,21 @@ def test_a_store_that_refuses_is_one_line(refuse: Refuse, proxy: FaultProxy) -> 
 
 def test_what_is_missing_or_something_else_is_one_line(refuse: Refuse, sent: Bucket) -> None:
     refuse(r"at 'minio://runs/dataset_out', expected s3://", status=2, uri="minio://runs/dataset_out")
+    refuse(r"'s3://' is not the address of an object in S3, expected s3://bucket/key", status=2, uri="s3://")
+    refuse(r"s3://runs/x was given with credentials", status=2, uri="s3://me:password@runs/x")
     refuse(r"none/manifest\.json does not exist.*submit with --no-cache", uri=f"{sent.uri}/none")
     refuse(r"the bucket of .* does not exist.*AWS_ENDPOINT_URL_S3", uri="s3://no-such-bucket/x")
     refuse(r"manifest\.json is that of the dataset \w{12}, expected the data set 0{12}; submit", digest="0" * 64)
+
+
+def test_a_disk_that_is_too_small_is_one_line(refuse: Refuse) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (IMAGE_BYTES, hard))
+    try:
+        refuse(rf"{refuse.folder}: the file would be larger than the system allows \(ulimit -f\); raise the limit")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(refuse.folder.glob("data-*"))
 
 
 def test_damage_is_found_by_the_task_that_has_the_part(

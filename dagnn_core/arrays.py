@@ -4,6 +4,7 @@ import math
 import zipfile
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,6 +72,7 @@ def read_columns(
     remedy: str,
     without: Sequence[str] = (),
     nullable: Container[str] = (),
+    file: RawIOBase | None = None,
 ) -> pa.Table:
     """Read a Parquet file whose columns are known.
 
@@ -81,17 +83,18 @@ def read_columns(
         remedy: how to rebuild it.
         without: columns that are not read, and may be null.
         nullable: columns that are read, and may be null.
+        file: what the file holds, where it is not at `path`.
 
     Raises:
         ArtifactError: it is damaged, has other columns, types or rows, or a cell is null that must not be.
     """
     with opening(path, remedy):
-        found = pq.read_schema(path)
+        found = pq.read_schema(file or path)
         columns, wanted = ([(field.name, field.type) for field in fields] for fields in (found, schema))
         if columns != wanted:
             listed = (", ".join(f"{name} ({kind})" for name, kind in fields) for fields in (columns, wanted))
             raise ArtifactError("{} has the columns {}, expected {}".format(path, *listed), remedy)
-        table = pq.read_table(path, columns=[name for name in schema.names if name not in without])
+        table = pq.read_table(file or path, columns=[name for name in schema.names if name not in without])
         table.validate(full=True)
     if num_rows not in (None, table.num_rows):
         raise ArtifactError(f"{path} has {table.num_rows} rows, expected {num_rows} as its manifest says", remedy)

@@ -62,6 +62,19 @@ class Artifact:
     provenance: dict[str, Any]
     manifest_digest: str | None = None
 
+    @classmethod
+    def of(cls, path: Path, manifest: Manifest) -> "Artifact":
+        """The artifact that a manifest describes; its files are not looked at."""
+        return cls(
+            path=path,
+            kind=manifest.kind,
+            content=manifest.content,
+            files=manifest.files,
+            content_digest=manifest.content_digest,
+            provenance=manifest.provenance,
+            manifest_digest=manifest.manifest_digest,
+        )
+
     def require(self, *keys: str) -> dict[str, Any]:
         """Its content, with these keys.
 
@@ -188,16 +201,7 @@ def read_artifact(path: Path, kind: str, *, verify: bool = False, skip: Collecti
         missing = "is a file" if path.exists() else "does not exist"
         what = "has no manifest.json, so it is not an artifact" if path.is_dir() else missing
         raise ArtifactError(f"{path} {what}, expected {_named(kind)}", _remedy(kind))
-    record = parse_manifest(manifest.read_bytes(), str(manifest), _remedy(kind))
-    artifact = Artifact(
-        path=path,
-        kind=record.kind,
-        content=record.content,
-        files=record.files,
-        content_digest=record.content_digest,
-        provenance=record.provenance,
-        manifest_digest=record.manifest_digest,
-    )
+    artifact = Artifact.of(path, parse_manifest(manifest.read_bytes(), str(manifest), _remedy(kind)))
     if artifact.kind != kind:
         raise ArtifactError(f"{path} is {_named(artifact.kind)}, expected {_named(kind)}", _remedy(kind))
     for name, entry in artifact.files.items():

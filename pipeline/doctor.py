@@ -263,7 +263,7 @@ def _checkpoints(target: Target) -> Note:
 def _pipeline_root(target: Target) -> Note:
     if not target.pipeline_root:
         raise SkippedError("the cluster's configuration names none: Kubeflow's own decides")
-    if not target.pipeline_root.startswith("s3://"):
+    if not target.has_artifacts_in_s3:
         raise SkippedError(f"{target.pipeline_root} is in no S3 that this program reaches")
     return _bucket(target, target.pipeline_root)
 

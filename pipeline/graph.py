@@ -90,6 +90,15 @@ class PipelineOptions:
             )
 
 
+class Extraction(NamedTuple):
+    """How the features are extracted."""
+
+    num_tasks: int
+    """That share the images and texts; with 1 there is nothing to share."""
+    by_range: bool
+    """Whether these tasks read in the store what they need of the data set, which Kubeflow then does not bring them."""
+
+
 class Outputs(NamedTuple):
     """What a run on this machine ends with: the model, its report, and the registered version."""
 
@@ -118,19 +127,19 @@ def build_pipeline(
     start = starter(images, target)
     features = params["features"]
     assert isinstance(features, FeaturesConfig)
-    num_shards = features.shards
+    extraction = Extraction(features.shards, by_range=target is not None and target.has_artifacts_in_s3)
 
     def dagnn(*values: Any) -> Outputs | None:
         given = dict(zip(defaults, values, strict=True))
         if target is None:
-            return _chain(start, given, options, num_shards)
+            return _chain(start, given, options, extraction)
         last = "tune" if options.search else "promote" if options.promote else "register"
         outcome = start("record_outcome", last_task=last)
         with dsl.ExitHandler(outcome):
             if options.search:
-                _search(start, given, options, options.search, num_shards)
+                _search(start, given, options, options.search, extraction)
             else:
-                _chain(start, given, options, num_shards)  # kfp lets nothing out of an exit handler
+                _chain(start, given, options, extraction)  # kfp lets nothing out of an exit handler
         return None
 
     # kfp reads the pipeline's parameters from the signature: it shall have those that this graph uses
@@ -194,7 +203,7 @@ def _defaults(params: Mapping[str, object], target: Target | None, options: Pipe
 
 
 def _prepare(
-    start: Start, given: Mapping[str, Any], options: PipelineOptions, num_shards: int, champion_data: Any = None
+    start: Start, given: Mapping[str, Any], options: PipelineOptions, extraction: Extraction, champion_data: Any = None
 ) -> dict[str, Any]:
     """The tasks from raw data to what a training reads.
 
@@ -202,7 +211,7 @@ def _prepare(
         start: makes a task.
         given: the parameters of the pipeline.
         options: what the graph has.
-        num_shards: tasks that share the extraction of features.
+        extraction: how the features are extracted.
         champion_data: what the data set is checked against, where the champion has any.
 
     Returns:
@@ -213,17 +222,21 @@ def _prepare(
         fetched = start("fetch_dataset", **{name: given[f"data_{name}"] for name in options.raw._fields})
         fetched.set_caching_options(bool(options.raw.md5))  # what lies at a URI may change
         source = {"raw": fetched.outputs["raw_out"]}
-    data = start("dataset", params=given["dataset"], work=given["work"], **source).outputs["dataset_out"]
+    made = start("dataset", params=given["dataset"], work=given["work"], **source).outputs
+    data = made["dataset_out"]
     checks = []
     if options.check:
         against = {"against": champion_data} if champion_data else {}
         checks = [start("check_data", dataset=data, accept_drift=given["accept_drift"], **against)]
-    parts = {}
-    if num_shards > 1:
-        with dsl.ParallelFor([str(index) for index in range(num_shards)]) as index:
-            shard = start("extract_shard", dataset=data, params=given["features"], index=index).after(*checks)
+    read, parts = {"dataset": data}, {}
+    if extraction.num_tasks > 1:
+        if extraction.by_range:
+            # the digest keeps Kubeflow from taking for cached what was made of something else
+            read = {"dataset_uri": made["uri"], "dataset_digest": made["digest"]}
+        with dsl.ParallelFor([str(index) for index in range(extraction.num_tasks)]) as index:
+            shard = start("extract_shard", **read, params=given["features"], index=index).after(*checks)
         parts = {"shards": dsl.Collected(shard.outputs["shard_out"])}
-    extracted = start("extract_features", dataset=data, params=given["features"], cache=given["cache"], **parts).after(
+    extracted = start("extract_features", **read, params=given["features"], cache=given["cache"], **parts).after(
         *checks
     )
     graph = start("build_label_graph", dataset=data, params=given["label_graph"]).after(*checks)
@@ -235,10 +248,10 @@ def _prepare(
 
 
 def _search(
-    start: Start, given: Mapping[str, Any], options: PipelineOptions, search: WorkersOfSearch, num_shards: int
+    start: Start, given: Mapping[str, Any], options: PipelineOptions, search: WorkersOfSearch, extraction: Extraction
 ) -> None:
     """All tasks, from raw data to the end of a search."""
-    made = _prepare(start, given, options, num_shards, _champion_data(given))
+    made = _prepare(start, given, options, extraction, _champion_data(given))
     if not search.space.has_label_graph:
         del made["dataset"]  # it may be large, and every worker would fetch it
     with dsl.ParallelFor([str(number) for number in range(1, search.workers + 1)]) as worker:
@@ -255,17 +268,17 @@ def _search(
         )
 
 
-def _chain(start: Start, given: Mapping[str, Any], options: PipelineOptions, num_shards: int) -> Outputs:
+def _chain(start: Start, given: Mapping[str, Any], options: PipelineOptions, extraction: Extraction) -> Outputs:
     """All tasks, from raw data to the registry.
 
     Args:
         start: makes a task.
         given: the parameters of the pipeline.
         options: what the graph has.
-        num_shards: tasks that share the extraction of features.
+        extraction: how the features are extracted.
     """
     champion_data = _champion_data(given)
-    made = _prepare(start, given, options, num_shards, champion_data)
+    made = _prepare(start, given, options, extraction, champion_data)
     data, features = made["dataset"], made["features"]
     training = {
         "features": features,

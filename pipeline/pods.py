@@ -114,7 +114,7 @@ def _variables(name: str, target: Target) -> dict[str, str]:
             # other stores refuse AWS's newer checksums
             env |= {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_required"}
             env |= {"AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required"}
-    if needs.mlflow or needs.s3:
+    if needs.mlflow or _uses_s3(name, target):
         env[PATIENCE] = str(target.backend_patience)
     if name == "record_outcome":
         env["DAGNN_KUBEFLOW_URL"] = target.kubeflow_url
@@ -123,7 +123,9 @@ def _variables(name: str, target: Target) -> dict[str, str]:
 
 def _uses_s3(name: str, target: Target) -> bool:
     """Whether a step needs the S3 store itself; the exit handler does where it ends trainings on several nodes."""
-    return STEPS[name].s3 or (name == "record_outcome" and target.num_processes > 1)
+    needs = STEPS[name]
+    ends_trainings = name == "record_outcome" and target.num_processes > 1
+    return needs.s3 or (needs.by_range and target.has_artifacts_in_s3) or ends_trainings
 
 
 def _secret_variables(name: str, target: Target) -> dict[str, SecretKey]:

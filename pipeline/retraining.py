@@ -152,7 +152,7 @@ def _make_version(
     params = request.params
     made = {kind: folder / kind for kind in ("dataset", "features", "label_graph", "model", "report")}
 
-    def make(kind: str, run: Callable[..., None], **arguments: Any) -> None:
+    def make(kind: str, run: Callable[..., object], **arguments: Any) -> None:
         if not _is_whole(made[kind], kind):
             run(**arguments, **{f"{kind}_out": made[kind]})
 

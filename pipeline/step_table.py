@@ -22,14 +22,16 @@ class Step(NamedTuple):
     """Whether it needs the tracking server."""
     s3: bool = False
     """Whether it needs the S3 store itself; artifacts are Kubeflow's business."""
+    by_range: bool = False
+    """Whether it reads a part of the data set in the store, where the target's tasks can."""
 
 
 STEPS = {
     "fetch_dataset": Step("Raw data", "light", s3=True),
     "dataset": Step("Data set", "heavy"),
     "check_data": Step("Check", "heavy"),
-    "extract_shard": Step("Features, a part", "heavy"),
-    "extract_features": Step("Features", "heavy"),
+    "extract_shard": Step("Features, a part", "heavy", by_range=True),
+    "extract_features": Step("Features", "heavy", by_range=True),  # where it joins parts
     "build_label_graph": Step("Label graph", "heavy"),
     "train": Step("Train", "train", retries=3, mlflow=True, s3=True),  # a retry is cheap: it resumes
     "tune": Step("Search", "train", retries=3, cached=False, mlflow=True),  # a retry resumes

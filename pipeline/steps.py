@@ -51,8 +51,8 @@ def dataset(
     work: str,
     dataset_out: Output[Dataset],
     raw: Input[Artifact] = None,  # kfp's way to say that it may be missing
-) -> None:
-    """Read raw data into a data set."""
+) -> NamedTuple("StoredDataset", [("uri", str), ("digest", str)]):  # type: ignore[valid-type]  # kfp's way
+    """Read raw data into a data set, and say where it is stored, for tasks that read a part of it."""
     from pathlib import Path
 
     from components.params import load_section
@@ -61,13 +61,14 @@ def dataset(
     from pipeline.task import task
 
     with task("dataset"):
-        run(
+        digest = run(
             params=load_section(params, DatasetConfig),
             work=Path(work),
             dataset_out=Path(dataset_out.path),
             source=Path(raw.path) if raw else None,
             uris={"dataset": dataset_out.uri} | ({"raw": raw.uri} if raw else {}),
         )
+    return (dataset_out.uri, digest)
 
 
 def check_data(
@@ -89,18 +90,27 @@ def check_data(
         require_fit(findings, what="the data set", accept_drift=bool(accept_drift))
 
 
-def extract_shard(*, dataset: Input[Dataset], params: str, index: str, shard_out: Output[Artifact]) -> None:
+def extract_shard(
+    *,
+    params: str,
+    index: str,
+    shard_out: Output[Artifact],
+    dataset: Input[Dataset] = None,  # kfp's way to say that it may be missing: then it is read in the store
+    dataset_uri: str = "",
+    dataset_digest: str = "",
+) -> None:
     """Turn a part of the images and texts into vectors."""
     from pathlib import Path
 
     from components.params import load_section
+    from components.services.storage.datasets import StoredDataset
     from components.steps.extract_shard import run
     from dagnn_core.config.features import FeaturesConfig
     from pipeline.task import task
 
     with task("extract_shard"):
         run(
-            dataset=Path(dataset.path),
+            dataset=Path(dataset.path) if dataset else StoredDataset(dataset_uri, dataset_digest),
             params=load_section(params, FeaturesConfig),
             index=int(index),
             shard_out=Path(shard_out.path),
@@ -109,29 +119,36 @@ def extract_shard(*, dataset: Input[Dataset], params: str, index: str, shard_out
 
 def extract_features(
     *,
-    dataset: Input[Dataset],
     params: str,
     cache: str,
     features_out: Output[Artifact],
     shards: Input[List[Artifact]] = None,  # noqa: UP006
+    dataset: Input[Dataset] = None,  # kfp's way to say that it may be missing: then it is read in the store
+    dataset_uri: str = "",
+    dataset_digest: str = "",
 ) -> None:
     """Turn images and texts into feature vectors."""
     from pathlib import Path
 
     from components.params import load_section
+    from components.services.storage.datasets import StoredDataset, open_dataset
     from components.steps.extract_features import run
     from dagnn_core.config.features import FeaturesConfig
+    from dagnn_core.features.extraction.precomputed import own_vector_files
     from pipeline.task import task
 
     with task("extract_features"):
-        run(
-            dataset=Path(dataset.path),
-            params=load_section(params, FeaturesConfig),
-            cache=Path(cache),
-            features_out=Path(features_out.path),
-            shards=[Path(shard.path) for shard in shards or ()],
-            uri=features_out.uri,
-        )
+        config = load_section(params, FeaturesConfig)
+        place = Path(dataset.path) if dataset else StoredDataset(dataset_uri, dataset_digest)
+        with open_dataset(place, files=own_vector_files(config)) as source:
+            run(
+                dataset=source,
+                params=config,
+                cache=Path(cache),
+                features_out=Path(features_out.path),
+                shards=[Path(shard.path) for shard in shards or ()],
+                uri=features_out.uri,
+            )
 
 
 def build_label_graph(*, dataset: Input[Dataset], params: str, label_graph_out: Output[Artifact]) -> None:

@@ -235,6 +235,11 @@ class Target:
         """How many processes train together; more than one do so as a job of Kubeflow Trainer."""
         return self.train.nodes * max(1, self.gpu.count)
 
+    @property
+    def has_artifacts_in_s3(self) -> bool:
+        """Whether runs store artifacts in S3 by the target's own word, so that tasks can read a part of one."""
+        return self.pipeline_root.startswith("s3://")
+
     def __post_init__(self) -> None:
         is_http = self.mlflow_uri.startswith(("http://", "https://"))
         require(is_http, "mlflow_uri", "a server's URL (a local file would vanish with its pod)", self.mlflow_uri)

@@ -13,7 +13,7 @@ from components.params import load_section
 from components.services.data_versions.raw_version import raw_lineage
 from components.services.lineage.provenance import provenance
 from components.services.lineage.resources import record_use
-from dagnn_core.artifacts import write_artifact
+from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.dataset import DatasetConfig
 from dagnn_core.data.dataset import KIND, Dataset
 from dagnn_core.data.ingest.build import write_dataset
@@ -32,7 +32,7 @@ def run(
     dataset_out: Path,
     source: Path | None = None,
     uris: Mapping[str, str] | None = None,
-) -> None:
+) -> str:
     """Read the raw data of one layout, quarantine unusable rows, split, and write the data set.
 
     An interrupted run leaves what it has done below `work`, and the next one resumes there.
@@ -43,6 +43,9 @@ def run(
         dataset_out: where the data set goes.
         source: where the raw data is, if not where `params` says.
         uris: where a pipeline run stores `dataset` and `raw`, for the record.
+
+    Returns:
+        The content digest of the data set.
 
     Raises:
         InputError: a file, column, row or label is wrong, or too many rows are.
@@ -72,6 +75,7 @@ def run(
         log.warning(
             "rejected %d of %d rows (%s): %s", raw.num_rows - content["num_items"], raw.num_rows, reasons, listing
         )
+    return read_artifact(dataset_out, KIND).content_digest
 
 
 def _incomplete(modalities: Mapping[str, int]) -> str:

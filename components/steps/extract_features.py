@@ -14,7 +14,8 @@ from components.services.lineage.provenance import provenance
 from components.services.lineage.resources import record_use
 from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.features import FeaturesConfig
-from dagnn_core.data.dataset import Dataset
+from dagnn_core.data.dataset import Dataset, ImageNotHereError
+from dagnn_core.errors import InputError
 from dagnn_core.features.extraction.extract import write_features
 from dagnn_core.features.extraction.vector_cache import adopt_shards
 from dagnn_core.features.features import KIND, SHARD_KIND
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def run(
     *,
-    dataset: Path,
+    dataset: Path | Dataset,
     params: FeaturesConfig,
     cache: Path,
     features_out: Path,
@@ -36,7 +37,8 @@ def run(
     An interrupted run resumes from the vectors below `cache`, and a later one takes from there what it shares.
 
     Args:
-        dataset: the `dataset` artifact.
+        dataset: the `dataset` artifact, or one that is opened and checked already; if its images are not here, `shards`
+            must have the vectors of all of them.
         params: which encoders.
         cache: folder for vectors of images and texts; it may be deleted between runs.
         features_out: where the `features` artifact goes.
@@ -44,15 +46,24 @@ def run(
         uri: where a pipeline run stores it, for the record.
 
     Raises:
-        InputError: the data set is missing or damaged, or does not have what the encoders need.
+        InputError: the data set is missing or damaged, or does not have what the encoders need; `shards` lack vectors
+            of images that are not here.
         BackendError: memory ran out, or a process that decodes images died.
     """
-    source = Dataset.read(dataset, verify=True)
+    source = dataset if isinstance(dataset, Dataset) else Dataset.read(dataset, verify=True)
     for shard in shards:
         adopt_shards(cache, read_artifact(shard, SHARD_KIND, verify=True).path)
     record = provenance("extract_features", params, parents=[source.artifact], uris={KIND: uri})
     with write_artifact(features_out, kind=KIND, provenance=record) as draft:
-        draft.content = write_features(draft.path, source, params, cache=cache)
+        try:
+            draft.content = write_features(draft.path, source, params, cache=cache)
+        except ImageNotHereError as error:
+            raise InputError(
+                f"features.shards is {params.shards}, but the vectors of {len(shards)} parts do not cover all images "
+                f"({error.what})",
+                "leave features.shards as the pipeline was compiled, or submit with the new value; where it is the "
+                "same, submit with --no-cache",
+            ) from error
         record_use(record)
     image, text = draft.content["image"], draft.content["text"]
     log.info(

@@ -13,7 +13,10 @@ people.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import RawIOBase
+from itertools import accumulate
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +26,7 @@ from numpy.typing import NDArray
 
 from dagnn_core.arrays import opening, read_array, read_columns
 from dagnn_core.artifacts import Artifact, read_artifact
-from dagnn_core.errors import ArtifactError
+from dagnn_core.errors import ArtifactError, InputError
 
 KIND = "dataset"
 UNSEEN_LABELS = "unseen_labels.npy"
@@ -81,6 +84,20 @@ class Rejection(NamedTuple):
     """What is particular to this row, such as the path of its image."""
 
 
+class DataFile(NamedTuple):
+    """One of the Parquet files of the items."""
+
+    path: Path
+    rows: range
+    """Rows of the data set that it holds."""
+    is_here: bool
+    """Whether images can be read from it."""
+
+
+class ImageNotHereError(InputError):
+    """An image is asked for that lies in a file of which only the other columns were read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """A data set opened for reading; images are read when asked for."""
@@ -103,6 +120,8 @@ class Dataset:
     """Their matrix, [N, U], of test items alone."""
     columns: Mapping[str, tuple[str, ...]]
     """Column of the source -> its cell of every item, [N]; mostly none."""
+    files: tuple[DataFile, ...]
+    """Where the images are, in row order."""
 
     @classmethod
     def read(cls, path: Path, *, verify: bool = False) -> "Dataset":
@@ -114,19 +133,21 @@ class Dataset:
         return cls.of(read_artifact(path, KIND, verify=verify))
 
     @classmethod
-    def of(cls, artifact: Artifact) -> "Dataset":
+    def of(cls, artifact: Artifact, *, elsewhere: Mapping[str, pa.Table] = MappingProxyType({})) -> "Dataset":
         """Open the data set of an artifact that is checked.
+
+        Args:
+            artifact: the artifact.
+            elsewhere: name of a data file that is not here -> what `read_table` made of it.
 
         Raises:
             ArtifactError: its files are not what its manifest says.
         """
         content = artifact.require("label_names", "num_items", "splits")
+        paths = shards(artifact)
+        tables = [elsewhere[path.name] if path.name in elsewhere else read_table(artifact, path.name) for path in paths]
         columns = content.get("columns", ())
-        schema = with_columns(SCHEMA, columns)
-        tables = [
-            read_columns(shard, schema, None, without=["image"], remedy=artifact.remedy) for shard in shards(artifact)
-        ]
-        table = pa.concat_tables(tables) if tables else schema.empty_table()
+        table = pa.concat_tables(tables) if tables else with_columns(SCHEMA, columns).empty_table()
         if table.num_rows != content["num_items"]:
             raise ArtifactError(
                 f"{artifact.path}: the shards have {table.num_rows} rows, but the manifest says {content['num_items']}",
@@ -147,6 +168,10 @@ class Dataset:
             unseen_label_names=tuple(content.get("unseen_label_names", ())),
             unseen_labels=read_unseen_labels(artifact, splits),
             columns={name: tuple(table[COLUMN_PREFIX + name].to_pylist()) for name in columns},
+            files=tuple(
+                DataFile(path, range(stop - len(of_file), stop), path.name not in elsewhere)
+                for path, of_file, stop in zip(paths, tables, accumulate(map(len, tables)), strict=True)
+            ),
         )
 
     def __len__(self) -> int:
@@ -166,33 +191,24 @@ class Dataset:
 
         Args:
             wanted: which items' images, [N]; all by default. What lies between them is not read.
+
+        Raises:
+            ImageNotHereError: only the other columns of a file were read.
         """
-        wanted = np.ones(len(self), dtype=np.bool_) if wanted is None else wanted
-        start = 0
-        for shard in shards(self.artifact):
-            with self._open(shard) as file:
-                for group in range(file.num_row_groups):
-                    size = file.metadata.row_group(group).num_rows
-                    rows = np.flatnonzero(wanted[start : start + size])
-                    start += size
-                    if len(rows):
-                        yield self._encoded(file, shard, group).take(pa.array(rows)).to_pylist()
+        for _, images in self._read_images(np.ones(len(self), dtype=np.bool_) if wanted is None else wanted):
+            yield images
 
     def images(self, rows: Sequence[int]) -> list[bytes | None]:
-        """Encoded images of some rows, in the order asked for."""
-        wanted = set(rows)
-        found: dict[int, bytes | None] = {}
-        start = 0
-        for shard in shards(self.artifact):
-            with self._open(shard) as file:
-                for group in range(file.num_row_groups):
-                    size = file.metadata.row_group(group).num_rows
-                    here = wanted & set(range(start, start + size))
-                    if here:
-                        column = self._encoded(file, shard, group)
-                        for row in here:
-                            found[row] = column[row - start].as_py()
-                    start += size
+        """Encoded images of some rows, in the order asked for.
+
+        Raises:
+            ImageNotHereError: only the other columns of a file were read.
+        """
+        wanted = np.zeros(len(self), dtype=np.bool_)
+        wanted[list(rows)] = True
+        found = {
+            row: image for here, images in self._read_images(wanted) for row, image in zip(here, images, strict=True)
+        }
         return [found[row] for row in rows]
 
     def vectors(self, modality: Modality) -> NDArray[np.floating[Any]] | None:
@@ -204,6 +220,27 @@ class Dataset:
         with opening(file, self.artifact.remedy):
             vectors: NDArray[np.floating[Any]] = np.load(file, mmap_mode="r", allow_pickle=False)
         return vectors
+
+    def _read_images(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[list[int], list[bytes | None]]]:
+        """The wanted rows of each row group that has any, and their images."""
+        for data in self.files:
+            start = data.rows.start
+            here = start + np.flatnonzero(wanted[start : data.rows.stop])
+            if not len(here):
+                continue
+            if not data.is_here:
+                raise ImageNotHereError(
+                    f"{data.path} was read without its images, but that of item {self.ids[here[0]]!r} is asked for",
+                    "fetch the whole data set",
+                )
+            with self._open(data.path) as file:
+                for group in range(file.num_row_groups):
+                    stop = start + file.metadata.row_group(group).num_rows
+                    rows = here[(here >= start) & (here < stop)]
+                    if len(rows):
+                        images = self._encoded(file, data.path, group).take(pa.array(rows - start))
+                        yield rows.tolist(), images.to_pylist()
+                    start = stop
 
     def _open(self, shard: Path) -> pq.ParquetFile:
         with opening(shard, self.artifact.remedy):
@@ -223,6 +260,21 @@ def with_columns(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
 def shards(artifact: Artifact) -> list[Path]:
     """The Parquet files of the items, in order."""
     return [artifact.file(name) for name in sorted(artifact.files) if name.startswith("data-")]
+
+
+def read_table(artifact: Artifact, name: str, file: RawIOBase | None = None) -> pa.Table:
+    """Read all columns of a data file but the images.
+
+    Args:
+        artifact: the data set.
+        name: of the data file.
+        file: what it holds, where it is not here.
+
+    Raises:
+        ArtifactError: it is damaged, or has other columns than the manifest says.
+    """
+    schema = with_columns(SCHEMA, artifact.content.get("columns", ()))
+    return read_columns(artifact.file(name), schema, None, without=["image"], remedy=artifact.remedy, file=file)
 
 
 def check_splits(splits: NDArray[np.str_], counts: Mapping[str, int], artifact: Artifact) -> None:

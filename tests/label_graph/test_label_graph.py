@@ -38,6 +38,7 @@ def dataset(labels=LABELS, splits=None, texts=TEXTS):
         unseen_label_names=(),
         unseen_labels=np.zeros((len(labels), 0), np.uint8),
         columns={},
+        files=(),
     )
 
 

@@ -412,6 +412,33 @@ def test_shards_of_the_features_make_a_loop_of_extractions_that_begin_after_the_
     assert shard["cachingOptions"] == {"enableCache": True} and shard["retryPolicy"]["maxRetryCount"] == 2
 
 
+@pytest.mark.parametrize("root", ["s3://images/runs", "minio://images/runs"])
+def test_shards_read_the_data_set_by_range_where_runs_store_it_in_s3(tmp_path: Path, root: str) -> None:
+    pipeline, platform = compiled(tmp_path, replace(TARGET, pipeline_root=root), shards=3)
+    assert faults(pipeline, platform) == []
+    tasks = tasks_of(pipeline)
+    in_s3 = root.startswith("s3://")
+    for name in ("extract-shard", "extract-features"):
+        inputs = tasks[name]["inputs"]
+        assert ("dataset" in inputs.get("artifacts", {})) != in_s3
+        given = {"dataset_uri", "dataset_digest"} & set(inputs["parameters"])
+        assert given == ({"dataset_uri", "dataset_digest"} if in_s3 else set())
+        env = environment(pipeline, f"exec-{name}")
+        assert (env.get("AWS_ENDPOINT_URL_S3") == "https://s3.example.org") == in_s3
+        assert ("DAGNN_BACKEND_PATIENCE" in env) == in_s3
+        assert ("AWS_SECRET_ACCESS_KEY" in secrets(kubernetes_of(platform), f"exec-{name}")) == in_s3
+    if in_s3:
+        made = {
+            name: tasks["extract-features"]["inputs"]["parameters"][f"dataset_{name}"] for name in ("uri", "digest")
+        }
+        assert {name: entry["taskOutputParameter"] for name, entry in made.items()} == {
+            name: {"producerTask": "dataset", "outputParameterKey": name} for name in made
+        }
+        alone = tasks_of(compiled(tmp_path, replace(TARGET, pipeline_root=root))[0])["extract-features"]["inputs"]
+        assert list(alone["artifacts"]) == ["dataset"] and "dataset_uri" not in alone["parameters"]
+    assert "dataset" in tasks["evaluate"]["inputs"]["artifacts"]
+
+
 def test_manifests_for_kubernetes_hold_the_same_pipeline(tmp_path: Path, specs: tuple[Spec, Spec]) -> None:
     out = tmp_path / "manifests.yaml"
     images = Images(TASKS, TRAIN)

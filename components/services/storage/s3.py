@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from components.services.storage.patience import (
     Outage,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 18
+TAIL = 1 << 16  # bytes of the end of an object, where Parquet files have their footer
 PART = 16 << 20  # bytes of a part of an upload; four of them are in memory
 MAX_PARTS = 10_000
 THREADS = 8
@@ -73,6 +74,8 @@ _BAD_CREDENTIALS = {
 }
 _BUSY = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}  # some stores answer 400 with them
 
+T = TypeVar("T")
+R = TypeVar("R")
 Report = Callable[[int], None]
 """Called with the number of bytes that have just moved; it raises where the work shall stop."""
 
@@ -209,12 +212,7 @@ class Storage:
 
     def stat_all(self, uris: Sequence[str], *, description: str) -> list[StoredObject | None]:
         """`find` for many, in their order."""
-        with ThreadPoolExecutor(THREADS) as threads:
-            try:
-                return list(track(threads.map(self.find, uris), description=description, total=len(uris)))
-            except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
-                raise
+        return call_all(self.find, uris, description=description)
 
     def names_below(self, uri: str) -> list[str]:
         """Names of all objects below a folder, relative to it, sorted."""
@@ -283,6 +281,10 @@ class Storage:
             size=size,
         )
 
+    def open(self, source: StoredObject) -> "StoredFile":
+        """An object as a file that is read by ranges; see `StoredFile`."""
+        return StoredFile(source, lambda start, stop: b"".join(self._body(source, start, lambda _: None, stop)))
+
     def delete(self, uri: str) -> None:
         """Remove an object; it may be gone already.
 
@@ -342,30 +344,31 @@ class Storage:
             "send it again from where it is whole",
         )
 
-    def _body(self, source: StoredObject, start: int, report: Report) -> Iterator[bytes]:
-        """The object's bytes from `start` on; a body that breaks off is asked for again from there."""
+    def _body(self, source: StoredObject, start: int, report: Report, stop: int | None = None) -> Iterator[bytes]:
+        """The object's bytes from `start` to `stop`; a body that breaks off is asked for again from there."""
         from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
         from urllib3.exceptions import HTTPError
 
         failures = 0
         done = start
-        while done < source.size:
+        end = source.size if stop is None else stop
+        while done < end:
             before = done
             report(0)
             try:
                 with _answering(source.uri, pass_on={"412", "PreconditionFailed", "416", "InvalidRange"}):
-                    answer = self.client.get_object(
-                        **_request(source.uri), IfMatch=source.etag, **({"Range": f"bytes={done}-"} if done else {})
-                    )
-                if done and not answer.get("ContentRange", "").startswith(f"bytes {done}-"):
+                    last = end - 1 if end < source.size else ""
+                    ranged = {"Range": f"bytes={done}-{last}"} if done or end < source.size else {}
+                    answer = self.client.get_object(**_request(source.uri), IfMatch=source.etag, **ranged)
+                if ranged and not answer.get("ContentRange", "").startswith(f"bytes {done}-{end - 1}/"):
                     raise BackendError(f"{source.uri}: the store sends no part of an object, only the whole")
                 with closing(answer["Body"]) as body:
                     while chunk := body.read(CHUNK):
                         done += len(chunk)
                         report(len(chunk))
                         yield chunk
-                if done != source.size:
-                    raise _ShortBodyError(f"{done} bytes instead of {source.size}")
+                if done != end:
+                    raise _ShortBodyError(f"{done} bytes instead of {end}")
             except ClientError as error:
                 raise BackendError(f"{source.uri} changed while it was read", "run again") from error
             except FlexibleChecksumError:
@@ -374,8 +377,7 @@ class Storage:
                 failures = 1 if done > before else failures + 1
                 if failures >= self.attempts:
                     raise BackendError(
-                        f"{source.uri} broke off {failures} times after {done} of {source.size} bytes "
-                        f"({one_line(error)})",
+                        f"{source.uri} broke off {failures} times after {done} of {end} bytes ({one_line(error)})",
                         "check the network and run again: it resumes there",
                     ) from error
                 # jitter, so that many readers do not come back at once
@@ -419,6 +421,74 @@ class Storage:
         for entry in answer.get("Uploads", []):
             if entry["Key"] == address.key:
                 self.client.abort_multipart_upload(Bucket=address.bucket, Key=address.key, UploadId=entry["UploadId"])
+
+
+class StoredFile(io.RawIOBase):
+    """An object that is read by ranges, for readers that seek, as those of Parquet do; its digest is not checked.
+
+    Every read is a request, which is repeated as those of downloads are; the end, which such readers ask for again and
+    again, is kept.
+
+    Args:
+        source: the object.
+        get: its bytes from one place to another.
+    """
+
+    def __init__(self, source: StoredObject, get: Callable[[int, int], bytes]) -> None:
+        super().__init__()
+        self._size = source.size
+        self._get = get
+        self._place = 0
+        self._tail_start = max(0, source.size - TAIL)
+
+    @cached_property
+    def _tail(self) -> bytes:
+        return self._get(self._tail_start, self._size)
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the place of the next read."""
+        self._place = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence] + offset
+        return self._place
+
+    def tell(self) -> int:
+        """The place of the next read."""
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, up to the end of the object.
+
+        Raises:
+            BackendError: the store cannot be reached or refuses, or the object has changed.
+        """
+        start, stop = self._place, min(self._place + len(buffer), self._size)
+        if start >= stop:
+            return 0
+        content = (
+            self._get(start, stop)
+            if start < self._tail_start
+            else self._tail[start - self._tail_start : stop - self._tail_start]
+        )
+        buffer[: len(content)] = content
+        self._place = stop
+        return len(content)
+
+
+def call_all(call: Callable[[T], R], items: Sequence[T], *, description: str) -> list[R]:
+    """Results of a function that asks the store, in the order of the items; a few at a time, until one fails."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        try:
+            return list(track(threads.map(call, items), description=description, total=len(items)))
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def parse_uri(uri: str) -> Address:

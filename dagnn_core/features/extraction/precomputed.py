@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Dataset, Modality
 from dagnn_core.data.vectors import read_vectors
 from dagnn_core.errors import InputError
@@ -76,6 +77,12 @@ def own_vectors(dataset: Dataset, modality: Modality) -> PrecomputedMatrix:
             "correct the raw data and rebuild the data set",
         )
     return PrecomputedMatrix(lambda rows: _finite(dataset, modality, vectors, rows), vectors.shape[1])
+
+
+def own_vector_files(config: FeaturesConfig) -> list[str]:
+    """Files of a data set that `own_vectors` reads."""
+    chosen = {"image": (config.image, config.image_vectors), "text": (config.text, config.text_vectors)}
+    return [f"vectors/{modality}.npy" for modality, value in chosen.items() if value == ("precomputed", "")]
 
 
 def _finite(

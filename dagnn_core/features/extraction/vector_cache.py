@@ -10,6 +10,7 @@ at any time.
 
 import hashlib
 import logging
+import math
 import os
 import uuid
 from collections import deque
@@ -38,10 +39,18 @@ Vectors = NDArray[np.float32]
 
 
 class Part(NamedTuple):
-    """What one of several tasks computes: every `num_parts`-th shard, from shard `number` on."""
+    """What one of several tasks computes: shards that lie side by side, so that it reads few of the data files."""
 
     number: int
+    """From 0."""
     num_parts: int
+
+    def rows(self, num_rows: int) -> range:
+        """The rows of its shards, of so many in all; none where there are fewer shards than parts."""
+        size, rest = divmod(math.ceil(num_rows / SHARD_ROWS), self.num_parts)
+        first = self.number * size + min(self.number, rest)
+        last = first + size + (self.number < rest)
+        return range(min(first * SHARD_ROWS, num_rows), min(last * SHARD_ROWS, num_rows))
 
 
 def adopt_shards(root: Path, source: Path) -> None:
@@ -75,6 +84,7 @@ class VectorCache:
     def __init__(self, root: Path, key: Mapping[str, Any], *, num_rows: int, dim: int) -> None:
         text = canonical_json({**key, "shard_rows": SHARD_ROWS})
         self._folder = root / "features" / hashlib.sha256(text.encode()).hexdigest()
+        self._num_rows = num_rows
         self._shards = [range(start, min(start + SHARD_ROWS, num_rows)) for start in range(0, num_rows, SHARD_ROWS)]
         self._dim = dim
 
@@ -89,7 +99,8 @@ class VectorCache:
             what: names the vectors in the log.
             part: the part of the shards that counts; None: all.
         """
-        wanted = self._shards[part.number :: part.num_parts] if part else self._shards
+        own = part.rows(self._num_rows) if part else range(self._num_rows)
+        wanted = [rows for rows in self._shards if rows.start in own]
         missing = [rows for rows in wanted if self._read(rows) is None]
         num_rows, num_missing = (sum(map(len, shards)) for shards in (wanted, missing))
         if num_missing < num_rows:

@@ -5,13 +5,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.services.storage.artifacts import send_artifact
+from components.services.storage.datasets import StoredDataset, open_dataset
+from components.services.storage.s3 import Storage
 from components.steps import extract_features, extract_shard
 from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.features import FeaturesConfig
-from dagnn_core.data.dataset import Item
+from dagnn_core.data.dataset import Dataset, Item
+from dagnn_core.data.ingest import shards
 from dagnn_core.data.ingest.writer import DatasetWriter
-from dagnn_core.errors import ArtifactError
+from dagnn_core.errors import ArtifactError, InputError
 from dagnn_core.features.extraction import extract, vector_cache
+from dagnn_core.features.extraction.precomputed import own_vector_files
 from dagnn_core.features.features import SHARD_KIND, Features
 from tests.fixtures import forked
 
@@ -89,6 +94,64 @@ def test_parts_of_several_tasks_give_the_features_of_one_to_the_byte(dataset, tm
         extract_features.run(
             dataset=dataset, params=params, cache=tmp_path / "cache", shards=parts, features_out=tmp_path / "four"
         )
+
+
+@pytest.fixture
+def several_files(dataset, tmp_path, monkeypatch):
+    """The same data set in files of one item each, with precomputed image vectors beside its images."""
+    source = Dataset.read(dataset)
+    path = tmp_path / "several"
+    monkeypatch.setattr(shards, "ROW_GROUP_ITEMS", 1)
+    record = {"step": "dataset", "ancestors": {"raw": "0" * 32}, "uris": {"raw": "s3://runs/raw_out"}}
+    with write_artifact(path, kind="dataset", provenance=record) as draft:
+        with DatasetWriter(draft.path, ["boat"], shard_bytes=1) as writer:
+            for row, image in enumerate(source.images(range(len(source)))):
+                writer.add(Item(source.ids[row], source.texts[row], ("boat",), image, "", str(source.splits[row])))
+            writer.write_rejected([])
+            writer.write_vectors("image", np.eye(5, dtype=np.float32), range(5))
+        draft.content = writer.content
+    return path
+
+
+@pytest.fixture
+def stored(several_files, bucket, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", bucket.endpoint)
+    uri = f"{bucket.uri}/dataset_out"
+    send_artifact(several_files, uri, Storage())
+    return StoredDataset(uri, read_artifact(several_files, "dataset").content_digest)
+
+
+@pytest.mark.parametrize("image", ["classic", "precomputed"])
+def test_parts_of_a_stored_data_set_give_the_features_of_one_task_to_the_byte(
+    several_files, stored, tmp_path, monkeypatch, image
+):
+    monkeypatch.setattr(vector_cache, "SHARD_ROWS", 1)
+    params = FeaturesConfig(image=image, min_word_count=1, shards=3)
+    own = {"params": params, "uri": "s3://runs/features_out"}
+    extract_features.run(dataset=several_files, cache=tmp_path / "alone", features_out=tmp_path / "one", **own)
+    parts = [tmp_path / f"part-{index}" for index in range(3)]
+    for index, part in enumerate(parts):
+        extract_shard.run(dataset=stored, params=params, index=index, shard_out=part)
+    shard = read_artifact(parts[0], SHARD_KIND)
+    assert shard.provenance["ancestors"] == {"raw": "0" * 32, "dataset": stored.digest}
+
+    def join(shards, name):
+        with open_dataset(stored, files=own_vector_files(params)) as source:
+            out = tmp_path / name
+            extract_features.run(dataset=source, shards=shards, cache=tmp_path / "cache", features_out=out, **own)
+
+    if image == "classic":
+        message = r"features\.shards is 3, but the vectors of 2 parts do not cover all images \(.*'4' is asked for\)"
+        with pytest.raises(InputError, match=rf"{message}; leave features\.shards as the pipeline was compiled"):
+            join(parts[:2], "two")
+        assert not (tmp_path / "two").exists()
+    join(parts, "two")
+    one, two = (read_artifact(tmp_path / name, "features", verify=True) for name in ("one", "two"))
+    assert (two.content_digest, two.content) == (one.content_digest, one.content)
+    ran = ("execution", "packages", "git")  # what ran it
+    assert {key: value for key, value in two.provenance.items() if key not in ran} == {
+        key: value for key, value in one.provenance.items() if key not in ran
+    }
 
 
 def test_a_missing_data_set_names_the_stage_that_makes_it(tmp_path):

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from dagnn_core.disk import DiskError
 from dagnn_core.errors import BackendError
 from dagnn_core.features.extraction import vector_cache
-from dagnn_core.features.extraction.vector_cache import VectorCache
+from dagnn_core.features.extraction.vector_cache import Part, VectorCache
 
 NUM_ROWS = 11
 KEY = {"encoder": "a"}
@@ -149,6 +149,18 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
     with pytest.raises(DiskError, match=r"shard-00000\.safetensors: no space is left"):
         fill(open_cache(tmp_path))
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 4, 5, 12, 37])
+@pytest.mark.parametrize("num_parts", [1, 2, 3, 7, 20])
+def test_parts_are_neighbouring_rows_that_cover_all(num_rows, num_parts, monkeypatch):
+    monkeypatch.setattr(vector_cache, "SHARD_ROWS", 4)
+    parts = [Part(number, num_parts).rows(num_rows) for number in range(num_parts)]
+    assert [row for rows in parts for row in rows] == list(range(num_rows))
+    sizes = [-(-len(rows) // 4) for rows in parts]  # in shards
+    assert max(sizes) - min(sizes) <= 1
+    assert all(rows.start % 4 == 0 for rows in parts if rows)
+    assert not Part(num_parts, num_parts).rows(num_rows), "no such part"
 
 
 def test_no_rows_are_no_shards(tmp_path):

@@ -105,6 +105,7 @@ def test_every_field_has_a_docstring(name: str) -> None:
         ({"dataset": {"train_without_text": "all"}}, r"dataset.train_without_text must be a finite number, got 'all'"),
         ({"dataset": {"labelled_fraction": 0}}, r"dataset.labelled_fraction must be above 0 and at most 1, got 0"),
         ({"train": {"unlabelled": "drop"}}, r"train.unlabelled must be one of use, skip, got 'drop'"),
+        ({"model": {"pair_memory": 9}}, r"model.pair_memory must be 0 without pair_weight above 0, got 9"),
         ({"model": {"agreement_weight": 1}}, r"model.agreement_weight must be 0, since .* cross_entropy .*, got 1"),
         ({"dataset": {"train_without_image": 0.5, "train_without_text": 0.5}},
          r"dataset.train_without_image \+ dataset.train_without_text must be below 1, got 1.0"),

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
+from pydantic import Field
+
 from dagnn_core.config.section import Count, Named, Positive, Preset, Rate, Share, Weight, require, section
 
 
@@ -128,6 +130,8 @@ class ModelConfig:
     """Weight of the generators' squared error on complete pairs (not published: they only deceive discriminators)."""
     pair_weight: Weight = 0.0
     """Weight of InfoNCE on the embeddings, for which the own partner alone is right; it needs no labels."""
+    pair_memory: Annotated[int, Field(ge=0)] = 0
+    """Pairs of the last steps that InfoNCE takes as further wrong partners, as they were embedded then; 0: none."""
     agreement_weight: Weight = 0.0
     """Weight of the agreement of the label probabilities of an image and its text, each the target of the other; it
     needs no labels."""
@@ -177,6 +181,8 @@ class ModelConfig:
         if self.agreement_weight > 0:
             expected = "0, since label probabilities take classification cross_entropy with a weight above 0"
             require(is_calibrated, "model.agreement_weight", expected, self.agreement_weight)
+        if self.pair_memory > 0:
+            require(self.pair_weight > 0, "model.pair_memory", "0 without pair_weight above 0", self.pair_memory)
         if self.ranking != "embedding":
             expected = "embedding, since label probabilities take classification cross_entropy with a weight above 0"
             require(is_calibrated, "model.ranking", expected, self.ranking)

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from dagnn_core.losses.pair_memory import PairMemory
+
 
 class Batch(NamedTuple):
     """Features and labels of B_I images and B_T texts; where every item has both, they are pairs in the same order."""
@@ -28,6 +30,10 @@ class Batch(NamedTuple):
     """Positions of the images whose labels count; None: all."""
     labelled_texts: Tensor | None = None
     """Positions of the texts whose labels count; None: all."""
+    pair_rows: Tensor | None = None
+    """Row numbers of the P items in the training split, [P]; the memory knows them by these."""
+    pair_memory: PairMemory | None = None
+    """Pairs of earlier steps; the objective adds those of this one."""
 
 
 class Losses(NamedTuple):

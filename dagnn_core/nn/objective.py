@@ -107,7 +107,13 @@ def _pair_terms(
     has_pairs = len(batch.image_of_pair) > 0
     if network.pair_log_scale is not None:
         embeddings = output.image_embedding[batch.image_of_pair], output.text_embedding[batch.text_of_pair]
-        terms["pair"] = config.pair_weight, info_nce_loss(*embeddings, network.pair_log_scale) if has_pairs else none
+        further = None
+        if batch.pair_memory is not None:
+            assert batch.pair_rows is not None
+            further = batch.pair_memory.beside(batch.pair_rows)
+            batch.pair_memory.add(*embeddings, batch.pair_rows)
+        pair_loss = info_nce_loss(*embeddings, network.pair_log_scale, further) if has_pairs else none
+        terms["pair"] = config.pair_weight, pair_loss
     if config.agreement_weight > 0:
         assert network.label_calibration is not None
         scores = output.image_scores[batch.image_of_pair], output.text_scores[batch.text_of_pair]

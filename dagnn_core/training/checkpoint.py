@@ -16,12 +16,14 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from dagnn_core.disk import writing
+from dagnn_core.losses.pair_memory import PairMemory
 from dagnn_core.nn.cross_modal import CrossModalNetwork
 from dagnn_core.tensors import num_bytes
 
 log = logging.getLogger(__name__)
 
 Epoch = dict[str, float]
+_REMEMBERED = ("image", "text", "rows")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,6 +36,8 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
     """Draws the order of the batches."""
+    pair_memory: PairMemory | None = None
+    """Pairs of earlier steps, where `model.pair_memory` asks for them."""
     history: list[Epoch] = field(default_factory=list)
     """One mapping per finished epoch."""
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -58,6 +62,8 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
     tensors[name] = dropout.get_rng_state()
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    if state.pair_memory is not None:
+        tensors |= {f"pair_memory.{name}": getattr(state.pair_memory, name) for name in _REMEMBERED}
     record = json.dumps({"history": state.history, "best_metrics": state.best_metrics})
     header = {"record": record, "sha256": _digest(path, record, tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,10 +80,12 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
 
 
 def checkpoint_bytes(state: TrainingState) -> int:
-    """Size of a checkpoint but for its header: weights, their average, the best ones, and the optimizer's moments."""
+    """Size of a checkpoint but for its header: weights, their average, the best ones, moments, remembered pairs."""
     weights = num_bytes(state.network.state_dict())
     trained = sum(parameter.nbytes for parameter in state.network.parameters())
-    return (2 if state.average is None else 3) * weights + 2 * trained
+    memory = state.pair_memory
+    pairs = 0 if memory is None else memory.capacity * (2 * memory.image.shape[1] * 4 + 8)
+    return (2 if state.average is None else 3) * weights + 2 * trained + pairs
 
 
 def restore_checkpoint(path: Path, state: TrainingState) -> None:
@@ -108,6 +116,9 @@ def restore_checkpoint(path: Path, state: TrainingState) -> None:
     name, dropout = _dropout_generator(state)
     if name in tensors:  # not where a training resumes on another kind of device
         dropout.set_rng_state(tensors[name])
+    if state.pair_memory is not None:
+        for name, value in _under(tensors, "pair_memory.").items():
+            setattr(state.pair_memory, name, value.to(state.pair_memory.rows.device))
     state.history = record["history"]
     state.best_weights = _under(tensors, "best.")
     state.best_metrics = record["best_metrics"]

@@ -16,6 +16,7 @@ from dagnn_core.config.train import TrainConfig
 from dagnn_core.disk import require_space
 from dagnn_core.errors import InputError
 from dagnn_core.losses.batch import Losses
+from dagnn_core.losses.pair_memory import PairMemory
 from dagnn_core.model.kinds import build_network, compute_losses, fit_closed_form, kind_of, takes_unlabelled
 from dagnn_core.nn.cross_modal import CrossModalNetwork
 from dagnn_core.nn.dagnn import DAGNN
@@ -167,11 +168,15 @@ def new_state(train_split: Split, graph: GraphTensors, model_config: ModelConfig
     if config.weight_averaging > 0:
         moving_average = get_ema_multi_avg_fn(config.weight_averaging)  # type: ignore[no-untyped-call]
         average = AveragedModel(network, multi_avg_fn=moving_average, use_buffers=True)
+    pair_memory = None
+    if model_config.pair_memory > 0:
+        pair_memory = PairMemory.empty(model_config.pair_memory, model_config.embedding_dim, train_split.device)
     return TrainingState(
         network=network,
         average=average,
         optimizer=make_optimizer(network, config),
         generator=torch.Generator().manual_seed(config.seed),
+        pair_memory=pair_memory,
     )
 
 
@@ -273,7 +278,12 @@ def train_epoch(state: TrainingState, split: Split, model_config: ModelConfig, c
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, epochs_done + 1 / len(batches))
         with torch.autocast(batch.image.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-            losses = compute_losses(network, batch, model_config, reversal=reversal_strength(config, epochs_done))
+            losses = compute_losses(
+                network,
+                batch._replace(pair_memory=state.pair_memory),
+                model_config,
+                reversal=reversal_strength(config, epochs_done),
+            )
         _check_finite(losses, number, step + 1)
         optimizer.zero_grad()
         torch.autograd.backward(losses.total)

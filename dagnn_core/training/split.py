@@ -91,6 +91,7 @@ class Split(NamedTuple):
             text_of_pair=text_of_pair.to(device),
             labelled_images=labelled_images,
             labelled_texts=labelled_texts,
+            pair_rows=rows[has_both].to(device),
         )
 
     def iterate(self, batches: Sequence[Tensor], *, reconstructed: bool) -> Iterator[Batch]:

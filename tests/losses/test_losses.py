@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dagnn_core.baselines.dscmr import DSCMR, dscmr_objective
@@ -14,6 +16,7 @@ from dagnn_core.losses.batch import Batch
 from dagnn_core.losses.classification import classification_loss, label_cross_entropy
 from dagnn_core.losses.info_nce import info_nce_loss
 from dagnn_core.losses.modality_invariance import modality_invariance_loss
+from dagnn_core.losses.pair_memory import PairMemory
 from dagnn_core.losses.reconstruction import reconstruction_loss
 from dagnn_core.losses.relevance import relevance_loss
 from dagnn_core.losses.similarity import LabelSimilarity, label_similarity
@@ -214,6 +217,31 @@ def test_info_nce_equals_plain_loops(seed: int) -> None:
             logits = [math.exp(1.5) * dot(a, b) / (norm(a) * norm(b)) for b in gallery]
             expected -= (logits[own] - math.log(sum(map(math.exp, logits)))) / len(queries) / 2
     assert info_nce_loss(image, text, log_scale).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_info_nce_with_a_memory_equals_numpy() -> None:
+    image, text = (of.float() for of in random_batch(0)[:2])
+    memory = PairMemory.empty(7, 5, torch.device("cpu"))
+    assert info_nce_loss(image, text, torch.tensor(1.5), memory.beside(torch.arange(6))) == info_nce_loss(
+        image, text, torch.tensor(1.5)
+    )
+    for seed, rows in ((1, [20, 21, 22, 23, 24, 2]), (2, [30, 31, 32, 33, 4, 35])):  # of 12 pairs the last 7 stay
+        memory.add(*random_batch(seed)[:2], torch.tensor(rows))
+    assert memory.rows.tolist() == [2, 30, 31, 32, 33, 4, 35]
+
+    def unit(rows: Tensor) -> NDArray[np.float64]:
+        array = rows.numpy()
+        return np.asarray(array / np.linalg.norm(array, axis=1, keepdims=True))
+
+    remembered = [np.concatenate([unit(random_batch(1)[of])[-1:], unit(random_batch(2)[of])]) for of in (0, 1)]
+    expected = 0.0
+    for queries, gallery, others in ((image, text, remembered[1]), (text, image, remembered[0])):
+        for own, query in enumerate(unit(queries)):
+            kept = others[memory.rows.numpy() != own]  # an item is no wrong partner of itself
+            logits = np.exp(1.5) * np.concatenate([unit(gallery), kept]) @ query
+            expected -= (logits[own] - np.log(np.exp(logits).sum())) / len(image) / 2
+    loss = info_nce_loss(image, text, torch.tensor(1.5), memory.beside(torch.arange(6)))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def logits(seed: int, batch: int = 6) -> ModalityLogits:

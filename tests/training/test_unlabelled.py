@@ -15,7 +15,7 @@ from dagnn_core.losses.agreement import agreement_loss
 from dagnn_core.model.kinds import build_network, compute_losses
 from dagnn_core.training.split import Split
 
-from .test_training import CONFIG, GRAPH, SMALL, make_incomplete, make_split, run, same
+from .test_training import CONFIG, GRAPH, SMALL, Recorder, make_incomplete, make_split, run, same
 
 LABEL_TERMS = {
     "discriminator": "none",
@@ -110,7 +110,7 @@ TRAIN = TrainConfig(epochs=3, batch_size=16, lr=3e-3)
         {},
         {"incomplete": True},
         {"preset": "best", "pair_weight": 0.3, "agreement_weight": 0.3},
-        {"preset": "best", "pair_weight": 0.3, "agreement_weight": 0.3, "incomplete": True},
+        {"preset": "best", "pair_weight": 0.3, "pair_memory": 40, "agreement_weight": 0.3, "incomplete": True},
         {"kind": "two_tower"},
         {"kind": "cca"},
         {"kind": "dscmr"},
@@ -125,6 +125,20 @@ def test_no_kind_reads_labels_that_are_not_known(tmp_path: Path, changes: dict[s
     model = parse_section(ModelConfig, SMALL | changes, "model")
     result = run(tmp_path, TRAIN, model_config=model, train_split=split)
     assert all(torch.isfinite(value).all() for value in result.weights.values())
+
+
+def test_remembered_pairs_take_part_and_a_training_resumes_with_them(tmp_path: Path) -> None:
+    split = make_unlabelled(make_split(129, seed=1))
+    pair = {"preset": "best", "pair_weight": 0.3}
+    plain, with_memory = (parse_section(ModelConfig, SMALL | pair | {"pair_memory": n}, "model") for n in (0, 40))
+    whole = run(tmp_path / "whole", TRAIN, model_config=with_memory, train_split=split)
+    assert (
+        whole.history[-1]["loss_pair"]
+        > run(tmp_path / "plain", TRAIN, model_config=plain, train_split=split).history[-1]["loss_pair"]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", TRAIN, model_config=with_memory, train_split=split, logger=Recorder(interrupt_at=3))
+    assert same(run(tmp_path / "cut", TRAIN, model_config=with_memory, train_split=split), whole)
 
 
 @pytest.mark.parametrize("changes", [{"kind": "dscmr"}, {"preset": "best"}, {"discriminator": "affine"}], ids=str)

@@ -25,6 +25,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "aaai21": ({}, {}),
     "tpami22": ({"preset": "tpami22"}, {}),
     "best": ({"preset": "best"}, {"preset": "best", "epochs": 3, "patience": 3}),
+    "pair_memory": ({"preset": "few_labels", "pair_memory": 20}, {"preset": "best", "epochs": 2, "patience": 2}),
     "two_tower": ({"kind": "two_tower"}, {}),
     "dscmr": ({"kind": "dscmr"}, {}),
     "two_items_a_step": ({}, {"batch_size": 2, "epochs": 1}),

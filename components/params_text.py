@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,13 +17,13 @@ def with_values(text: str, values: Mapping[str, Mapping[str, Value]]) -> str:
     """The text with other values.
 
     Args:
-        text: a valid `params.yaml`.
+        text: a valid `params.yaml`, with the ends of lines that its file has.
         values: section -> key -> value; what is missing is added.
     """
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = _WIDTH
-    content = yaml.load(text) or yaml.map()
+    content = yaml.load(text.replace("\r\n", "\n")) or yaml.map()
     for name, keys in values.items():
         if not content.get(name):
             content[name] = yaml.map()
@@ -37,10 +38,18 @@ def with_values(text: str, values: Mapping[str, Mapping[str, Value]]) -> str:
                 place += 1
     stream = io.StringIO()
     yaml.dump(content, stream)
-    return stream.getvalue()
+    return stream.getvalue().replace("\n", "\r\n" if "\r\n" in text else "\n")
 
 
 def diff(before: str, after: str, path: Path) -> str:
-    """What changes from one text of a file to the other, as `patch` and `git apply` take it; empty: nothing."""
-    old, new = (text.splitlines(keepends=True) for text in (before, after))
-    return "".join(difflib.unified_diff(old, new, f"a/{path}", f"b/{path}"))
+    """What changes from one text of a file to the other; empty: nothing.
+
+    `git apply` and `patch -p1` take it in the current folder, or for a file that does not lie in it, in `/`.
+    """
+    whole = Path(os.path.abspath(path))  # noqa: PTH100  # without `..`, and links stay
+    name = whole.relative_to(Path.cwd() if whole.is_relative_to(Path.cwd()) else "/")
+    if " " in str(name):
+        name = f"{name}\t"  # where it ends
+    old, new = (io.StringIO(text).readlines() for text in (before, after))
+    lines = difflib.unified_diff(old, new, f"a/{name}", f"b/{name}")
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)

@@ -120,7 +120,8 @@ def run(
     with open_study(storage, name, searched=space.searched, prune=space.options.prune) as study:
         study.check_identity(identity, first=space.present(base))
         find = partial(_find, study, space, name)
-        with open_run(params=base, run_id=study.shared(_RUN) or None, tags={NAME: name, SEARCH: name}) as parent:
+        known = study.shared(_RUN) or own.find_run(study.key)
+        with open_run(params=base, run_id=known, request=study.key, tags={NAME: name, SEARCH: name}) as parent:
             study.share(_RUN, parent.run_id)
             trials = _Trials(
                 space=space,
@@ -140,6 +141,7 @@ def run(
             except KeyboardInterrupt:
                 log.info("%s: %s", name, find().summary())
                 raise
+            parent.close_lost(study.runs())
             search = replace(find(), importance=study.importance())
             _write(search_out, search, space)
             parent.log_directory(search_out, "tuning")

@@ -70,10 +70,10 @@ def tune(
     typer.echo(f"\npage     {out / PAGE}")
     if search.best is None:
         return
-    before = params.read_text(encoding="utf-8")
+    before = params.read_bytes().decode()  # the ends of its lines stay
     after = with_values(before, nested(search.found))
     with writing(out / "params.yaml"):
-        (out / "params.yaml").write_text(after, encoding="utf-8")
+        (out / "params.yaml").write_bytes(after.encode())
     typer.echo(f"values   {out / 'params.yaml'}\n")
     typer.echo(diff(before, after, params) or f"{params} has the best values already")
 

@@ -5,8 +5,10 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.tokens import CommentToken
 
 from dagnn_core.config.space import Value
 
@@ -30,15 +32,28 @@ def with_values(text: str, values: Mapping[str, Mapping[str, Value]]) -> str:
         section = content[name]
         # behind the preset, or else before the last key: the comment of the last key has the space between sections
         place = list(section).index("preset") + 1 if "preset" in section else max(len(section) - 1, 0)
+        last = next(reversed(section), None)
         for key, value in keys.items():
             if key in section:
                 section[key] = value
             else:
                 section.insert(place, key, value)
                 place += 1
+        _move_space(section, last)
     stream = io.StringIO()
     yaml.dump(content, stream)
     return stream.getvalue().replace("\n", "\r\n" if "\r\n" in text else "\n")
+
+
+def _move_space(section: Any, last: Any) -> None:
+    """Have what stands between sections stay behind the last key, if there is a new one: it is a part of a comment."""
+    comment = section.ca.items.get(last)
+    new = next(reversed(section), None)
+    if new == last or not comment or not comment[2]:
+        return
+    own, _, space = comment[2].value.partition("\n")
+    comment[2].value = f"{own}\n"
+    section.ca.items[new] = [None, None, CommentToken(f"\n{space}", comment[2].start_mark, None), None]
 
 
 def diff(before: str, after: str, path: Path) -> str:

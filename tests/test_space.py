@@ -1,7 +1,7 @@
 """Search spaces: what they may say, and what trials make of it."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,19 @@ def test_a_search_begins_with_the_values_of_the_configuration_that_lie_in_the_sp
     space = parse_space(PLAIN)
     base = space.over({"model": {"graph": "learned"}, "train": {"lr": 1e-4}})
     assert space.present(base) == {"label_graph.threshold": 0.4, "model.hops": 2, "train.lr": 1e-4}
+
+
+def test_no_more_is_written_into_a_configuration_than_it_needs() -> None:
+    space = parse_space(PLAIN)
+    plain = {"model": {"preset": "best"}, "train": {"epochs": 5, "lr": 1e-3}}
+    base = space.over(plain)
+    present = {"model.hops": base["model"].hops, "model.graph": base["model"].graph, "train.lr": 1e-3}
+    assert space.changes(plain, present) == {}
+    assert space.changes(plain, present | {"train.lr": 2e-3}) == {"train.lr": 2e-3}
+    for other in ({}, {"model": {"preset": "aaai21"}}, {"model": {"hops": 1}}):
+        changes = space.changes(other, present)
+        assert changes["train.epochs"] == 5
+        assert replace(space, fixed=changes).over(other) == apply(space.over(other), present)
 
 
 @pytest.mark.parametrize(

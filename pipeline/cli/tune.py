@@ -71,7 +71,9 @@ def tune(
     if search.best is None:
         return
     before = params.read_bytes().decode()  # the ends of its lines stay
-    after = with_values(before, nested(search.found))
+    best = search.best.values
+    changes = located(params, lambda values: chosen.changes(sections_of(values), best))
+    after = with_values(before, nested(changes))
     with writing(out / "params.yaml"):
         (out / "params.yaml").write_bytes(after.encode())
     typer.echo(f"values   {out / 'params.yaml'}\n")

@@ -34,6 +34,10 @@ label_graph:
 def test_comments_and_order_stay() -> None:
     assert with_values(TEXT, FOUND) == AFTER
     assert with_values(TEXT, {}) == TEXT and diff(TEXT, TEXT, Path("params.yaml")) == ""
+    last = "model:\n  preset: best  # it\n\n# the training\ntrain:\n  lr: 1\n"
+    assert with_values(last, {"model": {"hops": 2, "graph": "none"}, "train": {"epochs": 3}}) == (
+        "model:\n  preset: best  # it\n  hops: 2\n  graph: none\n\n# the training\ntrain:\n  epochs: 3\n  lr: 1\n"
+    )
     assert with_values("", {"train": {"lr": 0.1}}) == "train:\n  lr: 0.1\n"
 
 

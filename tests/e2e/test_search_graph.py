@@ -58,12 +58,11 @@ def test_workers_share_a_search(
     shutil.copy(empty_database, tmp_path)
     with mlflow_server(f"sqlite:///{tmp_path}/mlflow.db", tmp_path) as tracking:
         checkout.environment |= {"DAGNN_TUNE_STORAGE": postgres, "PYTHONPATH": str(checkout.root)}
-        checkout.environment |= {"MLFLOW_TRACKING_URI": tracking, "MLFLOW_EXPERIMENT_NAME": "search"}
         done = checkout.try_run(sys.executable, "-c", RUN, json.dumps(SPACE), tracking)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "mlflow@" not in done.stdout + done.stderr  # the account of the database
         client = MlflowClient(tracking)
-        experiment = client.get_experiment_by_name("search")
+        experiment = client.get_experiment_by_name("dagnn")
         assert experiment is not None
         runs = client.search_runs([experiment.experiment_id], f"tags.`{SEARCH}` = 's'")
     (parent,) = (run for run in runs if PARENT not in run.data.tags)

@@ -488,7 +488,8 @@ class _Workers:
     def have_others(self) -> bool:
         """Whether another process is at work."""
         others = [file.name for file in self._folder.iterdir() if file.name != self.own]
-        return any([self.is_alive(worker) for worker in others])  # all: those of killed processes are removed
+        alive = [worker for worker in others if self.is_alive(worker)]  # asks all: files of killed ones are removed
+        return bool(alive)
 
     def is_alive(self, worker: str) -> bool:
         """Whether a process still works."""

@@ -310,7 +310,10 @@ def test_a_new_database_appears_whole_though_its_maker_is_killed(tmp_path):
     file, draft = (tmp_path / name for name in ("mlflow.db", "mlflow.db.new"))
     tracking = Tracking(uri=f"sqlite:///{file}")
 
-    with forked.fork(lambda: tracking.client.search_experiments(), cwd=tmp_path) as maker:
+    def make():
+        tracking.client.search_experiments()
+
+    with forked.fork(make, cwd=tmp_path) as maker:
         while not draft.exists() or not draft.stat().st_size:
             assert maker.poll() is None and not file.exists()
             time.sleep(0.001)

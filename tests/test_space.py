@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.space_file import read_space
+from components.space_file import read_base, read_space
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import parse_section
 from dagnn_core.config.space import Choices, Range, apply, parse_space
@@ -183,3 +183,20 @@ def test_shipped_spaces_begin_with_their_preset(path: Path) -> None:
     base = space.over({})
     assert space.present(base).keys() == space.searched.keys()
     assert base["model"] == parse_section(ModelConfig, {"preset": path.stem}, "model")
+
+
+def test_a_mistake_names_the_file_that_makes_it(tmp_path: Path) -> None:
+    params, path = tmp_path / "params.yaml", tmp_path / "space.yaml"
+    space = parse_space({"train": {"epochs": 1, "lr": [0.1, 0.2]}})
+    path.write_text("{}")
+    rows = [
+        ("train: {preset: best}", r"space.yaml: train.warmup_epochs must be below train.epochs"),
+        ("train: {lr: -1}", r"params.yaml: train.lr must be > 0"),
+        ("[]", r"params.yaml: expected a mapping of sections"),
+    ]
+    for text, message in rows:
+        params.write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_base(params, space, path)
+    params.write_text("train: {batch_size: 7}")
+    assert read_base(params, space, path)["train"] == TrainConfig(epochs=1, batch_size=7)

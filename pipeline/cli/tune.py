@@ -40,7 +40,7 @@ def tune(
     from components.params import located
     from components.params_text import diff, with_values
     from components.services.tracking.mlflow import Tracking
-    from components.space_file import read_space
+    from components.space_file import read_base, read_space
     from components.steps.tune import PAGE, run
     from dagnn_core.config.section import sections_of
     from dagnn_core.config.space import check_search_name
@@ -49,7 +49,7 @@ def tune(
 
     path = find_space(space)
     chosen = read_space(path)
-    base = located(params, lambda values: chosen.over(sections_of(values)))
+    base = read_base(params, chosen, path)
     name = name or path.stem
     check_search_name(name)
     out = out or SEARCHES / name

@@ -35,7 +35,6 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from components.urls import no_url
 from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.config.space import Choices, Range, Value
 from dagnn_core.disk import writing
@@ -385,6 +384,17 @@ def open_study(storage: str, name: str, *, searched: Mapping[str, Range | Choice
                 backend.engine.dispose()
 
 
+class _Database(RDBStorage):
+    """Optuna's database, where a sign of life that is not taken is passed over: the next one may be.
+
+    It is given in a thread of its own, in which nobody would see the error; the trial itself meets the same one.
+    """
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+            super().record_heartbeat(trial_id)
+
+
 class _Sampler(BaseSampler):
     """TPE (Bergstra et al. 2011) whose draws follow from the trials before, whichever process draws.
 
@@ -540,7 +550,7 @@ def _open_database(url: str) -> BaseStorage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # of heartbeats
             return _make_tables_once(
-                lambda: RDBStorage(
+                lambda: _Database(
                     url,
                     engine_kwargs=options,
                     heartbeat_interval=HEARTBEAT_SECONDS,
@@ -548,7 +558,11 @@ def _open_database(url: str) -> BaseStorage:
                 )
             )
     except (ArgumentError, NoSuchModuleError, ValueError):
-        raise no_url(url, name="--storage") from None
+        raise InputError(
+            f"--storage is {quote(redact(url))}, expected the path of a file, or the URL of a database, as "
+            "postgresql://USER:PASSWORD@HOST/DATABASE or sqlite:///search.db",
+            "correct it; in a password, write %40 for `@`, %2F for `/`, %3F for `?`, %23 for `#`",
+        ) from None
     except ImportError as error:
         raise InputError(f"there is no driver for {redact(url)}: {one_line(error)}", "install it") from error
 
@@ -571,9 +585,10 @@ def _answering(address: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        remedy = "the folder of the file" if address.startswith("sqlite") else "that the database runs and the account"
         raise BackendError(
             f"the storage {address} cannot be used: {one_line(error.__cause__ or error)}",
-            "check that the database runs and takes the account, then run the same command again to resume",
+            f"check {remedy}, then run the same command again to resume",
         ) from error
 
 

@@ -62,9 +62,9 @@ def diff(before: str, after: str, path: Path) -> str:
     `git apply` and `patch -p1` take it in the current folder, or for a file that does not lie in it, in `/`.
     """
     whole = Path(os.path.abspath(path))  # noqa: PTH100  # without `..`, and links stay
-    name = whole.relative_to(Path.cwd() if whole.is_relative_to(Path.cwd()) else "/")
-    if " " in str(name):
-        name = f"{name}\t"  # where it ends
+    name = str(whole.relative_to(Path.cwd() if whole.is_relative_to(Path.cwd()) else "/"))
+    if " " in name:
+        name += "\t"  # where it ends
     old, new = (io.StringIO(text).readlines() for text in (before, after))
     lines = difflib.unified_diff(old, new, f"a/{name}", f"b/{name}")
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)

@@ -38,7 +38,7 @@ from sqlalchemy.exc import (
 from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.config.space import Choices, Range, Value
 from dagnn_core.disk import writing
-from dagnn_core.errors import BackendError, InputError
+from dagnn_core.errors import BackendError, DagnnError, InputError, causes
 from dagnn_core.locks import hold_lock
 from dagnn_core.redaction import redact
 from dagnn_core.reports.tuning.search import Trial
@@ -65,6 +65,7 @@ _BEGIN = b'{"op_code":'  # of every line of a file
 # attributes of trials
 _WORKER, _REASON, _SURPLUS, _START, _RUN = "worker", "reason", "surplus", "start", "run"
 _ATTEMPT, _RETRY_OF, _ORIGIN = "attempt", "retry_of", "origin"
+_STORAGE_FAILURES = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 _STATES: Mapping[TrialState, Any] = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "pruned",
@@ -391,7 +392,7 @@ class _Database(RDBStorage):
     """
 
     def record_heartbeat(self, trial_id: int) -> None:
-        with suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+        with suppress(*_STORAGE_FAILURES):
             super().record_heartbeat(trial_id)
 
 
@@ -584,10 +585,16 @@ def _answering(address: str) -> Iterator[None]:
     """Turn a failure of the storage into one clear line."""
     try:
         yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+    except DagnnError:
+        raise
+    except Exception as error:
+        # Optuna may meet an error of its own in the middle of one of the storage
+        failed = next((cause for cause in causes(error) if isinstance(cause, _STORAGE_FAILURES)), None)
+        if failed is None:
+            raise
         remedy = "the folder of the file" if address.startswith("sqlite") else "that the database runs and the account"
         raise BackendError(
-            f"the storage {address} cannot be used: {one_line(error.__cause__ or error)}",
+            f"the storage {address} cannot be used: {one_line(failed.__cause__ or failed)}",
             f"check {remedy}, then run the same command again to resume",
         ) from error
 

@@ -83,17 +83,22 @@ class Run:
     """An MLflow run that takes metrics and files; a server lost while it is open costs one warning, not the work."""
 
     def __init__(
-        self, client: "MlflowClient", run_id: str, address: str, *, logged_steps: frozenset[int] = frozenset()
+        self,
+        client: "MlflowClient",
+        run_id: str,
+        address: str,
+        *,
+        logged: frozenset[tuple[str, int]] = frozenset(),
     ) -> None:
         self.run_id = run_id
-        self._logged_steps = logged_steps
+        self._logged = logged
         self._client = client
         self._address = address
         self._lost = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Add the metrics of one step (an epoch, for training), unless the run has that step from before."""
-        if step in self._logged_steps:
+        if any((name, step) in self._logged for name in metrics):
             return
         self._send(self._client.log_batch, metrics=_metrics(metrics, step), synchronous=True)
 
@@ -488,16 +493,18 @@ class Tracking:
                     f"MLFLOW_RUN_ID is {run_id}, a run that {self.address} does not have",
                     "correct MLFLOW_TRACKING_URI, or unset MLFLOW_RUN_ID for a new run",
                 )
-        for name, value in self.client.get_run(run_id).data.params.items():
+        known = self.client.get_run(run_id).data
+        for name, value in known.params.items():
             if params.get(name, value) != value:
                 raise InputError(
                     f"MLflow run {run_id} was made with {name} = {value}, got {params[name]}",
                     "unset MLFLOW_RUN_ID for a new run",
                 )
         self.client.update_run(run_id, status="RUNNING")
-        # a training that resumes repeats the epochs since its last checkpoint
-        history = self.client.get_metric_history(run_id, EVERY_EPOCH) if resumes else []
-        return Run(self.client, run_id, self.address, logged_steps=frozenset(metric.step for metric in history))
+        # a training that resumes repeats the epochs since its last checkpoint; with several seeds each has its prefix
+        names = [name for name in known.metrics if name.split("/")[-1] == EVERY_EPOCH] if resumes else []
+        history = [metric for name in names for metric in self.client.get_metric_history(run_id, name)]
+        return Run(self.client, run_id, self.address, logged=frozenset((metric.key, metric.step) for metric in history))
 
     def _describe(
         self, run: Run, params: Mapping[str, str], ancestors: Mapping[str, str], tags: Mapping[str, str]
@@ -657,7 +664,8 @@ def _make_database(uri: str, file: Path) -> None:
             draft.unlink(missing_ok=True)  # of a killed one
             address = make_url(uri).set(database=str(draft)).render_as_string(hide_password=False)
             _lock_database(address)  # MLflow would try again for minutes
-            SqlAlchemyStore(address, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+            store = SqlAlchemyStore(address, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
+            store.engine.dispose()
             draft.replace(file)
         finally:
             draft.unlink(missing_ok=True)

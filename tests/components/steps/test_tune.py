@@ -275,6 +275,27 @@ def test_a_trial_trains_with_every_seed_and_their_mean_counts(run: Tune, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_trial_of_several_seeds_resumes_where_it_was_and_logs_no_epoch_twice(
+    run: Tune, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 1000.0)  # the second seed begins again
+    space = SPACE | {"seeds": [7, 8], "trials": 1}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_in(patch, 0, tune._MAX_EPOCHS + 2)
+        run(space)
+    search = run(space)
+    assert search.best is not None and search.best.val_map == run(space, name="whole").trials[0].val_map
+    client = tracking.client
+    experiment = client.get_experiment_by_name(tracking.experiment)
+    (trial,) = client.search_runs(
+        [experiment.experiment_id], f"tags.`{tune.SEARCH}` = 's' and tags.`{NAME}` = 'trial {search.best.number}'"
+    )
+    for seed in space["seeds"]:
+        history = client.get_metric_history(trial.info.run_id, f"seed_{seed}/val_map_mean")
+        assert [metric.step for metric in history] == [1, 2, 3]
+
+
+@pytest.mark.slow
 def test_trials_that_are_worse_end_early(
     run: Tune, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -648,6 +648,7 @@ def _make_database(uri: str, file: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from sqlalchemy import make_url
 
+    file = file.absolute()  # as errors of the lock name it
     lock = file.with_name(f"{file.name}.lock")
     draft = file.with_name(f"{file.name}.new")
     making = hold_lock(

@@ -2,9 +2,10 @@
 
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -378,3 +379,20 @@ def test_a_storage_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
             search(storage, 1)
         assert message in str(refused.value), storage
         assert "hunter22" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_a_database_that_fails_in_the_middle_of_a_trial_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "s.db"
+
+    def fail(draw: Draw) -> float:
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("DROP TABLE trials")
+        draw.report(0.5, 1)
+        return 0.5
+
+    with pytest.raises(
+        BackendError, match=r"s.db cannot be used: .*no such table: trials.*; check .* to resume"
+    ) as failed:
+        search(f"sqlite:///{file}", 1, fail)
+    assert "\n" not in str(failed.value)

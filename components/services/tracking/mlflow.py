@@ -53,6 +53,7 @@ EVERY_EPOCH = "val_map_mean"
 PROBE_SECONDS = 5
 MAKING_SECONDS = 120.0
 """For which a process waits for another one that makes a new database."""
+ATTEMPTS_AT_LOCKED = 6
 MAX_DIGEST = 36  # characters of a data set's digest that MLflow takes
 MAX_PARAM = 6000  # and of a parameter
 
@@ -136,7 +137,7 @@ class Run:
         if self._lost:
             return
         try:
-            call(self.run_id, **arguments)
+            _when_unlocked(lambda: call(self.run_id, **arguments))
         except (*_failures(), *_store_failures()) as error:
             self._lost = True
             log.warning(
@@ -594,6 +595,19 @@ def _flatten(sections: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[f"{prefix}{name}"] = redact(str(value))[:MAX_PARAM]
     return flat
+
+
+def _when_unlocked(call: Callable[[], object]) -> None:
+    """Call; again where two processes that read one SQLite file both want to write: one of them is refused at once."""
+    for attempt in range(ATTEMPTS_AT_LOCKED):
+        try:
+            call()
+        except _failures() as error:
+            if "database is locked" not in str(error) or attempt == ATTEMPTS_AT_LOCKED - 1:
+                raise
+            time.sleep(0.1 * 2**attempt)
+        else:
+            return
 
 
 def _probe_server(uri: str) -> None:

@@ -1,6 +1,6 @@
 """Locks between processes: files under `flock`, which the kernel frees when their holder ends, even killed.
 
-Nobody waits for a lock, since its holder may work for hours. `filelock` would fall back to a file that outlives a
+Nobody waits for a lock whose holder may work for hours. `filelock` would fall back to a file that outlives a
 killed holder where a file system has no locks; here that is an error.
 """
 
@@ -23,7 +23,7 @@ class BusyError(BackendError):
 
 
 @contextmanager
-def hold_lock(path: Path, *, busy: str, remedy: str, elsewhere: str) -> Iterator[None]:
+def hold_lock(path: Path, *, busy: str, remedy: str, elsewhere: str, seconds: float | None = None) -> Iterator[None]:
     """Hold a lock file, which names its holder, for this process alone; the file stays.
 
     A holder may remove the file while it holds the lock: who opened it before then locks a new one.
@@ -33,13 +33,15 @@ def hold_lock(path: Path, *, busy: str, remedy: str, elsewhere: str) -> Iterator
         busy: what another process does while it holds the lock, for the message.
         remedy: what the user can do while another process holds it.
         elsewhere: what the user can do where the file system has no locks.
+        seconds: to wait for a holder whose work is short; None: only for one that is just ending.
 
     Raises:
         BusyError: another process holds it.
         BackendError: the file system has no locks.
     """
+    timeout = ENDING_SECONDS if seconds is None else seconds
     try:
-        held = FileLock(path, timeout=ENDING_SECONDS, fallback_to_soft=False).acquire()
+        held = FileLock(path, timeout=timeout, fallback_to_soft=False).acquire()
     except Timeout as error:
         raise BusyError(f"{path}: {busy} ({_holder(path)}), expected one at a time", remedy) from error
     except OSError as error:

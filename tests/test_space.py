@@ -1,13 +1,13 @@
 """Search spaces: what they may say, and what trials make of it."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.space_file import read_space
+from components.space_file import read_base, read_space
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import parse_section
 from dagnn_core.config.space import Choices, Range, apply, parse_space
@@ -60,6 +60,19 @@ def test_a_search_begins_with_the_values_of_the_configuration_that_lie_in_the_sp
     space = parse_space(PLAIN)
     base = space.over({"model": {"graph": "learned"}, "train": {"lr": 1e-4}})
     assert space.present(base) == {"label_graph.threshold": 0.4, "model.hops": 2, "train.lr": 1e-4}
+
+
+def test_no_more_is_written_into_a_configuration_than_it_needs() -> None:
+    space = parse_space(PLAIN)
+    plain = {"model": {"preset": "best"}, "train": {"epochs": 5, "lr": 1e-3}}
+    base = space.over(plain)
+    present = {"model.hops": base["model"].hops, "model.graph": base["model"].graph, "train.lr": 1e-3}
+    assert space.changes(plain, present) == {}
+    assert space.changes(plain, present | {"train.lr": 2e-3}) == {"train.lr": 2e-3}
+    for other in ({}, {"model": {"preset": "aaai21"}}, {"model": {"hops": 1}}):
+        changes = space.changes(other, present)
+        assert changes["train.epochs"] == 5
+        assert replace(space, fixed=changes).over(other) == apply(space.over(other), present)
 
 
 @pytest.mark.parametrize(
@@ -170,3 +183,20 @@ def test_shipped_spaces_begin_with_their_preset(path: Path) -> None:
     base = space.over({})
     assert space.present(base).keys() == space.searched.keys()
     assert base["model"] == parse_section(ModelConfig, {"preset": path.stem}, "model")
+
+
+def test_a_mistake_names_the_file_that_makes_it(tmp_path: Path) -> None:
+    params, path = tmp_path / "params.yaml", tmp_path / "space.yaml"
+    space = parse_space({"train": {"epochs": 1, "lr": [0.1, 0.2]}})
+    path.write_text("{}")
+    rows = [
+        ("train: {preset: best}", r"space.yaml: train.warmup_epochs must be below train.epochs"),
+        ("train: {lr: -1}", r"params.yaml: train.lr must be > 0"),
+        ("[]", r"params.yaml: expected a mapping of sections"),
+    ]
+    for text, message in rows:
+        params.write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_base(params, space, path)
+    params.write_text("train: {batch_size: 7}")
+    assert read_base(params, space, path)["train"] == TrainConfig(epochs=1, batch_size=7)

@@ -90,11 +90,13 @@ def run(
 
     Raises:
         ArtifactError: an input is missing or damaged, or they do not belong together.
-        InputError: the val split is too small, the storage has another search of this name, or no trial has finished.
+        InputError: the val split is too small, `search_out` is no folder, the storage has another search of this name,
+            or no trial has finished.
         BackendError: the storage, the tracking server or the disk failed.
     """
     data = Features.read(features, verify=True)
     _check_val_split(data)
+    _make_folder(search_out)
     device = choose_device(base["train"].device, key="train.device")
     if base["train"].deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
@@ -120,7 +122,8 @@ def run(
     with open_study(storage, name, searched=space.searched, prune=space.options.prune) as study:
         study.check_identity(identity, first=space.present(base))
         find = partial(_find, study, space, name)
-        with open_run(params=base, run_id=study.shared(_RUN) or None, tags={NAME: name, SEARCH: name}) as parent:
+        known = study.shared(_RUN) or own.find_run(study.key)
+        with open_run(params=base, run_id=known, request=study.key, tags={NAME: name, SEARCH: name}) as parent:
             study.share(_RUN, parent.run_id)
             trials = _Trials(
                 space=space,
@@ -129,7 +132,8 @@ def run(
                 train_split=read_split(data, "train", device=device),
                 val_split=read_split(data, "val", device=device),
                 study=study,
-                open_run=partial(open_run, tags={PARENT: parent.run_id, SEARCH: name}),
+                open_run=open_run,
+                tags={PARENT: parent.run_id, SEARCH: name},
                 work=work / f"tune-{digest_of_values({'name': name, **identity})[:_DIGITS]}",
             )
             try:
@@ -140,6 +144,7 @@ def run(
             except KeyboardInterrupt:
                 log.info("%s: %s", name, find().summary())
                 raise
+            parent.close_lost(study.runs())
             search = replace(find(), importance=study.importance())
             _write(search_out, search, space)
             parent.log_directory(search_out, "tuning")
@@ -192,6 +197,8 @@ class _Trials:
     val_split: Split
     study: Study
     open_run: Callable[..., AbstractContextManager[Run]]
+    tags: Mapping[str, str]
+    """Of the runs of all trials."""
     work: Path
     """What the folders of checkpoints begin with."""
 
@@ -204,7 +211,8 @@ class _Trials:
         graph, seeds = self.graphs.graph(sections["label_graph"]), self.space.options.seeds
         pruned: PrunedError | None = None
         values: list[float] = []
-        with self.open_run(params=sections, run_id=draw.run_id) as tracked:
+        tags = {**self.tags, NAME: f"trial {draw.number}"}
+        with self.open_run(params=sections, run_id=draw.run_id, tags=tags) as tracked:
             draw.keep_run(tracked.run_id)
             try:
                 for index, seed in enumerate(seeds):
@@ -300,12 +308,17 @@ def _tell(find: Callable[[], Search], parent: Run, trial: Trial, *, num_trials: 
         parent.log_metrics(metrics, trial.number)
 
 
-def _write(out: Path, search: Search, space: Space) -> None:
+def _make_folder(out: Path) -> None:
+    """Make the folder for the results, and see that it can be written: they come after hours."""
     try:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=out).close()
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{out} cannot be a folder: it or what it lies in is a file", "name another --out") from error
+
+
+def _write(out: Path, search: Search, space: Space) -> None:
     with tempfile.TemporaryDirectory(dir=out, prefix=".") as draft:  # another process may write the same
         write_json(Path(draft) / RECORD, search.record())
         with writing(out / PAGE):

@@ -129,6 +129,21 @@ class Space:
         values = {key: getattr(base[key.partition(".")[0]], key.partition(".")[2]) for key in self.searched}
         return {key: value for key, value in values.items() if value in self.searched[key]}
 
+    def changes(self, params: Mapping[str, object], values: Mapping[str, Value]) -> dict[str, Value]:
+        """What to write into a configuration so that it has the fixed values and those of a trial, and no more.
+
+        Args:
+            params: section -> plain values.
+            values: dotted key -> value, of the trial.
+        """
+        wanted = apply(self.over(params), values)
+        needed = {**self.fixed, **values}
+        for key in list(needed):
+            fewer = {other: value for other, value in needed.items() if other != key}
+            if replace(self, fixed=fewer).over(params) == wanted:
+                needed = fewer
+        return needed
+
 
 def apply(base: Sections, values: Mapping[str, Value]) -> dict[str, Any]:
     """Sections with other values.

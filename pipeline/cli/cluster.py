@@ -209,9 +209,7 @@ def _search(  # noqa: PLR0917
     space: str, workers: int, name: str, params: Path, sections: dict[str, object], target: "Target"
 ) -> "WorkersOfSearch":
     """The workers of a search; the values that its space fixes go into the sections."""
-    from components.params import located
-    from components.space_file import read_space
-    from dagnn_core.config.section import sections_of
+    from components.space_file import read_base, read_space
     from dagnn_core.config.space import check_search_name
     from pipeline.cli.tune import find_space
     from pipeline.graph import WorkersOfSearch
@@ -225,7 +223,7 @@ def _search(  # noqa: PLR0917
     path = find_space(space)
     chosen = read_space(path)
     refuse_placeholders(chosen.plain, where=path)
-    sections.update(located(params, lambda values: chosen.over(sections_of(values))))
+    sections.update(read_base(params, chosen, path))
     check_search_name(name or path.stem)
     return WorkersOfSearch(chosen, name or path.stem, workers)
 

@@ -40,7 +40,7 @@ def tune(
     from components.params import located
     from components.params_text import diff, with_values
     from components.services.tracking.mlflow import Tracking
-    from components.space_file import read_space
+    from components.space_file import read_base, read_space
     from components.steps.tune import PAGE, run
     from dagnn_core.config.section import sections_of
     from dagnn_core.config.space import check_search_name
@@ -49,7 +49,7 @@ def tune(
 
     path = find_space(space)
     chosen = read_space(path)
-    base = located(params, lambda values: chosen.over(sections_of(values)))
+    base = read_base(params, chosen, path)
     name = name or path.stem
     check_search_name(name)
     out = out or SEARCHES / name
@@ -70,10 +70,12 @@ def tune(
     typer.echo(f"\npage     {out / PAGE}")
     if search.best is None:
         return
-    before = params.read_text(encoding="utf-8")
-    after = with_values(before, nested(search.found))
+    before = params.read_bytes().decode()  # the ends of its lines stay
+    best = search.best.values
+    changes = located(params, lambda values: chosen.changes(sections_of(values), best))
+    after = with_values(before, nested(changes))
     with writing(out / "params.yaml"):
-        (out / "params.yaml").write_text(after, encoding="utf-8")
+        (out / "params.yaml").write_bytes(after.encode())
     typer.echo(f"values   {out / 'params.yaml'}\n")
     typer.echo(diff(before, after, params) or f"{params} has the best values already")
 

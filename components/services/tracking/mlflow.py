@@ -11,7 +11,7 @@ import re
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -25,7 +25,9 @@ from components.services.tracking.patience import end_silent_transfers, passing_
 from components.services.tracking.tags import KUBEFLOW_RUN, PIPELINE_RUN, Lineage
 from components.urls import no_url, split_url
 from dagnn_core.artifacts import Artifact, rerun
+from dagnn_core.disk import writing
 from dagnn_core.errors import ArtifactError, BackendError, InputError, causes
+from dagnn_core.locks import hold_lock
 from dagnn_core.records import read_history
 from dagnn_core.redaction import redact, redact_all
 from dagnn_core.text import one_line
@@ -49,6 +51,9 @@ EVERY_EPOCH = "val_map_mean"
 """A metric that every epoch of a training has."""
 
 PROBE_SECONDS = 5
+MAKING_SECONDS = 120.0
+"""For which a process waits for another one that makes a new database."""
+ATTEMPTS_AT_LOCKED = 6
 MAX_DIGEST = 36  # characters of a data set's digest that MLflow takes
 MAX_PARAM = 6000  # and of a parameter
 
@@ -79,17 +84,22 @@ class Run:
     """An MLflow run that takes metrics and files; a server lost while it is open costs one warning, not the work."""
 
     def __init__(
-        self, client: "MlflowClient", run_id: str, address: str, *, logged_steps: frozenset[int] = frozenset()
+        self,
+        client: "MlflowClient",
+        run_id: str,
+        address: str,
+        *,
+        logged: frozenset[tuple[str, int]] = frozenset(),
     ) -> None:
         self.run_id = run_id
-        self._logged_steps = logged_steps
+        self._logged = logged
         self._client = client
         self._address = address
         self._lost = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Add the metrics of one step (an epoch, for training), unless the run has that step from before."""
-        if step in self._logged_steps:
+        if any((name, step) in self._logged for name in metrics):
             return
         self._send(self._client.log_batch, metrics=_metrics(metrics, step), synchronous=True)
 
@@ -108,11 +118,26 @@ class Run:
         """Close the run: FINISHED, FAILED or KILLED."""
         self._send(self._client.set_terminated, status=status)
 
+    def close_lost(self, alive: Collection[str]) -> None:
+        """Close the runs below this one whose processes were killed, as KILLED.
+
+        Args:
+            alive: ids of runs that processes are at.
+        """
+        self._send(self._close_lost, alive=alive)
+
+    def _close_lost(self, run_id: str, *, alive: Collection[str]) -> None:
+        experiment = self._client.get_run(run_id).info.experiment_id
+        below = f"tags.`{PARENT}` = '{run_id}' and attributes.status = 'RUNNING'"
+        for lost in self._client.search_runs([experiment], below):
+            if lost.info.run_id not in alive:
+                self._client.set_terminated(lost.info.run_id, status="KILLED")
+
     def _send(self, call: Callable[..., object], **arguments: object) -> None:
         if self._lost:
             return
         try:
-            call(self.run_id, **arguments)
+            _when_unlocked(lambda: call(self.run_id, **arguments))
         except (*_failures(), *_store_failures()) as error:
             self._lost = True
             log.warning(
@@ -270,6 +295,7 @@ class Tracking:
         git: Mapping[str, Any],
         execution: Mapping[str, Any] | None = None,
         run_id: str | None = None,
+        request: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Iterator[Run]:
         """Open a run for a training: `run_id` where this server knows it, else the injected one, else a new one.
@@ -282,6 +308,7 @@ class Tracking:
             git: commit of the checkout, and whether it is dirty.
             execution: image and run of the pipeline, as far as they are known.
             run_id: the run that an interrupted training had opened.
+            request: by which `find_run` finds a new run, even if this process ends before it knows the run's id.
             tags: further ones; `PARENT` and `NAME` say where MLflow shows the run, and as what.
 
         Raises:
@@ -290,7 +317,7 @@ class Tracking:
         """
         flat = _flatten({name: asdict(section) for name, section in params.items()})
         with self.answering():
-            run = self._adopt(run_id, flat) or Run(self.client, self._create_run(), self.address)
+            run = self._adopt(run_id, flat) or Run(self.client, self._create_run(request), self.address)
             lineage = Lineage(digests=ancestors, git=git, execution=execution or {})
             self._describe(run, flat, ancestors, {**lineage.tags(), **(tags or {})})
         log.info("MLflow run %s (%s)", run.run_id, self.address)
@@ -414,14 +441,25 @@ class Tracking:
                 raise
             return str(found.experiment_id)
 
-    def _create_run(self) -> str:
-        experiment, request = self._experiment_id, uuid4().hex
-        found = f"tags.`{REQUEST}` = '{request}'"
-        run = self.make_once(
-            lambda: next(iter(self.client.search_runs([experiment], found, max_results=1)), None),
-            lambda: self.client.create_run(experiment, tags={REQUEST: request}),
+    def _create_run(self, request: str | None = None) -> str:
+        experiment, request = self._experiment_id, request or uuid4().hex
+        return self.make_once(
+            lambda: self._find_run(request),
+            lambda: str(self.client.create_run(experiment, tags={REQUEST: request}).info.run_id),
         )
-        return str(run.info.run_id)
+
+    def find_run(self, request: str) -> str | None:
+        """Id of the run that was opened by a request; None: there is none.
+
+        Raises:
+            BackendError: the server cannot be reached.
+        """
+        with self.answering():
+            return self._find_run(request)
+
+    def _find_run(self, request: str) -> str | None:
+        found = self.client.search_runs([self._experiment_id], f"tags.`{REQUEST}` = '{request}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
 
     def knows(self, run_id: str) -> bool:
         """Whether the server has this run, and it was not deleted."""
@@ -456,16 +494,18 @@ class Tracking:
                     f"MLFLOW_RUN_ID is {run_id}, a run that {self.address} does not have",
                     "correct MLFLOW_TRACKING_URI, or unset MLFLOW_RUN_ID for a new run",
                 )
-        for name, value in self.client.get_run(run_id).data.params.items():
+        known = self.client.get_run(run_id).data
+        for name, value in known.params.items():
             if params.get(name, value) != value:
                 raise InputError(
                     f"MLflow run {run_id} was made with {name} = {value}, got {params[name]}",
                     "unset MLFLOW_RUN_ID for a new run",
                 )
         self.client.update_run(run_id, status="RUNNING")
-        # a training that resumes repeats the epochs since its last checkpoint
-        history = self.client.get_metric_history(run_id, EVERY_EPOCH) if resumes else []
-        return Run(self.client, run_id, self.address, logged_steps=frozenset(metric.step for metric in history))
+        # a training that resumes repeats the epochs since its last checkpoint; with several seeds each has its prefix
+        names = [name for name in known.metrics if name.split("/")[-1] == EVERY_EPOCH] if resumes else []
+        history = [metric for name in names for metric in self.client.get_metric_history(run_id, name)]
+        return Run(self.client, run_id, self.address, logged=frozenset((metric.key, metric.step) for metric in history))
 
     def _describe(
         self, run: Run, params: Mapping[str, str], ancestors: Mapping[str, str], tags: Mapping[str, str]
@@ -557,6 +597,19 @@ def _flatten(sections: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def _when_unlocked(call: Callable[[], object]) -> None:
+    """Call; again where two processes that read one SQLite file both want to write: one of them is refused at once."""
+    for attempt in range(ATTEMPTS_AT_LOCKED):
+        try:
+            call()
+        except _failures() as error:
+            if "database is locked" not in str(error) or attempt == ATTEMPTS_AT_LOCKED - 1:
+                raise
+            time.sleep(0.1 * 2**attempt)
+        else:
+            return
+
+
 def _probe_server(uri: str) -> None:
     from requests import HTTPError
 
@@ -587,17 +640,65 @@ def _probe_database(uri: str) -> None:
         with create_engine(uri, poolclass=NullPool).connect():
             return
     file.parent.mkdir(parents=True, exist_ok=True)
+    if _is_new(file):
+        _make_database(uri, file)
+    _lock_database(uri)
+
+
+def _lock_database(uri: str) -> None:
+    from sqlalchemy import NullPool, create_engine
+
     with create_engine(uri, poolclass=NullPool, connect_args={"timeout": PROBE_SECONDS}).connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # takes the lock of a writer
 
 
+def _make_database(uri: str, file: Path) -> None:
+    """Make the tables of a new SQLite database, which appears whole: MLflow itself takes seconds for them.
+
+    Two processes of MLflow that begin at the same moment disturb each other, and one that is killed leaves a database
+    that none can use.
+    """
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy import make_url
+
+    file = file.absolute()  # as errors of the lock name it
+    lock = file.with_name(f"{file.name}.lock")
+    draft = file.with_name(f"{file.name}.new")
+    making = hold_lock(
+        lock,
+        busy="another process makes the tables of a new database",
+        remedy="end it if it hangs, and run again",
+        elsewhere="set MLFLOW_TRACKING_URI to a database on another disk",
+        seconds=MAKING_SECONDS,
+    )
+    with writing(file), making:
+        try:
+            if not _is_new(file):  # the process that was waited for has made it
+                return
+            draft.unlink(missing_ok=True)  # of a killed one
+            address = make_url(uri).set(database=str(draft)).render_as_string(hide_password=False)
+            _lock_database(address)  # MLflow would try again for minutes
+            store = SqlAlchemyStore(address, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
+            store.engine.dispose()
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
+
+
+def _is_new(file: Path) -> bool:
+    return not file.exists() or file.stat().st_size == 0
+
+
 def _sqlite_file(uri: str) -> Path | None:
+    """The file of a database of SQLite; None: it is another one, or in memory, or named by a URI of SQLite's own."""
     from sqlalchemy import make_url
 
     if not uri.startswith("sqlite:"):
         return None
-    name = make_url(uri).database
-    return Path(name) if name else None
+    name = make_url(uri).database or ":memory:"
+    return None if name.startswith((":memory:", "file:")) else Path(name)
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -9,7 +9,7 @@ import platform
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -35,11 +35,10 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from components.urls import no_url
 from dagnn_core.config.section import DEFAULT_SEED
 from dagnn_core.config.space import Choices, Range, Value
 from dagnn_core.disk import writing
-from dagnn_core.errors import BackendError, InputError
+from dagnn_core.errors import BackendError, DagnnError, InputError, causes
 from dagnn_core.locks import hold_lock
 from dagnn_core.redaction import redact
 from dagnn_core.reports.tuning.search import Trial
@@ -52,19 +51,21 @@ GRACE_SECONDS = 60
 """A trial in a database whose process was not heard of for so long is lost."""
 MAX_ATTEMPTS = 3
 """Processes that may be lost with the same trial before it counts as failed: its values may be what kills them."""
-SET_UP_SECONDS = 20.0
+SET_UP_SECONDS = 60.0
 """For which a process waits for what the one that began the search sets up."""
+POLL_SECONDS = 0.5
 PRUNER = {"n_startup_trials": 5, "n_warmup_steps": 5}
 """Trials that finish, and epochs of each trial, before any is pruned."""
 ATTEMPTS_AT_TABLES = 10
 MIN_TRIALS = 8
 """That have finished, before the importance of values is estimated."""
 
-_IDENTITY = "identity"
+_IDENTITY, _KEY = "identity", "key"
 _BEGIN = b'{"op_code":'  # of every line of a file
 # attributes of trials
 _WORKER, _REASON, _SURPLUS, _START, _RUN = "worker", "reason", "surplus", "start", "run"
 _ATTEMPT, _RETRY_OF, _ORIGIN = "attempt", "retry_of", "origin"
+_STORAGE_FAILURES = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 _STATES: Mapping[TrialState, Any] = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "pruned",
@@ -78,7 +79,7 @@ class PrunedError(Exception):
 
 
 class _SurplusError(Exception):
-    """Another process has begun the last trial at the same moment."""
+    """Another process has begun the last trial at the same moment, or has put back the same lost one."""
 
 
 class Draw:
@@ -125,6 +126,9 @@ class Study:
     _searched: Mapping[str, Range | Choices]
     _workers: "_Workers | None"
     """Of a file; None: heartbeats tell."""
+    _met: Collection[int]
+    """Numbers of the trials that were running when this process came: it may be that of a process that was killed."""
+    _opened: float = field(default_factory=time.monotonic)
     _drawn: list[int] = field(default_factory=list)
     """Number of the trial that this process is at."""
 
@@ -140,11 +144,18 @@ class Study:
         Raises:
             BackendError: the storage failed.
         """
+        waits = False
         while True:
             with self._answering():
                 self._release_lost()
                 if len(self._counted()) >= num_trials:
-                    return
+                    if not self._may_be_lost():
+                        return
+                    if not waits:
+                        log.info("waiting a minute at most to see whether the trials of other processes are lost")
+                    waits = True
+                    time.sleep(POLL_SECONDS)
+                    continue
                 self._drawn.clear()
                 try:
                     self._study.optimize(
@@ -164,6 +175,11 @@ class Study:
         """All trials so far; lost ones whose values were taken up again are left out."""
         with self._answering():
             return [self._record(trial) for trial in self._counted()]
+
+    def runs(self) -> list[str]:
+        """Runs in the tracking server of the trials that processes are at."""
+        with self._answering():
+            return [trial.user_attrs[_RUN] for trial in self._running() if _RUN in trial.user_attrs]
 
     def value_of(self, values: Mapping[str, Value]) -> float | None:
         """Validation MAP of an earlier trial with exactly these values; None: there is none that has finished."""
@@ -188,9 +204,15 @@ class Study:
         """A text that the process that began the search keeps for all; empty: there is none, so set it."""
         deadline = time.monotonic() + (0.0 if self.is_new else SET_UP_SECONDS)
         with self._answering():
-            while key not in self._study.user_attrs and time.monotonic() < deadline:
-                time.sleep(0.2)
+            while key not in self._study.user_attrs and time.monotonic() < deadline and self._has_company():
+                time.sleep(POLL_SECONDS)
             return str(self._study.user_attrs.get(key, ""))
+
+    @property
+    def key(self) -> str:
+        """A random text that no other search has; of a search by an older version empty."""
+        with self._answering():
+            return str(self._study.user_attrs[_IDENTITY].get(_KEY, ""))
 
     def share(self, key: str, text: str) -> None:
         """Keep a text for all processes."""
@@ -215,7 +237,7 @@ class Study:
                         _trained(self._searched[key], value) == value for key, value in first.items()
                     )
                     self._study.enqueue_trial(dict(first), {_START: True} if is_whole else None, skip_if_exists=True)
-                self._study.set_user_attr(_IDENTITY, dict(identity))
+                self._study.set_user_attr(_IDENTITY, {**identity, _KEY: uuid4().hex})
             return
         with self._answering():
             kept = self._study.user_attrs[_IDENTITY]
@@ -231,7 +253,7 @@ class Study:
         self._drawn.append(trial.number)
         trial.set_user_attr(_WORKER, self._workers.own if self._workers else platform.node())
         before = [other for other in self._counted() if other.number < trial.number]
-        if len(before) >= num_trials:
+        if len(before) >= num_trials or self._is_double(trial):
             trial.set_user_attr(_SURPLUS, True)
             raise _SurplusError
         values = {key: _suggest(trial, key, possible) for key, possible in self._searched.items()}
@@ -243,13 +265,19 @@ class Study:
             trial.set_user_attr(_REASON, one_line(error))
             raise
 
+    def _is_double(self, trial: optuna.Trial) -> bool:
+        """Whether two processes have put back the same lost trial, and the other one was faster."""
+        others = self._study.get_trials(deepcopy=False)[: trial.number]
+        lost = trial.user_attrs.get(_RETRY_OF)
+        return lost is not None and any(other.user_attrs.get(_RETRY_OF) == lost for other in others)
+
     def _values(self, trial: FrozenTrial) -> dict[str, Value]:
         """What was trained."""
         return {key: _trained(self._searched[key], value) for key, value in trial.params.items()}
 
     def _record(self, trial: FrozenTrial) -> Trial:
         state = _STATES[trial.state]
-        lost = "its process was lost" if state == "failed" else ""
+        lost = f"its process was lost {MAX_ATTEMPTS} times" if state == "failed" else ""
         return Trial(
             number=trial.number,
             state=state,
@@ -271,8 +299,12 @@ class Study:
         ]
 
     def _release_lost(self) -> None:
-        """Put the trials back whose process has ended without ending them."""
-        for trial in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        """Mark the trials as failed whose process has ended without ending them, and put their values back."""
+        if self._workers is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                optuna.storages.fail_stale_trials(self._study)
+        for trial in self._running():
             worker = trial.user_attrs.get(_WORKER)
             if worker is None:  # it had hardly begun
                 began = trial.datetime_start
@@ -282,8 +314,27 @@ class Study:
             if is_lost:
                 with suppress(ValueError, UpdateFinishedTrialError):  # another process was faster
                     self._study.tell(trial.number, state=TrialState.FAIL)
-                    log.warning("trial %d was lost with its process", trial.number)
-                    _retry(self._study, trial)
+        for trial in self._counted():
+            attempt = int(trial.user_attrs.get(_ATTEMPT, 1))
+            if trial.state == TrialState.FAIL and _REASON not in trial.user_attrs and attempt < MAX_ATTEMPTS:
+                log.warning("trial %d was lost with its process, and is trained again", trial.number)
+                _enqueue(self._study, trial, attempt + 1)
+
+    def _may_be_lost(self) -> bool:
+        """Whether a trial was running when this process came of which it is too early to say that it is lost."""
+        if time.monotonic() - self._opened > GRACE_SECONDS + HEARTBEAT_SECONDS:
+            return False
+        return any(
+            trial.number in self._met and (self._workers is None or _WORKER not in trial.user_attrs)
+            for trial in self._running()
+        )
+
+    def _running(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+
+    def _has_company(self) -> bool:
+        """Whether other processes may work at the search."""
+        return self._workers is None or self._workers.have_others()
 
     def _put_back(self) -> None:
         """Have the values of the trial that this process was at wait for the next one."""
@@ -325,11 +376,24 @@ def open_study(storage: str, name: str, *, searched: Mapping[str, Range | Choice
             except DuplicatedStudyError:
                 study, is_new = optuna.load_study(**arguments), False
         try:
-            yield Study(address=address, is_new=is_new, _study=study, _searched=searched, _workers=workers)
+            with _answering(address):
+                met = [trial.number for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING])]
+            yield Study(address=address, is_new=is_new, _study=study, _searched=searched, _workers=workers, _met=met)
         finally:
             if isinstance(backend, RDBStorage):
                 backend.remove_session()
                 backend.engine.dispose()
+
+
+class _Database(RDBStorage):
+    """Optuna's database, where a sign of life that is not taken is passed over: the next one may be.
+
+    It is given in a thread of its own, in which nobody would see the error; the trial itself meets the same one.
+    """
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with suppress(*_STORAGE_FAILURES):
+            super().record_heartbeat(trial_id)
 
 
 class _Sampler(BaseSampler):
@@ -357,8 +421,9 @@ class _Sampler(BaseSampler):
 
     def _of(self, study: optuna.Study, trial: FrozenTrial) -> TPESampler:
         if trial.number != self._number:
-            others = study.get_trials(deepcopy=False)[: trial.number]
-            rank = sum(_RETRY_OF not in other.user_attrs for other in others)  # a retry draws nothing
+            first = trial.user_attrs.get(_ORIGIN, trial.number)  # which may have been lost before it drew anything
+            others = study.get_trials(deepcopy=False)[:first]
+            rank = sum(_RETRY_OF not in other.user_attrs for other in others)  # a retry has the values of its origin
             (seed,) = np.random.SeedSequence([DEFAULT_SEED, rank]).generate_state(1).tolist()
             self._number, self._tpe = trial.number, TPESampler(seed=seed)
         return self._tpe
@@ -428,7 +493,14 @@ class _Workers:
             finally:
                 file.unlink(missing_ok=True)
                 with suppress(OSError):
+                    self.have_others()  # removes the files of those that were killed
                     self._folder.rmdir()  # where no other process is at work
+
+    def have_others(self) -> bool:
+        """Whether another process is at work."""
+        others = [file.name for file in self._folder.iterdir() if file.name != self.own]
+        alive = [worker for worker in others if self.is_alive(worker)]  # asks all: files of killed ones are removed
+        return bool(alive)
 
     def is_alive(self, worker: str) -> bool:
         """Whether a process still works."""
@@ -479,16 +551,19 @@ def _open_database(url: str) -> BaseStorage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # of heartbeats
             return _make_tables_once(
-                lambda: RDBStorage(
+                lambda: _Database(
                     url,
                     engine_kwargs=options,
                     heartbeat_interval=HEARTBEAT_SECONDS,
                     grace_period=GRACE_SECONDS,
-                    heartbeat_stale_trial_callback=_retry,
                 )
             )
     except (ArgumentError, NoSuchModuleError, ValueError):
-        raise no_url(url, name="--storage") from None
+        raise InputError(
+            f"--storage is {quote(redact(url))}, expected the path of a file, or the URL of a database, as "
+            "postgresql://USER:PASSWORD@HOST/DATABASE or sqlite:///search.db",
+            "correct it; in a password, write %40 for `@`, %2F for `/`, %3F for `?`, %23 for `#`",
+        ) from None
     except ImportError as error:
         raise InputError(f"there is no driver for {redact(url)}: {one_line(error)}", "install it") from error
 
@@ -510,20 +585,18 @@ def _answering(address: str) -> Iterator[None]:
     """Turn a failure of the storage into one clear line."""
     try:
         yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+    except DagnnError:
+        raise
+    except Exception as error:
+        # Optuna may meet an error of its own in the middle of one of the storage
+        failed = next((cause for cause in causes(error) if isinstance(cause, _STORAGE_FAILURES)), None)
+        if failed is None:
+            raise
+        remedy = "the folder of the file" if address.startswith("sqlite") else "that the database runs and the account"
         raise BackendError(
-            f"the storage {address} cannot be used: {one_line(error.__cause__ or error)}",
-            "check that the database runs and takes the account, then run the same command again to resume",
+            f"the storage {address} cannot be used: {one_line(failed.__cause__ or failed)}",
+            f"check {remedy}, then run the same command again to resume",
         ) from error
-
-
-def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Have the values of a trial that was lost with its process wait for the next one."""
-    attempt = int(trial.user_attrs.get(_ATTEMPT, 1))
-    if attempt >= MAX_ATTEMPTS:
-        log.warning("trial %d was lost %d times, so it counts as failed", trial.number, attempt)
-        return
-    _enqueue(study, trial, attempt + 1)
 
 
 def _enqueue(study: optuna.Study, trial: FrozenTrial, attempt: int) -> None:

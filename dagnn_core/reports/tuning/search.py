@@ -120,9 +120,9 @@ def shown(value: object) -> str:
 
 
 def table(search: Search) -> str:
-    """The best trials and the importance of the values, as text for a terminal."""
+    """The best trials, a column each, and the importance of the values, as text for a terminal."""
     keys = list(search.importance) or sorted({key for trial in search.trials for key in trial.values})
-    rows = [["trial", "val MAP", "epochs", "seconds", *keys]]
+    rows = [["trial", "val MAP", "epochs", "seconds", *keys]]  # they stand upright: keys are long, and there are many
     rows += [
         [
             str(trial.number),
@@ -134,11 +134,13 @@ def table(search: Search) -> str:
         for trial in search.finished[:NUM_SHOWN]
     ]
     if search.importance:
-        shares = [f"{search.importance[key]:.0%}" for key in keys]
-        rows.append(["importance", "", "", "", *shares])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
+        rows.append(["importance", "", "", "", *(f"{search.importance[key]:.0%}" for key in keys)])
+    widths = [max(map(len, row)) for row in rows]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
+        for line in zip(*rows, strict=True)
+    ]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def best_so_far(trials: Sequence[Trial]) -> tuple[list[int], list[float]]:

@@ -1,8 +1,11 @@
 """Step `tune` on small real artifacts: what it finds, tracks, resumes and refuses; it never sees the test split."""
 
+import itertools
 import json
 import logging
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,7 +16,7 @@ import numpy as np
 import pytest
 
 from components.params import read_yaml
-from components.services.tracking.mlflow import NAME, PARENT, Tracking
+from components.services.tracking.mlflow import NAME, PARENT, Run, Tracking
 from components.services.tuning import study
 from components.steps import build_label_graph, train, tune
 from dagnn_core.artifacts import write_artifact
@@ -23,6 +26,7 @@ from dagnn_core.features.features import Features, write_samples
 from dagnn_core.reports.tuning.search import Search
 from dagnn_core.training import loop
 from pipeline.cli.tune import tune as command
+from tests.fixtures import forked
 
 Prepare = Callable[[Path, int], dict[str, Path]]
 Tune = Callable[..., Search]
@@ -196,6 +200,69 @@ def test_an_interrupted_search_resumes(
     assert len(run(num_trials=5).trials) == 5
 
 
+def kill_at(owner: object, name: str, call: int) -> None:
+    """Have this process be killed at a call of a function: the first is number 1."""
+    theirs, calls = getattr(owner, name), itertools.count(1)
+
+    def reached(*arguments: Any, **named: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return theirs(*arguments, **named)
+
+    setattr(owner, name, reached)
+
+
+MOMENTS: list[tuple[object, str, int]] = [
+    (tune.Features, "read", 1),
+    (study.Study, "check_identity", 1),
+    (study.Study, "share", 1),  # the search has a run
+    (study.Draw, "keep_run", 1),  # the first trial has one
+    (study.Draw, "report", 2),
+    (study.optuna.Study, "tell", 1),  # the trial that was lost is to be marked as failed
+    (study, "_enqueue", 1),  # and to be put back
+    (study.optuna.study._optimize, "_tell_with_warning", 1),  # the run of the trial has ended
+    (study.Study, "_train", 2),  # the second trial does not know its process yet
+    (tune, "_tell", 1),
+    (study.Study, "value_of", 1),
+    (study.Draw, "report", 1),
+    (Run, "close_lost", 1),
+    (tune, "_write", 1),
+    (tune, "render_page", 1),
+]
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_again_and_again_ends_as_one_that_is_left_alone(
+    run: Tune, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(storage=str(tmp_path / "whole.journal"), name="whole")
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(study, "MAX_ATTEMPTS", len(MOMENTS))
+    monkeypatch.setattr(study, "GRACE_SECONDS", 0.5)
+    for owner, name, call in MOMENTS:
+
+        def work(owner: object = owner, name: str = name, call: int = call) -> None:
+            kill_at(owner, name, call)
+            run()
+
+        done = forked.fork(work, cwd=tmp_path).wait()
+        assert done.returncode == -signal.SIGKILL, (name, done.stderr)
+    search = run()
+    assert sorted(map(str, outcomes(search))) == sorted(map(str, outcomes(whole)))
+    client = tracking.client
+    experiment = client.get_experiment_by_name(tracking.experiment)
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{tune.SEARCH}` = 's'")
+    (parent,) = (entry for entry in runs if PARENT not in entry.data.tags)
+    assert parent.info.status == "FINISHED"
+    below = [entry for entry in runs if entry.data.tags.get(PARENT) == parent.info.run_id]
+    assert [entry.info.status for entry in below].count("FINISHED") == len(search.trials)
+    assert {entry.info.status for entry in below} == {"FINISHED", "KILLED"}
+    for entry in below:
+        steps = [metric.step for metric in client.get_metric_history(entry.info.run_id, "val_map_mean")]
+        assert sorted(steps) == [1, 2, 3] or entry.info.status == "KILLED"
+    assert list((tmp_path / "work").iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_trial_trains_with_every_seed_and_their_mean_counts(run: Tune, tmp_path: Path) -> None:
     one, other = (
@@ -205,6 +272,27 @@ def test_a_trial_trains_with_every_seed_and_their_mean_counts(run: Tune, tmp_pat
     values = [search.trials[0].val_map or 0 for search in (one, other, both)]
     assert values[2] == pytest.approx((values[0] + values[1]) / 2) and values[0] != values[1]
     assert both.trials[0].num_epochs == 6
+
+
+@pytest.mark.slow
+def test_a_trial_of_several_seeds_resumes_where_it_was_and_logs_no_epoch_twice(
+    run: Tune, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 1000.0)  # the second seed begins again
+    space = SPACE | {"seeds": [7, 8], "trials": 1}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_in(patch, 0, tune._MAX_EPOCHS + 2)
+        run(space)
+    search = run(space)
+    assert search.best is not None and search.best.val_map == run(space, name="whole").trials[0].val_map
+    client = tracking.client
+    experiment = client.get_experiment_by_name(tracking.experiment)
+    (trial,) = client.search_runs(
+        [experiment.experiment_id], f"tags.`{tune.SEARCH}` = 's' and tags.`{NAME}` = 'trial {search.best.number}'"
+    )
+    for seed in space["seeds"]:
+        history = client.get_metric_history(trial.info.run_id, f"seed_{seed}/val_map_mean")
+        assert [metric.step for metric in history] == [1, 2, 3]
 
 
 @pytest.mark.slow
@@ -339,10 +427,14 @@ def test_the_command_ends_with_a_table_and_the_change_of_params(
     command("rate.yaml", features=inputs["features"], label_graph=inputs["label_graph"], trials=3)
     shown = capsys.readouterr().out
     record = json.loads((tmp_path / "artifacts/tune/rate/tuning.json").read_text())
-    assert shown.startswith("trial  val MAP  epochs  seconds  model.hops  train.lr\n") and len(record["trials"]) == 3
+    assert [line.split()[0] for line in shown.splitlines()[:6]] == [
+        *("trial", "val", "epochs", "seconds", "model.hops", "train.lr")
+    ]
+    assert len(record["trials"]) == 3
+    written = parse_space(SPACE).over(read_yaml(tmp_path / "artifacts/tune/rate/params.yaml"))
     for key, value in record["found"].items():
         section, _, field = key.partition(".")
-        assert read_yaml(tmp_path / "artifacts/tune/rate/params.yaml")[section][field] == value
+        assert getattr(written[section], field) == value
     patch = shown[shown.index("--- a/params.yaml") :].rstrip("\n") + "\n"
     subprocess.run(["git", "apply", "-"], input=patch, text=True, check=True, cwd=tmp_path)
     changed = (tmp_path / "params.yaml").read_text()

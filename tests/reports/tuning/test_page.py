@@ -82,13 +82,14 @@ def test_a_search_without_a_finished_trial_has_a_page() -> None:
     assert empty.summary() == "no trial" and "no trial" in render_page(empty, searched=SEARCHED)
 
 
-def test_the_table_is_aligned_and_ends_with_the_importance() -> None:
+def test_the_table_has_a_column_for_each_trial_and_the_importance() -> None:
     assert table(SEARCH).splitlines() == [
-        "trial       val MAP  epochs  seconds  train.lr  model.graph",
-        "2           0.7500   3       1.2      0.00073   <none>",
-        "4           0.6250   3       1.2      0.002     fixed",
-        "0           0.5000   3       1.2      0.001     fixed",
-        "importance                            80%       20%",
+        "trial        2        4       0       importance",
+        "val MAP      0.7500   0.6250  0.5000",
+        "epochs       3        3       3",
+        "seconds      1.2      1.2     1.2",
+        "train.lr     0.00073  0.002   0.001   80%",
+        "model.graph  <none>   fixed   fixed   20%",
     ]
 
 

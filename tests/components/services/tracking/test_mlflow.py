@@ -2,10 +2,12 @@ import ctypes
 import json
 import logging
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,9 @@ from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import ArtifactError, BackendError, InputError
+from dagnn_core.locks import hold_lock
 from tests.components.fault_proxy import Fault, FaultProxy
+from tests.fixtures import forked
 
 DIGESTS = {"dataset": "d" * 64, "features": "f" * 64, "label_graph": "9" * 64}
 TRAINING = {
@@ -280,6 +284,55 @@ def test_server_lost_on_the_way_costs_one_warning(tracking, caplog):
     ]
     assert "MLflow at sqlite:///" in warning
     assert run.run_id in warning
+
+
+@pytest.mark.slow
+def test_processes_that_begin_at_the_same_moment_share_one_new_database(tmp_path):
+    tracking = Tracking(uri=f"sqlite:///{tmp_path}/new/mlflow.db")
+
+    def work():
+        while not (tmp_path / "begin").exists():
+            time.sleep(0.001)
+        with tracking.training_run(**TRAINING):
+            pass
+
+    workers = [forked.fork(work, cwd=tmp_path) for _ in range(3)]
+    (tmp_path / "begin").touch()
+    for worker in workers:
+        done = worker.wait()
+        assert done.returncode == 0, done.stderr
+    assert [entry.info.status for entry in all_runs(tracking)] == ["FINISHED"] * 3
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"mlflow.db"}
+
+
+@pytest.mark.slow
+def test_a_new_database_appears_whole_though_its_maker_is_killed(tmp_path):
+    file, draft = (tmp_path / name for name in ("mlflow.db", "mlflow.db.new"))
+    tracking = Tracking(uri=f"sqlite:///{file}")
+
+    def make():
+        tracking.client.search_experiments()
+
+    with forked.fork(make, cwd=tmp_path) as maker:
+        while not draft.exists() or not draft.stat().st_size:
+            assert maker.poll() is None and not file.exists()
+            time.sleep(0.001)
+        maker.send_signal(signal.SIGKILL)
+        while maker.poll() is None:
+            time.sleep(0.01)
+    assert draft.exists() and not file.exists()
+    assert [experiment.name for experiment in tracking.client.search_experiments()] == ["Default"]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_process_does_not_wait_for_ever_for_another_that_makes_the_database(tmp_path, monkeypatch):
+    monkeypatch.setattr("components.services.tracking.mlflow.MAKING_SECONDS", 0.0)
+    message = r"mlflow.db.lock: another process makes the tables .* \(process \d+ on .*; end it if it hangs"
+    with (
+        hold_lock(tmp_path / "mlflow.db.lock", busy="", remedy="", elsewhere=""),
+        pytest.raises(BackendError, match=message),
+    ):
+        Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db").client.search_experiments()
 
 
 def test_damaged_database(tmp_path):

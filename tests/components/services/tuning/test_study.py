@@ -1,9 +1,11 @@
 """Searches in files and databases: shared, interrupted, killed, damaged."""
 
+import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +139,13 @@ def test_processes_share_a_search(storage: str, tmp_path: Path) -> None:
     assert len({str(trial.values) for trial in trials}) == 12
 
 
-def hang(storage: str, cwd: Path) -> None:
+def hang(storage: str, cwd: Path, origin: int = 1) -> None:
     """A process that is killed in the middle of a trial."""
     reached = cwd / "reached"
 
     def work() -> None:
         def stop(draw: Draw) -> float:
-            if draw.origin == 1:
+            if draw.origin == origin:
                 reached.touch()
                 time.sleep(600)
             return measure(draw)
@@ -176,20 +178,58 @@ def test_a_trial_that_kills_its_process_each_time_fails_in_the_end(tmp_path: Pat
         hang(storage, tmp_path)
     trials = search(storage, 4)
     assert [trial.state for trial in trials] == ["finished", "failed", "finished", "finished"]
-    assert trials[1].reason == "its process was lost"
+    assert trials[1].reason == "its process was lost 3 times"
+    assert {path.name for path in tmp_path.iterdir()} == {"s.journal", "s.journal.lock"}
 
 
 @pytest.mark.slow
-def test_heartbeats_tell_of_lost_processes_in_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("origin", [1, 3])
+def test_heartbeats_tell_of_lost_processes_in_a_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: int
+) -> None:
+    """Also of the last trial, and if the next process comes at once."""
     monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 1)
     monkeypatch.setattr(module, "GRACE_SECONDS", 2)
     storage = f"sqlite:///{tmp_path}/s.db"
-    hang(storage, tmp_path)
+    hang(storage, tmp_path, origin)
     with opened(storage) as study:
-        assert [trial.state for trial in study.trials()] == ["finished", "running"]
-    time.sleep(4)
+        assert [trial.state for trial in study.trials()] == ["finished"] * origin + ["running"]
     trials = search(storage, 4)
-    assert [trial.number for trial in trials] == [0, 2, 3, 4] and {trial.state for trial in trials} == {"finished"}
+    assert {trial.number for trial in trials} == {0, 1, 2, 3, 4} - {origin}
+    assert {trial.state for trial in trials} == {"finished"}
+
+
+@pytest.mark.slow
+def test_a_trial_whose_process_was_killed_before_it_could_say_who_it_is(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GRACE_SECONDS", 1)
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 1)
+
+    def work() -> None:
+        monkeypatch.setattr(Study, "_train", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        search(storage, 2)
+
+    assert forked.fork(work, cwd=tmp_path).wait().returncode == -signal.SIGKILL
+    trials = search(storage, 2)
+    assert {trial.state for trial in trials} == {"finished"} and values_of(trials)[1] == FIRST
+
+
+def test_two_processes_that_put_back_the_same_lost_trial(tmp_path: Path) -> None:
+    storage = tmp_path / "s"
+
+    def interrupt(draw: Draw) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(storage, 3, interrupt)
+    with opened(storage) as study:  # what a second process does at the same moment
+        (lost,) = (trial for trial in study._study.get_trials() if trial.state.name == "FAIL")
+        module._enqueue(study._study, lost, 2)
+    trials = search(storage, 3)
+    assert len(trials) == 3 == len({str(trial.values) for trial in trials})
+    assert {trial.state for trial in trials} == {"finished"}
+    assert search(storage, 3) == trials
 
 
 def test_a_process_that_lives_keeps_its_trial(tmp_path: Path) -> None:
@@ -339,3 +379,20 @@ def test_a_storage_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
             search(storage, 1)
         assert message in str(refused.value), storage
         assert "hunter22" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_a_database_that_fails_in_the_middle_of_a_trial_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "s.db"
+
+    def fail(draw: Draw) -> float:
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("DROP TABLE trials")
+        draw.report(0.5, 1)
+        return 0.5
+
+    with pytest.raises(
+        BackendError, match=r"s.db cannot be used: .*no such table: trials.*; check .* to resume"
+    ) as failed:
+        search(f"sqlite:///{file}", 1, fail)
+    assert "\n" not in str(failed.value)

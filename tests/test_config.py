@@ -126,7 +126,10 @@ def test_presets_fill_in_what_is_not_written_out() -> None:
 
 @pytest.mark.parametrize(
     ("preset", "changed"),
-    [("unseen_labels", {"ranking": "hybrid", "hybrid_tolerance": 0.01}), ("few_labels", {"pair_weight": 0.3})],
+    [
+        ("unseen_labels", {"ranking": "hybrid", "hybrid_tolerance": 0.01}),
+        ("few_labels", {"pair_weight": 0.3, "pair_memory": 2000}),
+    ],
 )
 def test_presets_for_a_purpose_change_best_where_they_say_so(preset: str, changed: dict[str, object]) -> None:
     for section, changes in ((ModelConfig, changed), (TrainConfig, {})):

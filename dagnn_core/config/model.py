@@ -157,7 +157,7 @@ class ModelConfig:
         },
         "best": _BEST,
         "unseen_labels": _BEST | {"ranking": "hybrid", "hybrid_tolerance": 0.01},
-        "few_labels": _BEST | {"pair_weight": 0.3},
+        "few_labels": _BEST | {"pair_weight": 0.3, "pair_memory": 2000},
     }
 
     @property

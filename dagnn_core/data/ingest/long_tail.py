@@ -4,9 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from dagnn_core.data.ingest.first_of_label import first_of_each_label
+from dagnn_core.data.ingest.draw_with_labels import draw_with_every_label
 from dagnn_core.data.raw import RawItem
-from dagnn_core.data.splits import hash_point
 
 RARE_LABELS = 0.25  # rarest fraction of the labels, as in the gate and in the tables of `dagnn bench quality`
 
@@ -28,12 +27,6 @@ def thinned_items(items: Sequence[RawItem], *, rare_fraction: float, seed: int) 
     training = [item for item in items if item.split == "train"]
     counts = Counter(name for item in training for name in item.labels)
     rarest = set(sorted(counts, key=lambda name: (counts[name], name))[: math.ceil(RARE_LABELS * len(counts))])
-    with_rare = sorted(
-        (item for item in training if not rarest.isdisjoint(item.labels)),
-        key=lambda item: hash_point(item.id, seed=seed, purpose="long tail"),
-    )
-    first = first_of_each_label(with_rare)
-    chosen = {item.id for item in first}
-    others = [item.id for item in with_rare if item.id not in chosen]
-    kept = others[: max(0, round(rare_fraction * len(with_rare)) - len(first))]
-    return frozenset(others) - frozenset(kept)
+    with_rare = [item for item in training if not rarest.isdisjoint(item.labels)]
+    drawn = draw_with_every_label(with_rare, seed=seed, purpose="long tail")
+    return frozenset(drawn.ids[max(drawn.least, round(rare_fraction * len(with_rare))) :])

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from dagnn_core.data.ingest.first_of_label import first_of_each_label
+from dagnn_core.data.ingest.draw_with_labels import draw_with_every_label
 from dagnn_core.data.raw import RawItem
-from dagnn_core.data.splits import hash_point
 from dagnn_core.errors import InputError
 
 
@@ -24,19 +23,14 @@ def take_labels_away(items: Sequence[RawItem], *, labelled_fraction: float, seed
     """
     if labelled_fraction == 1:
         return list(items)
-    training = sorted(
-        (item for item in items if item.split == "train"),
-        key=lambda item: hash_point(item.id, seed=seed, purpose="labelled"),
-    )
-    first = first_of_each_label(training)
+    training = [item for item in items if item.split == "train"]
+    drawn = draw_with_every_label(training, seed=seed, purpose="labelled")
     num_labelled = round(labelled_fraction * len(training))
-    if num_labelled < len(first):
+    if num_labelled < drawn.least:
         raise InputError(
             f"dataset.labelled_fraction is {labelled_fraction:g}, which keeps the labels of {num_labelled} of "
-            f"{len(training)} training items, expected at least {len(first)}, so that every label stays on one",
+            f"{len(training)} training items, expected at least {drawn.least}, so that every label stays on one",
             "raise it, or drop rare labels with dataset.min_label_count",
         )
-    chosen = {item.id for item in first}
-    others = [item.id for item in training if item.id not in chosen]
-    chosen |= set(others[: num_labelled - len(first)])
+    chosen = set(drawn.ids[:num_labelled])
     return [item if item.split != "train" or item.id in chosen else item._replace(labels=()) for item in items]

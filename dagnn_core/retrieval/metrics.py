@@ -564,7 +564,7 @@ def fixed_point(embeddings: Embeddings, role: str) -> tuple[NDArray[np.float64],
     _require_finite(embeddings, role)
     for start in range(0, len(embeddings), BLOCK_QUERIES):  # a block at a time: copies of all would take gigabytes
         rows = slice(start, start + BLOCK_QUERIES)
-        scale = fixed_point_scale(embeddings[rows], role)
+        scale = _scale(embeddings[rows])
         points[rows], is_zero[rows] = scale_to_fixed_point(embeddings[rows], scale), scale.is_zero
     return points, is_zero
 
@@ -583,6 +583,10 @@ class FixedPointScale(NamedTuple):
 def fixed_point_scale(embeddings: Embeddings, role: str) -> FixedPointScale:
     """The scale of each embedding; see `fixed_point`."""
     _require_finite(embeddings, role)
+    return _scale(embeddings)
+
+
+def _scale(embeddings: Embeddings) -> FixedPointScale:
     unit = np.asarray(embeddings, dtype=np.float64)
     largest = np.abs(unit).max(axis=1, keepdims=True)
     zero = largest[:, 0] == 0

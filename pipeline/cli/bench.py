@@ -24,6 +24,7 @@ from dagnn_core.text import one_line
 app = typer.Typer(help="Measure time and memory.", no_args_is_help=True)
 
 Out = Annotated[Path | None, typer.Option(help="also write the results to this JSON file")]
+RowsOut = Annotated[Path | None, typer.Option(help="also write the rows to this JSON file, and a table beside it")]
 
 MIB = 1 << 20
 SECONDS_BETWEEN_SAMPLES = 0.1
@@ -70,9 +71,7 @@ def bench_data(
     items: Annotated[
         list[int] | None, typer.Option("--items", min=100, help="numbers of items; default: 10^4 and 10^5")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="also write the rows to this JSON file, and a table beside it")
-    ] = None,
+    out: RowsOut = None,
 ) -> None:
     """Time import with near copies and data card, data check, and label graph of more and more items."""
     from components.benchmarks.data import run
@@ -93,9 +92,7 @@ def bench_train(  # noqa: PLR0917
     ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="compute in bfloat16, else in float32")] = False,
     seconds: Annotated[float, typer.Option(min=0, help="for each row, at least")] = 15.0,
-    out: Annotated[
-        Path | None, typer.Option(help="also write the rows to this JSON file, and a table beside it")
-    ] = None,
+    out: RowsOut = None,
 ) -> None:
     """Time training beside the authors' loop: samples, FLOP/s and bytes a second beside the machine's, and memory."""
     from components.benchmarks.table import to_table
@@ -117,9 +114,7 @@ def bench_search(
     dims: Annotated[list[int] | None, typer.Option("--dim", min=1, help="dimension; default: 61 and 512")] = None,
     index: Annotated[Path | None, typer.Option(help="time text queries of this index instead")] = None,
     model: Annotated[Path, typer.Option(help="the model that built it")] = MODEL,
-    out: Annotated[
-        Path | None, typer.Option(help="also write the rows to this JSON file, and a table beside it")
-    ] = None,
+    out: RowsOut = None,
 ) -> None:
     """Time searches, exact and by cells, beside plain faiss and torch: latency, rate, recall, memory."""
     from components.benchmarks.search import run, run_index, to_markdown

@@ -32,6 +32,16 @@ COMMIT = "c0ffee" * 6 + "c0ff"
 GIT = {"commit": COMMIT, "dirty": False}
 
 
+@pytest.fixture
+def same_logging() -> Iterator[None]:
+    """Tasks set up logging for their process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_command_line() -> Iterator[None]:
     """Spare seconds of each command: typer makes all commands again for it."""

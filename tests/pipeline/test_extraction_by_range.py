@@ -1,9 +1,7 @@
 """The tasks that share an extraction, as Kubeflow calls them, with artifacts that lie in a real S3 store."""
 
 import json
-import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,18 +16,8 @@ from dagnn_core.config.section import section_json
 from pipeline import steps
 from tests.fixtures.s3 import Bucket
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("same_logging")]
 NUM_TASKS = 2
-
-
-@pytest.fixture(autouse=True)
-def same_logging() -> Iterator[None]:
-    """Tasks set up logging for their process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def artifact(folder: Path, uri: str, cls: type[Artifact] = Artifact) -> Artifact:

@@ -1,7 +1,5 @@
 """Tasks whose artifacts lie in a store: what each records of where, and what stays as it is."""
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,18 +15,8 @@ from dagnn_core.config.section import section_json
 from dagnn_core.config.train import TrainConfig
 from pipeline import steps
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("same_logging")]
 STORE = "s3://runs/v2/artifacts/dagnn/run-7"
-
-
-@pytest.fixture(autouse=True)
-def same_logging() -> Iterator[None]:
-    """Tasks set up logging for their process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def train_in(folder: Path, store: str, tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> dict[str, Artifact]:

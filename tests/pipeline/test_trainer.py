@@ -1,7 +1,6 @@
 """A training on several nodes, by the task `train`: against an API that answers as Kubernetes and Trainer do."""
 
 import json
-import logging
 import os
 import re
 import signal
@@ -34,6 +33,8 @@ from tests.fixtures.locations import ROOT
 from tests.fixtures.s3 import Bucket
 from tests.pipeline.specs import Spec, kubernetes_of, pod_of, read_specs, tasks_of
 from tests.pipeline.trainer_server import TOKEN, TrainerServer, judge, rights_of_role, serving
+
+pytestmark = pytest.mark.usefixtures("same_logging")
 
 CLUSTERS = sorted(path.stem for path in (ROOT / FOLDER).glob("*.yaml"))
 IMAGE = "registry.example/dagnn@sha256:" + "0" * 64
@@ -262,16 +263,6 @@ class Told(NamedTuple):
     @property
     def last(self) -> str:
         return self.lines[-1]
-
-
-@pytest.fixture(autouse=True)
-def same_logging() -> Iterator[None]:
-    """Tasks set up logging for their process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ Only the cluster is not real: see `trainer_server` and `kubelet`.
 """
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -38,22 +37,12 @@ from tests.fixtures.s3 import SECRET, Bucket
 from tests.pipeline.kubelet import Kubelet
 from tests.pipeline.trainer_server import TOKEN, TrainerServer, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("same_logging")]
 
 MODEL = ModelConfig(embedding_dim=8, image_to_text_hidden=8, text_to_image_hidden=8, hops=2)
 PARAMS = TrainConfig(epochs=3, batch_size=16, lr=1e-3, device="cpu")
 LONG = TrainConfig(epochs=10_000, patience=10_000, batch_size=16, lr=1e-3, device="cpu")
 IMAGE = "registry.example/dagnn@sha256:1"
-
-
-@pytest.fixture(autouse=True)
-def same_logging() -> Iterator[None]:
-    """Tasks set up logging for their process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 class Cluster(NamedTuple):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, Metric
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
+    from sqlalchemy import Connection
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,10 @@ EVERY_EPOCH = "val_map_mean"
 PROBE_SECONDS = 5
 MAKING_SECONDS = 120.0
 """For which a process waits for another one that makes a new database."""
-ATTEMPTS_AT_LOCKED = 6
+MAKING_KEY = 7205759403792  # of the lock in PostgreSQL for that: any number that no other program takes
+COLLISIONS = ("database is locked", "UNIQUE constraint failed", "duplicate key value", "Duplicate entry")
+"""What SQLite, PostgreSQL and MySQL say where two processes write at once, also through MLflow's server."""
+ATTEMPTS_AT_COLLISIONS = 6
 MAX_DIGEST = 36  # characters of a data set's digest that MLflow takes
 MAX_PARAM = 6000  # and of a parameter
 
@@ -137,7 +141,7 @@ class Run:
         if self._lost:
             return
         try:
-            _when_unlocked(lambda: call(self.run_id, **arguments))
+            _despite_collisions(lambda: call(self.run_id, **arguments))
         except (*_failures(), *_store_failures()) as error:
             self._lost = True
             log.warning(
@@ -597,13 +601,13 @@ def _flatten(sections: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _when_unlocked(call: Callable[[], object]) -> None:
-    """Call; again where two processes that read one SQLite file both want to write: one of them is refused at once."""
-    for attempt in range(ATTEMPTS_AT_LOCKED):
+def _despite_collisions(call: Callable[[], object]) -> None:
+    """Call; again where another process that wants to write the same at the same moment had it refused."""
+    for attempt in range(ATTEMPTS_AT_COLLISIONS):
         try:
             call()
         except _failures() as error:
-            if "database is locked" not in str(error) or attempt == ATTEMPTS_AT_LOCKED - 1:
+            if not any(sign in str(error) for sign in COLLISIONS) or attempt == ATTEMPTS_AT_COLLISIONS - 1:
                 raise
             time.sleep(0.1 * 2**attempt)
         else:
@@ -637,8 +641,10 @@ def _probe_database(uri: str) -> None:
         raise no_url(uri, name="MLFLOW_TRACKING_URI") from None
     file = _sqlite_file(uri)
     if file is None:
-        with create_engine(uri, poolclass=NullPool).connect():
-            return
+        with create_engine(uri, poolclass=NullPool).connect() as connection:
+            if connection.dialect.name == "postgresql":
+                _make_tables(uri, connection)
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     if _is_new(file):
         _make_database(uri, file)
@@ -652,14 +658,31 @@ def _lock_database(uri: str) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # takes the lock of a writer
 
 
+def _make_tables(uri: str, connection: "Connection") -> None:
+    """Make the tables of a new PostgreSQL database, one process at a time: MLflow's lock holds on one machine only."""
+    from sqlalchemy import inspect
+
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{MAKING_SECONDS:g}s'")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MAKING_KEY})")
+    if not inspect(connection).has_table("experiments"):
+        _open_store(uri)
+
+
+def _open_store(uri: str) -> None:
+    """Make the tables that MLflow lacks in a database, and its default experiment."""
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(uri, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+
+
 def _make_database(uri: str, file: Path) -> None:
     """Make the tables of a new SQLite database, which appears whole: MLflow itself takes seconds for them.
 
     Two processes of MLflow that begin at the same moment disturb each other, and one that is killed leaves a database
     that none can use.
     """
-    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from sqlalchemy import make_url
 
     file = file.absolute()  # as errors of the lock name it
@@ -679,8 +702,7 @@ def _make_database(uri: str, file: Path) -> None:
             draft.unlink(missing_ok=True)  # of a killed one
             address = make_url(uri).set(database=str(draft)).render_as_string(hide_password=False)
             _lock_database(address)  # MLflow would try again for minutes
-            store = SqlAlchemyStore(address, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
-            store.engine.dispose()
+            _open_store(address)
             draft.replace(file)
         finally:
             draft.unlink(missing_ok=True)

@@ -7,15 +7,18 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import NullPool, create_engine
 
 from components.services.promotion.promotion import read_history
-from components.services.tracking.mlflow import DEFAULT_URI, RECREATED_FROM, Tracking
+from components.services.tracking.mlflow import DEFAULT_URI, RECREATED_FROM, Tracking, split_of_data
 from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.label_graph import LabelGraphConfig
 from dagnn_core.config.model import ModelConfig
@@ -24,6 +27,7 @@ from dagnn_core.errors import ArtifactError, BackendError, InputError
 from dagnn_core.locks import hold_lock
 from tests.components.fault_proxy import Fault, FaultProxy
 from tests.fixtures import forked
+from tests.fixtures.mlflow_server import mlflow_server
 
 DIGESTS = {"dataset": "d" * 64, "features": "f" * 64, "label_graph": "9" * 64}
 TRAINING = {
@@ -286,23 +290,62 @@ def test_server_lost_on_the_way_costs_one_warning(tracking, caplog):
     assert run.run_id in warning
 
 
-@pytest.mark.slow
-def test_processes_that_begin_at_the_same_moment_share_one_new_database(tmp_path):
-    tracking = Tracking(uri=f"sqlite:///{tmp_path}/new/mlflow.db")
+def begin_at_the_same_moment(tracking, folder):
+    """Three processes, each with a temporary folder of its own as on three machines, make a run."""
 
     def work():
-        while not (tmp_path / "begin").exists():
+        tempfile.tempdir = tempfile.mkdtemp(dir=folder)
+        while not (folder / "begin").exists():
             time.sleep(0.001)
         with tracking.training_run(**TRAINING):
             pass
 
-    workers = [forked.fork(work, cwd=tmp_path) for _ in range(3)]
-    (tmp_path / "begin").touch()
+    workers = [forked.fork(work, cwd=folder) for _ in range(3)]
+    (folder / "begin").touch()
     for worker in workers:
         done = worker.wait()
         assert done.returncode == 0, done.stderr
     assert [entry.info.status for entry in all_runs(tracking)] == ["FINISHED"] * 3
+
+
+@pytest.mark.slow
+def test_processes_that_begin_at_the_same_moment_share_one_new_database(tmp_path):
+    begin_at_the_same_moment(Tracking(uri=f"sqlite:///{tmp_path}/new/mlflow.db"), tmp_path)
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"mlflow.db"}
+
+
+@pytest.mark.slow
+def test_processes_that_begin_at_the_same_moment_share_one_new_database_of_postgresql(tmp_path, postgres):
+    server = create_engine(postgres, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.exec_driver_sql("CREATE DATABASE new")
+    begin_at_the_same_moment(Tracking(uri=postgres.replace("/postgres?", "/new?")), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["database", "server"])
+def test_two_runs_that_name_one_new_data_set_at_the_same_moment(tmp_path, postgres, where):
+    with ExitStack() as stack:
+        uri = stack.enter_context(mlflow_server(postgres, tmp_path)) if where == "server" else postgres
+        tracking = Tracking(uri=uri, experiment=where)
+        run = stack.enter_context(tracking.training_run(**TRAINING))
+        new = split_of_data("test", "e" * 64, {})
+        other = stack.enter_context(create_engine(postgres, poolclass=NullPool).connect())
+        other.exec_driver_sql(  # as another process would, which has not committed yet
+            "INSERT INTO datasets (dataset_uuid, experiment_id, name, digest, dataset_source_type, dataset_source)"
+            " VALUES ('other', %s, %s, %s, 'code', '{}')",
+            (int(run_of(tracking, run.run_id).info.experiment_id), new.name, new.digest),
+        )
+        naming = stack.enter_context(ThreadPoolExecutor()).submit(run.log_dataset, new, context="test")
+        while not other.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar():
+            assert not naming.done()
+            time.sleep(0.01)
+        other.commit()
+        naming.result()
+
+    done = run_of(Tracking(uri=postgres), run.run_id)
+    assert done.info.status == "FINISHED"
+    assert [used.dataset.digest for used in done.inputs.dataset_inputs] == [DIGESTS["dataset"][:36], "e" * 36]
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from components.params import read_yaml
 from components.space_file import read_base, read_space
 from dagnn_core.config.model import ModelConfig
-from dagnn_core.config.section import parse_section
+from dagnn_core.config.section import parse_section, sections_of
 from dagnn_core.config.space import Choices, Range, apply, parse_space
 from dagnn_core.config.train import TrainConfig
 from dagnn_core.errors import InputError
@@ -73,6 +74,15 @@ def test_no_more_is_written_into_a_configuration_than_it_needs() -> None:
         changes = space.changes(other, present)
         assert changes["train.epochs"] == 5
         assert replace(space, fixed=changes).over(other) == apply(space.over(other), present)
+
+
+@pytest.mark.parametrize("params", ["params.yaml", "configs/fashion.yaml", "configs/nuswide.yaml"])
+def test_what_a_shipped_space_found_goes_into_a_shipped_configuration(params: str) -> None:
+    plain = sections_of(read_yaml(ROOT / params))
+    for name, found in {"best": {"model.relevance_weight": 1.07}, "aaai21": {"model.adversarial_weight": 0.5}}.items():
+        space = read_space(ROOT / f"configs/tune/{name}.yaml")
+        changes = space.changes(plain, found)
+        assert replace(space, fixed=changes).over(plain) == apply(space.over(plain), found)
 
 
 @pytest.mark.parametrize(

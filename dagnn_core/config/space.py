@@ -140,8 +140,11 @@ class Space:
         needed = {**self.fixed, **values}
         for key in list(needed):
             fewer = {other: value for other, value in needed.items() if other != key}
-            if replace(self, fixed=fewer).over(params) == wanted:
-                needed = fewer
+            try:
+                if replace(self, fixed=fewer).over(params) == wanted:
+                    needed = fewer
+            except InputError:  # the rest does not go together without it
+                continue
         return needed
 
 

@@ -96,7 +96,11 @@ def changed(before, after):
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
-                ("image", "clip", ("visual_projection.", "vision_model.post_layernorm.", "vision_model.encoder.layers.1.")),
+                (
+                    "image",
+                    "clip",
+                    ("visual_projection.", "vision_model.post_layernorm.", "vision_model.encoder.layers.1."),
+                ),
                 ("image", "vit-classifier", ("layernorm.", "encoder.layer.1.")),
                 ("image", "dinov2", ("layernorm.", "encoder.layer.1.")),
                 ("image", "resnet", ("encoder.stages.1.",)),

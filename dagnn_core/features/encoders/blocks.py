@@ -8,13 +8,11 @@ from torch import Tensor, nn
 from dagnn_core.errors import InputError
 
 
-def train_last_blocks(
-    network: nn.Module, count: int, run: Callable[[], Tensor], *, key: str, model: str
-) -> dict[str, nn.Parameter]:
+def train_last_blocks(network: nn.Module, count: int, run: Callable[[], Tensor], *, key: str, model: str) -> None:
     """Let the last blocks of a network learn, and what runs after them (norm, pooler, projection); freeze the rest.
 
     The blocks are those of the longest `nn.ModuleList` that a run goes through and that lies in no other one: layers of
-    a transformer, stages of a convolutional network.
+    a transformer, stages of a convolutional network. What the vectors do not depend on stays frozen.
 
     Args:
         network: its parameters are changed in `requires_grad` alone.
@@ -22,9 +20,6 @@ def train_last_blocks(
         run: embeds an example.
         key: what asks for so many, for the message.
         model: names the model, for the message.
-
-    Returns:
-        Name -> parameter that learns; the vectors depend on each of them.
 
     Raises:
         InputError: there are fewer blocks.
@@ -50,13 +45,11 @@ def train_last_blocks(
     first = began[blocks[-count]]
     # whole modules, since some take the weights of their parts without calling these
     late = {parameter for module, place in began.items() if place >= first for parameter in module.parameters()}
-    named = {name: parameter for name, parameter in network.named_parameters() if parameter in late}
-    gradients = torch.autograd.grad(vectors.sum(), list(named.values()), allow_unused=True)
-    used = {name: named[name] for name, gradient in zip(named, gradients, strict=True) if gradient is not None}
+    candidates = [parameter for parameter in network.parameters() if parameter in late]
+    gradients = torch.autograd.grad(vectors.sum(), candidates, allow_unused=True)
     network.requires_grad_(False)
-    for parameter in used.values():
-        parameter.requires_grad_(True)
-    return used
+    for parameter, gradient in zip(candidates, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 def _blocks(network: nn.Module, began: dict[nn.Module, int]) -> nn.ModuleList:

@@ -23,7 +23,7 @@ from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Modality
 from dagnn_core.data.images import decoded, trim
 from dagnn_core.disk import writing
-from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.errors import ArtifactError, DagnnError, InputError
 from dagnn_core.features.encoders.backbone import encode_images
 from dagnn_core.features.encoders.checkpoint import CONFIG, SENTENCE_POOLING, Checkpoint, read_object
 from dagnn_core.features.encoders.state import STATE, read_state, write_state
@@ -121,7 +121,7 @@ class Network:
     def save(self, folder: Path) -> None:
         """Write the weights as they are now, by the names that transformers finds them under."""
         weights = {name: value for name, value in self.module.state_dict().items() if name not in self._missing}
-        with _quietly(), writing(folder):
+        with _quietly(), _refusing(f"{folder}: the model cannot be written"), writing(folder):
             self.module.save_pretrained(folder, state_dict=weights)
 
 
@@ -190,6 +190,11 @@ class HuggingFaceBackbone(ABC):
         """Where the model's files are, for messages."""
         return f"{self._checkpoint.folder} ({self._network.type})"
 
+    @property
+    @abstractmethod
+    def example(self) -> Any:
+        """What `forward` takes, of one item."""
+
     @abstractmethod
     def forward(self, batch: Any, /) -> Tensor:
         """Vectors of a batch of pixels or texts, with gradients where the caller wants them: B -> [B, D]."""
@@ -198,6 +203,7 @@ class HuggingFaceBackbone(ABC):
         """Write the model with the weights that it has now into an empty folder, as `Checkpoint.find` finds it.
 
         Raises:
+            InputError: transformers cannot write it.
             DiskError: the disk refuses it.
         """
         self._network.save(folder)
@@ -332,12 +338,18 @@ class HuggingFaceImageBackbone(HuggingFaceBackbone):
             )
         # twice the side that is needed: smoothing then hides that the decoder left out pixels
         self._preprocess = Preprocess(processor, 2 * max(pixels[0].shape[-2:]))
-        self.dim = self._probe(torch.from_numpy(pixels[0]))
+        self._example = torch.from_numpy(pixels[0])
+        self.dim = self._probe(self._example)
 
     @property
     def preprocess(self) -> Callable[[bytes], NDArray[np.float32]]:
         """Turns an encoded image into pixels."""
         return self._preprocess
+
+    @property
+    def example(self) -> Tensor:
+        """Pixels of one image, [1, 3, H, W]."""
+        return self._example
 
     def forward(self, pixels: Tensor, /) -> Tensor:
         """As `embed`, with gradients where the caller wants them."""
@@ -389,9 +401,14 @@ class HuggingFaceTextBackbone(HuggingFaceBackbone):
                 "they do not belong together, get the files again",
             )
         with self._probing():
-            outputs, mask = self._run(["a"])
+            outputs, mask = self._run(self.example)
             self._choose_pooling(outputs)
             self.dim = self._pool(outputs, mask).shape[1]
+
+    @property
+    def example(self) -> list[str]:
+        """One text."""
+        return ["a"]
 
     def forward(self, texts: Sequence[str], /) -> Tensor:
         """Vectors of a batch of texts, with gradients where the caller wants them: B texts -> [B, D]."""
@@ -513,7 +530,7 @@ def _refusing(what: str) -> Iterator[None]:
     """Make one line of what transformers raises, which is nearly anything, where a model is not as it expects."""
     try:
         yield
-    except InputError:
+    except DagnnError:
         raise
     except Exception as error:
         raise InputError(f"{what} ({first_line(error)})", "choose another model, or get its files again") from error

@@ -61,7 +61,6 @@ CLASSIFIER_PATIENCE = 5
 CLASSIFIER_LR = 1e-3
 
 VARIANCE_EPS = 1e-10
-NUM_EXAMPLES = 8
 
 Model = TypeVar("Model", bound=HuggingFaceBackbone)
 Load = Callable[[Sequence[Tensor]], Iterable[tuple[Tensor, Any]]]
@@ -94,13 +93,18 @@ def tune(backbone: Model, dataset: Dataset, config: FeaturesConfig, cache: Path)
         if tuned is not None:
             log.info("%s: the tuned model of an earlier run, from %s", _name(backbone), folder)
             return tuned
+        train_last_blocks(
+            backbone.network,
+            _num_blocks(backbone, config),
+            lambda: backbone.forward(backbone.example),
+            key=f"features.{backbone.modality}_tuned_blocks",
+            model=backbone.model,
+        )
         rows = {split: _labelled_rows(dataset, backbone, split) for split in ("train", "val")}
         device = choose_device(config.device, key="features.device")
         with _loading(dataset, backbone, config, device, folder, torch.cat(list(rows.values()))) as load:
-            [(_, examples)] = load([rows["val"][:NUM_EXAMPLES]])
-            labels = torch.from_numpy(dataset.labels)
-            _Tuning(backbone, load, labels, config, device, examples=examples, **rows).run(folder / CHECKPOINT)
-        _write(backbone, folder, examples)
+            _Tuning(backbone, load, torch.from_numpy(dataset.labels), config, device, **rows).run(folder / CHECKPOINT)
+        _write(backbone, folder)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         tuned = _find(backbone, folder)
     assert tuned is not None
@@ -108,7 +112,10 @@ def tune(backbone: Model, dataset: Dataset, config: FeaturesConfig, cache: Path)
 
 
 def _standardise(vectors: Tensor) -> Tensor:
-    """Vectors [B, D] with mean 0 and deviation 1 in each dimension, whatever their scale: as batch normalisation."""
+    """Vectors [B, D] with mean 0 and deviation 1 in each dimension, as batch normalisation; a set has its own ones.
+
+    So the scale of a network's vectors does not matter, nor where their mean drifts while the network learns.
+    """
     variance, mean = torch.var_mean(vectors, dim=0, correction=0)
     return (vectors - mean) * torch.rsqrt(variance + VARIANCE_EPS)
 
@@ -124,7 +131,6 @@ class _Tuning:
         config: FeaturesConfig,
         device: torch.device,
         *,
-        examples: Any,
         train: Tensor,
         val: Tensor,
     ) -> None:
@@ -132,13 +138,7 @@ class _Tuning:
         self._labels, self._train, self._val = labels, train, val
         self._name = _name(backbone)
         backbone.to(device)
-        self._tuned = train_last_blocks(
-            backbone.network,
-            _num_blocks(backbone, config),
-            lambda: backbone.forward(examples[:1]),
-            key=f"features.{backbone.modality}_tuned_blocks",
-            model=backbone.model,
-        )
+        self._tuned = {name: value for name, value in backbone.network.named_parameters() if value.requires_grad}
         self._weight = torch.zeros(labels.shape[1], backbone.dim, device=device, requires_grad=True)
         self._bias = torch.zeros(labels.shape[1], device=device, requires_grad=True)
         # evaluation mode stays: no dropout, and batch normalisation keeps its statistics
@@ -188,8 +188,9 @@ class _Tuning:
 
     def _fit_classifier(self) -> float:
         """Fit the classifier on the frozen network; returns its loss on the validation items."""
-        vectors, labels = _standardise(self._embed(self._train, "training items")), self._labels_of(self._train)
-        val = self._embed(self._val, "validation items")
+        vectors = _standardise(self._embed(self._train, "embedding training items"))
+        val = self._embed(self._val, "embedding validation items")
+        labels = self._labels_of(self._train)
         optimizer = torch.optim.AdamW([self._weight, self._bias], lr=CLASSIFIER_LR)
         generator = torch.Generator().manual_seed(self._config.seed)
         best_loss, best_epoch = math.inf, 0
@@ -258,7 +259,8 @@ class _Tuning:
 
     def _finite(self, loss: float, epoch: int) -> float:
         if not math.isfinite(loss):
-            raise InputError(f"{self._name}: the loss is not finite in epoch {epoch}", "lower features.tuning_lr")
+            remedy = "lower features.tuning_lr" if epoch else "set features.precision to float32"
+            raise InputError(f"{self._name}: the loss is not finite in epoch {epoch}", remedy)
         return loss
 
     def _forward(self, inputs: Any) -> Tensor:
@@ -359,14 +361,14 @@ def _loading(  # noqa: PLR0917  # it has two modalities to serve
         yield load
 
 
-def _write(backbone: HuggingFaceBackbone, folder: Path, examples: Any) -> None:
+def _write(backbone: HuggingFaceBackbone, folder: Path) -> None:
     """Write the model as it is now, once it is sure that it can be read again."""
     with draft_of(folder / MODEL) as draft:
         backbone.write(draft)
         digest = Checkpoint.find(backbone.modality, str(draft), "").digest
         written = backbone.reopen(draft, digest)
         with torch.no_grad():
-            vectors, again = backbone.forward(examples), written.forward(examples)
+            vectors, again = backbone.forward(backbone.example), written.forward(backbone.example)
         if not torch.allclose(vectors, again, rtol=1e-4, atol=1e-5):
             raise InputError(
                 f"{backbone.model}: the tuned model gives other vectors once it is written and read again",

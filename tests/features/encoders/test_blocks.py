@@ -43,9 +43,8 @@ class Block(nn.Module):
 
 def learns(network, count, shape=(2, 3)):
     x = torch.ones(shape)
-    chosen = train_last_blocks(network, count, lambda: network(x), key="features.image_tuned_blocks", model="net")
-    assert {name for name, value in network.named_parameters() if value.requires_grad} == set(chosen)
-    return {name.rpartition(".")[0] for name in chosen}
+    train_last_blocks(network, count, lambda: network(x), key="features.image_tuned_blocks", model="net")
+    return {name.rpartition(".")[0] for name, value in network.named_parameters() if value.requires_grad}
 
 
 def test_the_blocks_are_the_longest_list_that_runs_and_lies_in_no_other():

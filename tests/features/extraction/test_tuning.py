@@ -14,6 +14,9 @@ from safetensors.torch import load_file
 
 from dagnn_core.artifacts import write_artifact
 from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.config.label_graph import LabelGraphConfig
+from dagnn_core.config.model import ModelConfig
+from dagnn_core.config.train import TrainConfig
 from dagnn_core.data.dataset import Dataset, Item
 from dagnn_core.data.ingest.writer import DatasetWriter
 from dagnn_core.errors import BackendError, InputError
@@ -22,6 +25,12 @@ from dagnn_core.features.encoders.registry import load_image_encoder, load_text_
 from dagnn_core.features.extraction import tuning
 from dagnn_core.features.extraction.extract import write_features
 from dagnn_core.features.features import Features
+from dagnn_core.label_graph.build import write_label_graph
+from dagnn_core.label_graph.label_graph import LabelGraph
+from dagnn_core.model.embedder import TrainedModel
+from dagnn_core.model.files import write_model
+from dagnn_core.training.inputs import graph_tensors, read_split
+from dagnn_core.training.loop import train
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
 THINGS = {"boat": (90, 90, 90), "sea": (240, 240, 240)}
@@ -144,6 +153,34 @@ def test_the_last_block_and_what_follows_learn_and_travel_with_the_features(
     np.testing.assert_allclose(encoder.encode(inputs), getattr(features, modality), atol=1e-5)
 
 
+@pytest.mark.slow
+def test_a_trained_model_embeds_new_images_and_texts_with_the_tuned_networks(tmp_path, dataset, model_folder):
+    changes = {"image": "huggingface", "image_model": str(model_folder("clip")), "image_tuned_blocks": 2}
+    features = extract(tmp_path, dataset, tuned("text", model_folder("clip"), **changes))
+    with write_artifact(tmp_path / "label_graph", kind="label_graph", provenance={}) as draft:
+        write_label_graph(draft, dataset, LabelGraphConfig())
+    graph = graph_tensors(LabelGraph.read(tmp_path / "label_graph"))
+    config = ModelConfig(embedding_dim=4, image_to_text_hidden=4, text_to_image_hidden=4, hops=1)
+    result = train(
+        train_split=read_split(features, "train"),
+        val_split=read_split(features, "val"),
+        graph=graph,
+        model_config=config,
+        config=TrainConfig(epochs=1, batch_size=4),
+        checkpoint=tmp_path / "checkpoint.safetensors",
+    )
+    parts = {"state": result.weights, "history": result.history, "val_metrics": result.val_metrics}
+    with write_artifact(tmp_path / "model", kind="model", provenance={"ancestors": {}}) as draft:
+        draft.content = write_model(draft.path, config=config, graph=graph, features=features.artifact, **parts)
+    shutil.rmtree(tmp_path / "cache")
+    model = TrainedModel.read(tmp_path / "model")
+    images = dataset.images(range(len(dataset)))
+    np.testing.assert_allclose(model.encode_images(images), model.embed_image_features(features.image), atol=1e-4)
+    np.testing.assert_allclose(model.encode_texts(dataset.texts), model.embed_text_features(features.text), atol=1e-4)
+    frozen = load_file(model_folder("clip") / "model.safetensors")
+    assert changed(frozen, weights(tmp_path, "image")) and changed(frozen, weights(tmp_path, "text"))
+
+
 def refuse(*_):
     raise AssertionError("it is tuned again")
 
@@ -191,7 +228,7 @@ def test_an_interrupted_tuning_resumes_and_gives_the_same_bytes(
     tmp_path, dataset, model_folder, monkeypatch, caplog, *, modality, epoch
 ):
     caplog.set_level(logging.INFO)
-    config = tuned(modality, model_folder("clip"))
+    config = tuned(modality, model_folder("clip"), precision="bf16" if modality == "image" else "float32")
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
     whole = extract(tmp_path / "whole", dataset, config)
@@ -218,8 +255,8 @@ def test_an_interrupted_tuning_resumes_and_gives_the_same_bytes(
 def test_what_is_damaged_in_the_cache_is_tuned_again(tmp_path, dataset, bert, monkeypatch, caplog, *, name):
     write = tuning._write
 
-    def keep(backbone, folder, examples):
-        write(backbone, folder, examples)
+    def keep(backbone, folder):
+        write(backbone, folder)
         shutil.copy(folder / "checkpoint.safetensors", tmp_path)
 
     monkeypatch.setattr(tuning, "_write", keep)

@@ -119,7 +119,7 @@ class Network:
         return NetworkOutputs(outputs.last_hidden_state, None if self._missing else pooled, projection)
 
     def save(self, folder: Path) -> None:
-        """Write the weights as they are now, by the names that transformers finds them under."""
+        """Write the weights as they are now, in float32, by the names that transformers finds them under."""
         weights = {name: value for name, value in self.module.state_dict().items() if name not in self._missing}
         with _quietly(), _refusing(f"{folder}: the model cannot be written"), writing(folder):
             self.module.save_pretrained(folder, state_dict=weights)

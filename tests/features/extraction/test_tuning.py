@@ -104,7 +104,12 @@ def changed(before, after):
     ("modality", "name", "learns"),
     [
         ("image", "vit", ("layernorm.", "pooler.", "encoder.layer.1.")),
-        ("text", "clip", ("text_projection.", "text_model.final_layer_norm.", "text_model.encoder.layers.1.")),
+        pytest.param(
+            "text",
+            "clip",
+            ("text_projection.", "text_model.final_layer_norm.", "text_model.encoder.layers.1."),
+            marks=pytest.mark.slow,
+        ),
         ("text", "sentence-bert", ("encoder.layer.1.",)),
         *(
             pytest.param(*case, marks=pytest.mark.slow)

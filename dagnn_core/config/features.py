@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dagnn_core.config.section import DEFAULT_SEED, Count, Named, Seed, require, section
+from dagnn_core.config.section import DEFAULT_SEED, Count, Named, Positive, Seed, require, section
 
 IMAGE_ENCODERS = {
     "classic": "dagnn_core.features.encoders.classic:ClassicEncoder",
@@ -42,6 +42,8 @@ class FeaturesConfig:
     projection of CLIP-like models (`auto` takes the projection where there is one)."""
     image_vectors: str = ""
     """`precomputed`: `.npz` with `ids` and `features`, joined by id; empty: the data set's own vectors."""
+    image_tuned_blocks: Annotated[int, Field(ge=0)] = 0
+    """`huggingface`: last blocks of the image model that learn from the labels of the training split; 0: none."""
     text: Annotated[str, Named(TEXT_ENCODERS)] = "bow"
     """`bow`: binary bag of words; `tfidf`: weighted; `supervised_bow`: hidden layer of a label classifier on `bow`, as
     the authors used; `huggingface`: any text or CLIP-like model; `precomputed`: precomputed vectors."""
@@ -54,6 +56,12 @@ class FeaturesConfig:
     says, and is the mean where nothing is pooled."""
     text_vectors: str = ""
     """`precomputed`: as `image_vectors`."""
+    text_tuned_blocks: Annotated[int, Field(ge=0)] = 0
+    """`huggingface`: last blocks of the text model that learn from the labels of the training split; 0: none."""
+    tuning_epochs: Count = 5
+    """Epochs that the tuned blocks learn; the one with the lowest loss on the validation split is kept."""
+    tuning_lr: Positive = 3.0e-4
+    """Learning rate at the start of the tuning; it falls to 0 as a cosine."""
     store_backbone: bool = True
     """Weights of pretrained models travel with features and model; else these name hub id or path, and a digest."""
     min_word_count: Count = 3
@@ -63,7 +71,7 @@ class FeaturesConfig:
     supervised_dim: Count = 300
     """Width of the hidden layer of `supervised_bow`."""
     seed: Seed = DEFAULT_SEED
-    """Draws the initial weights and batches of `supervised_bow`."""
+    """Draws the initial weights and batches of `supervised_bow`, and the batches of the tuning."""
     batch_size: Count = 64
     """Images or texts that a pretrained model takes at a time."""
     workers: Annotated[int, Field(ge=0)] = 0
@@ -85,3 +93,10 @@ class FeaturesConfig:
             require(
                 revision == "" or commit, f"features.{modality}_revision", "a commit (40 hexadecimal digits)", revision
             )
+            key, blocks = f"features.{modality}_tuned_blocks", getattr(self, f"{modality}_tuned_blocks")
+            for holds, where in (
+                (kind == "huggingface", f"features.{modality} is not huggingface"),
+                (self.store_backbone, "features.store_backbone is false, since tuned weights are nowhere else"),
+                (self.shards == 1, "features.shards is above 1, since each task would tune weights of its own"),
+            ):
+                require(blocks == 0 or holds, key, f"0 where {where}", blocks)

@@ -1,24 +1,26 @@
 """Checkpoints of a training: one safetensors file, replaced atomically, from which training resumes to the bit."""
 
-import hashlib
 import json
 import logging
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from dagnn_core.disk import writing
+from dagnn_core.errors import ArtifactError
 from dagnn_core.losses.pair_memory import PairMemory
 from dagnn_core.nn.cross_modal import CrossModalNetwork
-from dagnn_core.tensors import num_bytes
+from dagnn_core.tensors import (
+    num_bytes,
+    optimizer_tensors,
+    read_checkpoint,
+    restore_optimizer,
+    under,
+    write_checkpoint,
+)
 
 log = logging.getLogger(__name__)
 
@@ -60,23 +62,11 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
     tensors["generator"] = state.generator.get_state()
     name, dropout = _dropout_generator(state)
     tensors[name] = dropout.get_rng_state()
-    for index, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    tensors |= optimizer_tensors(state.optimizer)
     if state.pair_memory is not None:
         tensors |= {f"pair_memory.{name}": getattr(state.pair_memory, name) for name in _REMEMBERED}
     record = json.dumps({"history": state.history, "best_metrics": state.best_metrics})
-    header = {"record": record, "sha256": _digest(path, record, tensors)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    try:
-        with writing(path, need=num_bytes(tensors)):
-            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata=header)
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_checkpoint(path, tensors, record)
 
 
 def checkpoint_bytes(state: TrainingState) -> int:
@@ -93,34 +83,24 @@ def restore_checkpoint(path: Path, state: TrainingState) -> None:
     if not path.is_file():
         return
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        log.warning("%s cannot be read (%s): training starts over", path, error)
-        return
-    text = header.get("record", "")
-    if header.get("sha256") != _digest(path, text, tensors):
-        log.warning("%s is damaged: training starts over", path)
+        tensors, text = read_checkpoint(path)
+    except ArtifactError as error:
+        log.warning("%s: training starts over", error)
         return
     record = json.loads(text)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under(tensors, "optimizer.").items():
-        index, _, moment = name.partition(".")
-        moments.setdefault(int(index), {})[moment] = value
-    state.network.load_state_dict(_under(tensors, "network."))
+    state.network.load_state_dict(under(tensors, "network."))
     if state.average is not None:
-        state.average.load_state_dict(_under(tensors, "average."))
-    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
+        state.average.load_state_dict(under(tensors, "average."))
+    restore_optimizer(state.optimizer, tensors)
     state.generator.set_state(tensors["generator"])
     name, dropout = _dropout_generator(state)
     if name in tensors:  # not where a training resumes on another kind of device
         dropout.set_rng_state(tensors[name])
     if state.pair_memory is not None:
-        for name, value in _under(tensors, "pair_memory.").items():
+        for name, value in under(tensors, "pair_memory.").items():
             setattr(state.pair_memory, name, value.to(state.pair_memory.rows.device))
     state.history = record["history"]
-    state.best_weights = _under(tensors, "best.")
+    state.best_weights = under(tensors, "best.")
     state.best_metrics = record["best_metrics"]
     log.info("resuming after epoch %d from %s", len(state.history), path)
 
@@ -129,16 +109,3 @@ def _dropout_generator(state: TrainingState) -> tuple[str, ModuleType]:
     # dropout draws from the global generator of the device
     on_gpu = next(state.network.parameters()).is_cuda
     return ("dropout.cuda", torch.cuda) if on_gpu else ("dropout.cpu", torch.random)
-
-
-def _digest(path: Path, record: str, tensors: Mapping[str, Tensor]) -> str:
-    """Sha256 of all that a checkpoint holds, and of the folder's name, which stands for what it was trained on."""
-    digest = hashlib.sha256(f"{path.parent.name}\0{record}".encode())
-    for name, value in sorted(tensors.items()):
-        digest.update(f"\0{name} {value.dtype} {list(value.shape)}\0".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
+from dagnn_core import tensors
 from dagnn_core.config.model import ModelConfig
 from dagnn_core.config.section import parse_section
 from dagnn_core.config.train import TrainConfig
@@ -21,7 +22,7 @@ from dagnn_core.errors import BackendError, InputError
 from dagnn_core.model.kinds import build_network
 from dagnn_core.nn.dagnn import DAGNN
 from dagnn_core.nn.label_graphs import GraphTensors
-from dagnn_core.training import checkpoint, loop
+from dagnn_core.training import loop
 from dagnn_core.training.loop import TrainingResult, train
 from dagnn_core.training.optimizer import learning_rate, reversal_strength
 from dagnn_core.training.split import Split, reconstruct
@@ -288,7 +289,7 @@ def test_a_disk_that_takes_no_checkpoint_is_named(tmp_path: Path, monkeypatch: p
     def full(*_: object, **__: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensors, "save_file", full)
     with pytest.raises(BackendError, match=r"checkpoint.safetensors: no space is left on its disk: "):
         run(tmp_path)
     assert list(tmp_path.iterdir()) == []

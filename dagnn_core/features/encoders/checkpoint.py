@@ -93,11 +93,20 @@ class Checkpoint:
                         wanted = [key for key in file.keys() if key.startswith(tuple(prefixes))]  # noqa: SIM118
                         tensors |= {key: file.get_tensor(key) for key in wanted}
             else:
-                (directory / name).parent.mkdir(exist_ok=True)
-                with writing(directory / name, need=(self.folder / name).stat().st_size):
-                    shutil.copyfile(self.folder / name, directory / name)
+                self._copy(directory, name)
         if prefixes:
             save_tensors(directory / STORED_WEIGHTS, tensors, metadata={"format": "pt"})
+
+    def copy_preparation(self, directory: Path) -> None:
+        """Copy the files but for the weights."""
+        for name in _files(self.folder, self.modality):
+            if not name.startswith("model"):
+                self._copy(directory, name)
+
+    def _copy(self, directory: Path, name: str) -> None:
+        (directory / name).parent.mkdir(exist_ok=True)
+        with writing(directory / name, need=(self.folder / name).stat().st_size):
+            shutil.copyfile(self.folder / name, directory / name)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -6,9 +6,10 @@ brings along is run: weights are safetensors, and program code is refused.
 # B batch, T tokens, D dimension of the vectors
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from dagnn_core.config.features import FeaturesConfig
 from dagnn_core.data.dataset import Modality
 from dagnn_core.data.images import decoded, trim
-from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.disk import writing
+from dagnn_core.errors import ArtifactError, DagnnError, InputError
 from dagnn_core.features.encoders.backbone import encode_images
 from dagnn_core.features.encoders.checkpoint import CONFIG, SENTENCE_POOLING, Checkpoint, read_object
 from dagnn_core.features.encoders.state import STATE, read_state, write_state
@@ -101,10 +103,9 @@ class Network:
                 "random",
                 "get the files again, or correct config.json",
             )
-        self._has_pooler = not info["missing_keys"]
+        self._missing = info["missing_keys"]
         self.module.eval()
 
-    @torch.inference_mode()
     def __call__(self, **inputs: Tensor) -> NetworkOutputs:
         """Run a batch."""
         inputs = {name: value.to(self.module.device) for name, value in inputs.items()}
@@ -115,10 +116,16 @@ class Network:
         outputs = self.module(**inputs)
         pooled = getattr(outputs, "pooler_output", None)
         projection = getattr(outputs, f"{self._modality}_embeds", pooled) if self.tower else None
-        return NetworkOutputs(outputs.last_hidden_state, pooled if self._has_pooler else None, projection)
+        return NetworkOutputs(outputs.last_hidden_state, None if self._missing else pooled, projection)
+
+    def save(self, folder: Path) -> None:
+        """Write the weights as they are now, in float32, by the names that transformers finds them under."""
+        weights = {name: value for name, value in self.module.state_dict().items() if name not in self._missing}
+        with _quietly(), _refusing(f"{folder}: the model cannot be written"), writing(folder):
+            self.module.save_pretrained(folder, state_dict=weights)
 
 
-class _HuggingFaceBackbone:
+class HuggingFaceBackbone(ABC):
     """What both modalities share."""
 
     kind = "huggingface"
@@ -173,6 +180,44 @@ class _HuggingFaceBackbone:
         return cls(checkpoint, POOLINGS[pooling], store=bool(state.get("stored")))
 
     @property
+    def network(self) -> nn.Module:
+        """The network, in evaluation mode."""
+        module: nn.Module = self._network.module
+        return module
+
+    @property
+    def model(self) -> str:
+        """Where the model's files are, for messages."""
+        return f"{self._checkpoint.folder} ({self._network.type})"
+
+    @property
+    @abstractmethod
+    def example(self) -> Any:
+        """What `forward` takes, of one item."""
+
+    @abstractmethod
+    def forward(self, batch: Any, /) -> Tensor:
+        """Vectors of a batch of pixels or texts, with gradients where the caller wants them: B -> [B, D]."""
+
+    def write(self, folder: Path) -> None:
+        """Write the model with the weights that it has now into an empty folder, as `Checkpoint.find` finds it.
+
+        Raises:
+            InputError: transformers cannot write it.
+            DiskError: the disk refuses it.
+        """
+        self._network.save(folder)
+        self._checkpoint.copy_preparation(folder)  # config.json, too: what transformers makes of it names the tower
+
+    def reopen(self, folder: Path, digest: str) -> Self:
+        """Open what `write` wrote; it keeps the name and revision of this model.
+
+        Raises:
+            InputError: it cannot be used.
+        """
+        return type(self)(replace(self._checkpoint, folder=folder, digest=digest), self._pooling, store=True)
+
+    @property
     def identity(self) -> dict[str, str]:
         """Kind, digest of the files, and pooling."""
         return {"kind": self.kind, "digest": self._checkpoint.digest, "pooling": self._pooling}
@@ -198,11 +243,14 @@ class _HuggingFaceBackbone:
         if self._store:
             checkpoint.copy(directory, self._network.tower.weights if self._network.tower else ())
 
-    def _probing(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _probing(self) -> Iterator[None]:
         what = (
             f"{self._checkpoint.folder}: the model ({self._network.type}) cannot embed what its own preparation makes"
         )
-        return _refusing(f"{what} of {'an image' if self.modality == 'image' else 'a text'}")
+        # not in inference mode: what a network keeps from its first batch may have to take part in gradients later
+        with torch.no_grad(), _refusing(f"{what} of {'an image' if self.modality == 'image' else 'a text'}"):
+            yield
 
     def _choose_pooling(self, outputs: NetworkOutputs) -> None:
         """Settle what `auto` means, and check that the model has what is asked for."""
@@ -274,7 +322,7 @@ class Preprocess:
         return pixels
 
 
-class HuggingFaceImageBackbone(_HuggingFaceBackbone):
+class HuggingFaceImageBackbone(HuggingFaceBackbone):
     """A vision model, or the image half of a CLIP-like model."""
 
     modality: Modality = "image"
@@ -290,16 +338,27 @@ class HuggingFaceImageBackbone(_HuggingFaceBackbone):
             )
         # twice the side that is needed: smoothing then hides that the decoder left out pixels
         self._preprocess = Preprocess(processor, 2 * max(pixels[0].shape[-2:]))
-        self.dim = self._probe(torch.from_numpy(pixels[0]))
+        self._example = torch.from_numpy(pixels[0])
+        self.dim = self._probe(self._example)
 
     @property
     def preprocess(self) -> Callable[[bytes], NDArray[np.float32]]:
         """Turns an encoded image into pixels."""
         return self._preprocess
 
+    @property
+    def example(self) -> Tensor:
+        """Pixels of one image, [1, 3, H, W]."""
+        return self._example
+
+    def forward(self, pixels: Tensor, /) -> Tensor:
+        """As `embed`, with gradients where the caller wants them."""
+        return self._pool(self._network(pixel_values=pixels))
+
+    @torch.inference_mode()
     def embed(self, pixels: Tensor) -> Tensor:
         """Embed a batch of what `preprocess` makes: [B, 3, H, W] -> [B, D]."""
-        return self._pool(self._network(pixel_values=pixels))
+        return self.forward(pixels)
 
     def encode(self, images: Sequence[bytes], /) -> NDArray[np.float32]:
         """Encode images (JPEG, PNG ...): B images -> [B, D].
@@ -314,7 +373,7 @@ class HuggingFaceImageBackbone(_HuggingFaceBackbone):
         with self._probing():
             outputs = self._network(pixel_values=pixels)
             self._choose_pooling(outputs)
-            first, second = self._pool(outputs), self.embed(pixels)
+            first, second = self._pool(outputs), self.forward(pixels)
         if not torch.allclose(first, second):
             raise InputError(
                 f"{self._checkpoint.folder}: the model ({self._network.type}) gives the same image another vector "
@@ -324,7 +383,7 @@ class HuggingFaceImageBackbone(_HuggingFaceBackbone):
         return first.shape[1]
 
 
-class HuggingFaceTextBackbone(_HuggingFaceBackbone):
+class HuggingFaceTextBackbone(HuggingFaceBackbone):
     """A text model, or the text half of a CLIP-like model."""
 
     modality: Modality = "text"
@@ -342,16 +401,26 @@ class HuggingFaceTextBackbone(_HuggingFaceBackbone):
                 "they do not belong together, get the files again",
             )
         with self._probing():
-            outputs, mask = self._run(["a"])
+            outputs, mask = self._run(self.example)
             self._choose_pooling(outputs)
             self.dim = self._pool(outputs, mask).shape[1]
 
+    @property
+    def example(self) -> list[str]:
+        """One text."""
+        return ["a"]
+
+    def forward(self, texts: Sequence[str], /) -> Tensor:
+        """Vectors of a batch of texts, with gradients where the caller wants them: B texts -> [B, D]."""
+        return self._pool(*self._run(texts))
+
+    @torch.inference_mode()
     def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """Encode texts: B texts -> [B, D]. What is longer than the model takes is cut off."""
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for start in range(0, len(texts), BATCH_TEXTS):
             rows = slice(start, start + BATCH_TEXTS)
-            vectors[rows] = self._pool(*self._run(texts[rows])).cpu().numpy()
+            vectors[rows] = self.forward(texts[rows]).cpu().numpy()
         return vectors
 
     def _run(self, texts: Sequence[str]) -> tuple[NetworkOutputs, Tensor]:
@@ -461,7 +530,7 @@ def _refusing(what: str) -> Iterator[None]:
     """Make one line of what transformers raises, which is nearly anything, where a model is not as it expects."""
     try:
         yield
-    except InputError:
+    except DagnnError:
         raise
     except Exception as error:
         raise InputError(f"{what} ({first_line(error)})", "choose another model, or get its files again") from error

@@ -33,8 +33,8 @@ def describe_images(dataset: Dataset, shards: Sequence[range]) -> Iterator[Tenso
     Raises:
         InputError: an image is missing or cannot be decoded.
     """
-    name = _image_namer(dataset)
-    images = ((name(row), encoded) for row, encoded in _read_images(dataset, shards, "classic"))
+    name = image_namer(dataset)
+    images = ((name(row), encoded) for row, encoded in _images_of_shards(dataset, shards, "classic"))
     total = sum(len(_present(dataset.has_image, rows)) for rows in shards)
     descriptors = track(describe_all(images), description="describing images", total=total)
     for rows in shards:
@@ -57,11 +57,11 @@ def embed_images(
     backbone.to(device)
     sizes = [len(_present(dataset.has_image, rows)) for rows in shards]
     loaded = load_pixels(
-        _batches(_read_images(dataset, shards, backbone.kind), sizes, config.batch_size),
+        _batches(_images_of_shards(dataset, shards, backbone.kind), sizes, config.batch_size),
         backbone.preprocess,
-        name=_image_namer(dataset),
+        name=image_namer(dataset),
         num_images=sum(sizes),
-        workers=config.workers or _num_workers(device),
+        workers=config.workers or num_workers(device),
         pin_memory=device.type == "cuda",
     )
     batches = track(loaded, description="embedding images", total=sum(sizes), size=lambda batch: len(batch.rows))
@@ -69,7 +69,7 @@ def embed_images(
         vectors = torch.zeros(len(rows), backbone.dim, device=device)
         for batch in islice(batches, math.ceil(size / config.batch_size)):
             places, pixels = (part.to(device, non_blocking=True) for part in batch)
-            with _clear_memory_error(config.batch_size, "images"), inference(config.precision, device):
+            with clear_memory_error(config.batch_size, "images"), inference(config.precision, device):
                 vectors[places - rows.start] = backbone.embed(pixels).float()
         yield vectors
     backbone.to(torch.device("cpu"))  # the other modality may need the GPU's memory
@@ -93,15 +93,15 @@ def embed_texts(
         order = sorted(_present(dataset.has_text, rows).tolist(), key=lambda row: -len(dataset.texts[row]))
         for start in range(0, len(order), config.batch_size):
             batch = order[start : start + config.batch_size]
-            with _clear_memory_error(config.batch_size, "texts"), inference(config.precision, device):
+            with clear_memory_error(config.batch_size, "texts"), inference(config.precision, device):
                 encoded = backbone.encode([dataset.texts[row] for row in batch])
             vectors[torch.tensor(batch) - rows.start] = torch.from_numpy(encoded)
         yield vectors
     backbone.to(torch.device("cpu"))
 
 
-def _num_workers(device: torch.device) -> int:
-    """One for each core but one; none where the network has the cores, since decoding is little beside it."""
+def num_workers(device: torch.device) -> int:
+    """Processes that decode: one for each core but one; none where the network has the cores, with most of the work."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if device.type == "cpu" else max(1, cores - 1)
 
@@ -109,25 +109,49 @@ def _num_workers(device: torch.device) -> int:
 @contextmanager
 def inference(precision: str, device: torch.device) -> Iterator[None]:
     """No gradients, and the arithmetic that `features.precision` asks for."""
-    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+    with torch.inference_mode(), arithmetic(precision, device):
         yield
 
 
+def arithmetic(precision: str, device: torch.device) -> torch.autocast:
+    """The arithmetic that `features.precision` asks for, as a context."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
 @contextmanager
-def _clear_memory_error(batch_size: int, what: str) -> Iterator[None]:
+def clear_memory_error(batch_size: int, what: str) -> Iterator[None]:
+    """Say in one line that the GPU's memory does not suffice for a batch.
+
+    Raises:
+        BackendError: memory ran out in the body.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise BackendError(
             f"the GPU has no memory left for a batch of {batch_size} {what}",
-            "lower features.batch_size in params.yaml and run again, finished shards are kept",
+            "lower features.batch_size in params.yaml and run again, what is finished is kept",
         ) from error
 
 
-def _read_images(dataset: Dataset, shards: Sequence[range], kind: str) -> Iterator[NumberedImage]:
+def _images_of_shards(dataset: Dataset, shards: Sequence[range], kind: str) -> Iterator[NumberedImage]:
     wanted = np.zeros(len(dataset), dtype=np.bool_)
     for rows in shards:
         wanted[_present(dataset.has_image, rows)] = True
+    return read_images(dataset, wanted, kind)
+
+
+def read_images(dataset: Dataset, wanted: NDArray[np.bool_], kind: str) -> Iterator[NumberedImage]:
+    """Encoded images in row order.
+
+    Args:
+        dataset: where they are.
+        wanted: which items' images, [N].
+        kind: the encoder that expects them, for the message.
+
+    Raises:
+        InputError: an item has no image.
+    """
     remaining = iter(np.flatnonzero(wanted).tolist())
     for images in dataset.iterate_images(wanted):
         numbered = list(zip(islice(remaining, len(images)), images, strict=True))
@@ -154,5 +178,6 @@ def _present(has: NDArray[np.bool_], rows: range) -> NDArray[np.int64]:
     return rows.start + np.flatnonzero(has[rows.start : rows.stop])
 
 
-def _image_namer(dataset: Dataset) -> Callable[[int], str]:
+def image_namer(dataset: Dataset) -> Callable[[int], str]:
+    """Names the image of a row, for messages."""
     return lambda row: f"{dataset.artifact.path}: the image of item {dataset.ids[row]!r}"

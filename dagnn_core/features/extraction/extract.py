@@ -17,6 +17,7 @@ from dagnn_core.errors import InputError
 from dagnn_core.features.encoders.backbone import ImageBackbone, TextBackbone
 from dagnn_core.features.encoders.classic import ClassicEncoder
 from dagnn_core.features.encoders.descriptors import DIM, VERSION
+from dagnn_core.features.encoders.huggingface import HuggingFaceImageBackbone, HuggingFaceTextBackbone
 from dagnn_core.features.encoders.precomputed import PrecomputedEncoder
 from dagnn_core.features.encoders.registry import Encoder, TextEncoder, image_encoder_class, text_encoder_class
 from dagnn_core.features.encoders.state import read_state
@@ -24,7 +25,8 @@ from dagnn_core.features.encoders.supervised import SupervisedEncoder
 from dagnn_core.features.encoders.words import LabelledTexts, WordEncoder, unspaced_remedy
 from dagnn_core.features.extraction.embedding import describe_images, embed_images, embed_texts
 from dagnn_core.features.extraction.precomputed import join_vectors, own_vectors
-from dagnn_core.features.extraction.vector_cache import Part, VectorCache
+from dagnn_core.features.extraction.tuning import tune
+from dagnn_core.features.extraction.vector_cache import Part, VectorCache, data_digests
 from dagnn_core.features.features import IMAGE_ENCODER, TEXT_ENCODER, write_samples
 from dagnn_core.text import name_first
 
@@ -41,7 +43,7 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *,
         directory: where the files go.
         dataset: what is encoded.
         config: which encoders.
-        cache: folder where finished vectors of images and texts are kept and looked for.
+        cache: folder where finished vectors of images and texts, and tuned models, are kept and looked for.
 
     Returns:
         The manifest's content. `num_zero_vectors` counts in each split the vectors without any value, such as those
@@ -50,7 +52,7 @@ def write_features(directory: Path, dataset: Dataset, config: FeaturesConfig, *,
     Raises:
         InputError: no training item has an image, or none a text; the image of an item is not in the data set, or
             cannot be decoded; precomputed vectors are missing or unusable; no word is frequent enough for the
-            vocabulary.
+            vocabulary; a model cannot be tuned.
         BackendError: memory ran out, or a process that decodes images died.
     """
     _check_training_items(dataset)
@@ -113,6 +115,8 @@ def _extract_texts(dataset: Dataset, config: FeaturesConfig, cache: Path, path: 
     if hasattr(kind, "open"):
         _check_written(dataset, config.text)
         backbone: TextBackbone = kind.open(config)
+        if config.text_tuned_blocks and isinstance(backbone, HuggingFaceTextBackbone):
+            backbone = tune(backbone, dataset, config, cache)
         extract_with_text_backbone(dataset, backbone, config, cache, path)
         return backbone
     if kind is PrecomputedEncoder:
@@ -163,6 +167,8 @@ def _extract_images(dataset: Dataset, config: FeaturesConfig, cache: Path, path:
     kind = image_encoder_class(config.image)
     if hasattr(kind, "open"):
         backbone: ImageBackbone = kind.open(config)
+        if config.image_tuned_blocks and isinstance(backbone, HuggingFaceImageBackbone):
+            backbone = tune(backbone, dataset, config, cache)
         extract_with_image_backbone(dataset, backbone, config, cache, path)
         return backbone
     if kind is ClassicEncoder:
@@ -264,9 +270,8 @@ def _fill_descriptors(dataset: Dataset, cache: Path, part: Part | None = None) -
 def _open_cache(  # noqa: PLR0917  # each of them decides the vectors
     root: Path, dataset: Dataset, modality: Modality, identity: Mapping[str, Any], precision: str, dim: int
 ) -> VectorCache:
-    files = dataset.artifact.files
     key = {
-        "data": [files[name].sha256 for name in sorted(files) if name.startswith("data-")],
+        "data": data_digests(dataset),
         "modality": modality,
         "encoder": dict(identity),
         "precision": precision,

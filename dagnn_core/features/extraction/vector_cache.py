@@ -26,6 +26,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from dagnn_core.artifacts import canonical_json
+from dagnn_core.data.dataset import Dataset
 from dagnn_core.disk import writing
 from dagnn_core.errors import BackendError
 
@@ -51,6 +52,12 @@ class Part(NamedTuple):
         first = self.number * size + min(self.number, rest)
         last = first + size + (self.number < rest)
         return range(min(first * SHARD_ROWS, num_rows), min(last * SHARD_ROWS, num_rows))
+
+
+def data_digests(dataset: Dataset) -> list[str]:
+    """What stands for the images and texts of a data set in a key: sha256 of each of its data files."""
+    files = dataset.artifact.files
+    return [files[name].sha256 for name in sorted(files) if name.startswith("data-")]
 
 
 def adopt_shards(root: Path, source: Path) -> None:

@@ -1,6 +1,6 @@
 """Locks between processes: files under `flock`, which the kernel frees when their holder ends, even killed.
 
-Nobody waits for a lock whose holder may work for hours. `filelock` would fall back to a file that outlives a
+Nobody waits for a lock file whose holder may work for hours. `filelock` would fall back to a file that outlives a
 killed holder where a file system has no locks; here that is an error.
 """
 

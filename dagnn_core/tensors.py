@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], record: str) -> 
     """
     header = {"record": record, "sha256": _digest(path, record, tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")  # another process may be at the same where no locks are
     try:
         with writing(path, need=num_bytes(tensors)):
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata=header)

@@ -23,6 +23,8 @@ TEXT_ENCODERS = {
 }
 """Text encoder -> its class."""
 
+MIN_TUNED_BATCH = 8  # vectors are standardised by their batch, which says nothing of one or two
+
 
 @section
 class FeaturesConfig:
@@ -73,7 +75,7 @@ class FeaturesConfig:
     seed: Seed = DEFAULT_SEED
     """Draws the initial weights and batches of `supervised_bow`, and the batches of the tuning."""
     batch_size: Count = 64
-    """Images or texts that a pretrained model takes at a time."""
+    """Images or texts that a pretrained model takes at a time, and tuned blocks learn from: for these 8 or more."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that decode images for a pretrained model; 0: one for each core but one with a GPU, else none."""
     shards: Count = 1
@@ -98,5 +100,6 @@ class FeaturesConfig:
                 (kind == "huggingface", f"features.{modality} is not huggingface"),
                 (self.store_backbone, "features.store_backbone is false, since tuned weights are nowhere else"),
                 (self.shards == 1, "features.shards is above 1, since each task would tune weights of its own"),
+                (self.batch_size >= MIN_TUNED_BATCH, f"features.batch_size is below {MIN_TUNED_BATCH}"),
             ):
                 require(blocks == 0 or holds, key, f"0 where {where}", blocks)

@@ -18,7 +18,7 @@ from components.services.registry.models import LEDGER_SUFFIX, ensure_registered
 from components.services.registry.own_code import OwnCode, copy_code, find_own_code, import_paths
 from components.services.registry.served_code import PYFUNC_MODEL, copy_served_code
 from components.services.registry.stored_model import MANIFEST_DIGEST, find_fault
-from components.services.tracking.mlflow import REQUEST, Run, Tracking, split_of_data
+from components.services.tracking.mlflow import REQUEST, Run, Tracking, despite_collisions, split_of_data
 from components.services.tracking.tags import Lineage, known_raw
 from dagnn_core.artifacts import Artifact, canonical_json
 from dagnn_core.errors import BackendError, InputError
@@ -361,7 +361,8 @@ def log_evaluation(
         schema=json.dumps({"mlflow_colspec": schema.to_dict()}),
         profile=json.dumps(profile),
     )
-    client.log_inputs(run.run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])])
+    used = [DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])]
+    despite_collisions(lambda: client.log_inputs(run.run_id, datasets=used))
     now = int(time.time() * 1000)
     tied = [
         Metric(name, value, now, 0, model_id=model_id, dataset_name=dataset.name, dataset_digest=dataset.digest)

@@ -141,7 +141,7 @@ class Run:
         if self._lost:
             return
         try:
-            _despite_collisions(lambda: call(self.run_id, **arguments))
+            despite_collisions(lambda: call(self.run_id, **arguments))
         except (*_failures(), *_store_failures()) as error:
             self._lost = True
             log.warning(
@@ -601,8 +601,12 @@ def _flatten(sections: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _despite_collisions(call: Callable[[], object]) -> None:
-    """Call; again where another process that wants to write the same at the same moment had it refused."""
+def despite_collisions(call: Callable[[], object]) -> None:
+    """Call; again where another process that wants to write the same at the same moment had it refused.
+
+    Args:
+        call: a request to MLflow that may be repeated after it was refused.
+    """
     for attempt in range(ATTEMPTS_AT_COLLISIONS):
         try:
             call()
@@ -664,7 +668,7 @@ def _make_tables(uri: str, connection: "Connection") -> None:
 
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{MAKING_SECONDS:g}s'")
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MAKING_KEY})")
-    if not inspect(connection).has_table("experiments"):
+    if not inspect(connection).has_table("alembic_version"):
         _open_store(uri)
 
 

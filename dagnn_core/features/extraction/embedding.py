@@ -130,7 +130,7 @@ def clear_memory_error(batch_size: int, what: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise BackendError(
             f"the GPU has no memory left for a batch of {batch_size} {what}",
-            "lower features.batch_size in params.yaml and run again, what is finished is kept",
+            "lower features.batch_size in params.yaml and run again, finished vectors are kept",
         ) from error
 
 

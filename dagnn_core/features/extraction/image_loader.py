@@ -98,7 +98,7 @@ def load_pixels(
         raise BackendError(
             f"a process that decodes images died ({error})",
             "most likely memory ran out, or shared memory (/dev/shm): "
-            "lower features.workers or features.batch_size in params.yaml and run again, what is finished is kept",
+            "lower features.workers or features.batch_size in params.yaml and run again, finished vectors are kept",
         ) from error
 
 

@@ -26,7 +26,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 from torch.nn.functional import linear
 
 from dagnn_core.artifacts import digest_of_values, write_json
-from dagnn_core.config.features import FeaturesConfig
+from dagnn_core.config.features import MIN_TUNED_BATCH, FeaturesConfig
 from dagnn_core.data.dataset import Dataset
 from dagnn_core.devices import choose_device
 from dagnn_core.disk import writing
@@ -92,6 +92,7 @@ def tune(backbone: Model, dataset: Dataset, config: FeaturesConfig, cache: Path)
         tuned = _find(backbone, folder)
         if tuned is not None:
             log.info("%s: the tuned model of an earlier run, from %s", _name(backbone), folder)
+            _remove_checkpoints(folder)  # of a run that was killed before it did
             return tuned
         train_last_blocks(
             backbone.network,
@@ -105,7 +106,7 @@ def tune(backbone: Model, dataset: Dataset, config: FeaturesConfig, cache: Path)
         with _loading(dataset, backbone, config, device, folder, torch.cat(list(rows.values()))) as load:
             _Tuning(backbone, load, torch.from_numpy(dataset.labels), config, device, **rows).run(folder / CHECKPOINT)
         _write(backbone, folder)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        _remove_checkpoints(folder)
         tuned = _find(backbone, folder)
     assert tuned is not None
     return tuned
@@ -286,6 +287,11 @@ class _Tuning:
         return clear_memory_error(self._config.batch_size, f"{self._backbone.modality}s")
 
 
+def _remove_checkpoints(folder: Path) -> None:
+    for path in folder.glob(f"{Path(CHECKPOINT).stem}.*"):
+        path.unlink(missing_ok=True)
+
+
 def _name(backbone: HuggingFaceBackbone) -> str:
     return f"tuned {backbone.modality} model"
 
@@ -310,11 +316,12 @@ def _key(backbone: HuggingFaceBackbone, dataset: Dataset, config: FeaturesConfig
 def _labelled_rows(dataset: Dataset, backbone: HuggingFaceBackbone, split: str) -> Tensor:
     has = dataset.has_image if backbone.modality == "image" else dataset.has_text
     rows = np.flatnonzero((dataset.splits == split) & has & dataset.labels.any(axis=1))
-    if not len(rows):
+    if len(rows) < MIN_TUNED_BATCH:
         key = f"features.{backbone.modality}_tuned_blocks"
         use = "learns from labelled training items" if split == "train" else "chooses the epoch by labelled val items"
         raise InputError(
-            f"{key} is above 0, which {use}, but none has {'an image' if backbone.modality == 'image' else 'a text'}",
+            f"{key} is above 0, which {use} that have {'an image' if backbone.modality == 'image' else 'a text'}, at "
+            f"least {MIN_TUNED_BATCH}, but there are {len(rows)}",
             f"correct the splits of the data set, or set {key} to 0",
         )
     return torch.from_numpy(rows)

@@ -37,7 +37,7 @@ from dagnn_core.training.loop import train
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
 THINGS = {"boat": (90, 90, 90), "sea": (240, 240, 240)}
 PAIRS = [(colour, thing) for colour in COLOURS for thing in THINGS]
-CONFIG = FeaturesConfig(tuning_epochs=3, tuning_lr=1e-3, batch_size=6, device="cpu", min_word_count=1)
+CONFIG = FeaturesConfig(tuning_epochs=3, tuning_lr=1e-3, batch_size=8, device="cpu", min_word_count=1)
 
 
 def make_item(number, *, split="train", label="", has_image=True, has_text=True):
@@ -226,7 +226,7 @@ OTHER_KEYS = {
     "text_tuned_blocks": 2,
     "text_pooling": "mean",
     "seed": 1,
-    "batch_size": 3,
+    "batch_size": 12,
     "precision": "bf16",
 }
 
@@ -259,8 +259,32 @@ def test_a_killed_tuning_resumes_and_gives_the_same_bytes(
     caplog.clear()
     resumed = extract(tmp_path / "broken", dataset, config)
     assert f"resuming after epoch {epoch - 1} from" in caplog.text
-    assert f"epoch {epoch - 1} of" not in caplog.text
+    assert "epoch 0, frozen" not in caplog.text and f"epoch {epoch - 1} of" not in caplog.text
     assert resumed.artifact.files == whole.artifact.files
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_frozen_network_is_kept_where_no_epoch_lowers_the_val_loss(
+    tmp_path, bert, monkeypatch, caplog, *, interrupted
+):
+    caplog.set_level(logging.INFO)
+    swapped = [item._replace(labels=tuple({"red", "blue"} - set(item.labels))) for item in ITEMS[12:]]
+    dataset = make_dataset(tmp_path / "dataset", [*ITEMS[:12], *swapped])
+    train_epoch = tuning._Tuning._train_epoch
+
+    def stop(self, number, rows):
+        if number == 2:
+            raise KeyboardInterrupt
+        return train_epoch(self, number, rows)
+
+    if interrupted:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(tuning._Tuning, "_train_epoch", stop)
+            extract(tmp_path, dataset, bert)
+    extract(tmp_path, dataset, bert)
+    assert ("resuming after epoch 1" in caplog.text) == interrupted
+    assert "no epoch lowers the val loss, so its weights stay" in caplog.text
+    assert not changed(load_file(f"{bert.text_model}/model.safetensors"), weights(tmp_path, "text"))
 
 
 @pytest.mark.parametrize("name", ["checkpoint.safetensors", "model/model.safetensors"])
@@ -327,11 +351,11 @@ def test_it_learns_what_the_frozen_network_does_not_show(tmp_path, caplog):
     [
         (
             [make_item(0, label="none"), *ITEMS[12:]],
-            r"text_tuned_blocks is above 0, which learns from .* none has a text",
+            r"text_tuned_blocks is above 0, which learns from .* that have a text, at least 8, but there are 0; ",
         ),
         (
-            ITEMS[:12],
-            r"text_tuned_blocks is above 0, which chooses the epoch by labelled val items, .*; correct the splits",
+            ITEMS[:19],
+            r"is above 0, which chooses the epoch by labelled val items that .*, but there are 7; correct the splits",
         ),
     ],
 )
@@ -368,7 +392,7 @@ def test_memory_that_runs_out_is_one_line(tmp_path, dataset, bert, monkeypatch):
         return forward(self, texts)
 
     monkeypatch.setattr(HuggingFaceTextBackbone, "forward", full)
-    with pytest.raises(BackendError, match=r"no memory left for a batch of 6 texts; lower features.batch_size"):
+    with pytest.raises(BackendError, match=r"no memory left for a batch of 8 texts; lower features.batch_size"):
         extract(tmp_path, dataset, bert)
 
 
@@ -384,6 +408,7 @@ def test_memory_that_runs_out_is_one_line(tmp_path, dataset, bert, monkeypatch):
             {"shards": 2},
             "image_tuned_blocks must be 0 where features.shards is above 1, since each task would .*, got 1",
         ),
+        ({"batch_size": 7}, "image_tuned_blocks must be 0 where features.batch_size is below 8, got 1"),
         ({"image_tuned_blocks": -1}, "image_tuned_blocks must be >= 0, got -1"),
         ({"tuning_lr": 0.0}, "tuning_lr must be > 0, got 0"),
         ({"tuning_epochs": 0}, "tuning_epochs must be >= 1, got 0"),

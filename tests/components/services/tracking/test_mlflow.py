@@ -15,9 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 from sqlalchemy import NullPool, create_engine
 
 from components.services.promotion.promotion import read_history
+from components.services.registry.versions import log_evaluation
 from components.services.tracking.mlflow import DEFAULT_URI, RECREATED_FROM, Tracking, split_of_data
 from dagnn_core.artifacts import read_artifact, write_artifact
 from dagnn_core.config.label_graph import LabelGraphConfig
@@ -315,16 +317,27 @@ def test_processes_that_begin_at_the_same_moment_share_one_new_database(tmp_path
 
 
 @pytest.mark.slow
-def test_processes_that_begin_at_the_same_moment_share_one_new_database_of_postgresql(tmp_path, postgres):
+@pytest.mark.parametrize("database", ["new", "half_made"])
+def test_processes_that_begin_at_the_same_moment_share_one_new_database_of_postgresql(tmp_path, postgres, database):
     server = create_engine(postgres, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
-        connection.exec_driver_sql("CREATE DATABASE new")
-    begin_at_the_same_moment(Tracking(uri=postgres.replace("/postgres?", "/new?")), tmp_path)
+        connection.exec_driver_sql(f"CREATE DATABASE {database}")
+    uri = postgres.replace("/postgres?", f"/{database}?")
+    if database == "half_made":  # by a process that was killed
+        InitialBase.metadata.create_all(create_engine(uri, poolclass=NullPool))
+    begin_at_the_same_moment(Tracking(uri=uri), tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["database", "server"])
+@pytest.mark.parametrize("where", ["database", "server", "registration"])
 def test_two_runs_that_name_one_new_data_set_at_the_same_moment(tmp_path, postgres, where):
+    described = {
+        "content_digest": "e" * 64,
+        "raw": {},
+        "splits": {"test": 1},
+        "rejected": {},
+        "label_counts": {"test": {}},
+    }
     with ExitStack() as stack:
         uri = stack.enter_context(mlflow_server(postgres, tmp_path)) if where == "server" else postgres
         tracking = Tracking(uri=uri, experiment=where)
@@ -336,7 +349,11 @@ def test_two_runs_that_name_one_new_data_set_at_the_same_moment(tmp_path, postgr
             " VALUES ('other', %s, %s, %s, 'code', '{}')",
             (int(run_of(tracking, run.run_id).info.experiment_id), new.name, new.digest),
         )
-        naming = stack.enter_context(ThreadPoolExecutor()).submit(run.log_dataset, new, context="test")
+        threads = stack.enter_context(ThreadPoolExecutor())
+        if where == "registration":
+            naming = threads.submit(log_evaluation, tracking.client, run, "m-1", {}, described)
+        else:
+            naming = threads.submit(run.log_dataset, new, context="test")
         while not other.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar():
             assert not naming.done()
             time.sleep(0.01)

@@ -83,8 +83,9 @@ def tune(backbone: Model, dataset: Dataset, config: FeaturesConfig, cache: Path)
         The tuned model, on the CPU.
 
     Raises:
-        InputError: the model has not so many blocks or cannot be written; no item can be learned from or validated on;
-            an image is missing or cannot be decoded; the loss is not finite; there is no GPU where one is asked for.
+        InputError: the model has not so many blocks or cannot be written; too few labelled items to learn from or to
+            validate on; an image is missing or cannot be decoded; the loss is not finite; there is no GPU where one is
+            asked for.
         BackendError: memory ran out, a process that decodes images died, or the disk refuses a file.
     """
     folder = cache / "tuned" / digest_of_values(_key(backbone, dataset, config))

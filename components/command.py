@@ -29,6 +29,7 @@ _OPTIONAL = {"dvc": "dvc[s3]", "dvc_data": "dvc[s3]", "scmrepo": "dvc[s3]", "doc
 _PATH_ERRORS = {
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.ENOENT: "there is no such file or folder; check the path",
+    errno.EEXIST: "it is there already, and no folder; check the path",
     errno.ENOTDIR: "a part of the path is a file, expected a folder; check the path",
     errno.EISDIR: "it is a folder, expected a file; check the path",
     errno.ELOOP: "its links lead in a circle; check the path",

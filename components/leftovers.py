@@ -1,5 +1,6 @@
 """What interrupted commands have left in a project: found, and removed unless a process is at work on it."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from components.locations import ADDING, ARTIFACTS, CACHE, FETCHED, RETRAINING, 
 from dagnn_core.disk import folder_bytes
 from dagnn_core.drafts import find_drafts, remove_draft
 from dagnn_core.errors import BackendError
-from dagnn_core.locks import hold_lock
+from dagnn_core.locks import hold_lock, try_lock_folder
 from dagnn_core.work import lock_of
 
 DRAFT = "draft of an artifact"
@@ -48,8 +49,7 @@ def remove(leftover: Leftover) -> bool:
     if leftover.what == DRAFT:
         return remove_draft(leftover.path)
     if leftover.what == CACHED:
-        shutil.rmtree(leftover.path)
-        return True
+        return _remove_unused(leftover.path)
     lock = lock_of(leftover.path)
     try:
         with hold_lock(lock, busy="", remedy="", elsewhere=""):
@@ -58,6 +58,17 @@ def remove(leftover: Leftover) -> bool:
     except BackendError:
         return False
     return True
+
+
+def _remove_unused(cache: Path) -> bool:
+    descriptor = os.open(cache, os.O_RDONLY)
+    try:
+        unused = try_lock_folder(descriptor)
+        if unused:
+            shutil.rmtree(cache)
+    finally:
+        os.close(descriptor)
+    return unused
 
 
 def _find(root: Path, *, cache: bool) -> Iterator[tuple[Path, str]]:

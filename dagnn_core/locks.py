@@ -4,6 +4,7 @@ Nobody waits for a lock file whose holder may work for hours. `filelock` would f
 killed holder where a file system has no locks; here that is an error.
 """
 
+import fcntl
 import os
 import platform
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout, lock_descriptor
 
+from dagnn_core.disk import writing
 from dagnn_core.errors import BackendError
 
 ENDING_SECONDS = 0.2  # a holder that is just removing its lock file is no conflict
@@ -97,6 +99,38 @@ def try_lock_folder(descriptor: int) -> bool:
         return bool(lock_descriptor(descriptor, blocking=False))
     except OSError:
         return False
+
+
+@contextmanager
+def folder_in_use(folder: Path) -> Iterator[None]:
+    """Make a folder where it is missing, and keep `try_lock_folder` from taking it until the body ends.
+
+    Any number of processes may use it at once. A process that removes it first is waited for.
+
+    Raises:
+        DiskError: the disk refuses the folder.
+    """
+    descriptor = _open_shared(folder)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_shared(folder: Path) -> int:
+    while True:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # removed since
+            continue
+        with suppress(OSError):  # its file system has no locks for folders
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(folder.stat(), os.fstat(descriptor)):
+                return descriptor
+        os.close(descriptor)
 
 
 def _holder(path: Path) -> str:

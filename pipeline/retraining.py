@@ -227,11 +227,11 @@ def _rebuild(model: "Artifact", label: str, folder: Path) -> "Dataset | None":
     """Make the champion's data set again, from the raw data and the parameters that its record names."""
     import shutil
 
-    from components.services.promotion.datasets import dataset_digest
+    from components.services.promotion.datasets import dataset_digest, read_fetched
     from components.steps import dataset, fetch_dataset
     from dagnn_core.config.dataset import DatasetConfig
     from dagnn_core.config.section import parse_section
-    from dagnn_core.data.dataset import Dataset
+    from dagnn_core.locks import folder_in_use
 
     digest, out, raw = dataset_digest(model), FETCHED / dataset_digest(model), folder / "champion_raw"
     try:
@@ -242,8 +242,9 @@ def _rebuild(model: "Artifact", label: str, folder: Path) -> "Dataset | None":
             by_revision = {"repository": source["repository"], "revision": source["commit"], "path": source["path"]}
             by_digest = {"md5": source["md5"], "remote": source["remote"]}
             fetch_dataset.run(raw_out=raw, **(by_revision if all(by_revision.values()) else by_digest))
-        dataset.run(params=params, work=folder / "work", dataset_out=out, source=raw if source else None)
-        rebuilt = Dataset.read(out)
+        with folder_in_use(FETCHED):
+            dataset.run(params=params, work=folder / "work", dataset_out=out, source=raw if source else None)
+            rebuilt = read_fetched(out)
     except (InputError, KeyError, TypeError) as error:
         log.warning("%s: its data set cannot be made again: %s", label, error)
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dagnn_core.errors import BackendError
-from dagnn_core.locks import hold_lock, try_lock
+from dagnn_core.locks import folder_in_use, hold_lock, try_lock, try_lock_folder
 from tests.fixtures.locations import ROOT
 
 WORDS = {"busy": "another process counts", "remedy": "wait for it", "elsewhere": "use another disk"}
@@ -103,3 +103,34 @@ def test_a_lock_file_that_cannot_be_made_says_where(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(OSError, match="folder"), hold_lock(path, **WORDS):
         pass
+
+
+def test_a_folder_in_use_is_made_and_cannot_be_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "cache"
+    with folder_in_use(folder):
+        with folder_in_use(folder):
+            pass
+        descriptor = os.open(folder, os.O_RDONLY)
+        assert not try_lock_folder(descriptor)
+    assert try_lock_folder(descriptor)
+    os.close(descriptor)
+
+
+def test_a_folder_that_is_being_removed_is_waited_for_and_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    assert try_lock_folder(descriptor)
+    in_use = threading.Event()
+
+    def use() -> None:
+        with folder_in_use(folder):
+            in_use.set()
+
+    user = threading.Thread(target=use)
+    user.start()
+    assert not in_use.wait(0.1)
+    folder.rmdir()
+    os.close(descriptor)
+    user.join(10)
+    assert in_use.is_set() and folder.is_dir()

@@ -19,6 +19,7 @@ from dagnn_core.errors import InputError
 from dagnn_core.features.extraction.extract import write_features
 from dagnn_core.features.extraction.vector_cache import adopt_shards
 from dagnn_core.features.features import KIND, SHARD_KIND
+from dagnn_core.locks import folder_in_use
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,10 @@ def run(
         BackendError: memory ran out, or a process that decodes images died.
     """
     source = dataset if isinstance(dataset, Dataset) else Dataset.read(dataset, verify=True)
-    for shard in shards:
-        adopt_shards(cache, read_artifact(shard, SHARD_KIND, verify=True).path)
     record = provenance("extract_features", params, parents=[source.artifact], uris={KIND: uri})
-    with write_artifact(features_out, kind=KIND, provenance=record) as draft:
+    with folder_in_use(cache), write_artifact(features_out, kind=KIND, provenance=record) as draft:
+        for shard in shards:
+            adopt_shards(cache, read_artifact(shard, SHARD_KIND, verify=True).path)
         try:
             draft.content = write_features(draft.path, source, params, cache=cache)
         except ImageNotHereError as error:

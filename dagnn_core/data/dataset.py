@@ -98,7 +98,7 @@ class ImageNotHereError(InputError):
     """An image is asked for that lies in a file of which only the other columns were read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)  # a lock may end with it
 class Dataset:
     """A data set opened for reading; images are read when asked for."""
 

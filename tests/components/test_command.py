@@ -32,6 +32,7 @@ def _disk(number: int) -> OSError:
         (_disk(errno.ENOMEM), 3, "/data/x: not enough memory"),
         (_disk(errno.ENAMETOOLONG), 2, "/data/x: the name is too long"),
         (_disk(errno.ENOENT), 2, "/data/x: there is no such file or folder"),
+        (_disk(errno.EEXIST), 2, "/data/x: it is there already, and no folder; check the path"),
         (_disk(errno.EIO), 3, "/data/x: the disk failed (input/output error); check the disk and the system's log"),
         (ConnectionResetError(), 3, "unexpected failure (ConnectionResetError); add --debug"),
         (KeyError("x" * 10**6), 3, "unexpected failure (KeyError: 'xxx"),

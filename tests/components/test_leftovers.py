@@ -7,6 +7,7 @@ import pytest
 from components.leftovers import CACHED, DRAFT, UNFINISHED, find_leftovers
 from components.locations import ADDING, ARTIFACTS, CACHE, DATA, FETCHED, RETRAINING, RUNS, WORK
 from dagnn_core.drafts import draft_of
+from dagnn_core.locks import folder_in_use
 from dagnn_core.work import work_folder
 from pipeline.cli.clean import clean
 
@@ -74,6 +75,16 @@ def test_caches_go_on_request(project: Path) -> None:
     clean(yes=True, cache=True)
     assert not (project / CACHE).exists() and not (project / FETCHED).exists()
     assert all((project / path).exists() for path in STAYS)
+
+
+def test_a_cache_in_use_stays(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with folder_in_use(CACHE), folder_in_use(CACHE):
+        clean(yes=True, cache=True)
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines[str(CACHE)].endswith(": stays, a process is at work on it") and (project / CACHE / "x/y").exists()
+    assert lines[str(FETCHED)].endswith(": removed") and not (project / FETCHED).exists()
+    clean(yes=True, cache=True)
+    assert not (project / CACHE).exists()
 
 
 def test_what_a_process_is_at_work_on_stays(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,9 @@
 """The data set that a version was made from: the one named, the project's own, one fetched before, or by DVC."""
 
 import logging
+import weakref
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from components.locations import DATASET, FETCHED
@@ -8,6 +11,7 @@ from components.services.data_versions.repository import fetch_by_dvc, resolve
 from dagnn_core.artifacts import Artifact, read_artifact
 from dagnn_core.data.dataset import KIND, Dataset
 from dagnn_core.errors import ArtifactError, InputError
+from dagnn_core.locks import folder_in_use
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +38,10 @@ def find_dataset(model: Artifact, label: str, *, named: Path | None, commit: str
                 "give that one as --dataset",
             )
         return data
-    fetched = FETCHED / digest
-    for folder in (DATASET, fetched):
+    for folder, read in ((DATASET, partial(Dataset.read, verify=True)), (FETCHED / digest, read_fetched)):
         try:
             if read_artifact(folder, KIND).content_digest == digest:
-                return Dataset.read(folder, verify=True)
+                return read(folder)
         except ArtifactError:
             continue  # it is to be fetched, then
     if commit is None:
@@ -49,12 +52,26 @@ def find_dataset(model: Artifact, label: str, *, named: Path | None, commit: str
         )
     log.info("%s: fetching its data set, as of commit %s", label, commit[:12])
     try:
-        fetch_by_dvc(".", resolve(".", commit, str(DATASET)).lineage, fetched)
-        data = Dataset.read(fetched, verify=True)
+        with folder_in_use(FETCHED):
+            fetch_by_dvc(".", resolve(".", commit, str(DATASET)).lineage, FETCHED / digest)
+            data = read_fetched(FETCHED / digest)
     except InputError as error:
         raise InputError(f"the data set of {label}: {error}", "or give its folder as --dataset") from error
     if data.artifact.content_digest != digest:
         raise InputError(f"{DATASET} of commit {commit[:12]} is not the data set of {label}", "give it as --dataset")
+    return data
+
+
+def read_fetched(folder: Path) -> Dataset:
+    """Open a data set in `FETCHED`, which nobody removes as long as it is open.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    with ExitStack() as use:
+        use.enter_context(folder_in_use(FETCHED))
+        data = Dataset.read(folder, verify=True)
+        weakref.finalize(data, use.pop_all().close)
     return data
 
 

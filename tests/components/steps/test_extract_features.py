@@ -1,10 +1,13 @@
 import logging
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from components.leftovers import find_leftovers, remove
+from components.locations import CACHE
 from components.services.storage.artifacts import send_artifact
 from components.services.storage.datasets import StoredDataset, open_dataset
 from components.services.storage.s3 import Storage
@@ -53,6 +56,21 @@ def test_step_writes_the_artifact_with_its_lineage(dataset, tmp_path, caplog):
     assert f"features of 5 items: image classic [{features.image.shape[1]}], text bow [4]: {out}" in caplog.text
     assert "text vectors without any value: 0 train, 0 val, 1 test" in caplog.text
     assert "image vectors without any value" not in caplog.text
+
+
+def test_dagnn_clean_leaves_the_cache_of_a_running_step(dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write, removed = vector_cache.VectorCache._write, []
+
+    def write_and_clean(*arguments):
+        write(*arguments)
+        removed.extend(remove(leftover) for leftover in find_leftovers(tmp_path, cache=True))
+
+    monkeypatch.setattr(vector_cache.VectorCache, "_write", write_and_clean)
+    run = partial(extract_features.run, dataset=dataset, params=FeaturesConfig(min_word_count=1), cache=CACHE)
+    run(features_out=tmp_path / "features")
+    assert removed == [False] and list(CACHE.glob("features/*/*.safetensors"))
+    assert [remove(leftover) for leftover in find_leftovers(tmp_path, cache=True)] == [True] and not CACHE.exists()
 
 
 def test_two_runs_give_equal_content(dataset, tmp_path):

@@ -105,7 +105,8 @@ def try_lock_folder(descriptor: int) -> bool:
 def folder_in_use(folder: Path) -> Iterator[None]:
     """Make a folder where it is missing, and keep `try_lock_folder` from taking it until the body ends.
 
-    Any number of processes may use it at once. A process that removes it first is waited for.
+    Any number of processes may use it at once. A process that removes it first is waited for. It goes where the last
+    user leaves it empty.
 
     Raises:
         DiskError: the disk refuses the folder.
@@ -114,6 +115,9 @@ def folder_in_use(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # it is not empty, or has gone
+            if try_lock_folder(descriptor):
+                folder.rmdir()
         os.close(descriptor)
 
 

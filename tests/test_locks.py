@@ -110,10 +110,19 @@ def test_a_folder_in_use_is_made_and_cannot_be_taken(tmp_path: Path) -> None:
     with folder_in_use(folder):
         with folder_in_use(folder):
             pass
+        assert folder.is_dir()
+        (folder / "vectors").touch()
         descriptor = os.open(folder, os.O_RDONLY)
         assert not try_lock_folder(descriptor)
     assert try_lock_folder(descriptor)
     os.close(descriptor)
+
+
+def test_a_folder_that_its_last_user_leaves_empty_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    with folder_in_use(folder):
+        pass
+    assert not folder.exists()
 
 
 def test_a_folder_that_is_being_removed_is_waited_for_and_made_again(tmp_path: Path) -> None:
@@ -125,6 +134,7 @@ def test_a_folder_that_is_being_removed_is_waited_for_and_made_again(tmp_path: P
 
     def use() -> None:
         with folder_in_use(folder):
+            (folder / "vectors").touch()
             in_use.set()
 
     user = threading.Thread(target=use)
@@ -133,4 +143,4 @@ def test_a_folder_that_is_being_removed_is_waited_for_and_made_again(tmp_path: P
     folder.rmdir()
     os.close(descriptor)
     user.join(10)
-    assert in_use.is_set() and folder.is_dir()
+    assert in_use.is_set() and (folder / "vectors").exists()

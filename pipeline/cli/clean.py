@@ -27,4 +27,4 @@ def clean(
         outcome = "" if not yes else ": removed" if remove(leftover) else ": stays, a process is at work on it"
         typer.echo(f"{leftover.path!s:{width}}  {readable_size(leftover.size):>10}  {leftover.what}{outcome}")
     if not yes:
-        typer.echo("nothing was removed; run `dagnn clean --yes` to remove these")
+        typer.echo("nothing was removed; add --yes to remove these")

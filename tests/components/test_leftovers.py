@@ -57,7 +57,7 @@ def test_it_lists_by_default_and_removes_when_told_to(project: Path, capsys: pyt
     clean()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == [str(leftover.path) for leftover in find_leftovers(Path())]
-    assert lines[-1] == "nothing was removed; run `dagnn clean --yes` to remove these"
+    assert lines[-1] == "nothing was removed; add --yes to remove these"
     assert sorted(project.rglob("*")) == before
     clean(yes=True)
     assert capsys.readouterr().out.count(": removed") == len(REMOVED)

@@ -226,7 +226,7 @@ def test_a_training_that_is_told_to_terminate_ends_like_an_interrupted_one(
     assert program.returncode == 130
     assert "Traceback" not in stderr and "error: interrupted; nothing was left half written" in stderr
     assert [run.info.status for run in tracking.client.search_runs(["1"])] == ["KILLED"]
-    assert {path.name for path in tmp_path.iterdir()} == {"params.yaml", "tracking", "work"}
+    assert {path.name for path in tmp_path.iterdir()} == {"params.yaml", "work"}
 
 
 def test_a_second_training_of_the_same_inputs_says_who_runs(

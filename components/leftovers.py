@@ -61,7 +61,10 @@ def remove(leftover: Leftover) -> bool:
 
 
 def _remove_unused(cache: Path) -> bool:
-    descriptor = os.open(cache, os.O_RDONLY)
+    try:
+        descriptor = os.open(cache, os.O_RDONLY)
+    except FileNotFoundError:  # another process has removed it
+        return True
     try:
         unused = try_lock_folder(descriptor)
         if unused:

@@ -20,7 +20,7 @@ def test_a_fetched_data_set_stays_as_long_as_it_is_open(scenes, tmp_path, monkey
     (leftover,) = find_leftovers(tmp_path, cache=True)
     assert not remove(leftover) and data.artifact.path.is_dir()
     del data
-    assert remove(leftover) and not FETCHED.exists()
+    assert remove(leftover) and not FETCHED.exists() and remove(leftover)
     with pytest.raises(InputError, match=r"version 1 was made from .* and no commit here has a dvc\.lock"):
         find_dataset(model, "version 1", named=None, commit=None)
     assert not FETCHED.exists()

@@ -38,7 +38,8 @@ def find_dataset(model: Artifact, label: str, *, named: Path | None, commit: str
                 "give that one as --dataset",
             )
         return data
-    for folder, read in ((DATASET, partial(Dataset.read, verify=True)), (FETCHED / digest, read_fetched)):
+    fetched = FETCHED / digest
+    for folder, read in ((DATASET, partial(Dataset.read, verify=True)), (fetched, read_fetched)):
         try:
             if read_artifact(folder, KIND).content_digest == digest:
                 return read(folder)
@@ -53,8 +54,8 @@ def find_dataset(model: Artifact, label: str, *, named: Path | None, commit: str
     log.info("%s: fetching its data set, as of commit %s", label, commit[:12])
     try:
         with folder_in_use(FETCHED):
-            fetch_by_dvc(".", resolve(".", commit, str(DATASET)).lineage, FETCHED / digest)
-            data = read_fetched(FETCHED / digest)
+            fetch_by_dvc(".", resolve(".", commit, str(DATASET)).lineage, fetched)
+            data = read_fetched(fetched)
     except InputError as error:
         raise InputError(f"the data set of {label}: {error}", "or give its folder as --dataset") from error
     if data.artifact.content_digest != digest:
